@@ -1,0 +1,112 @@
+"""Every check of what a user hands in, and the one error that says what was wrong.
+
+A message reads ``<function>: <name> must be <what>, got <value>. <what to do>.`` Values that JAX
+traces have no range yet, so range checks let them pass: sweeps check on the host, before tracing.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from steppe.typing import Batch, Key, Params
+
+
+class InputError(ValueError):
+    """Something a user handed in cannot be used; the message says what, and what to do."""
+
+
+def fail(function: str, name: str, what: str, got: Any, todo: str = "") -> NoReturn:
+    """Raise the one form of error: what was wrong, what was needed, what to do."""
+    raise InputError(f"{function}: {name} must be {what}, got {shown(got)}.{' ' + todo if todo else ''}")
+
+
+def shown(value: Any) -> str:
+    """A value as an error message shows it: short, on one line."""
+    text = value if isinstance(value, str) and value.startswith("a ") else " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``Did you mean 'x'?`` where a known name is near, otherwise the names there are."""
+    known = list(known)
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known) or 'none'}."
+
+
+def one_of(function: str, name: str, value: Any, options: Iterable[Any]) -> Any:
+    """`value` itself, if it is among the options."""
+    options = list(options)
+    if not any(value is option or (type(value) is type(option) and value == option) for option in options):
+        hint = nearest(value, [o for o in options if isinstance(o, str)]) if isinstance(value, str) else ""
+        fail(function, name, "one of " + ", ".join(map(repr, options)), value, hint)
+    return value
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value is known only to a JAX transformation."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def whole(function: str, name: str, value: Any, *, least: int = 1, todo: str = "") -> int:
+    """A Python int of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        fail(function, name, f"a whole number of at least {least}", value, todo)
+    return int(value)
+
+
+def real(function: str, name: str, value: Any, *, least: float = -math.inf, most: float = math.inf) -> Any:
+    """A finite real scalar within [least, most]; a traced scalar passes unread."""
+    what = "a finite number" + (f" >= {least:g}" if least > -math.inf else "") + (f" <= {most:g}" if most < math.inf else "")
+    if is_traced(value):
+        if value.ndim != 0:
+            fail(function, name, "a scalar", f"a traced array of shape {value.shape}")
+        return value
+    try:
+        number = float(value) if np.ndim(value) == 0 and not isinstance(value, (bool, str)) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and least <= number <= most):
+        fail(function, name, what, value)
+    return value
+
+
+def real_or_schedule(function: str, name: str, value: Any, *, least: float = -math.inf) -> Any:
+    """A real scalar (see `real`) or an Optax schedule, a function of the step."""
+    return value if callable(value) else real(function, name, value, least=least)
+
+
+def key_array(function: str, key: Key) -> jax.Array:
+    """A JAX key array from a seed or a key."""
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        return jax.random.key(int(key))
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or jnp.issubdtype(dtype, jnp.integer)):
+        fail(function, "key", "an int or a JAX key array", key)
+    return key
+
+
+def floating(function: str, params: Params) -> Params:
+    """Parameters whose leaves are all floating-point arrays (not integers, not Optax's MaskedNode)."""
+    for path, leaf in jax.tree.leaves_with_path(params, is_leaf=lambda x: type(x).__name__ == "MaskedNode"):
+        name = "params" + jax.tree_util.keystr(path)
+        if type(leaf).__name__ == "MaskedNode":
+            fail(function, name, "an array", "a MaskedNode", "Inside optax.masked the loss misses parameters: use where= instead.")
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            fail(function, name, "a floating-point array", f"a leaf of dtype {jnp.result_type(leaf)}", "Keep other state outside params.")
+    return params
+
+
+def batch_size(function: str, batch: Batch) -> int:
+    """The length B of the leading axis that all leaves of a batch share."""
+    leaves = jax.tree.leaves(batch)
+    if not leaves or any(jnp.ndim(leaf) == 0 for leaf in leaves):
+        fail(function, "batch", "a pytree of arrays with a leading axis of examples", jax.tree.map(jnp.shape, batch))
+    sizes = {jnp.shape(leaf)[0] for leaf in leaves}
+    if len(sizes) != 1:
+        fail(function, "batch", "a pytree whose leaves share their leading axis", f"a batch with leading axes {sorted(sizes)}")
+    return sizes.pop()

@@ -1,0 +1,95 @@
+"""Fully connected networks: a multilayer perceptron, and a linear model."""
+
+from typing import Literal
+
+import jax
+from flax import nnx
+
+from steppe import checks
+from steppe.models.model import Model, from_module, outputs
+
+Activation = Literal["relu", "tanh", "gelu", "silu", "softplus", "sigmoid"]
+
+
+class MLP(nnx.Module):
+    """Dense layers with an activation and dropout after each hidden one; inputs are flattened to (B, D)."""
+
+    def __init__(self, widths: list[int], activation: Activation, dropout: float, *, rngs: nnx.Rngs):
+        pairs = zip(widths[:-1], widths[1:], strict=True)
+        self.layers = nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in pairs])
+        self.dropout = nnx.Dropout(dropout)
+        self.activation = activation
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Logits (B, K)."""
+        x = x.reshape(x.shape[0], -1)
+        for layer in list(self.layers)[:-1]:
+            x = getattr(jax.nn, self.activation)(layer(x))
+            x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
+        return self.layers[-1](x)
+
+
+def mlp(
+    shape: tuple[int, ...],
+    classes: int,
+    *,
+    hidden: tuple[int, ...] = (512, 256),
+    activation: Activation = "relu",
+    dropout: float = 0.0,
+) -> Model:
+    """A multilayer perceptron D-hidden-K.
+
+    Parameters
+    ----------
+    shape : of one example, flattened to D.
+    classes : K, with one logit for two classes.
+    hidden : widths of the hidden layers.
+    activation : a smooth one, or "relu".
+    dropout : chance of zeroing a hidden unit in training, after the activation.
+
+    Returns
+    -------
+    A Model with ``{"layers": {0: {"kernel": (D, H), "bias": (H,)}, …}}``; kernels drawn by LeCun's normal rule
+    (Flax's default), biases zero.
+
+    Raises
+    ------
+    InputError : widths below 1, dropout outside [0, 1).
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> model = mlp((30,), 2, hidden=(8,))
+    >>> model.apply(model.init(jax.random.key(0)), jnp.zeros((5, 30))).shape
+    (5, 1)
+    """
+    for width in hidden:
+        checks.whole("model mlp", "hidden", width)
+    checks.real("model mlp", "dropout", dropout, least=0.0, most=0.999)
+    size = 1
+    for length in shape:
+        size *= length
+    widths = [size, *hidden, outputs(classes)]
+    return from_module(lambda rngs: MLP(widths, activation, dropout, rngs=rngs))
+
+
+def linear(shape: tuple[int, ...], classes: int) -> Model:
+    """Softmax regression, or logistic regression for two classes: an MLP without hidden layers.
+
+    Parameters
+    ----------
+    shape : of one example, flattened to D.
+    classes : K, with one logit for two classes.
+
+    Returns
+    -------
+    A Model; see `mlp`.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> model = linear((4,), 3)
+    >>> jax.tree.map(jnp.shape, model.init(jax.random.key(0)))
+    {'layers': {0: {'bias': (3,), 'kernel': (4, 3)}}}
+    """
+    return mlp(shape, classes, hidden=())

@@ -1,0 +1,71 @@
+"""Pytree algebra, safe where a value is zero."""
+
+import functools
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from steppe.typing import Params
+
+
+def accumulator_dtype(*trees: Any) -> jnp.dtype:
+    """The dtype in which sums over these trees are kept: float32, or float64 where a leaf is."""
+    double = any(jnp.result_type(leaf) == jnp.float64 for leaf in jax.tree.leaves(trees))
+    return jnp.dtype("float64") if double else jnp.dtype("float32")
+
+
+def size(tree: Params) -> int:
+    """The number of scalars in a pytree."""
+    return sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def dot(a: Params, b: Params) -> jax.Array:
+    """The inner product ⟨a, b⟩ over all leaves, summed in at least float32."""
+    dtype = accumulator_dtype(a, b)
+    products = jax.tree.map(lambda x, y: jnp.sum(x.astype(dtype) * y.astype(dtype)), a, b)
+    return functools.reduce(operator.add, jax.tree.leaves(products), jnp.zeros((), dtype))
+
+
+def norm_squared(tree: Params) -> jax.Array:
+    """‖a‖² over all leaves, summed in at least float32."""
+    return dot(tree, tree)
+
+
+def scale(factor: Any, tree: Params) -> Params:
+    """Each leaf times a scalar, in the leaf's own dtype."""
+    return jax.tree.map(lambda leaf: jnp.asarray(factor, leaf.dtype) * leaf, tree)
+
+
+def add(a: Params, b: Params) -> Params:
+    """a + b, in the dtype of a's leaves."""
+    return jax.tree.map(lambda x, y: x + y.astype(x.dtype), a, b)
+
+
+def multiply(a: Params, b: Params) -> Params:
+    """The elementwise product a ∘ b."""
+    return jax.tree.map(operator.mul, a, b)
+
+
+def zeros_like(tree: Params) -> Params:
+    """A pytree of zeros."""
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def partition(tree: Params, where: Any) -> tuple[Params, Any]:
+    """Split off the leaves that a mask chooses: ``(chosen, merge)`` with ``merge(chosen)`` the whole tree again.
+
+    `where` is None (all), a pytree of bools that is a prefix of `tree`, or a function from the tree to one.
+    """
+    if where is None:
+        return tree, lambda chosen: chosen
+    mask = where(tree) if callable(where) else where
+    leaves, treedef = jax.tree.flatten(tree)
+    flags = jax.tree.leaves(jax.tree.map(lambda flag, part: jax.tree.map(lambda _: bool(flag), part), mask, tree))
+
+    def merge(chosen: list[Any]) -> Params:
+        given = iter(chosen)
+        return jax.tree.unflatten(treedef, [next(given) if f else x for f, x in zip(flags, leaves, strict=True)])
+
+    return [leaf for leaf, flag in zip(leaves, flags, strict=True) if flag], merge

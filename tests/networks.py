@@ -1,0 +1,37 @@
+"""Small networks with dense references, for tests."""
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+
+def mlp_params(key=0, sizes=(3, 4, 2), dtype=None):
+    keys = jax.random.split(jax.random.key(key), len(sizes))
+    return [
+        {"w": jax.random.normal(k, (i, o), dtype or float) / i**0.5, "b": 0.1 * jax.random.normal(k, (o,), dtype or float)}
+        for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=False)
+    ]
+
+
+def mlp_apply(params, x, activation=jnp.tanh):
+    for layer in params[:-1]:
+        x = activation(x @ layer["w"] + layer["b"][None, :])
+    return x @ params[-1]["w"] + params[-1]["b"][None, :]
+
+
+def mlp_batch(key=1, size=6, inputs=3, classes=2, dtype=None):
+    x_key, y_key = jax.random.split(jax.random.key(key))
+    return {
+        "x": jax.random.normal(x_key, (size, inputs), dtype or float),
+        "y": jax.random.randint(y_key, (size,), 0, classes),
+    }
+
+
+def mlp_loss(params, batch, activation=jnp.tanh):
+    log_p = jax.nn.log_softmax(mlp_apply(params, batch["x"], activation))
+    return -jnp.mean(jnp.take_along_axis(log_p, batch["y"][:, None], axis=1))
+
+
+def dense_hessian(loss, params, batch):
+    flat, unravel = ravel_pytree(params)
+    return jax.hessian(lambda p: loss(unravel(p), batch))(flat)
