@@ -1,0 +1,72 @@
+"""Report: what came out of a study, as a page, a Markdown summary, a table of runs, and in the terminal.
+
+It computes no science: `steppe.study.analysis` says what the results mean, this room says it legibly.
+"""
+
+import io
+import os
+from pathlib import Path
+
+import polars
+from rich.console import Console
+
+from steppe.report import page, text
+from steppe.study.analysis import analyse
+from steppe.study.results import Results
+
+__all__ = ["show", "write"]
+
+
+def write(results: Results, directory: str | os.PathLike, *, confidence: float = 0.95) -> tuple[Path, ...]:
+    """Write ``results.parquet``, ``summary.md`` and ``report.html``; the paths written, in this order.
+
+    Each file replaces its predecessor whole or not at all. The same results give the same bytes. In the Parquet file
+    runs stand in the order of conditions, then seeds.
+
+    Raises
+    ------
+    OSError : if the directory cannot be written.
+    InputError : if `confidence` is not within (0, 1).
+    """
+    analysis = analyse(results, confidence=confidence)
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "results.parquet": _parquet(results),
+        "summary.md": text.markdown(results, analysis).encode(),
+        "report.html": page.html(results, analysis).encode(),
+    }
+    return tuple(_replace(folder / name, content) for name, content in files.items())
+
+
+def show(results: Results, console: Console | None = None, *, confidence: float = 0.95) -> None:
+    """Print the conclusion, the notes and the tables in the terminal.
+
+    Raises
+    ------
+    InputError : if `confidence` is not within (0, 1).
+    """
+    text.show(results, analyse(results, confidence=confidence), console or Console())
+
+
+def _parquet(results: Results) -> bytes:
+    """The table of runs in the order of conditions, then seeds."""
+    order = {name: place for place, name in enumerate(results.conditions)}
+    place = polars.col("condition").replace_strict(order, default=len(order), return_dtype=polars.Int64)
+    buffer = io.BytesIO()
+    results.runs.sort(place, "seed", maintain_order=True).write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _replace(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,125 @@
+"""The report as text: ``summary.md``, and the same in the terminal."""
+
+from dataclasses import replace
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from steppe.report import tables
+from steppe.report.tables import Cell, Table
+from steppe.study.analysis import Analysis
+from steppe.study.results import Results
+
+FINER = ("Welch p", "Paired p", "Hedges’ g", "d_z")
+"""Columns that a narrow terminal leaves out (the page and the summary have them)."""
+
+
+def markdown(results: Results, analysis: Analysis) -> str:
+    """The whole report but its figures, as Markdown."""
+    parts = [f"# {escape_markdown(results.title)}", escape_markdown(analysis.conclusion)]
+    parts += [f"> {escape_markdown(note)}" for note in analysis.notes]
+    parts += [escape_markdown(paragraph) for paragraph in paragraphs(results.about)]
+    parts += _section(tables.conditions(results, analysis))
+    for table in tables.verdicts(results, analysis):
+        parts += _section(table)
+    parts += [escape_markdown(sentence) for sentence in analysis.disagreements]
+    parts += ["## What this many seeds can and cannot show", escape_markdown(analysis.power)]
+    parts += _section(tables.cost(results, analysis)) + _section(tables.losses(results, analysis))
+    if results.published:
+        parts += ["## Published numbers, shown beside ours and never aimed at"]
+        for table in (*map(tables.published, results.published), tables.ours(results, analysis)):
+            parts += _section(table, level=3)
+    parts += _section(tables.provenance(results))
+    parts += ["## The specification", fenced(results.spec_toml)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def show(results: Results, analysis: Analysis, console: Console) -> None:
+    """The report in the terminal: conclusion, notes, and the tables that answer the question."""
+    console.print(Text(results.title, style="bold"))
+    console.print(Text(analysis.conclusion), "")
+    for note in analysis.notes:
+        console.print(Text(f"! {note}", style="yellow"))
+    for table in (tables.conditions(results, analysis), *tables.verdicts(results, analysis)):
+        console.print(to_rich(_for_width(table, console.width)))
+        console.print(Text(table.caption, style="dim"), "")
+    for sentence in (*analysis.disagreements, analysis.power):
+        console.print(Text(sentence), "")
+
+
+def paragraphs(prose: str) -> list[str]:
+    """Prose at its blank lines."""
+    return [" ".join(part.split()) for part in prose.split("\n\n") if part.strip()]
+
+
+def fenced(code: str) -> str:
+    """A code block whose fence is longer than any run of backticks within."""
+    fence = "```"
+    while fence in code:
+        fence += "`"
+    return f"{fence}toml\n{code.rstrip()}\n{fence}"
+
+
+def to_markdown(table: Table) -> str:
+    r"""A GitHub-flavoured Markdown table, its text escaped.
+
+    Examples
+    --------
+    >>> print(to_markdown(Table("T", "", ("a", "b"), ((Cell("x|y"), Cell("1", "[0, 2]")),), (False, True))))
+    | a | b |
+    | :-- | --: |
+    | x\|y | 1 [0, 2] |
+    """
+    heads = " | ".join(map(escape_markdown, table.columns))
+    rules = " | ".join("--:" if right else ":--" for right in table.numeric)
+    rows = [" | ".join(escape_markdown(f"{c.text} {c.detail}".strip()) for c in row) for row in table.rows]
+    return "\n".join(f"| {line} |" for line in (heads, rules, *rows))
+
+
+def to_rich(table: Table) -> RichTable:
+    """A table for the terminal; text is never read as markup, and words are not cut."""
+    drawn = RichTable(title=Text(table.title), title_justify="left")
+    for index, (name, right) in enumerate(zip(table.columns, table.numeric, strict=True)):
+        words = " ".join([name, *(row[index].text for row in table.rows if not right)]).split()
+        widest = min(max(map(len, words), default=1), 20)
+        drawn.add_column(Text(name), justify="right" if right else "left", min_width=widest, overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(_rich_cell(cell) for cell in row))
+    return drawn
+
+
+def escape_markdown(text: str) -> str:
+    r"""Text that Markdown and the HTML inside it leave as it is, on one line.
+
+    Examples
+    --------
+    >>> print(escape_markdown("<b> a|b [x](y)"))
+    &lt;b&gt; a\|b [x]\(y)
+    """
+    for raw, safe in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("](", "]\\(")):
+        text = text.replace(raw, safe)
+    for mark in "|`*#":
+        text = text.replace(mark, "\\" + mark)
+    return " ".join(text.split())
+
+
+def _section(table: Table, level: int = 2) -> list[str]:
+    """A heading, the caption and the table; nothing for a table without rows."""
+    if not table.rows:
+        return []
+    return [f"{'#' * level} {escape_markdown(table.title)}", escape_markdown(table.caption), to_markdown(table)]
+
+
+def _rich_cell(cell: Cell) -> Text:
+    """A cell in the terminal: its interval below it, dimmed."""
+    text = Text(cell.text, style="bold" if cell.strong else "")
+    return text.append(f"\n{cell.detail}", style="dim") if cell.detail else text
+
+
+def _for_width(table: Table, width: int) -> Table:
+    """A verdict table without its finer columns where the terminal is narrow."""
+    keep = [i for i, name in enumerate(table.columns) if width >= 105 or name not in FINER]
+    columns, numeric = (tuple(values[i] for i in keep) for values in (table.columns, table.numeric))
+    rows = tuple(tuple(row[i] for i in keep) for row in table.rows)
+    return replace(table, columns=columns, numeric=numeric, rows=rows)

@@ -1,0 +1,76 @@
+"""What a study leaves behind, as the analysis and the report read it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Loss surfaces of several conditions, on one scale: shared random draws, filter-normalised.
+
+    Attributes
+    ----------
+    conditions : whose surfaces these are, C names.
+    steps : (A,), where along one direction the loss was taken.
+    lines : (C, A), the loss along that direction.
+    grid_steps : (G,), where along each of two directions.
+    grids : (C, G, G), the loss in their plane; the first axis is the second direction (the vertical one in a figure).
+    about : one sentence: which loss, which data, which directions.
+    """
+
+    conditions: tuple[str, ...]
+    steps: np.ndarray
+    lines: np.ndarray
+    grid_steps: np.ndarray
+    grids: np.ndarray
+    about: str
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """Numbers somebody published, shown beside ours and never aimed at; `caveat` says how far to trust them."""
+
+    title: str
+    caveat: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that is known of a study: conditions × seeds, finished or not.
+
+    Attributes
+    ----------
+    name, title : the study's short name, and its heading.
+    about : prose, paragraphs separated by blank lines.
+    baseline : the condition that others are compared to.
+    conditions : in the study's order.
+    planned : how many runs the study plans; ``len(runs)`` may be fewer.
+    runs : one row a run: condition, seed, lam, status ("finished" or "diverged"), epochs, steps, parameters,
+        train_loss, train_accuracy, test_loss, test_accuracy, best_test_accuracy, average_flatness, flatness,
+        flatness_sem, train_seconds, compile_seconds, measure_seconds, step_memory_mb, host.
+    history : one row an epoch of a run: condition, seed, lam, epoch (from 1), train_loss, test_loss, test_accuracy,
+        flatness, flatness_sem, train_seconds.
+    surfaces : loss surfaces, if they were computed.
+    published : tables from the literature.
+    provenance : ordered, what -> text: versions, hardware, seeds, data hash.
+    notes : plain sentences that a report shows near its top.
+    spec_toml : the frozen specification, verbatim.
+    """
+
+    name: str
+    title: str
+    about: str
+    baseline: str
+    conditions: tuple[str, ...]
+    planned: int
+    runs: polars.DataFrame
+    history: polars.DataFrame
+    surfaces: Surfaces | None
+    published: tuple[PublishedTable, ...]
+    provenance: dict[str, str]
+    notes: tuple[str, ...]
+    spec_toml: str

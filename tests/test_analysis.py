@@ -1,0 +1,151 @@
+"""What a study's results say, whole or partial, in words."""
+
+import dataclasses
+import math
+
+import numpy as np
+import polars
+import pytest
+
+from steppe.outcomes import statistics
+from steppe.study.analysis import METRICS, TESTED, analyse, factor, points, size
+from steppe.study.results import Results
+
+BASE = {"test_accuracy": [0.90, 0.91, 0.92], "flatness": [40.0, 50.0, 45.0], "train_seconds": [10.0, 11.0, 9.0]}
+SAME = {"test_accuracy": [0.905, 0.90, 0.925], "flatness": [44.0, 41.0, 52.0], "train_seconds": [10.0, 10.0, 10.0]}
+FLAT = {"test_accuracy": [0.91, 0.905, 0.915], "flatness": [4.0, 5.0, 4.5], "train_seconds": [25.0, 24.0, 26.0]}
+GOOD = {"test_accuracy": [0.97, 0.98, 0.99], "flatness": [0.4, 0.5, 0.45], "train_seconds": [30.0, 30.0, 30.0]}
+TWO = ("lam=0", "lam=1")
+
+
+def study(outcomes, *, baseline="lam=0", planned=None, conditions=None) -> Results:
+    rows = []
+    for name, values in outcomes.items():
+        for seed in range(len(values["test_accuracy"])):
+            row = {metric: math.nan for metric in METRICS} | {m: v[seed] for m, v in values.items()}
+            row.setdefault("status", "finished")
+            row["best_test_accuracy"] = row["test_accuracy"]
+            rows.append({"condition": name, "seed": seed, **row})
+    schema = {"condition": polars.String, "seed": polars.Int64, "status": polars.String}
+    runs = polars.DataFrame(rows, schema=schema | {metric: polars.Float64 for metric in METRICS})
+    names = tuple(conditions or outcomes)
+    planned = len(rows) if planned is None else planned
+    notes = ("Said before.",)
+    return Results("s", "S", "", baseline, names, planned, runs, polars.DataFrame(), None, (), {}, notes, "")
+
+
+def test_summaries_and_tests_are_those_of_statistics():
+    found = analyse(study({"lam=0": BASE, "lam=1": FLAT, "lam=2": GOOD}))
+    assert found.summaries["test_accuracy"]["lam=1"] == statistics.summary(FLAT["test_accuracy"])
+    sides = [dict(enumerate(np.log(side["flatness"]))) for side in (BASE, FLAT, GOOD)]
+    theirs = statistics.compare_all(sides[0], {"lam=1": sides[1], "lam=2": sides[2]})
+    for condition, expected in theirs.items():
+        assert found.comparisons["flatness"][condition].welch.holm == pytest.approx(expected.welch.holm)
+        assert found.comparisons["flatness"][condition].difference == pytest.approx(expected.difference)
+    assert set(found.comparisons) == set(TESTED)
+    assert found.cost == pytest.approx({"lam=0": 1.0, "lam=1": 2.5, "lam=2": 3.0})
+
+
+def test_the_conclusion_answers_the_three_questions():
+    told = analyse(study({"lam=0": BASE, "lam=0.1": FLAT, "lam=1": GOOD})).conclusion
+    assert "significantly lower under both other conditions (by a factor of 10 to 100, most under lam=1)" in told
+    assert "significantly higher under lam=1 (by 7.00 points) and not significantly different under lam=0.1" in told
+    assert "Training took 2.50 to 3.00 times as long as under lam=0." in told
+    assert "This rests on 3 runs per condition" in told
+
+
+def test_no_difference_is_said_as_plainly():
+    found = analyse(study({"lam=0": BASE, "lam=1": SAME}))
+    assert found.conclusion.count("no significant difference under lam=1") == 2
+    assert found.verdicts["test_accuracy"]["lam=1"] == "no significant difference"
+
+
+def test_identical_results_are_called_identical():
+    found = analyse(study({"lam=0": BASE, "lam=1": BASE}))
+    assert "no significant difference under lam=1 (identical)" in found.conclusion
+    assert "identical in every run" in found.verdicts["flatness"]["lam=1"]
+
+
+def test_diverged_runs_are_left_out_and_said():
+    broken = FLAT | {"status": ["finished", "diverged", "finished"], "test_accuracy": [0.91, 0.01, 0.915]}
+    found = analyse(study({"lam=0": BASE, "lam=1": broken}))
+    assert found.seeds == {"lam=0": (0, 1, 2), "lam=1": (0, 2)}
+    assert found.summaries["test_accuracy"]["lam=1"].mean == pytest.approx(0.9125)
+    assert found.notes[0] == "Said before."
+    assert "A run that diverged is left out" in found.notes[1] and "lam=1 (seed 1)" in found.notes[1]
+    assert "2 to 3 runs per condition" in found.conclusion
+
+
+def test_values_that_are_missing_are_left_out_and_said():
+    gaps = FLAT | {"test_accuracy": [0.91, None, math.nan], "flatness": [0.0, 5.0, 4.5]}
+    found = analyse(study({"lam=0": BASE, "lam=1": gaps}))
+    assert found.verdicts["test_accuracy"]["lam=1"] == "not tested: one run cannot be tested"
+    assert "Final test accuracy is missing or not finite in 2 finished runs." in found.notes
+    assert any("A flatness of 0 has no logarithm" in note and "lam=1" in note for note in found.notes)
+    assert found.comparisons["flatness"]["lam=1"].condition.count == 2
+
+
+@pytest.mark.parametrize(
+    ("results", "conclusion", "note"),
+    [
+        (study({}, conditions=TWO, planned=6), "No run has finished yet", "0 of 6 planned runs are done"),
+        (study({"lam=0": BASE}, conditions=TWO, planned=6), "Only the baseline", "No run yet under lam=1."),
+        (study({"lam=1": FLAT}, conditions=TWO, planned=6), "The baseline, lam=0, has no", "3 of 6"),
+        (
+            study({name: {m: v[:1] for m, v in x.items()} for name, x in (("lam=0", BASE), ("lam=1", GOOD))}),
+            "This rests on one run per condition",
+            "nothing can be tested",
+        ),
+    ],
+)
+def test_partial_studies_say_what_is_missing(results, conclusion, note):
+    found = analyse(results)
+    assert conclusion in found.conclusion
+    assert any(note in said for said in found.notes)
+    assert "No difference can be tested yet" in found.power
+
+
+def test_one_run_per_condition_still_tells_what_was_observed():
+    one = {name: {m: v[:1] for m, v in x.items()} for name, x in (("lam=0", BASE), ("lam=1", GOOD))}
+    told = analyse(study(one)).conclusion
+    assert "Final test accuracy could not be tested (observed: higher by 7.00 points under lam=1)." in told
+    assert "Training took 3.00 times as long" in told
+
+
+def test_the_power_note_tells_both_chances_at_both_levels():
+    found = analyse(study({"lam=0": BASE, "lam=0.1": FLAT, "lam=1": GOOD}))
+    sd = statistics.pooled_sd(found.summaries["test_accuracy"].values())
+    for power in (0.5, 0.8):
+        for alpha in (0.05, 0.025):
+            assert points(statistics.detectable_difference(3, sd, power=power, alpha=alpha)) in found.power
+    assert "With 3 seeds per condition" in found.power
+    assert "Holm’s strictest step for 2 comparisons (2.5 %)" in found.power
+
+
+def test_no_spread_has_no_power_to_tell():
+    still = BASE | {"test_accuracy": [0.9, 0.9, 0.9]}
+    assert "no spread at all" in analyse(study({"lam=0": still, "lam=1": still})).power
+
+
+def test_the_interval_of_a_share_stays_within_its_range():
+    found = analyse(study({"lam=0": BASE | {"test_accuracy": [0.99, 1.0, 0.95]}}))
+    assert found.summaries["test_accuracy"]["lam=0"].high == 1.0
+
+
+def test_conditions_need_no_lambda_and_confidence_sets_the_level():
+    found = analyse(study({"adam": BASE, "sam": SAME}, baseline="adam"), confidence=0.9)
+    assert found.alpha == 0.1 and "at the 10 % level" in found.conclusion
+
+
+def test_sizes_in_words():
+    assert points(0.00002) == "less than 0.01 points" and points(0.5) == "50.0 points" and points(0.0) == "0.00 points"
+    assert size("flatness", math.log(700)) == "a factor of 700" and factor(1.0) == "a factor of 1"
+    assert size("test_loss", -0.25) == "0.25 nats"
+
+
+def test_analysis_does_not_change_what_it_reads():
+    results = study({"lam=0": BASE, "lam=1": FLAT})
+    before = results.runs.clone()
+    analyse(results)
+    assert results.runs.equals(before, null_equal=True)
+    assert dataclasses.is_dataclass(results)
