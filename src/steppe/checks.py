@@ -61,7 +61,11 @@ def whole(function: str, name: str, value: Any, *, least: int = 1, todo: str = "
 
 def real(function: str, name: str, value: Any, *, least: float = -math.inf, most: float = math.inf) -> Any:
     """A finite real scalar within [least, most]; a traced scalar passes unread."""
-    what = "a finite number" + (f" >= {least:g}" if least > -math.inf else "") + (f" <= {most:g}" if most < math.inf else "")
+    what = (
+        "a finite number"
+        + (f" >= {least:g}" if least > -math.inf else "")
+        + (f" <= {most:g}" if most < math.inf else "")
+    )
     if is_traced(value):
         if value.ndim != 0:
             fail(function, name, "a scalar", f"a traced array of shape {value.shape}")
@@ -95,9 +99,21 @@ def floating(function: str, params: Params) -> Params:
     for path, leaf in jax.tree.leaves_with_path(params, is_leaf=lambda x: type(x).__name__ == "MaskedNode"):
         name = "params" + jax.tree_util.keystr(path)
         if type(leaf).__name__ == "MaskedNode":
-            fail(function, name, "an array", "a MaskedNode", "Inside optax.masked the loss misses parameters: use where= instead.")
+            fail(
+                function,
+                name,
+                "an array",
+                "a MaskedNode",
+                "Inside optax.masked the loss misses parameters: use where= instead.",
+            )
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            fail(function, name, "a floating-point array", f"a leaf of dtype {jnp.result_type(leaf)}", "Keep other state outside params.")
+            fail(
+                function,
+                name,
+                "a floating-point array",
+                f"a leaf of dtype {jnp.result_type(leaf)}",
+                "Keep other state outside params.",
+            )
     return params
 
 
@@ -108,5 +124,10 @@ def batch_size(function: str, batch: Batch) -> int:
         fail(function, "batch", "a pytree of arrays with a leading axis of examples", jax.tree.map(jnp.shape, batch))
     sizes = {jnp.shape(leaf)[0] for leaf in leaves}
     if len(sizes) != 1:
-        fail(function, "batch", "a pytree whose leaves share their leading axis", f"a batch with leading axes {sorted(sizes)}")
+        fail(
+            function,
+            "batch",
+            "a pytree whose leaves share their leading axis",
+            f"a batch with leading axes {sorted(sizes)}",
+        )
     return sizes.pop()

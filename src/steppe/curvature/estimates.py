@@ -46,7 +46,9 @@ def trace(A: Operator, key: Key, *, probes: int = 32, distribution: Distribution
     return moments(A, key, probes=probes, distribution=distribution).trace
 
 
-def frobenius_squared(A: Operator, key: Key, *, probes: int = 32, distribution: Distribution = "rademacher") -> Estimate:
+def frobenius_squared(
+    A: Operator, key: Key, *, probes: int = 32, distribution: Distribution = "rademacher"
+) -> Estimate:
     """The squared Frobenius norm ‖A‖²_F = tr(A²) = E ‖Av‖² of a symmetric operator.
 
     Parameters

@@ -88,7 +88,7 @@ def hessian(loss: Loss, params: Params, batches: Batch | list[Batch]) -> Operato
 
 
 def _hessian_product(loss: Loss, params: Params, batch: Batch) -> Callable[[Params], Params]:
-    """v -> ∇²L(θ) v on one batch."""
+    """V -> ∇²L(θ) v on one batch."""
     return jax.linearize(lambda p: jax.grad(loss)(p, batch), params)[1]
 
 

@@ -22,7 +22,9 @@ def in_microbatches(function: str, loss: Loss, parts: int) -> Loss:
             checks.fail(function, "microbatches", f"a divisor of the batch size {size}", parts)
         split = jax.tree.map(lambda x: x.reshape((parts, size // parts, *x.shape[1:])), batch)
         one = jax.checkpoint(loss)
-        total, _ = jax.lax.scan(lambda t, b: (t + one(params, b), None), jnp.zeros((), loss_shape(one, params, split).dtype), split)
+        total, _ = jax.lax.scan(
+            lambda t, b: (t + one(params, b), None), jnp.zeros((), loss_shape(one, params, split).dtype), split
+        )
         return total / parts
 
     return accumulated

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from steppe import checks, curvature as curvature_, trees
+from steppe import checks, trees
+from steppe import curvature as curvature_
 from steppe.methods.accumulation import in_microbatches
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
@@ -125,7 +126,9 @@ def fa(
         """∇ λ/s · tr(H²), zero on the parameters that are not penalised, and tr(H²) itself."""
         chosen, merge = trees.partition(params, where)
         scales = {"batch": checks.batch_size("fa", batch), "params": trees.size(chosen), None: 1}
-        probe_key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(base_key)), state.count)
+        probe_key = jax.random.fold_in(
+            jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(base_key)), state.count
+        )
         whole_loss = in_microbatches("fa", loss, microbatches)
 
         def value(part: Params) -> tuple[jax.Array, Estimate]:

@@ -1,5 +1,6 @@
 """Fully connected networks: a multilayer perceptron, and a linear model."""
 
+import itertools
 from typing import Literal
 
 import jax
@@ -15,8 +16,7 @@ class MLP(nnx.Module):
     """Dense layers with an activation and dropout after each hidden one; inputs are flattened to (B, D)."""
 
     def __init__(self, widths: list[int], activation: Activation, dropout: float, *, rngs: nnx.Rngs):
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.layers = nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in pairs])
+        self.layers = nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in itertools.pairwise(widths)])
         self.dropout = nnx.Dropout(dropout)
         self.activation = activation
 

@@ -1,0 +1,30 @@
+# Two commands do everything: `make study` and `make test`. Both make the environment first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: all study test test-fast lint clean
+
+all: .venv/done
+
+.venv/done: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Steppe needs Python 3.11 or later; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+study: .venv/done
+	$(BIN)/steppe run fa-breast-cancer
+
+test: .venv/done
+	$(BIN)/pytest
+
+test-fast: .venv/done
+	$(BIN)/pytest -m "not slow"
+
+lint: .venv/done
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv out build dist

@@ -1,0 +1,149 @@
+"""The command line: ``steppe run``, ``report``, ``show``, ``list``."""
+
+import errno
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+from rich.console import Console
+
+from steppe.checks import InputError, fail, nearest
+
+app = typer.Typer(
+    help="Train neural networks towards flat minima, measure how flat they are, and find out whether it helped.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Kind = Literal["studies", "datasets", "models", "methods"]
+
+
+@app.command()
+def run(
+    spec: Annotated[
+        str, typer.Argument(metavar="NAME|SPEC.toml", help="A study that ships (see `steppe list`), or a TOML file.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="The study's folder. [default: out/NAME]")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs per condition; more seeds later extend a study.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: train.epochs=2.")
+    ] = None,
+    checkpoint_seconds: Annotated[float, typer.Option(help="Seconds between checkpoints within a run.")] = 30.0,
+) -> None:
+    """Run a study, or go on with it, and write its report."""
+    from steppe import report, study
+    from steppe.study.progress import Bar
+
+    overrides = dict(parsed(change) for change in changes or [])
+    if seeds is not None:
+        overrides["seeds"] = seeds
+    chosen = study.load(spec, overrides)
+    directory = out or Path("out") / chosen.name
+    try:
+        with Bar(Console(stderr=True)) as bar:
+            results = study.run(chosen, directory, watcher=bar, checkpoint_seconds=checkpoint_seconds)
+    except KeyboardInterrupt:
+        stop(f"Interrupted. What is finished is in {directory}; the same command goes on from there.", 130)
+    report.write(results, directory)
+    console = Console()
+    report.show(results, console)
+    console.print(f"\nReport: {directory / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command(name="report")
+def report_(directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of studies.")]) -> None:
+    """Write the reports of studies again, from what is on disk."""
+    from steppe import report, study
+
+    for directory in directories:
+        report.write(study.gathered(study.Store.read(directory)), directory)
+        typer.echo(directory / "report.html")
+
+
+@app.command()
+def show(directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a study.")]) -> None:
+    """Print a study's tables."""
+    from steppe import report, study
+
+    report.show(study.gathered(study.Store.read(directory)), Console())
+
+
+@app.command(name="list")
+def list_(kind: Annotated[str, typer.Argument(metavar="[studies|datasets|models|methods]")] = "all") -> None:
+    """List what a study can name."""
+    kinds: dict[str, Callable[[], dict[str, str]]] = {
+        "studies": _studies,
+        "datasets": lambda: _functions("steppe.data", "DATASETS"),
+        "models": lambda: _functions("steppe.models", "MODELS"),
+        "methods": lambda: _functions("steppe.methods", "METHODS"),
+    }
+    if kind not in (*kinds, "all"):
+        fail("list", "KIND", f"one of {', '.join(kinds)}", kind, nearest(kind, kinds))
+    for title, entries in kinds.items():
+        if kind in (title, "all"):
+            if kind == "all":
+                typer.secho(title, bold=True)
+            known = entries()
+            width = max(map(len, known), default=0)
+            for name, line in known.items():
+                typer.echo(f"  {name:{width}}  {line}")
+
+
+def _studies() -> dict[str, str]:
+    from steppe import study
+
+    return {name: tomllib.loads(text)["title"] for name, text in study.shipped().items()}
+
+
+def _functions(module: str, registry: str) -> dict[str, str]:
+    """Names in a registry, each with the first line of its docstring."""
+    import importlib
+
+    functions = getattr(importlib.import_module(module), registry)
+    return {name: (function.__doc__ or "").strip().partition("\n")[0] for name, function in functions.items()}
+
+
+def parsed(change: str) -> tuple[str, Any]:
+    """``train.epochs=2`` as a dotted path and a TOML value; what is not TOML is a string.
+
+    Examples
+    --------
+    >>> parsed("train.epochs=2"), parsed("train.optimizer=sgd"), parsed("model.hidden=[8]")
+    (('train.epochs', 2), ('train.optimizer', 'sgd'), ('model.hidden', [8]))
+    """
+    path, equals, text = change.partition("=")
+    if not equals or not path.strip():
+        fail("run", "--set", "KEY=VALUE, such as train.epochs=2", change)
+    try:
+        return path.strip(), tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return path.strip(), text.strip()
+
+
+def stop(message: str, status: int) -> NoReturn:
+    """Say one sentence and end with a non-zero status."""
+    print(f"steppe: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def main() -> None:
+    """The command `steppe`: every expected failure is one sentence and a non-zero exit."""
+    try:
+        app(standalone_mode=True)
+    except InputError as error:
+        stop(str(error), 2)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        why = "The disk is full" if full else f"{error.strerror or error}"
+        where = f" ({error.filename})" if error.filename else ""
+        stop(f"{why}{where}. What was finished is kept; the same command goes on from there.", 1)
+    except KeyboardInterrupt:
+        stop("Interrupted.", 130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""One run as pure functions: a network, its data, its optimiser, and what is measured; and those functions compiled."""
+
+import json
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from steppe import checks, curvature, losses, methods, models
+from steppe.data import Dataset
+from steppe.models import Model
+from steppe.outcomes import predictions
+from steppe.study.spec import Spec, Train, split_name
+from steppe.typing import Batch, Estimate, Params
+
+EVALUATION_CHUNK = 500
+"""Examples in one step of an evaluation: bounds its memory."""
+
+SWEPT = ("lam", "rho")
+"""Strengths of methods that enter a compiled program as an argument, so that a sweep over them compiles once."""
+
+
+Strengths = dict[str, jax.Array]
+"""Values of the `SWEPT` settings, scalars."""
+
+
+class Progress(NamedTuple):
+    """All that training carries from one epoch to the next: saved, it is a checkpoint."""
+
+    params: Params
+    opt_state: Any
+    epoch: jax.Array
+    seed: jax.Array
+
+
+class Metrics(NamedTuple):
+    """Mean loss and accuracy over a data set, without dropout."""
+
+    loss: jax.Array
+    accuracy: jax.Array
+
+
+def shape_of(spec: Spec) -> tuple[Spec, dict[str, float]]:
+    """What must be compiled, and the strengths it is given: runs of one shape share a program.
+
+    A strength of exactly zero stays in the shape: it compiles to the plain optimiser.
+    """
+    strengths = {k: float(v) for k, v in spec.method.items() if k in SWEPT and isinstance(v, (int, float)) and v != 0}
+    rest = {k: v for k, v in spec.method.items() if k not in strengths}
+    return spec.model_copy(update={"method": rest}), strengths
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that one shape of run does, as pure functions.
+
+    Attributes
+    ----------
+    spec : the shape (see `shape_of`).
+    dataset : what it trains on.
+    model : the network.
+    """
+
+    spec: Spec
+    dataset: Dataset
+    model: Model
+
+    @classmethod
+    def of(cls, spec: Spec, dataset: Dataset) -> "Recipe":
+        """The recipe of a specification, for a data set.
+
+        Raises
+        ------
+        InputError : a batch larger than the training data; settings of the model out of range.
+        """
+        examples, size = checks.batch_size("study", dataset.train), spec.train.batch_size
+        if size > examples:
+            checks.fail("study", "train.batch_size", f"at most the {examples} training examples", size)
+        name, settings = split_name(spec.model)
+        return cls(spec, dataset, models.build(name, dataset.shape, dataset.classes, **settings))
+
+    @property
+    def examples(self) -> int:
+        """Examples to train on."""
+        return checks.batch_size("study", self.dataset.train)
+
+    @property
+    def steps(self) -> int:
+        """Updates in an epoch: whole batches."""
+        return self.examples // self.spec.train.batch_size
+
+    def loss(self, params: Params, batch: Batch) -> jax.Array:
+        """The training loss without dropout, of a decoded batch."""
+        return losses.cross_entropy(self.model.apply(params, batch["x"]), batch["y"])
+
+    def start(self, seed: jax.Array, strengths: Strengths) -> Progress:
+        """A run before its first epoch."""
+        params = self.model.init(_stream(seed, "init"))
+        return Progress(params, self._transformation(seed, strengths).init(params), jnp.int32(0), seed)
+
+    def epoch(self, progress: Progress, strengths: Strengths, train: Batch) -> tuple[Progress, jax.Array]:
+        """One pass over the shuffled data, a scan of updates; also the mean training loss.
+
+        Examples beyond the last whole batch sit this epoch out.
+        """
+        seed, size = progress.seed, self.spec.train.batch_size
+        transformation = self._transformation(seed, strengths)
+        order = jax.random.permutation(jax.random.fold_in(_stream(seed, "shuffle"), progress.epoch), self.examples)
+        dropout = jax.random.fold_in(_stream(seed, "dropout"), progress.epoch)
+        penalised = {} if self.spec.train.penalty_dropout else {"penalty_loss": self.loss}
+
+        def update(carry: tuple[Params, Any], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[Params, Any], jax.Array]:
+            (params, opt_state), (rows, step) = carry, now
+            batch = self._batch(train, rows)
+            masks = jax.random.fold_in(dropout, step)
+
+            def loss(params: Params, batch: Batch) -> jax.Array:
+                return losses.cross_entropy(self.model.apply(params, batch["x"], key=masks), batch["y"])
+
+            value, grads = jax.value_and_grad(loss)(params, batch)
+            updates, opt_state = transformation.update(grads, opt_state, params, loss=loss, batch=batch, **penalised)
+            return (optax.apply_updates(params, updates), opt_state), value
+
+        rows = order[: self.steps * size].reshape(self.steps, size)
+        carry, values = jax.lax.scan(update, (progress.params, progress.opt_state), (rows, jnp.arange(self.steps)))
+        return Progress(*carry, progress.epoch + 1, seed), jnp.mean(values)
+
+    def evaluate(self, params: Params, examples: Batch) -> Metrics:
+        """Mean loss and accuracy over all examples, chunk by chunk."""
+        count = checks.batch_size("study", examples)
+        chunks = -(-count // EVALUATION_CHUNK)
+
+        def chunk(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+            batch = self._batch(examples, jnp.minimum(rows, count - 1))
+            logits, inside = self.model.apply(params, batch["x"]), rows < count
+            loss = jnp.where(inside, losses.cross_entropies(logits, batch["y"]), 0.0)
+            return jnp.sum(loss), jnp.sum(inside & predictions.correct(logits, batch["y"]))
+
+        loss, correct = jax.lax.map(chunk, jnp.arange(chunks * EVALUATION_CHUNK).reshape(chunks, EVALUATION_CHUNK))
+        return Metrics(jnp.sum(loss) / count, jnp.sum(correct) / count)
+
+    def flatness(self, params: Params, train: Batch) -> Estimate:
+        """tr(H²) of the loss on one training mini-batch, without dropout: what the penalty acts on.
+
+        The mean over `measure.batches` mini-batches and `measure.probes` sign probes on each, the same for every
+        condition, seed and epoch; its standard error is that over mini-batches.
+        """
+        size, many = self.spec.train.batch_size, self.spec.measure.batches
+        key = jax.random.key(zlib.crc32(b"flatness"))
+
+        def one(now: tuple[jax.Array, jax.Array]) -> jax.Array:
+            rows, index = now
+            H = curvature.hessian(self.loss, params, self._batch(train, rows))
+            return curvature.frobenius_squared(H, jax.random.fold_in(key, index), probes=self.spec.measure.probes).mean
+
+        rows = jax.random.randint(key, (many, size), 0, self.examples)
+        return curvature.estimate(jax.lax.map(one, (rows, jnp.arange(many))))
+
+    def _batch(self, examples: Batch, rows: jax.Array) -> Batch:
+        """Some rows of the data, decoded."""
+        return self.dataset.decode(jax.tree.map(lambda leaf: leaf[rows], examples))
+
+    def _transformation(self, seed: jax.Array, strengths: Strengths) -> optax.GradientTransformationExtraArgs:
+        """The method, then the optimiser: the one chain that every condition trains with."""
+        name, settings = split_name(self.spec.method)
+        method = methods.METHODS[name](**settings, **strengths, key=_stream(seed, "probes"))
+        return optax.chain(method, _optimiser(self.spec.train, self.steps * self.spec.train.epochs))
+
+
+def _stream(seed: jax.Array, purpose: str) -> jax.Array:
+    """A stream of randomness for each purpose: the same seed starts, shuffles and drops alike in every condition."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
+
+
+def _optimiser(train: Train, updates: int) -> optax.GradientTransformation:
+    """L2 regularisation or decoupled decay, the optimiser, and its learning-rate schedule."""
+    cosine = train.schedule == "cosine"
+    rate = optax.cosine_decay_schedule(train.learning_rate, updates) if cosine else train.learning_rate
+    if train.optimizer == "adamw":
+        return optax.adamw(rate, weight_decay=train.weight_decay)
+    base = optax.adam(rate) if train.optimizer == "adam" else optax.sgd(rate, momentum=train.momentum or None)
+    return optax.chain(optax.add_decayed_weights(train.weight_decay), base) if train.weight_decay else base
+
+
+class Trainer(NamedTuple):
+    """The compiled training of one shape.
+
+    Attributes
+    ----------
+    start, epoch : as in `Recipe`; `epoch` consumes its Progress.
+    steps : updates in an epoch.
+    compile_seconds : how long compilation took.
+    step_memory_mb : what the compiler plans for an epoch beyond parameters and data, in megabytes (10⁶ bytes).
+    """
+
+    start: Callable[[jax.Array, Strengths], Progress]
+    epoch: Callable[[Progress, Strengths, Batch], tuple[Progress, jax.Array]]
+    steps: int
+    compile_seconds: float
+    step_memory_mb: float
+
+
+class Meter(NamedTuple):
+    """The compiled measurements of a network; they depend on no method."""
+
+    train: Callable[[Params, Batch], Metrics]
+    test: Callable[[Params, Batch], Metrics]
+    flatness: Callable[[Params, Batch], Estimate]
+
+
+class Compiler:
+    """Compiles what runs need, once for each shape. `train` and `test` are the data on the device."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+        self.train, self.test = (jax.tree.map(jnp.asarray, part) for part in (dataset.train, dataset.test))
+        self._trainers: dict[str, Trainer] = {}
+        self._meters: dict[str, Meter] = {}
+
+    def trainer(self, shape: Spec, strengths: Strengths) -> Trainer:
+        """The training of a shape (see `shape_of`)."""
+        key = json.dumps(shape.identity(), sort_keys=True)
+        if key not in self._trainers:
+            self._trainers[key] = self._compiled_trainer(Recipe.of(shape, self.dataset), strengths)
+        return self._trainers[key]
+
+    def meter(self, shape: Spec) -> Meter:
+        """The measurements of a shape's network."""
+        key = json.dumps([shape.model, shape.measure.model_dump(), shape.train.batch_size], sort_keys=True)
+        if key not in self._meters:
+            self._meters[key] = self._compiled_meter(Recipe.of(shape, self.dataset))
+        return self._meters[key]
+
+    def _compiled_trainer(self, recipe: Recipe, strengths: Strengths) -> Trainer:
+        began = time.perf_counter()
+        start = jax.jit(recipe.start)
+        progress = jax.eval_shape(start, jnp.uint32(0), strengths)
+        epoch = jax.jit(recipe.epoch, donate_argnums=0).lower(progress, strengths, self.train).compile()
+        memory = epoch.memory_analysis().temp_size_in_bytes / 1e6
+        return Trainer(start, epoch, recipe.steps, time.perf_counter() - began, memory)
+
+    def _compiled_meter(self, recipe: Recipe) -> Meter:
+        params = jax.eval_shape(recipe.model.init, jax.random.key(0))
+        evaluate = jax.jit(recipe.evaluate)
+        return Meter(
+            train=evaluate.lower(params, self.train).compile(),
+            test=evaluate.lower(params, self.test).compile(),
+            flatness=jax.jit(recipe.flatness).lower(params, self.train).compile(),
+        )

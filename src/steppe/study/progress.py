@@ -1,0 +1,66 @@
+"""What a study tells while it runs."""
+
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Watcher:
+    """Is told what happens; this one keeps it to itself."""
+
+    def begin(self, epochs: int) -> None:
+        """So many epochs are to be trained, over all runs."""
+
+    def stage(self, text: str) -> None:
+        """Something begins."""
+
+    def epoch(self, loss: float, flatness: float) -> None:
+        """An epoch of a run is over."""
+
+    def skip(self, epochs: int) -> None:
+        """So many epochs need no training: already done, or no longer wanted."""
+
+
+class Bar(Watcher):
+    """A progress bar with loss, flatness and the time left; nothing where the console is not a terminal."""
+
+    def __init__(self, console: Console):
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("[dim]{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self.task = self.progress.add_task("reading data", total=None, state="")
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the bar away."""
+        self.progress.stop()
+
+    def begin(self, epochs: int) -> None:
+        """See `Watcher`."""
+        self.progress.update(self.task, total=epochs)
+
+    def stage(self, text: str) -> None:
+        """See `Watcher`."""
+        self.progress.update(self.task, description=text)
+
+    def epoch(self, loss: float, flatness: float) -> None:
+        """See `Watcher`."""
+        self.progress.update(self.task, advance=1, state=f"loss {loss:.4g}  tr(H²) {flatness:.3g}")
+
+    def skip(self, epochs: int) -> None:
+        """See `Watcher`."""
+        self.progress.update(self.task, advance=epochs)

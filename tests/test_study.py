@@ -1,0 +1,374 @@
+"""A study: what it reads, what it leaves on disk, and that nothing is lost, mixed, or different the second time."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+import jax
+import numpy as np
+import polars
+import pytest
+
+from steppe import InputError, study
+from steppe.study.run import _converged
+from steppe.study.store import Store, flattened, unflattened
+
+SPEC = """
+name = "tiny"
+seeds = 2
+baseline = "lam=0"
+[data]
+name = "file"
+file = "toy.npz"
+label = "y"
+[model]
+name = "mlp"
+hidden = [6]
+dropout = 0.2
+[method]
+name = "fa"
+lam = 0.0
+probes = 2
+every = 2
+[train]
+learning_rate = 0.01
+batch_size = 8
+epochs = 4
+[measure]
+batches = 2
+probes = 2
+[landscape]
+points = 5
+grid_points = 3
+[grid]
+"method.lam" = [0.0, 0.1, 1.0]
+"""
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A folder with a small study and its data."""
+    folder = tmp_path_factory.mktemp("toy")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3)).astype(np.float32)
+    np.savez(folder / "toy.npz", x=x, y=(x.sum(axis=1) > 0).astype(np.int64))
+    (folder / "tiny.toml").write_text(SPEC)
+    return folder
+
+
+def load(toy, **changes):
+    return study.load(str(toy / "tiny.toml"), {key.replace("__", "."): value for key, value in changes.items()})
+
+
+@pytest.fixture(scope="module")
+def finished(toy):
+    """The study run once, uninterrupted."""
+    directory = toy / "finished"
+    return directory, study.run(load(toy), directory)
+
+
+def science(results):
+    """The columns that must be the same every time."""
+    machine = [c for c in results.runs.columns if any(word in c for word in ("seconds", "memory", "host"))]
+    return results.runs.drop(machine)
+
+
+def assert_same_science(directory, other, results, other_results):
+    assert science(results).equals(science(other_results))
+    for run in sorted((directory / "runs").iterdir()):
+        with np.load(run / "parameters.npz") as a, np.load(other / "runs" / run.name / "parameters.npz") as b:
+            assert sorted(a.files) == sorted(b.files)
+            for name in a.files:
+                np.testing.assert_array_equal(a[name], b[name])
+
+
+# --- specification
+
+
+@pytest.mark.parametrize("name", study.shipped())
+def test_shipped_studies_are_valid_and_freeze_to_themselves(name):
+    spec = study.load(name)
+    assert study.spec.parse(spec.toml()) == spec
+    assert spec.name == name
+    assert [c.lam for c in study.conditions(spec)] == [0.0, 0.001, 0.01, 0.1, 1.0]
+    assert spec.seeds == 3
+    assert (spec.method["probes"], spec.method["every"]) == (5, 10)
+
+
+def test_raw_differs_from_breast_cancer_in_standardisation_alone():
+    a, b = (study.load(name).identity() for name in ("fa-breast-cancer", "fa-breast-cancer-raw"))
+    difference = study.store.first_difference({**a, "name": ""}, {**b, "name": ""})
+    assert difference == ("data.standardize", True, False)
+    b["data"]["standardize"] = True
+    assert {**a, "name": ""} == {**b, "name": ""}
+
+
+def test_any_value_can_be_overridden(toy):
+    spec = load(toy, train__epochs=2, model__hidden=[3, 4], method__normalize="params")
+    assert (spec.train.epochs, spec.model["hidden"], spec.method["normalize"]) == (2, [3, 4], "params")
+
+
+def test_grid_is_a_product_and_conditions_are_named_by_what_they_change(toy):
+    spec = load(toy, grid={"method.lam": [0.0, 0.1], "train.penalty_dropout": [False, True]}, baseline="")
+    names = [c.name for c in study.conditions(spec)]
+    assert names == [
+        "lam=0,penalty_dropout=False", "lam=0,penalty_dropout=True",
+        "lam=0.1,penalty_dropout=False", "lam=0.1,penalty_dropout=True",
+    ]  # fmt: skip
+    assert spec.baseline == names[0]
+
+
+def test_conditions_can_be_written_out(toy):
+    spec = load(toy, grid={}, baseline="", conditions=[{"name": "plain"}, {"name": "strong", "method.lam": 5.0}])
+    assert [(c.name, c.lam) for c in study.conditions(spec)] == [("plain", 0.0), ("strong", 5.0)]
+
+
+BAD_SETTINGS = {
+    "train.epoch": (2, "study: train.epoch must be a setting that exists, got an unknown key. Did you mean 'epochs'?"),
+    "trian": ({}, "Did you mean 'train'?"),
+    "train.epochs": ("five", "study: train.epochs must be a valid integer, got 'five'."),
+    "train.batch_size": (0, "study: train.batch_size must be greater than 0, got 0."),
+    "train.learning_rate": (-1.0, "study: train.learning_rate must be greater than 0, got -1.0."),
+    "train.optimizer": ("adm", "study: train.optimizer must be 'adam', 'adamw' or 'sgd', got 'adm'."),
+    "train.early_stopping.patience": (0, "study: train.early_stopping.patience must be greater than 0, got 0."),
+    "data.name": ("cifar10", "Did you mean 'cifar100'?"),
+    "data.fil": ("x.csv", "Did you mean 'file'?"),
+    "model.name": ("mpl", "Did you mean 'mlp'?"),
+    "model.hiden": ([3], "Did you mean 'hidden'?"),
+    "model.hidden": ([3.5], "study: model.hidden.0 must be a valid integer, got 3.5."),
+    "method.name": ("fb", "study: method.name must be one of 'fa'"),
+    "method.prob": (3, "Did you mean 'probes'?"),
+    "method.key": (3, "study: method.key must be a setting that exists"),
+    "method.lam": (-0.5, "fa: lam must be a finite number >= 0, got -0.5."),
+    "grid": ({"method.lam": [0.0, -1.0]}, "fa: lam must be a finite number >= 0, got -1.0."),
+    "grid.data": ([1], "study: condition 'data=1' must be one of 'method', 'model', 'train', got 'data'."),
+    "baseline": ("lam=2", "study: baseline must be one of 'lam=0', 'lam=0.1', 'lam=1', got 'lam=2'. Did you mean"),
+    "seeds": (0, "study: seeds must be greater than 0, got 0."),
+    "name": ("../x", "study: name must"),
+}
+
+
+@pytest.mark.parametrize("path", BAD_SETTINGS)
+def test_bad_settings_get_one_sentence(toy, path):
+    value, message = BAD_SETTINGS[path]
+    with pytest.raises(InputError) as error:
+        study.load(str(toy / "tiny.toml"), {path: value})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_files_get_one_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"Did you mean 'fa-imdb'\?"):
+        study.load("fa-imbd")
+    with pytest.raises(InputError, match="There is no such file"):
+        study.load(str(tmp_path / "none.toml"))
+    (tmp_path / "bad.toml").write_text("name = \n")
+    with pytest.raises(InputError, match=r"bad\.toml must be valid TOML, got .*line 1"):
+        study.load(str(tmp_path / "bad.toml"))
+    (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
+    with pytest.raises(InputError, match="UTF-8"):
+        study.load(str(tmp_path / "latin.toml"))
+    (tmp_path / "short.toml").write_text('name = "short"\n')
+    with pytest.raises(InputError, match="study: data must be given, got nothing"):
+        study.load(str(tmp_path / "short.toml"))
+
+
+# --- runs
+
+
+def test_a_study_leaves_what_it_promises(finished):
+    directory, results = finished
+    assert len(results.runs) == results.planned == 6
+    assert results.runs["condition"].to_list() == ["lam=0"] * 2 + ["lam=0.1"] * 2 + ["lam=1"] * 2
+    assert set(results.runs["status"]) == {"finished"}
+    assert results.runs["lam"].to_list() == [0.0, 0.0, 0.1, 0.1, 1.0, 1.0]
+    assert results.runs["flatness"].is_finite().all()
+    assert len(results.history) == 6 * 4
+    assert results.surfaces.grids.shape == (3, 3, 3)
+    assert tomllib.loads((directory / "study.toml").read_text())["train"]["epochs"] == 4
+    for name in ("parameters.npz", "history.json", "run.json"):
+        assert (directory / "runs" / "lam=0.1-s1" / name).is_file()
+    assert not list((directory / "checkpoints").glob("*"))
+
+
+def test_flatness_is_measured_for_lam_zero_too(finished):
+    plain = finished[1].history.filter(polars.col("lam") == 0)
+    assert (plain["flatness"] > 0).all()
+    assert finished[1].runs["average_flatness"][0] == pytest.approx(plain.filter(polars.col("seed") == 0)["flatness"].mean())
+
+
+def test_seeds_start_alike_in_every_condition(toy, finished):
+    """Seed-paired tests are paired: the first epoch before any penalty differs by λ alone."""
+    results = study.run(load(toy, grid={"method.lam": [0.0, 1e-30]}), toy / "paired")
+    by_seed = [results.runs.filter(polars.col("seed") == s)["test_loss"].to_list() for s in range(2)]
+    for plain, barely in by_seed:
+        assert plain == pytest.approx(barely, rel=1e-4)
+    assert by_seed[0][0] != by_seed[1][0]
+
+
+def test_the_same_study_again_is_bitwise_the_same(toy, finished):
+    directory, results = finished
+    again = study.run(load(toy), toy / "again")
+    assert_same_science(directory, toy / "again", results, again)
+
+
+def test_a_finished_study_is_not_run_again(toy, finished, monkeypatch):
+    directory, results = finished
+    monkeypatch.setattr("steppe.study.run._trained", None)
+    assert study.run(load(toy), directory).runs.equals(results.runs)
+
+
+def test_more_seeds_extend_a_study_by_new_runs_alone(toy, finished):
+    directory, results = finished
+    shutil.copytree(directory, toy / "more")
+    before = {p: p.stat().st_mtime_ns for p in (toy / "more" / "runs").rglob("*.npz")}
+    more = study.run(load(toy, seeds=3), toy / "more")
+    assert len(more.runs) == 9
+    assert science(more).filter(polars.col("seed") < 2).equals(science(results))
+    assert all(p.stat().st_mtime_ns == then for p, then in before.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train__epochs": 5}, r"with train\.epochs = 5, got 'one with train\.epochs = 4'|train\.epochs"),
+        ({"method__lam": 0.5}, r"method\.lam"),
+        ({"grid": {"method.lam": [0.0, 0.1, 2.0]}}, r"grid\.method\.lam"),
+    ],
+)
+def test_a_changed_study_never_mixes_with_old_results(toy, finished, change, message):
+    with pytest.raises(InputError, match=message):
+        study.run(load(toy, **change), finished[0])
+    assert study.gathered(Store.read(finished[0])).runs.equals(finished[1].runs)
+
+
+def test_changed_data_never_mix_with_old_results(toy, finished, tmp_path):
+    shutil.copytree(toy / "finished", tmp_path / "out")
+    with np.load(toy / "toy.npz") as arrays:
+        changed = {name: arrays[name].copy() for name in arrays.files}
+    changed["x"][0, 0] += 1
+    original = (toy / "toy.npz").read_bytes()
+    try:
+        np.savez(toy / "toy.npz", **changed)
+        with pytest.raises(InputError, match="data that has changed since"):
+            study.run(load(toy), tmp_path / "out")
+    finally:
+        (toy / "toy.npz").write_bytes(original)
+
+
+def test_a_folder_with_other_files_is_left_alone(toy, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match="a folder with other files"):
+        study.run(load(toy), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_two_processes_cannot_run_one_study(toy, finished):
+    directory, _ = finished
+    with (
+        Store.open(directory, load(toy), json.loads((directory / "data.json").read_text())),
+        pytest.raises(InputError, match="another process"),
+    ):
+        study.run(load(toy), directory)
+
+
+def test_a_batch_larger_than_the_data_stops_before_anything_is_written(toy, tmp_path):
+    with pytest.raises(InputError, match=r"train\.batch_size must be at most the 48 training examples, got 100"):
+        study.run(load(toy, train__batch_size=100), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_that_diverge_are_recorded_and_the_study_goes_on(toy, tmp_path):
+    conditions = [{"name": "calm"}, {"name": "wild", "train.learning_rate": 1e30, "train.optimizer": "sgd"}]
+    results = study.run(load(toy, grid={}, baseline="calm", conditions=conditions, train__schedule="constant"), tmp_path / "out")
+    status = dict(zip(results.runs["condition"], results.runs["status"], strict=True))
+    assert status == {"calm": "finished", "wild": "diverged"}
+    wild = results.runs.filter(polars.col("condition") == "wild")
+    assert wild["test_accuracy"].is_null().all()
+    assert (wild["epochs"] <= 4).all()
+    assert results.surfaces.conditions == ("calm",)
+
+
+def test_convergence_criterion_stops_on_the_training_loss(toy, tmp_path):
+    spec = load(toy, train__early_stopping={"patience": 1, "min_delta": 100.0}, seeds=1)
+    results = study.run(spec, tmp_path / "out")
+    assert results.runs["epochs"].to_list() == [2, 2, 2]
+    falling = [{"train_loss": loss} for loss in (3.0, 2.0, 1.0, 0.5)]
+    assert not _converged(falling, load(toy, train__early_stopping={"patience": 2}))
+    assert not _converged(falling + falling[-1:] * 9, load(toy))
+
+
+def test_penalty_dropout_penalises_the_function_that_is_trained(toy, tmp_path):
+    grid = {"train.penalty_dropout": [False, True]}
+    results = study.run(load(toy, grid=grid, baseline="", method__lam=1.0, seeds=1), tmp_path / "out")
+    assert results.runs["test_loss"][0] != results.runs["test_loss"][1]
+
+
+def test_microbatches_in_a_study_change_results_only_by_rounding(toy, tmp_path):
+    grid = {"method.microbatches": [1, 2, 4]}
+    results = study.run(load(toy, grid=grid, baseline="", method__lam=1.0, seeds=1), tmp_path / "out")
+    np.testing.assert_allclose(results.runs["test_loss"], results.runs["test_loss"][0], rtol=1e-3)
+
+
+def test_parameters_survive_the_way_to_disk():
+    params = {"layers": {0: {"kernel": np.ones((2, 3)), "bias": np.zeros(3)}, 11: {"kernel": np.ones(1)}}}
+    back = unflattened(flattened(params))
+    assert jax.tree.structure(back) == jax.tree.structure(params)
+
+
+def test_a_damaged_run_is_named(toy, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "out")
+    (tmp_path / "out" / "runs" / "lam=0-s0" / "run.json").write_text('{"cond')
+    with pytest.raises(InputError, match=r"lam=0-s0.*Delete that folder and run the study again"):
+        study.gathered(Store.read(tmp_path / "out"))
+
+
+# --- interruption
+
+
+def command(toy, out, *more):
+    code = "from steppe.cli import main; main()"
+    arguments = ["run", str(toy / "tiny.toml"), "--out", str(out), "--checkpoint-seconds", "0", *more]
+    return [sys.executable, "-c", code, *arguments]
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_a_study_resumes_to_the_same_bits(toy, finished, tmp_path):
+    out, rng, kills = tmp_path / "killed", random.Random(0), 0
+    began = time.monotonic()
+    subprocess.run(command(toy, tmp_path / "whole"), check=True, capture_output=True)
+    whole = time.monotonic() - began
+    for _ in range(6):
+        process = subprocess.Popen(command(toy, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=rng.uniform(0.3, 1.0) * whole)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills >= 2
+    subprocess.run(command(toy, out), check=True, capture_output=True)
+    results = study.gathered(Store.read(out))
+    assert_same_science(finished[0], out, finished[1], results)
+    assert results.history.drop("train_seconds").equals(finished[1].history.drop("train_seconds"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on_and_loses_nothing(toy, tmp_path):
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        command(toy, out, "--set", "train.epochs=100000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob("checkpoints/*/*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1].startswith("steppe: Interrupted.")
+    assert "Traceback" not in errors
