@@ -1,0 +1,115 @@
+"""A data set: arrays in the smallest exact form, and the function that unfolds a batch of them."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from steppe import checks
+from steppe.typing import Batch
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples to train and to test on.
+
+    Attributes
+    ----------
+    name : what it is called.
+    train, test : ``{"x": …, "y": (N,) int32}``, compact NumPy arrays (bytes of images, padded sparse rows); anything
+        may be nested under "x" whose leaves share the leading axis.
+    decode : a compact batch -> ``{"x": (B, *shape) float32, "y": (B,) int32}``; pure, so that it runs compiled.
+    shape : of one decoded example.
+    classes : the number of classes, at least 2.
+    about : one line: where it came from, and what was done to it.
+    fingerprint : SHA-256 of all arrays.
+    """
+
+    name: str
+    train: Batch
+    test: Batch
+    decode: Callable[[Batch], Batch]
+    shape: tuple[int, ...]
+    classes: int
+    about: str
+    fingerprint: str
+
+
+def dataset(
+    name: str,
+    train: tuple[Any, np.ndarray],
+    test: tuple[Any, np.ndarray],
+    *,
+    decode: Callable[[Batch], Batch],
+    shape: tuple[int, ...],
+    classes: int,
+    about: str,
+) -> Dataset:
+    """A Dataset from ``(x, labels)`` pairs, checked.
+
+    Raises
+    ------
+    InputError : no examples; x and labels of different lengths; labels that are not whole numbers from 0 to classes − 1;
+        NaN or infinity among the features.
+    """
+    parts = {"train": train, "test": test}
+    for part, (x, y) in parts.items():
+        _check_labels(name, part, y, classes)
+        for leaf in jax.tree.leaves(x):
+            if len(leaf) != len(y):
+                checks.fail(f"data {name}", part, f"{len(y)} examples, one for each label", f"{len(leaf)} examples")
+            _check_finite(name, part, leaf)
+    batches = {part: {"x": x, "y": np.asarray(y).astype(np.int32)} for part, (x, y) in parts.items()}
+    return Dataset(name, batches["train"], batches["test"], decode, shape, classes, about, fingerprint(batches))
+
+
+def _check_labels(name: str, part: str, labels: np.ndarray, classes: int) -> None:
+    where = f"data {name}"
+    if len(labels) == 0:
+        checks.fail(where, part, "at least one example", "none")
+    if classes < 2:
+        checks.fail(where, "labels", "of at least two classes", f"a single class, {labels[0]}")
+    if not np.issubdtype(np.asarray(labels).dtype, np.integer):
+        checks.fail(where, "labels", "whole numbers", f"a column of dtype {np.asarray(labels).dtype}")
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(outside):
+        row = int(outside[0])
+        checks.fail(where, "labels", f"from 0 to {classes - 1}", f"a label {labels[row]} in row {row} of {part}")
+
+
+def _check_finite(name: str, part: str, leaf: np.ndarray) -> None:
+    if not np.issubdtype(leaf.dtype, np.floating):
+        return
+    bad = np.argwhere(~np.isfinite(leaf))
+    if len(bad):
+        row, *rest = bad[0].tolist()
+        place = f"row {row} of {part}" + (f", feature {rest[0]}" if rest else "")
+        checks.fail(f"data {name}", "features", "finite numbers", f"a value {leaf[tuple(bad[0])]} in {place}",
+                    "Fill or drop missing values first.")  # fmt: skip
+
+
+def fingerprint(batches: Any) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of all arrays."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(batches):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype.str} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
+
+
+def as_it_is(batch: Batch) -> Batch:
+    """Decode data that are stored as they are used."""
+    return batch
+
+
+def subset(name: str, setting: str, count: int | None, size: int) -> np.ndarray | slice:
+    """Rows of a subset: all, or so many drawn by a fixed shuffle, so that sorted data keep all classes."""
+    if count is None:
+        return slice(None)
+    checks.whole(f"data {name}", setting, count)
+    if count > size:
+        checks.fail(f"data {name}", setting, f"at most the {size} examples there are", count)
+    return np.random.default_rng(0).permutation(size)[:count]

@@ -1,0 +1,104 @@
+"""Tables that ship with scikit-learn, and what is done to every table."""
+
+import numpy as np
+
+from steppe import checks
+from steppe.data.dataset import Dataset, as_it_is, dataset
+
+
+def breast_cancer(*, test_fraction: float = 0.2, standardize: bool = True, split_seed: int = 0) -> Dataset:
+    """Breast Cancer Wisconsin (diagnostic): 569 tumours, 30 features, malignant (0) or benign (1, 63 %).
+
+    Parameters
+    ----------
+    test_fraction : share of examples held out, stratified by class; 0.2 leaves 455 to train on.
+    standardize : subtract the training part's mean of each feature and divide by its standard deviation.
+    split_seed : seed of the split.
+
+    Raises
+    ------
+    InputError : settings out of range.
+
+    Notes
+    -----
+    Wolberg, Street and Mangasarian (1993), as in scikit-learn.
+
+    Examples
+    --------
+    >>> data = breast_cancer()
+    >>> data.train["x"].shape, data.test["x"].shape, data.classes
+    ((455, 30), (114, 30), 2)
+    """
+    from sklearn.datasets import load_breast_cancer
+
+    x, y = load_breast_cancer(return_X_y=True)
+    about = "Breast Cancer Wisconsin (diagnostic), Wolberg et al. 1993, as in scikit-learn"
+    return split_table("breast-cancer", x, y, about, test_fraction, standardize, split_seed)
+
+
+def digits(*, test_fraction: float = 0.2, standardize: bool = True, split_seed: int = 0) -> Dataset:
+    """Handwritten digits: 1,797 images of 8 × 8 pixels, as 64 features, ten classes.
+
+    Parameters
+    ----------
+    test_fraction, standardize, split_seed : see `breast_cancer`.
+
+    Raises
+    ------
+    InputError : settings out of range.
+
+    Notes
+    -----
+    Alpaydin and Kaynak (1998), as in scikit-learn.
+
+    Examples
+    --------
+    >>> data = digits()
+    >>> data.train["x"].shape, data.classes
+    ((1437, 64), 10)
+    """
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    about = "handwritten digits, Alpaydin and Kaynak 1998, as in scikit-learn"
+    return split_table("digits", x, y, about, test_fraction, standardize, split_seed)
+
+
+def split_table(
+    name: str, x: np.ndarray, y: np.ndarray, about: str, test_fraction: float, standardize: bool, split_seed: int
+) -> Dataset:
+    """A table split at random, stratified by class."""
+    from sklearn.model_selection import train_test_split
+
+    checks.real(f"data {name}", "test_fraction", test_fraction, least=0.001, most=0.999)
+    checks.whole(f"data {name}", "split_seed", split_seed, least=0)
+    kinds, counts = np.unique(y, return_counts=True)
+    held_out = round(test_fraction * len(y))
+    if counts.min() < 2:
+        checks.fail(f"data {name}", "labels", "at least two examples of every class", f"one of {kinds[counts.argmin()]}",
+                    "Give a test_file, or drop that class.")  # fmt: skip
+    if min(held_out, len(y) - held_out) < len(kinds):
+        checks.fail(f"data {name}", "test_fraction", f"such that both parts hold all {len(kinds)} classes", test_fraction)
+    rows = train_test_split(np.arange(len(y)), test_size=test_fraction, stratify=y, random_state=split_seed)
+    about += f"; stratified split, {len(rows[0])} to train and {len(rows[1])} to test (seed {split_seed})"
+    train, test = ((x[part], y[part]) for part in rows)
+    return table(name, train, test, len(kinds), about, standardize)
+
+
+def table(
+    name: str,
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    classes: int,
+    about: str,
+    standardize: bool,
+) -> Dataset:
+    """A table in two parts, standardised by the statistics of its training part if asked."""
+    (x, y), (x_test, y_test) = train, test
+    if standardize:
+        mean, deviation = x.mean(axis=0), x.std(axis=0)
+        deviation[deviation == 0] = 1  # a constant column stays zero
+        x, x_test = (x - mean) / deviation, (x_test - mean) / deviation
+        about += "; features standardised by the training part"
+    parts = (x.astype(np.float32), y), (x_test.astype(np.float32), y_test)
+    return dataset(name, *parts, decode=as_it_is, shape=x.shape[1:], classes=classes, about=about)
