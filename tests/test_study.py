@@ -372,3 +372,15 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(toy, tmp_path):
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("steppe: Interrupted.")
     assert "Traceback" not in errors
+
+
+def test_a_study_killed_at_its_very_start_goes_on(toy, tmp_path):
+    (tmp_path / "out" / "runs").mkdir(parents=True)
+    (tmp_path / "out" / ".lock").touch()
+    assert study.store._is_ours(tmp_path / "out")
+
+
+def test_none_survives_freezing(toy):
+    spec = load(toy, method__normalize="none")
+    assert study.spec.split_name(spec.method)[1]["normalize"] is None
+    assert study.spec.parse(spec.toml()) == spec

@@ -46,7 +46,9 @@ def file(
     if unknown:
         checks.fail("data file", "labels of the test file", "among those of the training file", unknown[0])
     if x_test.shape[1:] != x.shape[1:]:
-        checks.fail("data file", "test_file", f"examples of shape {x.shape[1:]}", f"examples of shape {x_test.shape[1:]}")
+        checks.fail(
+            "data file", "test_file", f"examples of shape {x.shape[1:]}", f"examples of shape {x_test.shape[1:]}"
+        )
     parts = (x, np.searchsorted(kinds, labels)), (x_test, np.searchsorted(kinds, labels_test))
     return table("file", *parts, len(kinds), f"{about}; tested on {Path(test_file).name}", standardize)
 
@@ -122,7 +124,9 @@ def _from_npz(path: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub" or array.shape[:1] != labels.shape[:1]:
             what = f"numbers for {len(labels)} examples"
-            checks.fail("data file", f"array {name!r}", what, f"an array of dtype {array.dtype} and shape {array.shape}")
+            checks.fail(
+                "data file", f"array {name!r}", what, f"an array of dtype {array.dtype} and shape {array.shape}"
+            )
     if len(arrays) == 1:
         return next(iter(arrays.values())).astype(np.float64), labels
     if not arrays or any(array.ndim != 1 for array in arrays.values()):

@@ -78,7 +78,9 @@ def split_table(
         checks.fail(f"data {name}", "labels", "at least two examples of every class", f"one of {kinds[counts.argmin()]}",
                     "Give a test_file, or drop that class.")  # fmt: skip
     if min(held_out, len(y) - held_out) < len(kinds):
-        checks.fail(f"data {name}", "test_fraction", f"such that both parts hold all {len(kinds)} classes", test_fraction)
+        checks.fail(
+            f"data {name}", "test_fraction", f"such that both parts hold all {len(kinds)} classes", test_fraction
+        )
     rows = train_test_split(np.arange(len(y)), test_size=test_fraction, stratify=y, random_state=split_seed)
     about += f"; stratified split, {len(rows[0])} to train and {len(rows[1])} to test (seed {split_seed})"
     train, test = ((x[part], y[part]) for part in rows)

@@ -21,6 +21,10 @@ OWNED = {"key", "where", "curvature"}
 """Arguments of methods that a study sets itself, or that only code can give."""
 
 
+NONE = "none"
+"""How TOML, which has no null, writes a setting of None where that is not the default."""
+
+
 class Table(pydantic.BaseModel):
     """A table of the TOML file: no unknown keys, no changes after reading."""
 
@@ -236,8 +240,8 @@ def _resolved_parts(spec: Spec) -> Spec:
 
 
 def split_name(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A part's name, and its settings."""
-    return table["name"], {key: value for key, value in table.items() if key != "name"}
+    """A part's name, and its settings as the function takes them."""
+    return table["name"], {key: None if value == NONE else value for key, value in table.items() if key != "name"}
 
 
 def settings(part: str, table: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
@@ -248,8 +252,10 @@ def settings(part: str, table: Mapping[str, Any], functions: Mapping[str, Callab
         )
     name = checks.one_of("study", f"{part}.name", table["name"], functions)
     schema = _schema(part, functions[name])
-    given = {key: value for key, value in table.items() if key != "name"}
-    return {"name": name, **_validated(schema, given, "", prefix=part).model_dump()}
+    _, given = split_name(table)
+    read = _validated(schema, given, "", prefix=part).model_dump()
+    absent = {key for key, value in read.items() if value is None and schema.model_fields[key].default is None}
+    return {"name": name, **{key: NONE if v is None else v for key, v in read.items() if key not in absent}}
 
 
 def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]:

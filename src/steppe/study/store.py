@@ -66,13 +66,13 @@ class Store:
             runs in it.
         OSError : the folder cannot be written.
         """
-        directory = Path(directory)
+        directory, frozen = Path(directory), spec.toml()
         _check_folder(directory, spec, data["fingerprint"])
         (directory / "runs").mkdir(parents=True, exist_ok=True)
         with _held(directory):
             store = cls(directory, spec)
+            write_text(directory / "study.toml", frozen)
             write_text(directory / "data.json", json.dumps(dict(data), indent=1) + "\n")
-            write_text(directory / "study.toml", spec.toml())
             yield store
 
     def run_folder(self, condition: str, seed: int) -> Path:
@@ -174,7 +174,7 @@ def _check_folder(directory: Path, spec: Spec, fingerprint: str) -> None:
         if recorded.is_file() and json.loads(recorded.read_text())["fingerprint"] != fingerprint:
             checks.fail("study", "data", f"what the runs in {directory} were trained on", "data that has changed since",
                         "Restore the data, or choose another --out.")  # fmt: skip
-    elif directory.is_dir() and any(p.name != ".lock" for p in directory.iterdir()):
+    elif directory.is_dir() and not _is_ours(directory):
         checks.fail(
             "study",
             str(directory),
@@ -182,6 +182,12 @@ def _check_folder(directory: Path, spec: Spec, fingerprint: str) -> None:
             "a folder with other files",
             "Choose another --out.",
         )
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether a folder without a study is empty, or holds only what a study killed at its very start leaves."""
+    begun = {".lock", "runs", ".study.toml.partial"}
+    return {path.name for path in directory.iterdir()} <= begun and not list((directory / "runs").glob("*"))
 
 
 def first_difference(a: Any, b: Any, path: str = "") -> tuple[str, Any, Any] | None:
