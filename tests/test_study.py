@@ -15,7 +15,7 @@ import polars
 import pytest
 
 from steppe import InputError, study
-from steppe.study.run import _converged
+from steppe.study.runs import _converged
 from steppe.study.store import Store, flattened, unflattened
 
 SPEC = """
@@ -110,7 +110,7 @@ def test_raw_differs_from_breast_cancer_in_standardisation_alone():
 
 def test_any_value_can_be_overridden(toy):
     spec = load(toy, train__epochs=2, model__hidden=[3, 4], method__normalize="params")
-    assert (spec.train.epochs, spec.model["hidden"], spec.method["normalize"]) == (2, [3, 4], "params")
+    assert (spec.train.epochs, spec.model["hidden"], spec.method["normalize"]) == (2, (3, 4), "params")
 
 
 def test_grid_is_a_product_and_conditions_are_named_by_what_they_change(toy):
@@ -146,7 +146,7 @@ BAD_SETTINGS = {
     "method.key": (3, "study: method.key must be a setting that exists"),
     "method.lam": (-0.5, "fa: lam must be a finite number >= 0, got -0.5."),
     "grid": ({"method.lam": [0.0, -1.0]}, "fa: lam must be a finite number >= 0, got -1.0."),
-    "grid.data": ([1], "study: condition 'data=1' must be one of 'method', 'model', 'train', got 'data'."),
+    "grid.data": ([1], "must be one of 'method', 'model', 'train', got 'data'."),
     "baseline": ("lam=2", "study: baseline must be one of 'lam=0', 'lam=0.1', 'lam=1', got 'lam=2'. Did you mean"),
     "seeds": (0, "study: seeds must be greater than 0, got 0."),
     "name": ("../x", "study: name must"),
@@ -219,7 +219,7 @@ def test_the_same_study_again_is_bitwise_the_same(toy, finished):
 
 def test_a_finished_study_is_not_run_again(toy, finished, monkeypatch):
     directory, results = finished
-    monkeypatch.setattr("steppe.study.run._trained", None)
+    monkeypatch.setattr("steppe.study.runs._trained", None)
     assert study.run(load(toy), directory).runs.equals(results.runs)
 
 
@@ -236,7 +236,7 @@ def test_more_seeds_extend_a_study_by_new_runs_alone(toy, finished):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train__epochs": 5}, r"with train\.epochs = 5, got 'one with train\.epochs = 4'|train\.epochs"),
+        ({"train__epochs": 5}, r"with train\.epochs = 5, got one with train\.epochs = 4"),
         ({"method__lam": 0.5}, r"method\.lam"),
         ({"grid": {"method.lam": [0.0, 0.1, 2.0]}}, r"grid\.method\.lam"),
     ],

@@ -21,29 +21,34 @@ class InputError(ValueError):
 
 
 def fail(function: str, name: str, what: str, got: Any, todo: str = "") -> NoReturn:
-    """Raise the one form of error: what was wrong, what was needed, what to do."""
-    raise InputError(f"{function}: {name} must be {what}, got {shown(got)}.{' ' + todo if todo else ''}")
+    """Raise the one form of error. `got` is a value, or words for what came (give strings through `shown`)."""
+    came = got if isinstance(got, str) else shown(got)
+    raise InputError(f"{function}: {name} must be {what}, got {came}.{' ' + todo if todo else ''}")
 
 
 def shown(value: Any) -> str:
     """A value as an error message shows it: short, on one line."""
-    text = value if isinstance(value, str) and value.startswith("a ") else " ".join(repr(value).split())
+    text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """``Did you mean 'x'?`` where a known name is near, otherwise the names there are."""
     known = list(known)
-    close = difflib.get_close_matches(str(word), known, n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known) or 'none'}."
+    return close_to(word, known) or f"There are: {', '.join(known) or 'none'}."
+
+
+def close_to(word: Any, known: Iterable[Any]) -> str:
+    """``Did you mean 'x'?`` where a known name is near, otherwise nothing."""
+    close = difflib.get_close_matches(str(word), [name for name in known if isinstance(name, str)], n=1)
+    return f"Did you mean {close[0]!r}?" if close and close[0] != word else ""
 
 
 def one_of(function: str, name: str, value: Any, options: Iterable[Any]) -> Any:
     """`value` itself, if it is among the options."""
     options = list(options)
-    if not any(value is option or (type(value) is type(option) and value == option) for option in options):
-        hint = nearest(value, [o for o in options if isinstance(o, str)]) if isinstance(value, str) else ""
-        fail(function, name, "one of " + ", ".join(map(repr, options)), value, hint)
+    if not any(type(value) is type(option) and value == option for option in options):
+        fail(function, name, "one of " + ", ".join(map(repr, options)), shown(value), close_to(value, options))
     return value
 
 
@@ -55,7 +60,7 @@ def is_traced(value: Any) -> bool:
 def whole(function: str, name: str, value: Any, *, least: int = 1, todo: str = "") -> int:
     """A Python int of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        fail(function, name, f"a whole number of at least {least}", value, todo)
+        fail(function, name, f"a whole number of at least {least}", shown(value), todo)
     return int(value)
 
 
@@ -75,7 +80,7 @@ def real(function: str, name: str, value: Any, *, least: float = -math.inf, most
     except (TypeError, ValueError):
         number = math.nan
     if not (math.isfinite(number) and least <= number <= most):
-        fail(function, name, what, value)
+        fail(function, name, what, shown(value))
     return value
 
 
@@ -90,7 +95,7 @@ def key_array(function: str, key: Key) -> jax.Array:
         return jax.random.key(int(key))
     dtype = getattr(key, "dtype", None)
     if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or jnp.issubdtype(dtype, jnp.integer)):
-        fail(function, "key", "an int or a JAX key array", key)
+        fail(function, "key", "an int or a JAX key array", shown(key))
     return key
 
 

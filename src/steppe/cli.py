@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 from rich.console import Console
 
-from steppe.checks import InputError, fail, nearest
+from steppe.checks import InputError, fail, nearest, shown
 
 app = typer.Typer(
     help="Train neural networks towards flat minima, measure how flat they are, and find out whether it helped.",
@@ -82,7 +82,7 @@ def list_(kind: Annotated[str, typer.Argument(metavar="[studies|datasets|models|
         "methods": lambda: _functions("steppe.methods", "METHODS"),
     }
     if kind not in (*kinds, "all"):
-        fail("list", "KIND", f"one of {', '.join(kinds)}", kind, nearest(kind, kinds))
+        fail("list", "KIND", f"one of {', '.join(kinds)}", shown(kind), nearest(kind, kinds))
     for title, entries in kinds.items():
         if kind in (title, "all"):
             if kind == "all":
@@ -117,7 +117,7 @@ def parsed(change: str) -> tuple[str, Any]:
     """
     path, equals, text = change.partition("=")
     if not equals or not path.strip():
-        fail("run", "--set", "KEY=VALUE, such as train.epochs=2", change)
+        fail("run", "--set", "KEY=VALUE, such as train.epochs=2", shown(change))
     try:
         return path.strip(), tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

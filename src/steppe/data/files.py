@@ -44,7 +44,7 @@ def file(
     x_test, labels_test = _features_and_labels(Path(test_file), label)
     unknown = sorted(set(labels_test.tolist()) - set(kinds.tolist()))
     if unknown:
-        checks.fail("data file", "labels of the test file", "among those of the training file", unknown[0])
+        checks.fail("data file", "labels of the test file", "among those of the training file", checks.shown(unknown[0]))
     if x_test.shape[1:] != x.shape[1:]:
         checks.fail(
             "data file", "test_file", f"examples of shape {x.shape[1:]}", f"examples of shape {x_test.shape[1:]}"
@@ -61,10 +61,10 @@ def _listed(kinds: np.ndarray) -> str:
 def _features_and_labels(path: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
     readers = {".csv": _from_table, ".parquet": _from_table, ".npz": _from_npz}
     if path.suffix.lower() not in readers:
-        checks.fail("data file", "file", "a .csv, .parquet or .npz file", str(path))
+        checks.fail("data file", "file", "a .csv, .parquet or .npz file", checks.shown(str(path)))
     if not path.is_file():
         names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        checks.fail("data file", "file", "a file that exists", str(path), checks.nearest(path.name, names))
+        checks.fail("data file", "file", "a file that exists", checks.shown(str(path)), checks.nearest(path.name, names))
     x, labels = readers[path.suffix.lower()](path, label)
     if len(labels) == 0:
         checks.fail("data file", str(path), "a file with examples", "an empty one")
@@ -94,7 +94,7 @@ def _from_table(path: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
     except (polars.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         _damaged(path, "table", error)
     if label not in frame.columns:
-        checks.fail("data file", "label", f"a column of {path.name}", label, checks.nearest(label, frame.columns))
+        checks.fail("data file", "label", f"a column of {path.name}", checks.shown(label), checks.nearest(label, frame.columns))
     features = frame.drop(label)
     words = [name for name, dtype in features.schema.items() if not (dtype.is_numeric() or dtype == polars.Boolean)]
     if words:
@@ -119,7 +119,7 @@ def _from_npz(path: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         _damaged(path, "npz archive without pickled objects", error)
     if label not in arrays:
-        checks.fail("data file", "label", f"an array of {path.name}", label, checks.nearest(label, arrays))
+        checks.fail("data file", "label", f"an array of {path.name}", checks.shown(label), checks.nearest(label, arrays))
     labels = arrays.pop(label)
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub" or array.shape[:1] != labels.shape[:1]:

@@ -40,7 +40,7 @@ def _local(name: str, path: Path) -> tuple[Any, str]:
 
     if not path.is_file():
         checks.fail(f"data {name}", "STEPPE_DATA", f"a folder that holds {path.parent.name}/{path.name}",
-                    os.environ["STEPPE_DATA"], "Unset it to load from the Hugging Face hub.")  # fmt: skip
+                    checks.shown(os.environ["STEPPE_DATA"]), "Unset it to load from the Hugging Face hub.")  # fmt: skip
     try:
         return parquet.read_table(path, page_checksum_verification=True), str(path)
     except (pyarrow.ArrowException, OSError) as error:

@@ -145,9 +145,9 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> Spec:
     elif path.suffix == ".toml" and path.is_file():
         text, folder = _read(path), path.parent
     elif path.suffix == ".toml":
-        checks.fail("study", "spec", "the name of a study or a TOML file", source, "There is no such file.")
+        checks.fail("study", "spec", "the name of a study or a TOML file", checks.shown(source), "There is no such file.")
     else:
-        checks.fail("study", "name", "a study that ships, or a TOML file", source, checks.nearest(source, known))
+        checks.fail("study", "name", "a study that ships, or a TOML file", checks.shown(source), checks.nearest(source, known))
     return parse(text, overrides, origin=source, folder=folder)
 
 
@@ -155,7 +155,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        checks.fail("study", "spec", "a TOML file in UTF-8", str(path))
+        checks.fail("study", "spec", "a TOML file in UTF-8", checks.shown(str(path)))
 
 
 def parse(
@@ -297,7 +297,7 @@ def _validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: 
             "study", path, f"given{where}", "nothing", f"Add it to the [{place[0]}] table." if len(place) > 1 else ""
         )
     message = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    checks.fail("study", path, message + where, error["input"])
+    checks.fail("study", path, message + where, checks.shown(error["input"]))
 
 
 def _is_type_name(part: Any) -> bool:

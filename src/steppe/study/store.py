@@ -50,7 +50,7 @@ class Store:
         directory = Path(directory)
         frozen = directory / "study.toml"
         if not frozen.is_file():
-            checks.fail("study", "DIR", "the folder of a study", str(directory), "It has no study.toml.")
+            checks.fail("study", "DIR", "the folder of a study", checks.shown(str(directory)), "It has no study.toml.")
         return cls(directory, specs.parse(frozen.read_text(encoding="utf-8"), origin=str(frozen)))
 
     @classmethod

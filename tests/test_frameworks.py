@@ -1,0 +1,138 @@
+"""FA-Regularization where people have their networks: Flax NNX, Equinox, many devices."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from networks import mlp_batch
+
+import steppe
+from steppe.methods import fa
+
+
+def batches(count=40):
+    return [mlp_batch(i, size=8, dtype=jnp.float32) for i in range(count)]
+
+
+def cross_entropy(logits, batch):
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["y"]).mean()
+
+
+def test_flax_nnx_with_its_own_optimizer():
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.inner, self.outer = nnx.Linear(3, 8, rngs=rngs), nnx.Linear(8, 2, rngs=rngs)
+
+        def __call__(self, x):
+            return self.outer(jnp.tanh(self.inner(x)))
+
+    def trained(lam):
+        model = Net(nnx.Rngs(0))
+        graph = nnx.graphdef(model)
+        optimizer = nnx.Optimizer(model, optax.chain(fa(lam, every=2), optax.adam(1e-2)), wrt=nnx.Param)
+
+        def loss(params, batch):
+            return cross_entropy(nnx.merge(graph, params)(batch["x"]), batch)
+
+        @nnx.jit
+        def step(model, optimizer, batch):
+            grads = nnx.grad(lambda m: cross_entropy(m(batch["x"]), batch))(model)
+            optimizer.update(model, grads, loss=loss, batch=batch)
+
+        for batch in batches():
+            step(model, optimizer, batch)
+        return curvature_of(loss, nnx.state(model, nnx.Param))
+
+    assert trained(10.0) < 0.8 * trained(0.0)
+
+
+def test_equinox():
+    eqx = pytest.importorskip("equinox")
+
+    def trained(lam):
+        params, static = eqx.partition(eqx.nn.MLP(3, 2, 8, 1, jnp.tanh, key=jax.random.key(0)), eqx.is_inexact_array)
+
+        def loss(params, batch):
+            return cross_entropy(jax.vmap(eqx.combine(params, static))(batch["x"]), batch)
+
+        tx = optax.chain(fa(lam, every=2), optax.adam(1e-2))
+
+        @jax.jit
+        def step(params, state, batch):
+            updates, state = tx.update(jax.grad(loss)(params, batch), state, params, loss=loss, batch=batch)
+            return eqx.apply_updates(params, updates), state
+
+        state = tx.init(params)
+        for batch in batches():
+            params, state = step(params, state, batch)
+        return curvature_of(loss, params)
+
+    assert trained(10.0) < 0.8 * trained(0.0)
+
+
+def curvature_of(loss, params):
+    return float(steppe.curvature.frobenius_squared(steppe.curvature.hessian(loss, params, batches()), 0).mean)
+
+
+def test_state_survives_orbax(tmp_path):
+    ocp = pytest.importorskip("orbax.checkpoint")
+    params, batch = {"w": jnp.ones((3, 2))}, mlp_batch(dtype=jnp.float32)
+    loss = lambda p, b: cross_entropy(jnp.tanh(b["x"] @ p["w"]), b)  # noqa: E731
+    tx = optax.chain(fa(0.1, every=2), optax.adam(1e-2))
+    step = jax.jit(lambda p, s: tx.update(jax.grad(loss)(p, batch), s, p, loss=loss, batch=batch))
+    _, state = step(params, tx.init(params))
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", state)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "state", tx.init(params))
+    jax.tree.map(np.testing.assert_array_equal, step(params, restored), step(params, state))
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np, optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from networks import mlp_params, mlp_batch, mlp_loss
+from steppe.methods import fa
+
+assert len(jax.devices()) == 4
+mesh = Mesh(np.array(jax.devices()), ("data",))
+params, batch = mlp_params(dtype=jnp.float32), mlp_batch(size=16, dtype=jnp.float32)
+tx = fa(1.0, every=1)
+
+def added(params, batch, loss=mlp_loss):
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, state = tx.update(zeros, tx.init(params), params, loss=loss, batch=batch)
+    return updates, state.flatness
+
+def close(a, b, rtol=1e-4):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-5), a, b)
+
+alone = jax.jit(added)(params, batch)
+split = jax.device_put(batch, NamedSharding(mesh, P("data")))
+everywhere = jax.device_put(params, NamedSharding(mesh, P()))
+close(jax.jit(added)(everywhere, split), alone)
+
+# under shard_map the loss contains its own mean over devices, and B is the size of a shard
+pooled = lambda p, b: jax.lax.pmean(mlp_loss(p, b), "data")
+mapped = jax.jit(jax.shard_map(lambda p, b: added(p, b, pooled), mesh=mesh, in_specs=(P(), P("data")), out_specs=P()))
+updates, flatness = mapped(params, batch)
+close(flatness, alone[1])
+close(jax.tree.map(lambda x: x / 4, updates), alone[0])
+print("sharded equals unsharded")
+"""
+
+
+def test_a_batch_sharded_over_devices_equals_one_device(request):
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(request.path.parent)}
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "sharded equals unsharded", done.stderr
