@@ -1,5 +1,6 @@
 """What is learned from? Data sets as arrays, from a hub, a folder or a user's own file."""
 
+import inspect
 from collections.abc import Callable
 
 from steppe import checks
@@ -25,15 +26,36 @@ def load(name: str, **settings: object) -> Dataset:
 
     Raises
     ------
-    InputError : no such name; whatever the data set's own function raises.
+    InputError : no such name or setting; whatever the data set's own function raises.
 
     Examples
     --------
-    >>> load("breast-cancer", standardize=False).about
-    'Breast Cancer Wisconsin (diagnostic), Wolberg et al. 1993, as in scikit-learn; stratified split, 455 to train and 114 to test (seed 0)'
+    >>> data = load("breast-cancer", standardize=False)
+    >>> data.train["x"].shape, data.shape, data.classes
+    ((455, 30), (30,), 2)
     """
     checks.one_of("data.load", "name", name, DATASETS)
+    known = inspect.signature(DATASETS[name]).parameters
+    for setting in settings:
+        if setting not in known:
+            checks.fail(
+                f"data {name}", setting, "a setting that exists", "an unknown name", checks.nearest(setting, known)
+            )
+    for setting, parameter in known.items():
+        if parameter.default is parameter.empty and setting not in settings:
+            checks.fail(f"data {name}", setting, "given", "a call without it")
     return DATASETS[name](**settings)
 
 
-__all__ = ["DATASETS", "Dataset", "dataset", "load"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "breast_cancer",
+    "cifar100",
+    "dataset",
+    "digits",
+    "file",
+    "imdb",
+    "load",
+    "newsgroups",
+]

@@ -1,8 +1,8 @@
 """A data set: arrays in the smallest exact form, and the function that unfolds a batch of them."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from steppe import checks
 from steppe.typing import Batch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by: use the fingerprint
 class Dataset:
     """Examples to train and to test on.
 
@@ -29,9 +29,9 @@ class Dataset:
     """
 
     name: str
-    train: Batch
-    test: Batch
-    decode: Callable[[Batch], Batch]
+    train: Batch = field(repr=False)
+    test: Batch = field(repr=False)
+    decode: Callable[[Batch], Batch] = field(repr=False)
     shape: tuple[int, ...]
     classes: int
     about: str
@@ -50,44 +50,64 @@ def dataset(
 ) -> Dataset:
     """A Dataset from ``(x, labels)`` pairs, checked.
 
+    Parameters
+    ----------
+    name : what it is called, here and in messages.
+    train, test : arrays x, (N, …), nested or not, and labels (N,). N may differ between the parts.
+    decode, shape, classes, about : see `Dataset`.
+
     Raises
     ------
-    InputError : no examples; x and labels of different lengths; labels that are not whole numbers from 0 to classes − 1;
-        NaN or infinity among the features.
+    InputError : no examples; x and labels of different lengths; labels that are not whole numbers from 0 to
+        classes − 1; NaN or infinity among the features; parts that do not decode to examples of that shape.
+
+    Examples
+    --------
+    >>> part = np.eye(3, dtype=np.float32), np.array([0, 1, 1])
+    >>> dataset("mine", part, part, decode=as_it_is, shape=(3,), classes=2, about="three rows")
+    Dataset(name='mine', shape=(3,), classes=2, about='three rows', fingerprint='...')
     """
     parts = {"train": train, "test": test}
     for part, (x, y) in parts.items():
         _check_labels(name, part, y, classes)
         for leaf in jax.tree.leaves(x):
             if len(leaf) != len(y):
-                checks.fail(f"data {name}", part, f"{len(y)} examples, one for each label", f"{len(leaf)} examples")
-            _check_finite(name, part, leaf)
+                checks.fail(f"data {name}", part, f"{len(y)} examples, one for each label", f"a part of {len(leaf)}")
+            check_finite(name, part, leaf)
     batches = {part: {"x": x, "y": np.asarray(y).astype(np.int32)} for part, (x, y) in parts.items()}
+    for part, batch in batches.items():
+        x = jax.eval_shape(decode, batch)["x"]
+        if x.shape[1:] != shape or x.dtype != np.float32:
+            got = f"a part that decodes to {x.dtype} of shape {x.shape[1:]}"
+            checks.fail(f"data {name}", part, f"float32 examples of shape {shape}", got)
     return Dataset(name, batches["train"], batches["test"], decode, shape, classes, about, fingerprint(batches))
 
 
 def _check_labels(name: str, part: str, labels: np.ndarray, classes: int) -> None:
     where = f"data {name}"
+    if np.ndim(labels) != 1 or not np.issubdtype(np.asarray(labels).dtype, np.integer):
+        got = f"a {np.asarray(labels).dtype} array of shape {np.shape(labels)}"
+        checks.fail(where, f"labels of {part}", "whole numbers, one for each example", got)
     if len(labels) == 0:
-        checks.fail(where, part, "at least one example", "none")
+        checks.fail(where, part, "at least one example", "an empty part")
     if classes < 2:
         checks.fail(where, "labels", "of at least two classes", f"a single class, {labels[0]}")
-    if not np.issubdtype(np.asarray(labels).dtype, np.integer):
-        checks.fail(where, "labels", "whole numbers", f"a column of dtype {np.asarray(labels).dtype}")
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
         row = int(outside[0])
         checks.fail(where, "labels", f"from 0 to {classes - 1}", f"a label {labels[row]} in row {row} of {part}")
 
 
-def _check_finite(name: str, part: str, leaf: np.ndarray) -> None:
+def check_finite(name: str, part: str, leaf: np.ndarray, columns: Sequence[str] = ()) -> None:
+    """Fail at the first value that is NaN, infinite or beyond float32, naming its row (from 0) and column."""
     if not np.issubdtype(leaf.dtype, np.floating):
         return
-    bad = np.argwhere(~np.isfinite(leaf))
-    if len(bad):
-        row, *rest = bad[0].tolist()
-        place = f"row {row} of {part}" + (f", feature {rest[0]}" if rest else "")
-        checks.fail(f"data {name}", "features", "finite numbers", f"a value {leaf[tuple(bad[0])]} in {place}",
+    good = np.abs(leaf) <= np.finfo(np.float32).max  # false for NaN as well
+    if not good.all():
+        row, *rest = np.argwhere(~good)[0].tolist()
+        feature = repr(columns[rest[0]]) if columns else ", ".join(map(str, rest))
+        place = f"row {row} of {part}" + (f", feature {feature}" if rest else "")
+        checks.fail(f"data {name}", "features", "finite numbers", f"a value {leaf[row, *rest]} in {place}",
                     "Fill or drop missing values first.")  # fmt: skip
 
 
@@ -111,5 +131,5 @@ def subset(name: str, setting: str, count: int | None, size: int) -> np.ndarray 
         return slice(None)
     checks.whole(f"data {name}", setting, count)
     if count > size:
-        checks.fail(f"data {name}", setting, f"at most the {size} examples there are", count)
+        checks.fail(f"data {name}", setting, f"at most {size}, the examples there are", count)
     return np.random.default_rng(0).permutation(size)[:count]

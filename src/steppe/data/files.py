@@ -1,13 +1,22 @@
 """A user's own data: CSV, Parquet or npz with a column of labels."""
 
-import zipfile
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 
 from steppe import checks
-from steppe.data.dataset import Dataset
+from steppe.data.dataset import Dataset, check_finite
+from steppe.data.sources import first_line, read_parquet
 from steppe.data.tabular import split_table, table
+
+if TYPE_CHECKING:
+    import polars
+
+Contents: TypeAlias = tuple[np.ndarray, np.ndarray, list[str]]
+"""Features (N, …), labels (N,), and the columns' names: none for one array of features."""
 
 
 def file(
@@ -26,115 +35,197 @@ def file(
     file : path of a CSV or Parquet table, all columns but the label numeric; or of an npz with an array of labels (N,)
         and one other array of features (N, …), or several of shape (N,).
     label : the column, or array, that holds the classes: whole numbers or strings, numbered in sorted order.
-    test_file : another file of the same kind to test on. Without one the file is split.
+    test_file : another file, with the same columns in the same order, to test on. Without one the file is split.
     test_fraction, split_seed : of the split, stratified by class.
     standardize : subtract the training part's mean of each feature and divide by its standard deviation.
 
     Raises
     ------
     InputError : a file that is not there, damaged, or of another kind; columns that are missing, not numeric, or have
-        missing values; labels that are not classes, or stand in the test part alone.
+        missing values; labels that are not classes, or stand in the test part alone. Rows are counted from 0.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "flowers.csv"
+    >>> lines = ["petal,kind"] + ["1.5,rose", "2.5,tulip"] * 5
+    >>> _ = path.write_text(chr(10).join(lines))
+    >>> print(file(file=str(path), label="kind").about)
+    flowers.csv, label 'kind', classes rose, tulip; stratified split, 8 to train and 2 to test (seed 0); ...
     """
-    path = Path(file)
-    x, labels = _features_and_labels(path, label)
+    x, labels, columns = _features_and_labels("file", file, label)
     kinds = np.unique(labels)
-    about = f"{path.name}, label {label!r}, classes {_listed(kinds)}"
+    if len(kinds) < 2:
+        checks.fail("data file", f"label {label!r}", "of at least two classes", f"a single class, {kinds[0]}")
+    about = f"{Path(file).name}, label {label!r}, classes {_listed(kinds)}"
     if test_file is None:
-        return split_table("file", x, np.searchsorted(kinds, labels), about, test_fraction, standardize, split_seed)
-    x_test, labels_test = _features_and_labels(Path(test_file), label)
-    unknown = sorted(set(labels_test.tolist()) - set(kinds.tolist()))
-    if unknown:
-        checks.fail("data file", "labels of the test file", "among those of the training file", checks.shown(unknown[0]))
+        pair = x, np.searchsorted(kinds, labels)
+        return split_table("file", pair, about, test_fraction, standardize, split_seed, names=kinds.tolist())
+    x_test, labels_test, columns_test = _features_and_labels("test_file", test_file, label)
+    _check_columns(columns, columns_test)
     if x_test.shape[1:] != x.shape[1:]:
-        checks.fail(
-            "data file", "test_file", f"examples of shape {x.shape[1:]}", f"examples of shape {x_test.shape[1:]}"
-        )
+        checks.fail("data file", "test_file", f"examples of shape {x.shape[1:]}", f"a shape of {x_test.shape[1:]}")
+    unknown = sorted(set(labels_test.tolist()) - set(kinds.tolist()), key=str)
+    if unknown:
+        got = f"a label {unknown[0]!r}, which is not"
+        checks.fail("data file", f"label {label!r} of test_file", "among those of the training file", got)
     parts = (x, np.searchsorted(kinds, labels)), (x_test, np.searchsorted(kinds, labels_test))
     return table("file", *parts, len(kinds), f"{about}; tested on {Path(test_file).name}", standardize)
 
 
-def _listed(kinds: np.ndarray) -> str:
-    shown = [str(kind) for kind in kinds[:10]]
-    return ", ".join(shown) + (f" and {len(kinds) - 10} more" if len(kinds) > 10 else "")
+def _listed(kinds: Iterable[Any]) -> str:
+    """Names in a row: ten of them where there are more."""
+    names = [str(kind) for kind in kinds]
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def _features_and_labels(path: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
-    readers = {".csv": _from_table, ".parquet": _from_table, ".npz": _from_npz}
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """`checks.nearest`, among the ten most alike, so that no message lists a thousand."""
+    return checks.nearest(word, difflib.get_close_matches(str(word), list(known), n=10, cutoff=0.0))
+
+
+def _check_columns(train: list[str], test: list[str]) -> None:
+    """Features must mean the same, by position, in both files."""
+    odd = [name for name in train if name not in test] + [name for name in test if name not in train]
+    if train != test:
+        got = f"a file that differs in {_listed(map(repr, odd))}" if odd else "a file with the columns in another order"
+        checks.fail("data file", "test_file", "a file with the columns of the training file", got)
+
+
+def _features_and_labels(setting: str, name: str, label: str) -> Contents:
+    """What a file holds, checked: finite features, and labels that are classes."""
+    readers = {".csv": _from_csv, ".parquet": _from_parquet, ".npz": _from_npz}
+    if not isinstance(name, (str, Path)):
+        checks.fail("data file", setting, "a path", name)
+    path = Path(name)
     if path.suffix.lower() not in readers:
-        checks.fail("data file", "file", "a .csv, .parquet or .npz file", checks.shown(str(path)))
+        checks.fail("data file", setting, "a .csv, .parquet or .npz file", checks.shown(str(path)))
     if not path.is_file():
-        names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        checks.fail("data file", "file", "a file that exists", checks.shown(str(path)), checks.nearest(path.name, names))
-    x, labels = readers[path.suffix.lower()](path, label)
+        if not path.parent.is_dir():
+            checks.fail(
+                "data file",
+                setting,
+                "a file that exists",
+                checks.shown(str(path)),
+                f"There is no folder {path.parent}.",
+            )
+        names = sorted(p.name for p in path.parent.iterdir() if p.suffix.lower() in readers)
+        checks.fail("data file", setting, "a file that exists", checks.shown(str(path)), _nearest(path.name, names))
+    x, labels, columns = readers[path.suffix.lower()](path, label)
     if len(labels) == 0:
-        checks.fail("data file", str(path), "a file with examples", "an empty one")
-    return x, _classes(labels, label)
+        checks.fail("data file", str(path), "a file with examples", "a file without any")
+    if x.size == 0:
+        checks.fail("data file", str(path), "a file with features", f"a file of {label!r} alone")
+    check_finite("file", path.name, x, columns)
+    return x, _classes(labels, label, path), columns
 
 
-def _classes(labels: np.ndarray, name: str) -> np.ndarray:
+def _classes(labels: np.ndarray, name: str, path: Path) -> np.ndarray:
     """Labels as strings or whole numbers."""
+    what = "whole numbers or strings: a class for each example"
     if labels.ndim != 1:
-        checks.fail("data file", f"label {name!r}", "one class for each example", f"an array of shape {labels.shape}")
+        checks.fail("data file", f"label {name!r}", what, f"a shape of {labels.shape}")
     if labels.dtype.kind == "f":
         broken = np.flatnonzero(labels != np.floor(labels))  # NaN differs from itself
+        broken = np.union1d(broken, np.flatnonzero(np.isinf(labels)))
         if len(broken):
-            checks.fail("data file", f"label {name!r}", "whole numbers or strings",
-                        f"a value {labels[broken[0]]} in row {broken[0]}")  # fmt: skip
+            got = f"a value {labels[broken[0]]} in row {broken[0]} of {path.name}"
+            checks.fail("data file", f"label {name!r}", what, got)
         return labels.astype(np.int64)
     if labels.dtype.kind not in "iubU":
-        checks.fail("data file", f"label {name!r}", "whole numbers or strings", f"an array of dtype {labels.dtype}")
+        checks.fail("data file", f"label {name!r}", what, f"a dtype of {labels.dtype}")
     return labels
 
 
-def _from_table(path: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
+def _from_csv(path: Path, label: str) -> Contents:
+    """Commas between values, the first line names columns; a column's type is read off all of its rows."""
     import polars
 
     try:
-        frame = polars.read_csv(path) if path.suffix.lower() == ".csv" else polars.read_parquet(path)
+        frame = polars.read_csv(path, infer_schema_length=None, glob=False)
     except (polars.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         _damaged(path, "table", error)
+    for name in frame.columns:
+        if "_duplicated_" in name:  # the name polars gives the second of two columns
+            twice = name.partition("_duplicated_")[0]
+            checks.fail("data file", str(path), "a table whose columns differ in name", f"a second column {twice!r}")
+    return _from_frame(path, frame, label)
+
+
+def _from_parquet(path: Path, label: str) -> Contents:
+    import polars
+
+    arrow = read_parquet("file", path)
+    try:
+        return _from_frame(path, polars.DataFrame(polars.from_arrow(arrow)), label)
+    except (polars.exceptions.PolarsError, ValueError) as error:
+        if isinstance(error, checks.InputError):
+            raise
+        _damaged(path, "table", error)
+
+
+def _from_frame(path: Path, frame: "polars.DataFrame", label: str) -> Contents:
+    import polars
+
     if label not in frame.columns:
-        checks.fail("data file", "label", f"a column of {path.name}", checks.shown(label), checks.nearest(label, frame.columns))
-    features = frame.drop(label)
-    words = [name for name, dtype in features.schema.items() if not (dtype.is_numeric() or dtype == polars.Boolean)]
-    if words:
-        checks.fail("data file", "features", "numeric columns", f"a column {words[0]!r} of {features.schema[words[0]]}",
-                    "Encode or drop it first.")  # fmt: skip
-    if not features.columns:
-        checks.fail("data file", str(path), "a table with features", f"the label {label!r} alone")
+        checks.fail(
+            "data file", "label", f"a column of {path.name}", checks.shown(label), _nearest(label, frame.columns)
+        )
+    if frame.height == 0:
+        checks.fail("data file", str(path), "a file with examples", "a file without any")
     for name in frame.columns:
         gaps = np.flatnonzero(frame[name].is_null().to_numpy())
         if len(gaps):
-            checks.fail("data file", f"column {name!r}", "without missing values", f"one missing in row {gaps[0]}",
-                        "Fill or drop missing values first.")  # fmt: skip
+            checks.fail("data file", f"column {name!r}", "without missing values",
+                        f"a gap in row {gaps[0]} of {path.name}", "Fill or drop missing values first.")  # fmt: skip
+    features = frame.drop(label)
+    words = [name for name, dtype in features.schema.items() if not (dtype.is_numeric() or dtype == polars.Boolean)]
+    if words:
+        got = f"a column of {features.schema[words[0]]}, {words[0]!r}" + _first_word(features[words[0]])
+        others = f" So are {_listed(map(repr, words[1:]))}." if words[1:] else ""
+        checks.fail("data file", "features", "numeric columns", got, f"Encode or drop it first.{others}")
+    if not features.columns:
+        checks.fail("data file", str(path), "a table with features", f"a table of {label!r} alone")
     labels = frame[label]
-    texts = labels.dtype in (polars.String, polars.Categorical)
-    return features.to_numpy().astype(np.float64), np.array(labels.to_list(), dtype=str) if texts else labels.to_numpy()
+    if labels.dtype == polars.String or isinstance(labels.dtype, (polars.Categorical, polars.Enum)):
+        classes = np.array(labels.to_list(), dtype=str)
+    else:
+        classes = labels.to_numpy()
+    return features.select(polars.all().cast(polars.Float64)).to_numpy(), classes, features.columns
 
 
-def _from_npz(path: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
+def _first_word(column: "polars.Series") -> str:
+    """Where a column of strings first holds something that is no number: often the sign for a missing value."""
+    import polars
+
+    if column.dtype != polars.String:
+        return ""
+    numbers = column.cast(polars.Float64, strict=False).fill_null(float("nan")).to_numpy()
+    row = int(np.isnan(numbers).argmax())
+    return f" ({column[row]!r} in row {row})"
+
+
+def _from_npz(path: Path, label: str) -> Contents:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except Exception as error:  # a damaged zip fails in a dozen ways
         _damaged(path, "npz archive without pickled objects", error)
     if label not in arrays:
-        checks.fail("data file", "label", f"an array of {path.name}", checks.shown(label), checks.nearest(label, arrays))
+        checks.fail("data file", "label", f"an array of {path.name}", checks.shown(label), _nearest(label, arrays))
     labels = arrays.pop(label)
     for name, array in arrays.items():
-        if array.dtype.kind not in "fiub" or array.shape[:1] != labels.shape[:1]:
-            what = f"numbers for {len(labels)} examples"
-            checks.fail(
-                "data file", f"array {name!r}", what, f"an array of dtype {array.dtype} and shape {array.shape}"
-            )
+        if array.dtype.kind not in "fiub" or array.shape[:1] != labels.shape[:1] or not array.ndim:
+            got = f"a {array.dtype} array of shape {array.shape}"
+            checks.fail("data file", f"array {name!r}", f"numbers, as many as labels: {labels.shape}", got)
     if len(arrays) == 1:
-        return next(iter(arrays.values())).astype(np.float64), labels
+        x = next(iter(arrays.values())).astype(np.float64)
+        return (x[:, None] if x.ndim == 1 else x), labels, list(arrays) if x.ndim == 1 else []
     if not arrays or any(array.ndim != 1 for array in arrays.values()):
         what = "one array of features beside the labels, or columns of shape (N,)"
-        checks.fail("data file", str(path), what, f"arrays {', '.join(arrays) or 'none'}")
-    return np.stack([array.astype(np.float64) for array in arrays.values()], axis=1), labels
+        checks.fail("data file", str(path), what, f"a choice of {_listed(arrays) or 'none'}")
+    return np.stack([array.astype(np.float64) for array in arrays.values()], axis=1), labels, list(arrays)
 
 
-def _damaged(path: Path, kind: str, error: Exception) -> None:
-    reason = str(error).strip().partition("\n")[0]
-    checks.fail("data file", str(path), f"a readable {kind}", f"a damaged file ({reason})")
+def _damaged(path: Path, kind: str, error: Exception) -> NoReturn:
+    checks.fail("data file", str(path), f"a readable {kind}", f"a damaged file ({first_line(error)})")

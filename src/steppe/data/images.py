@@ -44,11 +44,19 @@ def cifar100(
         ("test", 10_000, "test_examples", test_examples),
     ):
         chosen = subset("cifar100", setting, count, rows)
-        table = table_of("cifar100", "uoft-cs/cifar100", part, rows, ("img", "fine_label", "coarse_label"))
+        table = table_of(
+            "cifar100",
+            "uoft-cs/cifar100",
+            part,
+            rows,
+            {"img": "images", "fine_label": "integers", "coarse_label": "integers"},
+        )
         parts[part] = _pixels(table.column("img"), chosen), table.column(column).to_numpy()[chosen]
     pixels = parts["train"][0]
     mean, deviation = pixels.mean(axis=(0, 1, 2)) / 255, pixels.std(axis=(0, 1, 2)) / 255
-    shift, scale = mean.astype(np.float32), (1 / deviation).astype(np.float32)
+    deviation[deviation == 0] = 1
+    # Of the rank of a batch, so that nothing is promoted
+    shift, scale = (a.astype(np.float32).reshape(1, 1, 1, 3) for a in (mean, 1 / deviation))
 
     def decode(batch: Batch) -> Batch:
         x = batch["x"].astype(jnp.float32) / 255
@@ -60,18 +68,26 @@ def cifar100(
         decode=decode,
         shape=(32, 32, 3),
         classes=100 if labels == "fine" else 20,
-        about=f"CIFAR-100, Krizhevsky 2009, {labels} labels; {len(pixels)} to train and {len(parts['test'][0])} to test; "
-        "channels standardised by the training part",
+        about=f"CIFAR-100, Krizhevsky 2009, {labels} labels; {len(pixels)} to train and {len(parts['test'][0])} to "
+        "test; channels standardised by the training part",
     )
 
 
 def _pixels(column: Any, chosen: np.ndarray | slice) -> np.ndarray:
     """Encoded images, an Arrow column of ``{bytes, path}``, as (N, 32, 32, 3) bytes."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    encoded = np.array(column.combine_chunks().field("bytes"), dtype=object)[chosen]
-    try:
-        return np.stack([np.asarray(Image.open(io.BytesIO(image)).convert("RGB")) for image in encoded])
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        checks.fail("data cifar100", "images", "32 × 32 pixels each, undamaged", f"one that cannot be read ({error})",
-                    "Copy the data again.")  # fmt: skip
+    encoded = np.array(column.combine_chunks().field("bytes"), dtype=object)
+    rows = np.arange(len(encoded))[chosen]
+    pixels = np.empty((len(rows), 32, 32, 3), np.uint8)
+    for place, row in enumerate(rows):
+        # One thread: Pillow's decoders of small images gain nothing from more.
+        try:
+            image = np.asarray(Image.open(io.BytesIO(encoded[row])).convert("RGB"))
+        except (OSError, ValueError, SyntaxError):  # what Pillow raises for bytes that are no image
+            image = np.empty(0)
+        if image.shape != pixels.shape[1:]:
+            checks.fail("data cifar100", "images", "32 × 32 pixels each, undamaged",
+                        f"a damaged or different one in row {row}", "Copy the data again.")  # fmt: skip
+        pixels[place] = image
+    return pixels

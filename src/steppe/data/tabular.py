@@ -1,5 +1,8 @@
 """Tables that ship with scikit-learn, and what is done to every table."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from steppe import checks
@@ -33,7 +36,7 @@ def breast_cancer(*, test_fraction: float = 0.2, standardize: bool = True, split
 
     x, y = load_breast_cancer(return_X_y=True)
     about = "Breast Cancer Wisconsin (diagnostic), Wolberg et al. 1993, as in scikit-learn"
-    return split_table("breast-cancer", x, y, about, test_fraction, standardize, split_seed)
+    return split_table("breast-cancer", (x, y), about, test_fraction, standardize, split_seed)
 
 
 def digits(*, test_fraction: float = 0.2, standardize: bool = True, split_seed: int = 0) -> Dataset:
@@ -61,27 +64,40 @@ def digits(*, test_fraction: float = 0.2, standardize: bool = True, split_seed: 
 
     x, y = load_digits(return_X_y=True)
     about = "handwritten digits, Alpaydin and Kaynak 1998, as in scikit-learn"
-    return split_table("digits", x, y, about, test_fraction, standardize, split_seed)
+    return split_table("digits", (x, y), about, test_fraction, standardize, split_seed)
 
 
 def split_table(
-    name: str, x: np.ndarray, y: np.ndarray, about: str, test_fraction: float, standardize: bool, split_seed: int
+    name: str,
+    table_and_labels: tuple[np.ndarray, np.ndarray],
+    about: str,
+    test_fraction: float,
+    standardize: bool,
+    split_seed: int,
+    *,
+    names: Sequence[object] = (),
 ) -> Dataset:
-    """A table split at random, stratified by class."""
+    """A table split at random, stratified by class; labels y are 0 to K − 1, and `names` what they stand for."""
     from sklearn.model_selection import train_test_split
 
+    x, y = table_and_labels
     checks.real(f"data {name}", "test_fraction", test_fraction, least=0.001, most=0.999)
-    checks.whole(f"data {name}", "split_seed", split_seed, least=0)
+    if checks.whole(f"data {name}", "split_seed", split_seed, least=0) >= 2**32:
+        checks.fail(f"data {name}", "split_seed", "below 2**32", split_seed)
     kinds, counts = np.unique(y, return_counts=True)
-    held_out = round(test_fraction * len(y))
+    held_out = math.ceil(test_fraction * len(y))  # as scikit-learn rounds
     if counts.min() < 2:
-        checks.fail(f"data {name}", "labels", "at least two examples of every class", f"one of {kinds[counts.argmin()]}",
-                    "Give a test_file, or drop that class.")  # fmt: skip
+        rare = int(counts.argmin())
+        got = f"a single example of class {names[rare] if names else rare}"
+        todo = "Give a test_file, or drop that class."
+        checks.fail(f"data {name}", "labels", "classes of at least two examples each", got, todo)
     if min(held_out, len(y) - held_out) < len(kinds):
         checks.fail(
             f"data {name}", "test_fraction", f"such that both parts hold all {len(kinds)} classes", test_fraction
         )
     rows = train_test_split(np.arange(len(y)), test_size=test_fraction, stratify=y, random_state=split_seed)
+    if len(np.unique(y[rows[0]])) < len(kinds):
+        checks.fail(f"data {name}", "test_fraction", "such that every class is trained on", test_fraction, "Lower it.")
     about += f"; stratified split, {len(rows[0])} to train and {len(rows[1])} to test (seed {split_seed})"
     train, test = ((x[part], y[part]) for part in rows)
     return table(name, train, test, len(kinds), about, standardize)
@@ -97,9 +113,10 @@ def table(
 ) -> Dataset:
     """A table in two parts, standardised by the statistics of its training part if asked."""
     (x, y), (x_test, y_test) = train, test
+    checks.one_of(f"data {name}", "standardize", standardize, (True, False))
     if standardize:
         mean, deviation = x.mean(axis=0), x.std(axis=0)
-        deviation[deviation == 0] = 1  # a constant column stays zero
+        deviation[x.max(axis=0) == x.min(axis=0)] = 1  # constant: its deviation is 0, or a rounding error of the mean
         x, x_test = (x - mean) / deviation, (x_test - mean) / deviation
         about += "; features standardised by the training part"
     parts = (x.astype(np.float32), y), (x_test.astype(np.float32), y_test)

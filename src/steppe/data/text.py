@@ -1,5 +1,7 @@
 """Texts as bags of words."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -68,11 +70,14 @@ def _bag_of_words(
     texts, labels = {}, {}
     for part, (rows, count) in sizes.items():
         chosen = subset(name, f"{part}_examples", count, rows)
-        table = table_of(name, hub, part, rows, ("text", "label"))
+        table = table_of(name, hub, part, rows, {"text": "strings", "label": "integers"})
         texts[part] = np.array(table.column("text").to_pylist(), dtype=object)[chosen]
         labels[part] = table.column("label").to_numpy()[chosen]
     words = TfidfVectorizer(max_features=vocabulary, dtype=np.float32)
-    matrices = {"train": words.fit_transform(texts["train"]), "test": words.transform(texts["test"])}
+    try:
+        matrices = {"train": words.fit_transform(texts["train"]), "test": words.transform(texts["test"])}
+    except ValueError as error:  # scikit-learn's "empty vocabulary"
+        checks.fail(f"data {name}", "train_examples", "such that some text holds a word", f"a part without ({error})")
     size = len(words.vocabulary_)
     return dataset(
         name,
@@ -85,9 +90,18 @@ def _bag_of_words(
     )
 
 
-def padded(matrix: object) -> Rows:
-    """A SciPy sparse matrix (N, V) as padded rows: a tenth of the dense matrix's memory."""
-    matrix = matrix.tocsr()  # type: ignore[attr-defined]
+def padded(matrix: Any) -> Rows:
+    """A SciPy sparse matrix (N, V) as padded rows: a tenth of the dense matrix's memory.
+
+    L, the width, is the fullest row's number of entries; the index is uint16 where V fits, otherwise int32.
+
+    Examples
+    --------
+    >>> from scipy import sparse
+    >>> padded(sparse.csr_matrix([[0.0, 2.0, 3.0], [0.0, 0.0, 0.0]]))["index"]
+    array([[1, 2], [0, 0]], dtype=uint16)
+    """
+    matrix = matrix.tocsr()
     lengths = np.diff(matrix.indptr)
     width = max(int(lengths.max(initial=0)), 1)
     inside = np.arange(width) < lengths[:, None]
@@ -98,7 +112,8 @@ def padded(matrix: object) -> Rows:
 
 
 def dense(rows: Batch, size: int) -> jnp.ndarray:
-    """Padded rows as a matrix (B, size)."""
+    """Padded rows as a matrix (B, size). Entries are added, not set: padding adds 0 to what stands at index 0."""
     count = rows["index"].shape[0]
     which = jnp.arange(count)[:, None]
-    return jnp.zeros((count, size), rows["value"].dtype).at[which, rows["index"].astype(jnp.int32)].add(rows["value"])
+    index, value = jnp.asarray(rows["index"], jnp.int32), jnp.asarray(rows["value"])
+    return jnp.zeros((count, size), value.dtype).at[which, index].add(value)
