@@ -132,8 +132,9 @@ def stop(message: str, status: int) -> NoReturn:
 
 def main() -> None:
     """The command `steppe`: every expected failure is one sentence and a non-zero exit."""
+    arguments = sys.argv[1:] or ["--help"]
     try:
-        app(standalone_mode=True)
+        app(arguments, standalone_mode=False)
     except InputError as error:
         stop(str(error), 2)
     except OSError as error:
@@ -143,6 +144,10 @@ def main() -> None:
         stop(f"{why}{where}. What was finished is kept; the same command goes on from there.", 1)
     except KeyboardInterrupt:
         stop("Interrupted.", 130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # otherwise a mistake in the command's words, found by the parser
+            raise
+        stop(f"{error.format_message().rstrip('.')}. Try 'steppe --help'.", 2)
 
 
 if __name__ == "__main__":

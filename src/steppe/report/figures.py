@@ -24,7 +24,8 @@ def curves(results: Results, analysis: Analysis) -> list[Picture]:
         _Kind("flatness", "Flatness tr(H²)", "Flatness, on a logarithmic scale,", log=True),
     )
     history = _finished_history(results, analysis)
-    return [p for kind in kinds if (p := _curve(results, history, kind)) is not None]
+    drawn = [_curve(results, history, kind) for kind in kinds]
+    return [p for p in (*drawn, _trajectories(results, history)) if p is not None]
 
 
 def outcomes(results: Results, analysis: Analysis) -> list[Picture]:
@@ -122,6 +123,35 @@ def _curve(results: Results, history: polars.DataFrame, kind: _Kind) -> Picture 
     caption = f"{kind.name} over epochs: the line is the {middle} over seeds{band}"
     ends = "; ".join(f"{c} ends at {number(mean[-1])}" for c, (_, mean, _, _) in lines.items())
     return picture(figure, f"{kind.label} over epochs: {ends}.", caption)
+
+
+def _trajectories(results: Results, history: polars.DataFrame) -> Picture | None:
+    """Flatness over training loss, epoch by epoch: what tells a flatter network from one that has fitted more."""
+    kinds = (_Kind("train_loss", "", "", log=True), _Kind("flatness", "", "", log=True))
+    paths = {}
+    for c in results.conditions:
+        (epochs, loss, *_), (others, flatness, *_) = (_over_seeds(history, c, kind) for kind in kinds)
+        common = np.intersect1d(epochs, others)
+        if len(common):
+            paths[c] = loss[np.isin(epochs, common)], flatness[np.isin(others, common)]
+    if not paths:
+        return None
+    figure, ax = canvas(3.7 + 0.22 * math.ceil(len(paths) / 3))
+    style = looks(results.conditions)
+    for c, (loss, flatness) in paths.items():
+        ax.plot(loss, flatness, color=style[c].color, ls=style[c].line, lw=1.2, label=label_of(c))
+        ax.plot(loss[-1], flatness[-1], style[c].marker, color=style[c].color, ms=7, mec="white", mew=0.8, zorder=3)
+    log_axis(ax.xaxis, [v for loss, _ in paths.values() for v in loss])
+    log_axis(ax.yaxis, [v for _, flatness in paths.values() for v in flatness])
+    ax.set(xlabel="Train loss of the epoch (nats)", ylabel="Flatness tr(H²)")
+    legend(figure, ax)
+    caption = (
+        "Flatness against training loss, epoch by epoch, geometric means over seeds; the marker is the last epoch. "
+        "Networks of one training loss compare fairly: a curve below the others is flatter at the same loss, while a "
+        "place further along the same curve shows only more or less training."
+    )
+    ends = "; ".join(f"{c} ends at loss {number(x[-1])}, flatness {number(y[-1])}" for c, (x, y) in paths.items())
+    return picture(figure, f"Flatness over training loss: {ends}.", caption)
 
 
 def _over_seeds(history: polars.DataFrame, condition: str, kind: _Kind) -> tuple:

@@ -216,7 +216,7 @@ def conclude(
     if not others:
         return f"Only the baseline, {results.baseline}, has finished runs, so there is nothing to compare it with."
     told = [
-        _told("Flatness tr(H²) at the end of training", "flatness", comparisons["flatness"], alpha),
+        _told("At the end of training tr(H²), less of which is flatter,", "flatness", comparisons["flatness"], alpha),
         _told("Final test accuracy", "test_accuracy", comparisons["test_accuracy"], alpha),
         _cost_told(results.baseline, {c: cost[c] for c in others}),
     ]

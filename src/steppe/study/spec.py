@@ -122,8 +122,8 @@ class Condition(typing.NamedTuple):
 def shipped() -> dict[str, str]:
     """The studies that come with Steppe: name -> TOML."""
     folder = resources.files("steppe.study") / "catalogue"
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
-    return {f.name.removesuffix(".toml"): f.read_text(encoding="utf-8") for f in files}
+    files = {f.name.removesuffix(".toml"): f for f in folder.iterdir() if f.name.endswith(".toml")}
+    return {name: files[name].read_text(encoding="utf-8") for name in sorted(files)}
 
 
 def load(source: str, overrides: Mapping[str, Any] | None = None) -> Spec:

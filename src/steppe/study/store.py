@@ -63,12 +63,15 @@ class Store:
         Raises
         ------
         InputError : the folder holds another study, other files, or the same study on other data; another process
-            runs in it.
-        OSError : the folder cannot be written.
+            runs in it; the folder cannot be made.
+        OSError : the disk is full.
         """
         directory, frozen = Path(directory), spec.toml()
         _check_folder(directory, spec, data["fingerprint"])
-        (directory / "runs").mkdir(parents=True, exist_ok=True)
+        try:
+            (directory / "runs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            checks.fail("study", str(directory), "a folder that can be written", f"an error: {error.strerror}")
         with _held(directory):
             store = cls(directory, spec)
             write_text(directory / "study.toml", frozen)
