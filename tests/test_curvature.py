@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
 
+from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
 from steppe import InputError, curvature
 from steppe.curvature.probes import DISTRIBUTIONS
 
@@ -30,7 +30,10 @@ def test_hessian_over_a_list_is_that_of_all_examples(x64):
     params, whole = mlp_params(), mlp_batch(size=10)
     parts = [jax.tree.map(lambda x, s=s: x[s], whole) for s in (slice(0, 3), slice(3, 7), slice(7, 10))]
     np.testing.assert_allclose(
-        curvature.hessian(mlp_loss, params, parts).dense(), dense_hessian(mlp_loss, params, whole), rtol=1e-10, atol=1e-13
+        curvature.hessian(mlp_loss, params, parts).dense(),
+        dense_hessian(mlp_loss, params, whole),
+        rtol=1e-10,
+        atol=1e-13,
     )
 
 
@@ -48,7 +51,9 @@ def test_estimates_are_within_four_standard_errors(x64, distribution, key):
     params, batch = mlp_params(), mlp_batch()
     dense = dense_hessian(mlp_loss, params, batch)
     H = curvature.hessian(mlp_loss, params, batch)
-    estimates = jax.jit(lambda key: curvature.moments(H, key, probes=400, distribution=distribution))(jax.random.key(key))
+    estimates = jax.jit(lambda key: curvature.moments(H, key, probes=400, distribution=distribution))(
+        jax.random.key(key)
+    )
     for estimate, exact in zip(estimates, (jnp.trace(dense), jnp.sum(dense**2)), strict=True):
         assert abs(estimate.mean - exact) <= 4 * estimate.sem
         assert 0 < estimate.sem < 0.3 * abs(exact)

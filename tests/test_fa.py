@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 from jax.flatten_util import ravel_pytree
-from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
 
 import steppe
+from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
 from steppe import InputError
 from steppe.curvature.probes import DISTRIBUTIONS
 from steppe.methods import fa
@@ -62,7 +62,9 @@ def test_estimate_and_gradient_are_unbiased(x64, distribution):
     @jax.vmap
     def sample(seed):
         added, state = penalty(
-            fa(1.0, probes=1, every=1, normalize=None, distribution=distribution, key=jax.random.key(seed)), params, batch
+            fa(1.0, probes=1, every=1, normalize=None, distribution=distribution, key=jax.random.key(seed)),
+            params,
+            batch,
         )
         return state.flatness.mean, ravel_pytree(added)[0]
 
@@ -84,7 +86,10 @@ def test_lam_zero_is_the_plain_optimiser_bitwise_and_at_no_cost():
 
         return jax.jit(run).lower(params, batch).compile()
 
-    with_zero, plain = step(optax.chain(fa(0.0), optax.adam(1e-2))), step(optax.with_extra_args_support(optax.adam(1e-2)))
+    with_zero, plain = (
+        step(optax.chain(fa(0.0), optax.adam(1e-2))),
+        step(optax.with_extra_args_support(optax.adam(1e-2))),
+    )
     assert_trees_equal(with_zero(params, batch), plain(params, batch))
     assert with_zero.cost_analysis()["flops"] == plain.cost_analysis()["flops"]
 
@@ -129,7 +134,9 @@ def test_lowers_curvature_with_any_optimiser_after_it(name):
     batches = jax.vmap(lambda i: mlp_batch(i, size=16))(jnp.arange(200))
     final = {}
     for lam in (0.0, 1.0):
-        (trained, _), _ = jax.jit(lambda p, lam=lam: train(optax.chain(fa(lam, every=2), OPTIMISERS[name]), p, batches))(params)
+        (trained, _), _ = jax.jit(
+            lambda p, lam=lam: train(optax.chain(fa(lam, every=2), OPTIMISERS[name]), p, batches)
+        )(params)
         final[lam] = steppe.curvature.frobenius_squared(
             steppe.curvature.hessian(mlp_loss, trained, jax.tree.map(lambda x: x[0], batches)), 0
         ).mean
@@ -146,7 +153,9 @@ def test_penalty_acts_every_k_updates_and_the_state_keeps_the_last_estimate():
 
 def test_sweep_over_lam_and_seeds_equals_single_runs():
     batches = jax.vmap(lambda i: mlp_batch(i))(jnp.arange(5))
-    run = lambda lam, seed: train(optax.chain(fa(lam, every=2, key=seed), optax.adam(1e-2)), mlp_params(), batches)[0][0]  # noqa: E731
+    run = lambda lam, seed: train(optax.chain(fa(lam, every=2, key=seed), optax.adam(1e-2)), mlp_params(), batches)[0][
+        0
+    ]  # noqa: E731
     lams, seeds = jnp.array([0.0, 0.1, 1.0]), jnp.arange(3)
     swept = jax.vmap(lambda lam, seed: run(lam, jax.random.key(seed)))(lams, seeds)
     for i in range(3):
@@ -188,7 +197,9 @@ def test_microbatches_bound_memory():
 
     def peak(parts):
         tx = fa(1.0, every=1, probes=2, microbatches=parts)
-        return jax.jit(lambda p, b: penalty(tx, p, b)).lower(params, batch).compile().memory_analysis().temp_size_in_bytes
+        return (
+            jax.jit(lambda p, b: penalty(tx, p, b)).lower(params, batch).compile().memory_analysis().temp_size_in_bytes
+        )
 
     assert peak(16) < 0.25 * peak(1)
 
@@ -209,7 +220,9 @@ def test_adaptive_penalty_is_invariant_under_rescaling_of_relu_layers(x64):
     params, batch, factor = mlp_params(), mlp_batch(), 3.0
     scaled = [jax.tree.map(lambda x: factor * x, params[0]), {"w": params[1]["w"] / factor, "b": params[1]["b"]}]
     values = {
-        adaptive: [penalty(fa(1.0, every=1, adaptive=adaptive), p, batch, relu_loss)[1].flatness.mean for p in (params, scaled)]
+        adaptive: [
+            penalty(fa(1.0, every=1, adaptive=adaptive), p, batch, relu_loss)[1].flatness.mean for p in (params, scaled)
+        ]
         for adaptive in (True, False)
     }
     np.testing.assert_allclose(*values[True], rtol=1e-10)
@@ -228,7 +241,9 @@ def test_curvature_takes_any_differentiable_function(x64):
 
 def test_penalty_loss_is_the_function_whose_curvature_is_penalised(x64):
     params, batch = mlp_params(), mlp_batch()
-    added, state = penalty(fa(1.0, every=1), params, batch, loss=lambda p, b: 0.0 * mlp_loss(p, b), penalty_loss=mlp_loss)
+    added, state = penalty(
+        fa(1.0, every=1), params, batch, loss=lambda p, b: 0.0 * mlp_loss(p, b), penalty_loss=mlp_loss
+    )
     expected, expected_state = penalty(fa(1.0, every=1), params, batch)
     assert_trees_equal((added, state.flatness), (expected, expected_state.flatness))
 

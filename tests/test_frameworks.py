@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from networks import mlp_batch
 
 import steppe
+from networks import mlp_batch
 from steppe.methods import fa
 
 

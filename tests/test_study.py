@@ -199,7 +199,9 @@ def test_a_study_leaves_what_it_promises(finished):
 def test_flatness_is_measured_for_lam_zero_too(finished):
     plain = finished[1].history.filter(polars.col("lam") == 0)
     assert (plain["flatness"] > 0).all()
-    assert finished[1].runs["average_flatness"][0] == pytest.approx(plain.filter(polars.col("seed") == 0)["flatness"].mean())
+    assert finished[1].runs["average_flatness"][0] == pytest.approx(
+        plain.filter(polars.col("seed") == 0)["flatness"].mean()
+    )
 
 
 def test_seeds_start_alike_in_every_condition(toy, finished):
@@ -285,7 +287,9 @@ def test_a_batch_larger_than_the_data_stops_before_anything_is_written(toy, tmp_
 
 def test_runs_that_diverge_are_recorded_and_the_study_goes_on(toy, tmp_path):
     conditions = [{"name": "calm"}, {"name": "wild", "train.learning_rate": 1e30, "train.optimizer": "sgd"}]
-    results = study.run(load(toy, grid={}, baseline="calm", conditions=conditions, train__schedule="constant"), tmp_path / "out")
+    results = study.run(
+        load(toy, grid={}, baseline="calm", conditions=conditions, train__schedule="constant"), tmp_path / "out"
+    )
     status = dict(zip(results.runs["condition"], results.runs["status"], strict=True))
     assert status == {"calm": "finished", "wild": "diverged"}
     wild = results.runs.filter(polars.col("condition") == "wild")

@@ -40,8 +40,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def close_to(word: Any, known: Iterable[Any]) -> str:
     """``Did you mean 'x'?`` where a known name is near, otherwise nothing."""
-    close = difflib.get_close_matches(str(word), [name for name in known if isinstance(name, str)], n=1)
-    return f"Did you mean {close[0]!r}?" if close and close[0] != word else ""
+    folded = {name.casefold(): name for name in known if isinstance(name, str)}
+    close = difflib.get_close_matches(str(word).casefold(), folded, n=1)
+    return f"Did you mean {folded[close[0]]!r}?" if close and folded[close[0]] != word else ""
 
 
 def one_of(function: str, name: str, value: Any, options: Iterable[Any]) -> Any:

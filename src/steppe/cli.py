@@ -147,7 +147,8 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # otherwise a mistake in the command's words, found by the parser
             raise
-        stop(f"{error.format_message().rstrip('.')}. Try 'steppe --help'.", 2)
+        message = error.format_message()
+        stop(f"{message}{'' if message.endswith(('.', '?')) else '.'} Try 'steppe --help'.", 2)
 
 
 if __name__ == "__main__":

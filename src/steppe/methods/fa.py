@@ -113,7 +113,9 @@ def fa(
     checks.one_of("fa", "distribution", distribution, ("rademacher", "gaussian"))
     checks.one_of("fa", "normalize", normalize, ("batch", "params", None))
     if curvature is not None and not callable(curvature):
-        checks.fail("fa", "curvature", "None or a function (loss, params, batch, key) -> Estimate", checks.shown(curvature))
+        checks.fail(
+            "fa", "curvature", "None or a function (loss, params, batch, key) -> Estimate", checks.shown(curvature)
+        )
     base_key = jax.random.fold_in(checks.key_array("fa", key), zlib.crc32(b"fa"))
     measure = curvature or _squared_hessian_norm(probes, distribution, adaptive)
 

@@ -106,9 +106,7 @@ def summary(values: Iterable[float], *, confidence: float = 0.95) -> Summary:
     return Summary(sample.size, mean, sd, mean - half, mean + half)
 
 
-def compare(
-    baseline: Mapping[int, float], condition: Mapping[int, float], *, confidence: float = 0.95
-) -> Comparison:
+def compare(baseline: Mapping[int, float], condition: Mapping[int, float], *, confidence: float = 0.95) -> Comparison:
     """A condition against the baseline, each a mapping from seed to outcome.
 
     - Welch (1947): t = (x̄ − ȳ) / √(s²ₓ/n + s²ᵧ/m), with Welch and Satterthwaite's degrees of freedom; its interval.
@@ -197,9 +195,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return corrected
 
 
-def verdict(
-    comparison: Comparison, *, alpha: float = 0.05, size: Callable[[float], str] = "{:.3g}".format
-) -> str:
+def verdict(comparison: Comparison, *, alpha: float = 0.05, size: Callable[[float], str] = "{:.3g}".format) -> str:
     """The outcome in plain words, by Welch's test after Holm's correction (by plain Welch for a lone `compare`).
 
     `size` writes the absolute difference: ``lambda d: f"{100 * d:.1f} points"``.

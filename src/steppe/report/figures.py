@@ -44,8 +44,12 @@ def outcomes(results: Results, analysis: Analysis) -> list[Picture]:
         words = "geometric mean" if log else "mean"
         caption = (
             f"{label.split(' (')[0]} against {lam}: {words} and its {level} confidence interval over seeds; each small "
-            "dot is one seed." + (" The first position stands for λ = 0, which a logarithmic axis has no place for."
-            if draw is _against_lambda and 0.0 in _lambdas(results).values() else "")
+            "dot is one seed."
+            + (
+                " The first position stands for λ = 0, which a logarithmic axis has no place for."
+                if draw is _against_lambda and 0.0 in _lambdas(results).values()
+                else ""
+            )
         )
         alt = f"{label} against {lam}: " + "; ".join(f"{c} {number(p.mean)}" for c, p in points.items()) + "."
         found.append(picture(draw(results, points, label, log), alt, caption))

@@ -86,9 +86,7 @@ def published(table: PublishedTable) -> Table:
 def ours(results: Results, analysis: Analysis) -> Table:
     """Our means in the form of the published tables (shares, not percent)."""
     metrics = ("test_accuracy", "best_test_accuracy", "average_flatness", "train_seconds")
-    rows = [
-        (Cell(c), *(Cell(number(analysis.summaries[m][c].mean, 4)) for m in metrics)) for c in results.conditions
-    ]
+    rows = [(Cell(c), *(Cell(number(analysis.summaries[m][c].mean, 4)) for m in metrics)) for c in results.conditions]
     heads = ("Condition", "Final acc", "Best acc", "Avg. flatness", "Train time (s)")
     return _table("This study", "Means over seeds, from the tables above.", heads, rows)
 
@@ -105,9 +103,7 @@ def _verdicts(metric: str, results: Results, analysis: Analysis) -> Table:
     change = "Ratio" if logs else "Difference"
     columns = ("Condition", "Verdict", change, "Welch p", "Holm p", "Paired p", "Paired Holm p", "Hedges’ g", "d_z")
     found = analysis.comparisons[metric]
-    rows = [
-        _verdict_row(metric, c, analysis.verdicts[metric][c], found[c]) for c in results.conditions if c in found
-    ]
+    rows = [_verdict_row(metric, c, analysis.verdicts[metric][c], found[c]) for c in results.conditions if c in found]
     scale = (
         "Tested on the logarithm, because flatness spans orders of magnitude; the ratio is that of geometric means. "
         if logs

@@ -103,9 +103,7 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
     values = {m: {c: _values(finished, c, m) for c in results.conditions} for m in METRICS}
     logs = {m: {c: _logs(v) for c, v in values[m].items()} for m in METRICS if METRICS[m].log}
     comparisons = {m: _compare(logs.get(m, values[m]), results.baseline, confidence) for m in TESTED}
-    verdicts = {
-        m: {c: verdict(m, found, alpha=alpha) for c, found in by.items()} for m, by in comparisons.items()
-    }
+    verdicts = {m: {c: verdict(m, found, alpha=alpha) for c, found in by.items()} for m, by in comparisons.items()}
     summaries = _summaries(values, confidence)
     seeds = {c: tuple(sorted(_of(finished, c)["seed"].to_list())) for c in results.conditions}
     cost = _cost(summaries["train_seconds"], results.baseline)
@@ -175,8 +173,10 @@ def power_note(accuracy: Mapping[str, Summary], comparisons: Mapping[str, Compar
         )
     count = min(min(c.baseline.count, c.condition.count) for c in tested)
     sd = statistics.pooled_sd(accuracy.values())
-    runs = f"{count} seeds per condition" if len({s.count for s in accuracy.values()}) == 1 else (
-        f"{count} seeds in the smallest condition tested"
+    runs = (
+        f"{count} seeds per condition"
+        if len({s.count for s in accuracy.values()}) == 1
+        else (f"{count} seeds in the smallest condition tested")
     )
     if sd == 0:
         return f"With {runs} and no spread at all in final test accuracy, the power of the tests cannot be told."
@@ -239,12 +239,11 @@ def _told(subject: str, metric: str, comparisons: Mapping[str, Comparison], alph
     if not seen:
         return f"{subject} could not be compared."
     judged = [c for c in seen if not words[c].startswith(("not tested", "test undefined"))]
-    changed = {
-        way: [c for c in judged if words[c].startswith(f"significantly {way}")] for way in ("lower", "higher")
-    }
+    changed = {way: [c for c in judged if words[c].startswith(f"significantly {way}")] for way in ("lower", "higher")}
     parts = [
         f"significantly {way} {_under(names, len(seen))} ({_by(metric, names, seen)})"
-        for way, names in changed.items() if names
+        for way, names in changed.items()
+        if names
     ]
     even = [c for c in judged if not words[c].startswith("significantly")]
     if even and not parts:
@@ -379,7 +378,8 @@ def _own_notes(
     if len(diverged):
         where = [
             f"{c} (seed{'s' if len(rows) > 1 else ''} {_joined(map(str, sorted(rows['seed'].to_list())))})"
-            for c in results.conditions if len(rows := _of(diverged, c))
+            for c in results.conditions
+            if len(rows := _of(diverged, c))
         ]
         plural = "Runs that diverged are" if len(diverged) > 1 else "A run that diverged is"
         yield f"{plural} left out of all means, intervals, tests and curves: {_joined(where)}."

@@ -145,9 +145,13 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> Spec:
     elif path.suffix == ".toml" and path.is_file():
         text, folder = _read(path), path.parent
     elif path.suffix == ".toml":
-        checks.fail("study", "spec", "the name of a study or a TOML file", checks.shown(source), "There is no such file.")
+        checks.fail(
+            "study", "spec", "the name of a study or a TOML file", checks.shown(source), "There is no such file."
+        )
     else:
-        checks.fail("study", "name", "a study that ships, or a TOML file", checks.shown(source), checks.nearest(source, known))
+        checks.fail(
+            "study", "name", "a study that ships, or a TOML file", checks.shown(source), checks.nearest(source, known)
+        )
     return parse(text, overrides, origin=source, folder=folder)
 
 

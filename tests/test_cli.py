@@ -1,0 +1,211 @@
+"""The command line: what it prints, what it refuses, and how. docs/errors.md shows what these tests hold."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+
+from steppe import cli
+
+ROOT = Path(__file__).parent.parent
+SPEC = """
+name = "tiny"
+baseline = "lam=0"
+seeds = 1
+data = {name = "file", file = "toy.npz", label = "y"}
+model = {name = "mlp", hidden = [4]}
+method = {name = "fa", lam = 0.0, every = 2, probes = 2}
+train = {learning_rate = 0.01, batch_size = 8, epochs = 1}
+landscape = {points = 3, grid_points = 3}
+grid = {"method.lam" = [0.0, 0.1]}
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a study, its data, and bad variants of both."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STEPPE_DATA", raising=False)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), np.arange(40) % 2
+    np.savez("toy.npz", x=x, y=y)
+    Path("tiny.toml").write_text(SPEC)
+    holes = x.copy()
+    holes[7, 1] = np.nan
+    np.savez("holes.npz", x=holes, y=y)
+    np.savez("fractions.npz", x=x, y=y + 0.5)
+    Path("cut.npz").write_bytes(Path("toy.npz").read_bytes()[:300])
+    np.savez("pickle.npz", x=np.array([{"run": "me"}] * 40, dtype=object), y=y)
+    Path("thesis").mkdir()
+    Path("thesis/chapter.tex").write_text("precious")
+    Path("gappy.csv").write_text("a,b,y\n1,2,0\n3,,1\n")
+    Path("data/imdb").mkdir(parents=True)
+    Path("data/imdb/train.parquet").write_bytes(b"PAR1 and then nothing")
+    (Path("short") / "imdb").mkdir(parents=True)
+    for part in ("train", "test"):
+        polars.DataFrame({"text": ["good", "bad"], "label": [1, 0]}).write_parquet(f"short/imdb/{part}.parquet")
+    return tmp_path
+
+
+def run(monkeypatch, capsys, *arguments):
+    """(exit status, standard output, standard error) of a command."""
+    monkeypatch.setattr(sys, "argv", ["steppe", *arguments])
+    try:
+        cli.main()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+TINY = ("run", "tiny.toml")
+BAD = {
+    "unknown study": ("run fa-imbd", "Did you mean 'fa-imdb'?"),
+    "unknown file": ("run nothing.toml", "There is no such file."),
+    "unknown key": ("run tiny.toml --set train.epoch=2", "Did you mean 'epochs'?"),
+    "unknown data set": ("run tiny.toml --set data.name=cifar10", "Did you mean 'cifar100'?"),
+    "unknown model": ("run tiny.toml --set model.name=mpl", "Did you mean 'mlp'?"),
+    "unknown method": ("run tiny.toml --set method.name=fas", "Did you mean 'fa'?"),
+    "wrong type": ("run tiny.toml --set train.epochs=many", "train.epochs must be a valid integer, got 'many'."),
+    "out of range": ("run tiny.toml --set train.epochs=0", "train.epochs must be greater than 0, got 0."),
+    "negative λ": ("run tiny.toml --set method.lam=-1.0", "lam must be a finite number >= 0, got -1.0."),
+    "no KEY=VALUE": ("run tiny.toml --set epochs", "--set must be KEY=VALUE, such as train.epochs=2, got 'epochs'."),
+    "batch larger than the data": (
+        "run tiny.toml --set train.batch_size=100",
+        "train.batch_size must be at most the 32 training examples, got 100.",
+    ),
+    "NaN in the data": ("run tiny.toml --set data.file=holes.npz", "row 7"),
+    "missing value in a table": ("run tiny.toml --set data.file=gappy.csv", "row 1"),
+    "labels that are no classes": ("run tiny.toml --set data.file=fractions.npz", "whole numbers"),
+    "unknown label column": ("run tiny.toml --set data.label=Y", "Did you mean 'y'?"),
+    "truncated file": ("run tiny.toml --set data.file=cut.npz", "cut.npz must be"),
+    "pickled objects": ("run tiny.toml --set data.file=pickle.npz", "pickle"),
+    "no such data file": ("run tiny.toml --set data.file=toi.npz", "Did you mean 'toy.npz'?"),
+    "truncated data set": ("STEPPE_DATA=data run fa-imdb", "train.parquet must be a whole Parquet file"),
+    "altered data set": ("STEPPE_DATA=short run fa-imdb", "must be the whole data set, 25000 rows"),
+    "no local copy": ("STEPPE_DATA=data run fa-20newsgroups", "must be a folder that holds 20newsgroups/train.parquet"),
+    "folder of something else": ("run tiny.toml --out thesis", "got a folder with other files. Choose another --out."),
+    "folder that cannot be made": ("run tiny.toml --out toy.npz/out", "must be a folder that can be written"),
+    "no study there": ("show thesis", "must be the folder of a study, got 'thesis'. It has no study.toml."),
+    "unknown command": ("rnu tiny.toml", "No such command 'rnu'. Did you mean 'run'?"),
+    "unknown option": ("run tiny.toml --sed 3", "No such option: --sed"),
+    "unknown list": ("list modles", "Did you mean 'models'?"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_prints_one_sentence_and_loses_nothing(here, monkeypatch, capsys, name):
+    words, message = BAD[name]
+    folder, command = parsed(words)
+    if folder:
+        monkeypatch.setenv("STEPPE_DATA", folder)
+    before = {p: p.stat().st_mtime_ns for p in here.rglob("*")}
+    status, out, err = run(monkeypatch, capsys, *command)
+    assert status == 2
+    assert out == ""
+    assert message in err
+    assert err.startswith("steppe: ") and err.count("\n") == 1
+    assert {p: p.stat().st_mtime_ns for p in here.rglob("*")} == before
+    assert row(here, name, words, err) in (ROOT / "docs" / "errors.md").read_text(), "run python tests/test_cli.py"
+
+
+def parsed(words):
+    """(STEPPE_DATA or None, arguments) of a command as docs/errors.md shows it."""
+    folder, command = re.fullmatch(r"(?:STEPPE_DATA=(\S+) )?(.*)", words).groups()
+    return folder, command.split()
+
+
+def row(here, name, words, err):
+    """A line of docs/errors.md."""
+    said = err.removeprefix("steppe: ").strip().replace("|", "\\|").replace(f"{here}/", "")
+    return f"| {name} | `{words}` | {said} |\n"
+
+
+def test_no_network_and_no_local_copy_is_said_within_seconds(here, monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("steppe.data.sources._hub_answers", lambda: False)
+    status, _, err = run(monkeypatch, capsys, "run", "fa-imdb")
+    assert status == 2
+    assert "Connect to the network, or set STEPPE_DATA to a folder that holds imdb/train.parquet" in err
+
+
+def test_a_study_from_command_to_report_and_back(here, monkeypatch, capsys):
+    status, out, err = run(monkeypatch, capsys, *TINY)
+    assert (status, err) == (0, "")  # quiet where there is no terminal
+    assert "Report: out/tiny/report.html" in out
+    folder = here / "out" / "tiny"
+    assert {"study.toml", "summary.md", "report.html", "results.parquet", "runs"} <= {p.name for p in folder.iterdir()}
+    table = polars.read_parquet(folder / "results.parquet")
+    assert {"condition", "seed", "lam", "test_accuracy", "best_test_accuracy", "flatness"} <= set(table.columns)
+    page = (folder / "report.html").read_bytes()
+    (folder / "report.html").unlink()
+    assert run(monkeypatch, capsys, "report", "out/tiny")[0] == 0
+    assert (folder / "report.html").read_bytes() == page
+    assert "lam=0.1" in run(monkeypatch, capsys, "show", "out/tiny")[1]
+    status, _, err = run(monkeypatch, capsys, *TINY, "--set", "train.epochs=3")
+    assert status == 2
+    assert "train.epochs = 3, got one with train.epochs = 1. Choose another --out" in err
+
+
+def test_lists_name_everything_a_study_can_name(monkeypatch, capsys):
+    _, out, _ = run(monkeypatch, capsys, "list")
+    for word in ("fa-cifar100", "breast-cancer", "mlp", "20newsgroups", "fa "):
+        assert word in out
+
+
+def test_text_from_data_and_spec_is_escaped_in_the_report(here, monkeypatch, capsys):
+    names = np.array(["<script>alert(1)</script>", "b"])
+    np.savez("evil.npz", x=np.random.default_rng(0).normal(size=(40, 3)), y=names[np.arange(40) % 2])
+    title = "title=<img src=x onerror=alert(2)>"
+    status, _, err = run(monkeypatch, capsys, *TINY, "--set", "data.file=evil.npz", "--set", title)
+    assert status == 0, err
+    page = (here / "out/tiny/report.html").read_text()
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_keeps_what_was_finished(here):
+    """A limit on the size of files stands in for a full disk: the system reports both while writing."""
+    code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); from steppe.cli import main; main()"
+    command = [sys.executable, "-c", code, *TINY, "--set", "model.hidden=[4000]"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("steppe: The disk is full")
+    assert "Traceback" not in done.stderr
+    runs = [p for p in (here / "out/tiny/runs").iterdir() if not p.name.startswith(".")]
+    assert runs == []
+    done = subprocess.run([sys.executable, "-m", "steppe", *command[3:]], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def write_table() -> None:
+    """Write docs/errors.md: run ``python tests/test_cli.py`` after a message has changed."""
+    head = (
+        "# What bad input prints\n\nEach of these ends with a non-zero status, one sentence after `steppe: `, and every "
+        "file as it was. `tests/test_cli.py` runs them all; `tiny.toml` is a small study of 40 examples.\n\n"
+        "| what is wrong | `steppe …` | what it says |\n|---|---|---|\n"
+    )
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        here.__wrapped__(Path(folder), patch)
+        for name, (words, _) in BAD.items():
+            data, arguments = parsed(words)
+            environment = {**os.environ, **({"STEPPE_DATA": data} if data else {})}
+            command = [sys.executable, "-m", "steppe", *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+            rows.append(row(Path(folder), name, words, done.stderr))
+    (ROOT / "docs" / "errors.md").write_text(head + "".join(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_table()
