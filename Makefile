@@ -24,7 +24,6 @@ test-fast: .venv/done
 lint: .venv/done
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
 
 clean:
 	rm -rf .venv out build dist

@@ -7,8 +7,9 @@ from jax.flatten_util import ravel_pytree
 
 def mlp_params(key=0, sizes=(3, 4, 2), dtype=None):
     keys = jax.random.split(jax.random.key(key), len(sizes))
+    normal = lambda key, shape: jax.random.normal(key, shape, dtype or float)
     return [
-        {"w": jax.random.normal(k, (i, o), dtype or float) / i**0.5, "b": 0.1 * jax.random.normal(k, (o,), dtype or float)}
+        {"w": normal(k, (i, o)) / i**0.5, "b": 0.1 * normal(k, (o,))}
         for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=False)
     ]
 

@@ -48,7 +48,7 @@ def test_each_room_imports_only_from_rooms_above_it(path):
     assert here in FLOOR, f"{here} is not a room of the house: give it a floor here and in docs/design.md"
     for module in imports(path):
         there = room_of(module)
-        if there != here and here != "__init__":
+        if here not in (there, "__init__"):
             assert FLOOR[there] < FLOOR[here], f"{relative} imports {module}"
 
 

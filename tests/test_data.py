@@ -218,7 +218,7 @@ def test_padded_rows_decode_to_the_dense_matrix_eagerly_compiled_and_mapped(widt
     dense[2], dense[0, -1] = 0, 1.5
     rows, expected = rows_of(dense)
     assert rows["index"].dtype == np.uint16
-    decode = lambda batch: text.dense(batch, width)  # noqa: E731
+    decode = lambda batch: text.dense(batch, width)
     twice = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), rows)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         np.testing.assert_array_equal(decode(rows), expected)

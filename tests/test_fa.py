@@ -55,7 +55,7 @@ def test_gradient_equals_the_dense_gradient_on_the_same_probes(x64, monkeypatch,
 def test_estimate_and_gradient_are_unbiased(x64, distribution):
     params, batch = mlp_params(), mlp_batch()
     flat, unravel = ravel_pytree(params)
-    squared = lambda p: jnp.sum(jax.hessian(lambda q: mlp_loss(unravel(q), batch))(p) ** 2)  # noqa: E731
+    squared = lambda p: jnp.sum(jax.hessian(lambda q: mlp_loss(unravel(q), batch))(p) ** 2)
     value, gradient = jax.value_and_grad(squared)(flat)
 
     @jax.jit
@@ -144,7 +144,7 @@ def test_lowers_curvature_with_any_optimiser_after_it(name):
 
 
 def test_penalty_acts_every_k_updates_and_the_state_keeps_the_last_estimate():
-    batches = jax.vmap(lambda i: mlp_batch(i))(jnp.arange(6))
+    batches = jax.vmap(mlp_batch)(jnp.arange(6))
     _, flatness = train(optax.chain(fa(0.1, every=3), optax.sgd(0.1)), mlp_params(), batches)
     changes = np.flatnonzero(np.diff(np.asarray(flatness.mean), prepend=-1.0))
     assert changes.tolist() == [0, 3]
@@ -152,10 +152,10 @@ def test_penalty_acts_every_k_updates_and_the_state_keeps_the_last_estimate():
 
 
 def test_sweep_over_lam_and_seeds_equals_single_runs():
-    batches = jax.vmap(lambda i: mlp_batch(i))(jnp.arange(5))
+    batches = jax.vmap(mlp_batch)(jnp.arange(5))
     run = lambda lam, seed: train(optax.chain(fa(lam, every=2, key=seed), optax.adam(1e-2)), mlp_params(), batches)[0][
         0
-    ]  # noqa: E731
+    ]
     lams, seeds = jnp.array([0.0, 0.1, 1.0]), jnp.arange(3)
     swept = jax.vmap(lambda lam, seed: run(lam, jax.random.key(seed)))(lams, seeds)
     for i in range(3):
@@ -216,7 +216,7 @@ def test_where_penalises_the_block_of_the_chosen_parameters(x64):
 
 
 def test_adaptive_penalty_is_invariant_under_rescaling_of_relu_layers(x64):
-    relu_loss = lambda p, b: mlp_loss(p, b, jax.nn.relu)  # noqa: E731
+    relu_loss = lambda p, b: mlp_loss(p, b, jax.nn.relu)
     params, batch, factor = mlp_params(), mlp_batch(), 3.0
     scaled = [jax.tree.map(lambda x: factor * x, params[0]), {"w": params[1]["w"] / factor, "b": params[1]["b"]}]
     values = {
@@ -231,7 +231,7 @@ def test_adaptive_penalty_is_invariant_under_rescaling_of_relu_layers(x64):
 
 def test_curvature_takes_any_differentiable_function(x64):
     params, batch = mlp_params(), mlp_batch()
-    exact = lambda loss, p, b, key: steppe.Estimate(jnp.sum(dense_hessian(loss, p, b) ** 2), 0.0)  # noqa: E731
+    exact = lambda loss, p, b, key: steppe.Estimate(jnp.sum(dense_hessian(loss, p, b) ** 2), 0.0)
     added, state = penalty(fa(1.0, every=1, curvature=exact), params, batch)
     assert state.flatness.sem == 0
     flat, unravel = ravel_pytree(params)

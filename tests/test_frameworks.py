@@ -83,7 +83,7 @@ def curvature_of(loss, params):
 def test_state_survives_orbax(tmp_path):
     ocp = pytest.importorskip("orbax.checkpoint")
     params, batch = {"w": jnp.ones((3, 2))}, mlp_batch(dtype=jnp.float32)
-    loss = lambda p, b: cross_entropy(jnp.tanh(b["x"] @ p["w"]), b)  # noqa: E731
+    loss = lambda p, b: cross_entropy(jnp.tanh(b["x"] @ p["w"]), b)
     tx = optax.chain(fa(0.1, every=2), optax.adam(1e-2))
     step = jax.jit(lambda p, s: tx.update(jax.grad(loss)(p, batch), s, p, loss=loss, batch=batch))
     _, state = step(params, tx.init(params))

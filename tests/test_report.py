@@ -21,8 +21,7 @@ LAMBDAS = (0.0, 0.001, 0.01, 0.1, 1.0)
 
 
 def make_results(
-    lams=LAMBDAS, seeds=3, *, epochs=20, names=None, surfaces=True, surfaces_of=lambda s: s,
-    planned=None, **changes
+    lams=LAMBDAS, seeds=3, *, epochs=20, names=None, surfaces=True, surfaces_of=lambda s: s, planned=None, **changes
 ) -> Results:
     """A study as a small MLP on Breast Cancer would leave it."""
     rng = np.random.default_rng(0)
@@ -137,7 +136,9 @@ VARIANTS = {
         make_results(notes=("2 runs diverged.",), planned=17),
         lambda runs: runs.with_columns(
             polars.when((polars.col("lam") == 1.0) & (polars.col("seed") < 2))
-            .then(polars.lit("diverged")).otherwise(polars.col("status")).alias("status"),
+            .then(polars.lit("diverged"))
+            .otherwise(polars.col("status"))
+            .alias("status"),
             pl_when((polars.col("lam") == 1.0) & (polars.col("seed") < 2), math.nan, "test_accuracy"),
         ),
     ),

@@ -39,7 +39,7 @@ def scale(factor: Any, tree: Params) -> Params:
 
 
 def add(a: Params, b: Params) -> Params:
-    """a + b, in the dtype of a's leaves."""
+    """Leafwise sum, in the dtype of the leaves of `a`."""
     return jax.tree.map(lambda x, y: x + y.astype(x.dtype), a, b)
 
 

@@ -11,8 +11,8 @@ def filter_normalised(key: Key, params: Params) -> Params:
     """A random direction with, filter by filter, the norm of the network's own weights (Li et al. 2018, section 4).
 
     d ~ N(0, I), then d ← d · ‖w‖/‖d‖ for each filter, the weights of one output: all axes of an array but its last.
-    Arrays of one axis (biases, normalisation) get zero. So the picture of a ReLU network does not change when its layers
-    are rescaled, and the same key gives networks of one shape the same draw, each in its own units.
+    Arrays of one axis (biases, normalisation) get zero. So the picture of a ReLU network does not change when its
+    layers are rescaled, and the same key gives networks of one shape the same draw, each in its own units.
 
     Parameters
     ----------
