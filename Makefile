@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: all study test test-fast lint clean
+.PHONY: all study test test-fast bench lint clean
 
 all: .venv/done
 
@@ -20,6 +20,9 @@ test: .venv/done
 
 test-fast: .venv/done
 	$(BIN)/pytest -m "not slow"
+
+bench: .venv/done
+	$(BIN)/python benchmarks/fa_cost.py
 
 lint: .venv/done
 	$(BIN)/ruff check
