@@ -80,8 +80,8 @@ def measured(name: str, rounds: int) -> list[dict]:
     for way, (_, memory) in ways.items():
         ratios = [t / plain for t, plain in zip(times[way], times["λ = 0"], strict=True)]
         rows.append({
-            "study": name, "penalty": way, "ms_per_update": statistics.median(times[way]),
-            "ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios), "memory_mb": memory,
+            "study": name, "penalty": way, "ms_per_update": statistics.median(times[way]), "memory_mb": memory,
+            "ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios),
         })  # fmt: skip
     return rows
 
