@@ -1,5 +1,7 @@
 """FA-Regularization against dense float64 references, and in every setting it promises."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,10 @@ from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
 from steppe import InputError
 from steppe.curvature.probes import DISTRIBUTIONS
 from steppe.methods import fa
+
+
+few = functools.partial(fa, every=1, probes=2)
+"""Where the number of probes does not matter, few compile faster."""
 
 
 def penalty(tx, params, batch, loss=mlp_loss, jit=jax.jit, **extra):
@@ -177,16 +183,16 @@ def test_schedule_acts_on_lam(x64):
 @pytest.mark.parametrize(("normalize", "scale"), [("batch", 6), ("params", 26), (None, 1)])
 def test_normalisations(x64, normalize, scale):
     params, batch = mlp_params(), mlp_batch()
-    bare, _ = penalty(fa(1.0, every=1, normalize=None), params, batch)
-    added, _ = penalty(fa(1.0, every=1, normalize=normalize), params, batch)
+    bare, _ = penalty(few(1.0, normalize=None), params, batch)
+    added, _ = penalty(few(1.0, normalize=normalize), params, batch)
     assert_trees_close(added, jax.tree.map(lambda g: g / scale, bare), rtol=1e-12)
 
 
 @pytest.mark.parametrize("parts", [2, 3, 6])
 def test_microbatches_equal_the_big_batch(x64, parts):
     params, batch = mlp_params(), mlp_batch()
-    big, big_state = penalty(fa(1.0, every=1), params, batch)
-    split, split_state = penalty(fa(1.0, every=1, microbatches=parts), params, batch)
+    big, big_state = penalty(few(1.0), params, batch)
+    split, split_state = penalty(few(1.0, microbatches=parts), params, batch)
     assert_trees_close(split, big, rtol=1e-10, atol=1e-14)
     assert_trees_close(split_state.flatness, big_state.flatness, rtol=1e-10)
 
@@ -196,7 +202,7 @@ def test_microbatches_bound_memory():
     batch = mlp_batch(size=4096, inputs=8, classes=4, dtype=jnp.float32)
 
     def peak(parts):
-        tx = fa(1.0, every=1, probes=2, microbatches=parts)
+        tx = few(1.0, microbatches=parts)
         return (
             jax.jit(lambda p, b: penalty(tx, p, b)).lower(params, batch).compile().memory_analysis().temp_size_in_bytes
         )
@@ -221,7 +227,7 @@ def test_adaptive_penalty_is_invariant_under_rescaling_of_relu_layers(x64):
     scaled = [jax.tree.map(lambda x: factor * x, params[0]), {"w": params[1]["w"] / factor, "b": params[1]["b"]}]
     values = {
         adaptive: [
-            penalty(fa(1.0, every=1, adaptive=adaptive), p, batch, relu_loss)[1].flatness.mean for p in (params, scaled)
+            penalty(few(1.0, adaptive=adaptive), p, batch, relu_loss)[1].flatness.mean for p in (params, scaled)
         ]
         for adaptive in (True, False)
     }
@@ -232,7 +238,7 @@ def test_adaptive_penalty_is_invariant_under_rescaling_of_relu_layers(x64):
 def test_curvature_takes_any_differentiable_function(x64):
     params, batch = mlp_params(), mlp_batch()
     exact = lambda loss, p, b, key: steppe.Estimate(jnp.sum(dense_hessian(loss, p, b) ** 2), 0.0)
-    added, state = penalty(fa(1.0, every=1, curvature=exact), params, batch)
+    added, state = penalty(few(1.0, curvature=exact), params, batch)
     assert state.flatness.sem == 0
     flat, unravel = ravel_pytree(params)
     gradient = jax.grad(lambda p: jnp.sum(dense_hessian(mlp_loss, unravel(p), batch) ** 2) / 6)(flat)
@@ -242,9 +248,9 @@ def test_curvature_takes_any_differentiable_function(x64):
 def test_penalty_loss_is_the_function_whose_curvature_is_penalised(x64):
     params, batch = mlp_params(), mlp_batch()
     added, state = penalty(
-        fa(1.0, every=1), params, batch, loss=lambda p, b: 0.0 * mlp_loss(p, b), penalty_loss=mlp_loss
+        few(1.0), params, batch, loss=lambda p, b: 0.0 * mlp_loss(p, b), penalty_loss=mlp_loss
     )
-    expected, expected_state = penalty(fa(1.0, every=1), params, batch)
+    expected, expected_state = penalty(few(1.0), params, batch)
     assert_trees_equal((added, state.flatness), (expected, expected_state.flatness))
 
 
@@ -275,7 +281,7 @@ def test_keeps_dtypes(strict, dtype):
 
 
 def test_flat_loss_gives_a_finite_zero():
-    added, state = penalty(fa(1.0, every=1), mlp_params(), mlp_batch(), loss=lambda p, b: 0.0 * mlp_loss(p, b))
+    added, state = penalty(few(1.0), mlp_params(), mlp_batch(), loss=lambda p, b: 0.0 * mlp_loss(p, b))
     assert_trees_equal(added, jax.tree.map(jnp.zeros_like, added))
     assert state.flatness == (0.0, 0.0)
 

@@ -156,9 +156,11 @@ def factor(ratio: float) -> str:
 
     Examples
     --------
-    >>> factor(3.04), factor(12.4), factor(1.043), factor(2e7)
-    ('a factor of 3', 'a factor of 12', 'a factor of 1.04', 'a factor of 2e+07')
+    >>> factor(3.04), factor(12.4), factor(1.043), factor(2e7), factor(1.0001)
+    ('a factor of 3', 'a factor of 12', 'a factor of 1.04', 'a factor of 2e+07', 'less than 1 %')
     """
+    if ratio < 1.005:
+        return "less than 1 %"
     rounded = float(f"{ratio:.2g}" if ratio >= 1.995 else f"{ratio:.3g}")
     return f"a factor of {rounded:g}"
 
