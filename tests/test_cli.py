@@ -40,6 +40,7 @@ def here(tmp_path, monkeypatch):
     holes[7, 1] = np.nan
     np.savez("holes.npz", x=holes, y=y)
     np.savez("fractions.npz", x=x, y=y + 0.5)
+    np.savez("odd.npz", x=x, y=y + 1)
     Path("cut.npz").write_bytes(Path("toy.npz").read_bytes()[:300])
     np.savez("pickle.npz", x=np.array([{"run": "me"}] * 40, dtype=object), y=y)
     Path("thesis").mkdir()
@@ -75,7 +76,12 @@ BAD = {
     "unknown method": ("run tiny.toml --set method.name=fas", "Did you mean 'fa'?"),
     "wrong type": ("run tiny.toml --set train.epochs=many", "train.epochs must be a valid integer, got 'many'."),
     "out of range": ("run tiny.toml --set train.epochs=0", "train.epochs must be greater than 0, got 0."),
-    "negative λ": ("run tiny.toml --set method.lam=-1.0", "lam must be a finite number >= 0, got -1.0."),
+    "negative λ": ("run tiny.toml --set grid.method.lam=[0.0,-1.0]", "lam must be a finite number >= 0, got -1.0."),
+    "λ beside the list of λ": ("run tiny.toml --set method.lam=0.5", "must be set through grid.method.lam"),
+    "accumulation that does not divide": (
+        "run tiny.toml --set method.microbatches=3",
+        "a divisor of the batch size 8, got 3.",
+    ),
     "no KEY=VALUE": ("run tiny.toml --set epochs", "--set must be KEY=VALUE, such as train.epochs=2, got 'epochs'."),
     "batch larger than the data": (
         "run tiny.toml --set train.batch_size=100",
@@ -84,6 +90,10 @@ BAD = {
     "NaN in the data": ("run tiny.toml --set data.file=holes.npz", "row 7"),
     "missing value in a table": ("run tiny.toml --set data.file=gappy.csv", "row 1"),
     "labels that are no classes": ("run tiny.toml --set data.file=fractions.npz", "whole numbers"),
+    "labels outside the classes": (
+        "run tiny.toml --set data.test_file=odd.npz",
+        "among those of the training file",
+    ),
     "unknown label column": ("run tiny.toml --set data.label=Y", "Did you mean 'y'?"),
     "truncated file": ("run tiny.toml --set data.file=cut.npz", "cut.npz must be"),
     "pickled objects": ("run tiny.toml --set data.file=pickle.npz", "pickle"),

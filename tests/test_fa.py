@@ -15,7 +15,6 @@ from steppe import InputError
 from steppe.curvature.probes import DISTRIBUTIONS
 from steppe.methods import fa
 
-
 few = functools.partial(fa, every=1, probes=2)
 """Where the number of probes does not matter, few compile faster."""
 
@@ -226,9 +225,7 @@ def test_adaptive_penalty_is_invariant_under_rescaling_of_relu_layers(x64):
     params, batch, factor = mlp_params(), mlp_batch(), 3.0
     scaled = [jax.tree.map(lambda x: factor * x, params[0]), {"w": params[1]["w"] / factor, "b": params[1]["b"]}]
     values = {
-        adaptive: [
-            penalty(few(1.0, adaptive=adaptive), p, batch, relu_loss)[1].flatness.mean for p in (params, scaled)
-        ]
+        adaptive: [penalty(few(1.0, adaptive=adaptive), p, batch, relu_loss)[1].flatness.mean for p in (params, scaled)]
         for adaptive in (True, False)
     }
     np.testing.assert_allclose(*values[True], rtol=1e-10)
@@ -247,9 +244,7 @@ def test_curvature_takes_any_differentiable_function(x64):
 
 def test_penalty_loss_is_the_function_whose_curvature_is_penalised(x64):
     params, batch = mlp_params(), mlp_batch()
-    added, state = penalty(
-        few(1.0), params, batch, loss=lambda p, b: 0.0 * mlp_loss(p, b), penalty_loss=mlp_loss
-    )
+    added, state = penalty(few(1.0), params, batch, loss=lambda p, b: 0.0 * mlp_loss(p, b), penalty_loss=mlp_loss)
     expected, expected_state = penalty(few(1.0), params, batch)
     assert_trees_equal((added, state.flatness), (expected, expected_state.flatness))
 
@@ -297,6 +292,8 @@ def test_flat_loss_gives_a_finite_zero():
         ({"lam": 1.0, "distribution": "rademacer"}, "Did you mean 'rademacher'?"),
         ({"lam": 1.0, "normalize": "size"}, "fa: normalize must be one of 'batch', 'params', None, got 'size'."),
         ({"lam": 1.0, "key": 0.5}, "fa: key must be an int or a JAX key array, got 0.5."),
+        ({"lam": 1.0, "key": 2**70}, "fa: key must be an int or a JAX key array"),
+        ({"lam": 1.0, "adaptive": "no"}, "fa: adaptive must be one of True, False, got 'no'."),
         ({"lam": 1.0, "curvature": 3}, "fa: curvature must be None or a function"),
     ],
 )
@@ -304,6 +301,21 @@ def test_bad_arguments_get_one_sentence(arguments, message):
     with pytest.raises(InputError) as error:
         fa(**arguments)
     assert message in str(error.value)
+
+
+def test_a_batch_may_be_a_tuple_or_a_list(x64):
+    params, batch = mlp_params(), mlp_batch()
+    expected, _ = penalty(few(1.0), params, batch)
+    for kind in (tuple, list):
+        loss = lambda p, b: mlp_loss(p, {"x": b[0], "y": b[1]})
+        added, _ = penalty(few(1.0), params, kind((batch["x"], batch["y"])), loss)
+        assert_trees_equal(added, expected)
+
+
+def test_seeds_may_be_traced():
+    params, batch = mlp_params(), mlp_batch()
+    swept = jax.vmap(lambda seed: penalty(few(1.0, key=seed), params, batch)[1].flatness.mean)(jnp.arange(2))
+    np.testing.assert_allclose(swept[1], penalty(few(1.0, key=1), params, batch)[1].flatness.mean, rtol=1e-5)
 
 
 def test_bad_calls_get_one_sentence():
@@ -314,6 +326,14 @@ def test_bad_calls_get_one_sentence():
         penalty(fa(1.0, microbatches=4), params, batch)
     with pytest.raises(InputError, match=r"share their leading axis, got a batch with leading axes \[5, 6\]"):
         penalty(fa(1.0), params, {"x": batch["x"], "y": batch["y"][:5]})
+    with pytest.raises(InputError, match="batch must be a batch with examples, got an empty one"):
+        penalty(fa(1.0), params, mlp_batch(size=0))
+    with pytest.raises(
+        InputError, match="where: mask must be a prefix of the parameters' pytree, got another structure"
+    ):
+        penalty(fa(1.0, where={"w": True}), params, batch)
+    with pytest.raises(InputError, match="where: mask must be a pytree of bools"):
+        penalty(fa(1.0, where=jax.tree.map(jnp.ones_like, params)), params, batch)
     with pytest.raises(InputError, match=r"params\['n'\] must be a floating-point array"):
         fa(1.0).init({"n": jnp.arange(3)})
     masked = optax.masked(fa(1.0), [{"w": True, "b": False}, True])

@@ -15,6 +15,8 @@ import polars
 import pytest
 
 from steppe import InputError, study
+from steppe.study.checkpoints import Checkpoints
+from steppe.study.progress import Watcher
 from steppe.study.runs import _converged
 from steppe.study.store import Store, flattened, unflattened
 
@@ -144,12 +146,18 @@ BAD_SETTINGS = {
     "method.name": ("fb", "study: method.name must be one of 'fa'"),
     "method.prob": (3, "Did you mean 'probes'?"),
     "method.key": (3, "study: method.key must be a setting that exists"),
-    "method.lam": (-0.5, "fa: lam must be a finite number >= 0, got -0.5."),
+    "method.lam": (
+        0.5,
+        "study: method.lam must be set through grid.method.lam, the list that it varies over, got a value, 0.5.",
+    ),
+    "grid.method.lam": ([0.0, -0.5], "fa: lam must be a finite number >= 0, got -0.5."),
     "grid": ({"method.lam": [0.0, -1.0]}, "fa: lam must be a finite number >= 0, got -1.0."),
+    "grid.train.epochs": ([], "study: grid.train.epochs must be a list with at least one value, got []."),
+    "published": ([{"title": "t", "caveat": "c", "columns": ["a"], "rows": [[1, 2]]}], "whose rows have 1 cells"),
     "grid.data": ([1], "must be one of 'method', 'model', 'train', got 'data'."),
     "baseline": ("lam=2", "study: baseline must be one of 'lam=0', 'lam=0.1', 'lam=1', got 'lam=2'. Did you mean"),
     "seeds": (0, "study: seeds must be greater than 0, got 0."),
-    "name": ("../x", "study: name must"),
+    "name": ("../x", "study: name must be letters, digits"),
 }
 
 
@@ -239,8 +247,8 @@ def test_more_seeds_extend_a_study_by_new_runs_alone(toy, finished):
     ("change", "message"),
     [
         ({"train__epochs": 5}, r"with train\.epochs = 5, got one with train\.epochs = 4"),
-        ({"method__lam": 0.5}, r"method\.lam"),
-        ({"grid": {"method.lam": [0.0, 0.1, 2.0]}}, r"grid\.method\.lam"),
+        ({"method__probes": 3}, r"method\.probes = 3, got one with method\.probes = 2"),
+        ({"grid.method.lam": [0.0, 0.1, 2.0]}, r"grid\.method\.lam"),
     ],
 )
 def test_a_changed_study_never_mixes_with_old_results(toy, finished, change, message):
@@ -305,6 +313,7 @@ def test_convergence_criterion_stops_on_the_training_loss(toy, tmp_path):
     falling = [{"train_loss": loss} for loss in (3.0, 2.0, 1.0, 0.5)]
     assert not _converged(falling, load(toy, train__early_stopping={"patience": 2}))
     assert not _converged(falling + falling[-1:] * 9, load(toy))
+    assert _converged([{"train_loss": 1.0}] * 3, load(toy, train__early_stopping={"patience": 1}))
 
 
 def test_penalty_dropout_penalises_the_function_that_is_trained(toy, tmp_path):
@@ -317,6 +326,101 @@ def test_microbatches_in_a_study_change_results_only_by_rounding(toy, tmp_path):
     grid = {"method.microbatches": [1, 2, 4]}
     results = study.run(load(toy, grid=grid, baseline="", method__lam=1.0, seeds=1), tmp_path / "out")
     np.testing.assert_allclose(results.runs["test_loss"], results.runs["test_loss"][0], rtol=1e-3)
+
+
+def test_settings_that_do_not_fit_stop_before_anything_is_trained(toy, tmp_path):
+    with pytest.raises(InputError, match="microbatches must be a divisor of the batch size 8, got 3"):
+        study.run(load(toy, method__microbatches=3), tmp_path / "out")
+    with pytest.raises(InputError, match="penalty_dropout must be false with microbatches"):
+        study.run(load(toy, method__microbatches=2, train__penalty_dropout=True), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_flatness_beyond_float32_is_left_out_and_the_study_goes_on(toy, tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 3)) * 1e21
+    np.savez(toy / "huge.npz", x=x, y=(x.sum(axis=1) > 0).astype(int))
+    calm = {"train__learning_rate": 1e-5, "data__file": str(toy / "huge.npz"), "data__standardize": False, "seeds": 1}
+    results = study.run(load(toy, **calm, model__dropout=0.0, grid={}, baseline=""), tmp_path / "out")
+    assert len(results.runs) == 1
+
+
+def test_fewer_seeds_later_take_nothing_away(toy, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "out")
+    results = study.run(load(toy, seeds=1), tmp_path / "out")
+    assert results.runs.equals(finished[1].runs)
+
+
+def test_other_surfaces_are_computed_when_other_surfaces_are_asked(toy, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "out")
+    results = study.run(load(toy, landscape__points=7), tmp_path / "out")
+    assert results.surfaces.lines.shape == (3, 7)
+    assert results.runs.equals(finished[1].runs)
+
+
+def test_a_run_without_its_record_is_made_again(toy, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "out")
+    (tmp_path / "out/runs/lam=0-s0/run.json").unlink()
+    assert_same_science(finished[0], tmp_path / "out", finished[1], study.run(load(toy), tmp_path / "out"))
+
+
+def test_what_a_kill_leaves_is_swept_away(toy, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    (out / ".summary.md.partial").touch()
+    (out / "runs/.lam=0-s0.partial").mkdir()
+    (out / "checkpoints/lam=0-s0/2").mkdir(parents=True)  # killed between the rename and the clean-up
+    study.run(load(toy), out)
+    assert not list(out.rglob("*.partial")) and not (out / "checkpoints/lam=0-s0").exists()
+
+
+@pytest.mark.parametrize("name", ["data.json", "study.toml", "runs/lam=0-s0/run.json", "runs/lam=0-s0/history.json"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"{}", b"[1]"])
+def test_damaged_records_get_one_sentence_or_do_no_harm(toy, finished, tmp_path, name, content):
+    shutil.copytree(finished[0], tmp_path / "out")
+    (tmp_path / "out" / name).write_bytes(content)
+    try:
+        study.gathered(Store.read(tmp_path / "out"))
+        study.run(load(toy), tmp_path / "out")
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+def checkpointed(toy, finished, folder, monkeypatch, epochs):
+    """A copy of the finished study whose last run was interrupted after so many epochs."""
+    out = folder / "out"
+    shutil.copytree(finished[0], out)
+    shutil.rmtree(out / "runs/lam=1-s1")
+    offered = []
+
+    def stop(self, progress, history):
+        offered.append(real(self, progress, history))
+        if len(offered) == epochs:
+            raise KeyboardInterrupt
+
+    real = Checkpoints.offer
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoints, "offer", stop)
+        study.run(load(toy), out, checkpoint_seconds=0)
+    return out
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint(toy, finished, tmp_path, monkeypatch):
+    out = checkpointed(toy, finished, tmp_path, monkeypatch, epochs=3)
+    trained = []
+    watcher = Watcher()
+    watcher.epoch = lambda loss, flatness: trained.append(loss)
+    results = study.run(load(toy), out, watcher=watcher)
+    assert len(trained) == 1  # three of four epochs came from the checkpoint
+    assert_same_science(finished[0], out, finished[1], results)
+    assert epochs(results).equals(epochs(finished[1]))
+
+
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(toy, finished, tmp_path, monkeypatch):
+    out = checkpointed(toy, finished, tmp_path, monkeypatch, epochs=2)
+    for path in (out / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert_same_science(finished[0], out, finished[1], study.run(load(toy), out))
 
 
 def test_parameters_survive_the_way_to_disk():
@@ -384,6 +488,8 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(toy, tmp_path):
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("steppe: Interrupted.")
     assert "Traceback" not in errors
+    kept = max(int(p.name) for p in out.glob("checkpoints/lam=0-s0/*") if p.name.isdigit())
+    assert kept >= 1
 
 
 def test_a_study_killed_at_its_very_start_goes_on(toy, tmp_path):

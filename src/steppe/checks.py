@@ -91,10 +91,11 @@ def real_or_schedule(function: str, name: str, value: Any, *, least: float = -ma
 
 
 def key_array(function: str, key: Key) -> jax.Array:
-    """A JAX key array from a seed or a key."""
-    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-        return jax.random.key(int(key))
+    """A JAX key array from a seed, an integer that may be traced, or a key."""
     dtype = getattr(key, "dtype", None)
+    is_int = isinstance(key, int) and not isinstance(key, bool) and -(2**63) <= key < 2**63
+    if is_int or (dtype is not None and jnp.issubdtype(dtype, jnp.integer) and jnp.ndim(key) == 0):
+        return jax.random.key(key)
     if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or jnp.issubdtype(dtype, jnp.integer)):
         fail(function, "key", "an int or a JAX key array", shown(key))
     return key
@@ -129,6 +130,8 @@ def batch_size(function: str, batch: Batch) -> int:
     if not leaves or any(jnp.ndim(leaf) == 0 for leaf in leaves):
         fail(function, "batch", "a pytree of arrays with a leading axis of examples", jax.tree.map(jnp.shape, batch))
     sizes = {jnp.shape(leaf)[0] for leaf in leaves}
+    if sizes == {0}:
+        fail(function, "batch", "a batch with examples", "an empty one")
     if len(sizes) != 1:
         fail(
             function,

@@ -6,7 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from steppe import checks
 from steppe.typing import Params
 
 
@@ -62,7 +64,14 @@ def partition(tree: Params, where: Any) -> tuple[Params, Any]:
         return tree, lambda chosen: chosen
     mask = where(tree) if callable(where) else where
     leaves, treedef = jax.tree.flatten(tree)
-    flags = jax.tree.leaves(jax.tree.map(lambda flag, part: jax.tree.map(lambda _: bool(flag), part), mask, tree))
+    try:
+        spread = jax.tree.map(lambda flag, part: jax.tree.map(lambda _: flag, part), mask, tree)
+    except ValueError as error:
+        checks.fail("where", "mask", "a prefix of the parameters' pytree", f"another structure ({error})")
+    flags = jax.tree.leaves(spread)
+    for flag in flags:
+        if not isinstance(flag, (bool, np.bool_)):
+            checks.fail("where", "mask", "a pytree of bools, one for whole arrays", checks.shown(flag))
 
     def merge(chosen: list[Any]) -> Params:
         given = iter(chosen)

@@ -71,7 +71,8 @@ def fa(
     where : restrict the penalty to some parameters: a pytree of bools, a prefix of params, or a function from params
         to one. H is then the block of the chosen parameters, and only they receive the penalty's gradient.
     microbatches : split the batch into so many equal parts and compute H part by part: the same penalty to rounding,
-        with the memory of one part.
+        with the memory of one part. The loss must treat examples alike: dropout masks that it closes over are those
+        of one part, repeated.
     key : seed of the probes, an int or a key array.
 
     Returns
@@ -90,6 +91,9 @@ def fa(
 
     Notes
     -----
+    A schedule must stay at 0 or above; its values are known only to the compiled program, and are not checked. With
+    ``optax.inject_hyperparams`` name every argument but `lam` as static.
+
     Algorithms 1 and 2 of "Flat is the New Sharp: Flatness-Aware Regularization for Robust Learning" (submission
     21421 to ICLR 2026), eqs. 1-4. Under `shard_map` the loss must contain its own ``pmean``, and B is the size of the
     shard; under `jit` with sharded arrays nothing is needed.
@@ -111,6 +115,7 @@ def fa(
     checks.whole("fa", "every", every)
     checks.whole("fa", "microbatches", microbatches)
     checks.one_of("fa", "distribution", distribution, ("rademacher", "gaussian"))
+    checks.one_of("fa", "adaptive", adaptive, (True, False))
     checks.one_of("fa", "normalize", normalize, ("batch", "params", None))
     if curvature is not None and not callable(curvature):
         checks.fail(
@@ -184,7 +189,7 @@ def _squared_hessian_norm(probes: int, distribution: Literal["rademacher", "gaus
     """tr(H²), or tr((W H W)²) in units of the weights, by Hutchinson's probes."""
 
     def measure(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Estimate:
-        operator = curvature_.hessian(loss, params, batch)
+        operator = curvature_.hessian(loss, params, [batch])  # one batch, even where it is a list [x, y]
         if adaptive:
             operator = curvature_.rescaled(operator, params)
         return curvature_.frobenius_squared(operator, key, probes=probes, distribution=distribution)

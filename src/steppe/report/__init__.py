@@ -12,6 +12,7 @@ from rich.console import Console
 
 from steppe.report import page, text
 from steppe.study.analysis import analyse
+from steppe.study.files import write as write_file
 from steppe.study.results import Results
 
 __all__ = ["show", "write"]
@@ -36,7 +37,7 @@ def write(results: Results, directory: str | os.PathLike, *, confidence: float =
         "summary.md": text.markdown(results, analysis).encode(),
         "report.html": page.html(results, analysis).encode(),
     }
-    return tuple(_replace(folder / name, content) for name, content in files.items())
+    return tuple(write_file(folder / name, content) for name, content in files.items())
 
 
 def show(results: Results, console: Console | None = None, *, confidence: float = 0.95) -> None:
@@ -56,17 +57,3 @@ def _parquet(results: Results) -> bytes:
     buffer = io.BytesIO()
     results.runs.sort(place, "seed", maintain_order=True).write_parquet(buffer)
     return buffer.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path

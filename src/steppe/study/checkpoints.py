@@ -1,5 +1,7 @@
 """Checkpoints within a run (Orbax): a killed run goes on where it was, bit for bit."""
 
+import logging
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -20,18 +22,20 @@ class Checkpoints:
         self.saved_at = time.monotonic()
 
     def latest(self, like: Progress) -> tuple[Progress, list[dict[str, Any]]] | None:
-        """The last whole checkpoint, or None."""
+        """The last whole checkpoint, or None; one that cannot be read is thrown away, and the run begins anew."""
         if not self.folder.is_dir():
             return None
         import orbax.checkpoint as ocp
 
-        with self._manager() as manager:
-            step = manager.latest_step()
-            if step is None:
-                return None
-            what = ocp.args.Composite(progress=ocp.args.StandardRestore(like), history=ocp.args.JsonRestore())
-            restored = manager.restore(step, args=what)
-        return restored["progress"], restored["history"]
+        what = ocp.args.Composite(progress=ocp.args.StandardRestore(like), history=ocp.args.JsonRestore())
+        try:
+            with self._manager() as manager:
+                step = manager.latest_step()
+                restored = None if step is None else manager.restore(step, args=what)
+        except Exception:  # Orbax, its JSON and its array store each have their own words for damage
+            shutil.rmtree(self.folder)
+            return None
+        return restored and (restored["progress"], restored["history"])
 
     def offer(self, progress: Progress, history: list[dict[str, Any]]) -> None:
         """Save, if the last time is long enough ago."""
@@ -48,5 +52,6 @@ class Checkpoints:
     def _manager(self) -> Any:
         import orbax.checkpoint as ocp
 
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of errors that it also raises
         options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=False)
         return ocp.CheckpointManager(self.folder, options=options)

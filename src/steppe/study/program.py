@@ -76,11 +76,15 @@ class Recipe:
 
         Raises
         ------
-        InputError : a batch larger than the training data; settings of the model out of range.
+        InputError : a batch larger than the training data; settings of the model out of range, or at odds.
         """
         examples, size = checks.batch_size("study", dataset.train), spec.train.batch_size
         if size > examples:
             checks.fail("study", "train.batch_size", f"at most the {examples} training examples", size)
+        if spec.train.penalty_dropout and spec.method.get("microbatches", 1) > 1:
+            checks.fail(
+                "study", "train.penalty_dropout", "false with microbatches, which cannot share the masks", "true"
+            )
         name, settings = split_name(spec.model)
         return cls(spec, dataset, models.build(name, dataset.shape, dataset.classes, **settings))
 
@@ -97,6 +101,16 @@ class Recipe:
     def loss(self, params: Params, batch: Batch) -> jax.Array:
         """The training loss without dropout, of a decoded batch."""
         return losses.cross_entropy(self.model.apply(params, batch["x"]), batch["y"])
+
+    def rehearse(self, strengths: Strengths) -> None:
+        """Trace an epoch without running it.
+
+        Raises
+        ------
+        InputError : settings of the method that do not fit the data or the batch.
+        """
+        progress = jax.eval_shape(self.start, jnp.uint32(0), strengths)
+        jax.eval_shape(self.epoch, progress, strengths, self.dataset.train)
 
     def start(self, seed: jax.Array, strengths: Strengths) -> Progress:
         """A run before its first epoch."""

@@ -5,6 +5,7 @@ network and lost on the others (docs/design.md), and a group of one keeps costs 
 how many seeds were asked for.
 """
 
+import json
 import math
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from steppe import data, trees
+from steppe.data import Dataset
 from steppe.study import provenance
 from steppe.study.checkpoints import Checkpoints
 from steppe.study.program import Compiler, Metrics, Recipe, Trainer, shape_of
@@ -55,8 +57,7 @@ def run(
     name, settings = split_name(spec.data)
     dataset = data.load(name, **settings)
     columns = conditions(spec)
-    for column in columns:
-        Recipe.of(column.spec, dataset)  # settings that do not fit stop here, not after an hour
+    _rehearse(columns, dataset)
     facts = {"about": dataset.about, "fingerprint": dataset.fingerprint}
     with Store.open(directory, spec, facts) as store:
         missing = [(c, seed) for seed in range(spec.seeds) for c in columns if not store.has(c.name, seed)]
@@ -68,6 +69,14 @@ def run(
             store.save(column.name, seed, *_trained(column, seed, compiler, checkpoints, watcher))
         add_surfaces(store, columns, dataset, watcher)
         return gathered(store)
+
+
+def _rehearse(columns: list[Condition], dataset: Dataset) -> None:
+    """Trace every shape's epoch, without running it: settings that do not fit stop here, not after an hour."""
+    shapes = {json.dumps(shape.identity(), sort_keys=True): (shape, values) for shape, values in
+              (shape_of(column.spec) for column in columns)}  # fmt: skip
+    for shape, values in shapes.values():
+        Recipe.of(shape, dataset).rehearse({name: jnp.float32(value) for name, value in values.items()})
 
 
 def _trained(
@@ -123,7 +132,7 @@ def _converged(history: list[dict[str, Any]], spec: Spec) -> bool:
     if stopping is None or len(history) <= stopping.patience:
         return False
     losses = [epoch["train_loss"] for epoch in history]
-    return min(losses[-stopping.patience :]) > min(losses[: -stopping.patience]) - stopping.min_delta
+    return min(losses[-stopping.patience :]) >= min(losses[: -stopping.patience]) - stopping.min_delta
 
 
 def _record(
@@ -132,7 +141,7 @@ def _record(
     """One row of results."""
     diverged = _diverged(history)
     last = {key: None for key in history[-1]} if diverged else history[-1]
-    mean = lambda name: None if diverged else sum(epoch[name] for epoch in history) / len(history)  # noqa: E731
+    flatness = [epoch["flatness"] for epoch in history if epoch["flatness"] is not None]
     return {
         "condition": column.name,
         "seed": seed,
@@ -145,7 +154,7 @@ def _record(
         "test_loss": last["test_loss"],
         "test_accuracy": last["test_accuracy"],
         "best_test_accuracy": None if diverged else max(epoch["test_accuracy"] for epoch in history),
-        "average_flatness": mean("flatness"),
+        "average_flatness": None if diverged or not flatness else sum(flatness) / len(flatness),
         "flatness": last["flatness"],
         "flatness_sem": last["flatness_sem"],
         "train_seconds": sum(epoch["train_seconds"] for epoch in history),

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 import tomli_w
@@ -78,6 +78,13 @@ class Published(Table):
     columns: list[str]
     rows: list[list[str | float]]
 
+    @pydantic.model_validator(mode="after")
+    def _rows_fit(self) -> Self:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"a table whose rows have {len(self.columns)} cells, one for each column")
+        return self
+
 
 class Spec(Table):
     """A study: what varies (`grid`, `conditions`), over how many seeds, and everything that does not vary."""
@@ -93,7 +100,7 @@ class Spec(Table):
     train: Train
     measure: Measure = Measure()
     landscape: Landscape = Landscape()
-    grid: dict[str, list[Any]] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     conditions: list[dict[str, Any]] = []
     published: list[Published] = []
 
@@ -141,25 +148,24 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> Spec:
     known = shipped()
     path = Path(source)
     if source in known:
-        text, folder = known[source], Path()
-    elif path.suffix == ".toml" and path.is_file():
-        text, folder = _read(path), path.parent
-    elif path.suffix == ".toml":
+        return parse(known[source], overrides, origin=source)
+    if path.suffix == ".toml" and path.is_file():
+        return read(path, overrides)
+    if path.suffix == ".toml":
         checks.fail(
             "study", "spec", "the name of a study or a TOML file", checks.shown(source), "There is no such file."
         )
-    else:
-        checks.fail(
-            "study", "name", "a study that ships, or a TOML file", checks.shown(source), checks.nearest(source, known)
-        )
-    return parse(text, overrides, origin=source, folder=folder)
+    hint = checks.nearest(source, known)
+    checks.fail("study", "name", "a study that ships, or a TOML file", checks.shown(source), hint)
 
 
-def _read(path: Path) -> str:
+def read(path: Path, overrides: Mapping[str, Any] | None = None) -> Spec:
+    """A specification from a TOML file; see `load`."""
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         checks.fail("study", "spec", "a TOML file in UTF-8", checks.shown(str(path)))
+    return parse(text, overrides, origin=str(path), folder=path.parent)
 
 
 def parse(
@@ -171,6 +177,8 @@ def parse(
     except tomllib.TOMLDecodeError as error:
         checks.fail("study", origin, "valid TOML", str(error), "Correct the file at that line.")
     for path, value in (overrides or {}).items():
+        if path in raw.get("grid", {}) and "grid" not in (overrides or {}):
+            checks.fail("study", path, f"set through grid.{path}, the list that it varies over", f"a value, {value!r}")
         raw = replaced(raw, path, value)
     for key in ("file", "test_file"):
         table = raw.get("data")
@@ -180,8 +188,10 @@ def parse(
 
 
 def replaced(table: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A copy of nested tables with the value at a dotted path set."""
+    """A copy of nested tables with the value at a dotted path set; keys of the grid are dotted paths themselves."""
     head, _, rest = path.partition(".")
+    if head == "grid" and rest:
+        return {**table, "grid": {**table.get("grid", {}), rest.strip("\"'"): value}}
     if not rest:
         return {**table, head: value}
     inner = table.get(head, {})
@@ -226,7 +236,7 @@ def _changed(spec: Spec, name: str, changes: Mapping[str, Any]) -> Condition:
     """The study with one condition's changes: dotted paths, or whole tables of a method, model or training."""
     raw = spec.model_dump(exclude_none=True)
     for path, value in changes.items():
-        checks.one_of("study", f"condition {name!r}", path.partition(".")[0], ("method", "model", "train"))
+        checks.one_of("study", f"{path} in condition {name!r}", path.partition(".")[0], ("method", "model", "train"))
         raw = replaced(raw, path, value)
     return Condition(name, _resolved_parts(_validated(Spec, raw, f" in condition {name!r}")))
 
@@ -300,7 +310,13 @@ def _validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: 
         checks.fail(
             "study", path, f"given{where}", "nothing", f"Add it to the [{place[0]}] table." if len(place) > 1 else ""
         )
-    message = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if error["type"] == "string_pattern_mismatch":
+        checks.fail(
+            "study", path, "letters, digits, '.', '_' and '-', as a folder's name", checks.shown(error["input"])
+        )
+    if error["type"] == "too_short":
+        checks.fail("study", path, "a list with at least one value", error["input"])
+    message = error["msg"].removeprefix("Input should ").removeprefix("be ").removeprefix("Value error, ")
     checks.fail("study", path, message + where, checks.shown(error["input"]))
 
 

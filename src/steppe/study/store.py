@@ -13,7 +13,6 @@ DIR/summary.md, report.html, results.parquet      written by the report
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,12 +23,11 @@ import jax
 import numpy as np
 
 from steppe import checks
+from steppe.study import files
 from steppe.study import spec as specs
 from steppe.study.results import Surfaces
 from steppe.study.spec import Spec
 from steppe.typing import Params
-
-RUN_FILES = ("parameters.npz", "history.json", "run.json")
 
 
 class Store:
@@ -48,15 +46,16 @@ class Store:
         InputError : a folder without a study, or whose study.toml cannot be read.
         """
         directory = Path(directory)
-        frozen = directory / "study.toml"
-        if not frozen.is_file():
+        if not (directory / "study.toml").is_file():
             checks.fail("study", "DIR", "the folder of a study", checks.shown(str(directory)), "It has no study.toml.")
-        return cls(directory, specs.parse(frozen.read_text(encoding="utf-8"), origin=str(frozen)))
+        return cls(directory, specs.read(directory / "study.toml"))
 
     @classmethod
     @contextlib.contextmanager
     def open(cls, directory: Path | str, spec: Spec, data: Mapping[str, str]) -> Iterator["Store"]:
         """The store to run a study in, held by this process alone; made if it is not there.
+
+        A study that has more seeds already keeps them.
 
         `data` says what it runs on: ``{"about": …, "fingerprint": …}``.
 
@@ -66,17 +65,28 @@ class Store:
             runs in it; the folder cannot be made.
         OSError : the disk is full.
         """
-        directory, frozen = Path(directory), spec.toml()
+        directory = Path(directory)
         _check_folder(directory, spec, data["fingerprint"])
         try:
             (directory / "runs").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             checks.fail("study", str(directory), "a folder that can be written", f"an error: {error.strerror}")
         with _held(directory):
-            store = cls(directory, spec)
-            write_text(directory / "study.toml", frozen)
-            write_text(directory / "data.json", json.dumps(dict(data), indent=1) + "\n")
+            before = _check_folder(directory, spec, data["fingerprint"])  # again: it is ours alone only now
+            store = cls(directory, spec.model_copy(update={"seeds": max(spec.seeds, before.seeds if before else 1)}))
+            store.sweep()
+            files.write(directory / "study.toml", store.spec.toml())
+            files.write(directory / "data.json", json.dumps(dict(data), indent=1) + "\n")
             yield store
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half written, and checkpoints of runs that are finished."""
+        for folder in (self.directory, self.directory / "runs"):
+            for path in folder.glob(".*.partial*"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for folder in (self.directory / "checkpoints").glob("*"):
+            if (self.directory / "runs" / folder.name / "run.json").is_file():
+                shutil.rmtree(folder)
 
     def run_folder(self, condition: str, seed: int) -> Path:
         """Where a finished run lies."""
@@ -98,13 +108,13 @@ class Store:
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        with (partial / "parameters.npz").open("wb") as file:
-            np.savez(file, **flattened(params))
-            _flush(file)
-        for name, content in (("history.json", history), ("run.json", run)):
-            write_text(partial / name, json.dumps(content, indent=1) + "\n")
+        files.write(partial / "parameters.npz", lambda file: np.savez(file, **flattened(params)))
+        files.write(partial / "history.json", json.dumps(history, indent=1) + "\n")
+        files.write(partial / "run.json", json.dumps(run, indent=1) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)  # somebody removed its run.json: it does not count as finished
         partial.rename(folder)
-        _sync_folder(folder.parent)
+        files.sync(folder.parent)
         shutil.rmtree(self.checkpoint_folder(condition, seed), ignore_errors=True)
 
     def load(self, condition: str, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -116,10 +126,28 @@ class Store:
         """
         folder = self.run_folder(condition, seed)
         try:
-            return json.loads((folder / "run.json").read_text()), json.loads((folder / "history.json").read_text())
-        except (OSError, ValueError) as error:
+            run, history = (json.loads((folder / name).read_text()) for name in ("run.json", "history.json"))
+            if run["condition"] != condition or not all("epoch" in epoch for epoch in history):
+                raise ValueError("not what was written there")
+            return run, history
+        except (OSError, ValueError, KeyError, TypeError) as error:
             checks.fail(
                 "study", "run", "undamaged", f"{folder}: {error}", "Delete that folder and run the study again."
+            )
+
+    def data(self) -> dict[str, str]:
+        """What the study runs on: about, and fingerprint.
+
+        Raises
+        ------
+        InputError : data.json is damaged.
+        """
+        path = self.directory / "data.json"
+        try:
+            return dict(json.loads(path.read_text())) if path.is_file() else {}
+        except (OSError, ValueError, TypeError) as error:
+            checks.fail(
+                "study", str(path), "undamaged", str(error), "Delete it, if you know that the data are the same."
             )
 
     def params(self, condition: str, seed: int) -> Params:
@@ -135,15 +163,9 @@ class Store:
 
     def save_surfaces(self, surfaces: Surfaces) -> None:
         """Put loss surfaces on disk."""
-        path = self.directory / "surfaces.npz"
-        partial = path.with_name(".surfaces.partial.npz")
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                **{**surfaces.__dict__, "conditions": np.array(surfaces.conditions), "about": np.array(surfaces.about)},
-            )
-            _flush(file)
-        partial.replace(path)
+        names, about = np.array(surfaces.conditions), np.array(surfaces.about)
+        arrays = {**surfaces.__dict__, "conditions": names, "about": about}
+        files.write(self.directory / "surfaces.npz", lambda file: np.savez(file, **arrays))
 
     def surfaces(self) -> Surfaces | None:
         """The loss surfaces, if they were computed and can be read."""
@@ -158,12 +180,11 @@ class Store:
         return Surfaces(**{**fields, "conditions": tuple(fields["conditions"].tolist()), "about": str(fields["about"])})
 
 
-def _check_folder(directory: Path, spec: Spec, fingerprint: str) -> None:
-    """Refuse a folder that holds anything but this very study, before touching it."""
-    frozen = directory / "study.toml"
-    if frozen.is_file():
-        before = Store.read(directory).spec.identity()
-        difference = first_difference(before, spec.identity())
+def _check_folder(directory: Path, spec: Spec, fingerprint: str) -> Spec | None:
+    """The specification that a folder holds, if any; a folder that holds anything but this very study is refused."""
+    if (directory / "study.toml").is_file():
+        store = Store.read(directory)
+        difference = first_difference(store.spec.identity(), spec.identity())
         if difference:
             path, old, new = difference
             checks.fail(
@@ -173,11 +194,11 @@ def _check_folder(directory: Path, spec: Spec, fingerprint: str) -> None:
                 f"one with {path} = {old!r}",
                 "Choose another --out, or repeat with the settings of its study.toml.",
             )
-        recorded = directory / "data.json"
-        if recorded.is_file() and json.loads(recorded.read_text())["fingerprint"] != fingerprint:
+        if store.data().get("fingerprint", fingerprint) != fingerprint:
             checks.fail("study", "data", f"what the runs in {directory} were trained on", "data that has changed since",
                         "Restore the data, or choose another --out.")  # fmt: skip
-    elif directory.is_dir() and not _is_ours(directory):
+        return store.spec
+    if directory.is_dir() and not _is_ours(directory):
         checks.fail(
             "study",
             str(directory),
@@ -213,29 +234,6 @@ def _held(directory: Path) -> Iterator[None]:
         except BlockingIOError:
             checks.fail("study", str(directory), "free", "a folder that another process runs in", "Wait for it to end.")
         yield
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        _flush(file)
-    partial.replace(path)
-
-
-def _flush(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def flattened(params: Params) -> dict[str, np.ndarray]:

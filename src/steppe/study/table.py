@@ -1,7 +1,6 @@
 """Store → Results: everything that is on disk of a study, as tables."""
 
 import json
-from typing import Any
 
 import polars
 
@@ -81,11 +80,7 @@ def gathered(store: Store) -> Results:
 def _provenance(store: Store, made_with: list[dict[str, str]]) -> dict[str, str]:
     """What the report says about where the numbers came from."""
     facts = {"study": store.spec.name, "seeds": ", ".join(map(str, range(store.spec.seeds)))}
-    recorded: dict[str, Any] = {}
-    path = store.directory / "data.json"
-    if path.is_file():
-        recorded = json.loads(path.read_text())
-    facts |= {f"data {key}": str(value) for key, value in recorded.items()}
+    facts |= {f"data {key}": str(value) for key, value in store.data().items()}
     for key in ("versions", "hardware", "system"):
         facts[key] = "; and ".join(dict.fromkeys(made.get(key, "unknown") for made in made_with))
     return facts
