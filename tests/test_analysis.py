@@ -139,7 +139,7 @@ def test_conditions_need_no_lambda_and_confidence_sets_the_level():
 
 def test_sizes_in_words():
     assert points(0.00002) == "less than 0.01 points" and points(0.5) == "50.0 points" and points(0.0) == "0.00 points"
-    assert size("flatness", math.log(700)) == "a factor of 700" and factor(1.0) == "a factor of 1"
+    assert size("flatness", math.log(700)) == "a factor of 700" and factor(1.0) == "less than 1 %"
     assert size("test_loss", -0.25) == "0.25 nats"
 
 

@@ -290,7 +290,7 @@ def test_every_verdict_can_be_read(tmp_path):
         assert words in html and words in summary
     flat = runs.with_columns(test_accuracy=polars.when(polars.col("condition") == "lam=1").then(0.7).otherwise(0.9))
     html, _ = read(dataclasses.replace(results, runs=flat), tmp_path)
-    assert "Test undefined: lower (by 20.0 points), but with no spread between seeds" in html
+    assert "Lower in every run (by 20.0 points), test undefined: no spread between seeds" in html
 
 
 def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):

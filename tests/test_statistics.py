@@ -116,7 +116,7 @@ EQUAL = "no significant difference: identical in every run"
         ([0.9, 0.9, 0.9], [0.9, 0.9, 0.9], "identical", "identical", EQUAL),
         ([0.9, 0.8, 0.7], [0.9, 0.8, 0.7], "tested", "identical", EQUAL),
         ([0.9, 0.8, 0.7], [0.7, 0.9, 0.8], "tested", "tested", "no significant difference"),
-        ([0.9, 0.9, 0.9], [0.8, 0.8, 0.8], "no spread", "no spread", "test undefined: lower (by 0.1)"),
+        ([0.9, 0.9, 0.9], [0.8, 0.8, 0.8], "no spread", "no spread", "lower in every run (by 0.1), test undefined"),
         ([0.9, 0.9, 0.9], [0.8, 0.81, 0.8], "tested", "tested", "significantly lower (by 0.0967)"),
         ([0.9, 0.8, 0.7], [0.8, 0.7, 0.6], "tested", "no spread", "no significant difference"),
         ([0.9], [0.8], "too few", "too few", "not tested: one run cannot be tested"),

@@ -216,7 +216,7 @@ def verdict(comparison: Comparison, *, alpha: float = 0.05, size: Callable[[floa
         return "no significant difference: identical in every run"
     direction = "higher" if difference > 0 else "lower"
     if test.status == "no spread":
-        return f"test undefined: {direction} (by {size(abs(difference))}), but with no spread between seeds"
+        return f"{direction} in every run (by {size(abs(difference))}), test undefined: no spread between seeds"
     if _decisive(test) <= alpha:
         return f"significantly {direction} (by {size(abs(difference))})"
     return "no significant difference"

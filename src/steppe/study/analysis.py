@@ -218,7 +218,7 @@ def conclude(
     if not others:
         return f"Only the baseline, {results.baseline}, has finished runs, so there is nothing to compare it with."
     told = [
-        _told("At the end of training tr(H²), less of which is flatter,", "flatness", comparisons["flatness"], alpha),
+        _told("tr(H²) at the end of training (less is flatter)", "flatness", comparisons["flatness"], alpha),
         _told("Final test accuracy", "test_accuracy", comparisons["test_accuracy"], alpha),
         _cost_told(results.baseline, {c: cost[c] for c in others}),
     ]
@@ -240,7 +240,9 @@ def _told(subject: str, metric: str, comparisons: Mapping[str, Comparison], alph
     seen = {c: found for c, found in comparisons.items() if found.condition.count and found.baseline.count}
     if not seen:
         return f"{subject} could not be compared."
-    judged = [c for c in seen if not words[c].startswith(("not tested", "test undefined"))]
+    undefined = [c for c in seen if "test undefined" in words[c]]
+    judged = [c for c in seen if c not in undefined and not words[c].startswith("not tested")]
+    rest = _constant(metric, undefined, seen) + _open(len(words) - len(judged) - len(undefined))
     changed = {way: [c for c in judged if words[c].startswith(f"significantly {way}")] for way in ("lower", "higher")}
     parts = [
         f"significantly {way} {_under(names, len(seen))} ({_by(metric, names, seen)})"
@@ -251,13 +253,15 @@ def _told(subject: str, metric: str, comparisons: Mapping[str, Comparison], alph
     if even and not parts:
         largest = max(even, key=lambda c: abs(seen[c].difference))
         where, most = _under(even, len(seen)).replace("all", "any of the", 1), _largest(metric, largest, seen)
-        return f"{subject}: no significant difference {where} ({most})." + _open(len(words) - len(judged))
+        return f"{subject}: no significant difference {where} ({most}).{rest}"
     if even:
         parts.append(f"not significantly different {_under(even, len(seen))}")
+    if not parts and undefined:
+        return f"{subject}:{rest}"
     if not parts:
         largest = max(seen, key=lambda c: abs(seen[c].difference))
         return f"{subject} could not be tested ({_largest(metric, largest, seen)})."
-    return f"{subject} was {_joined(parts)}." + _open(len(words) - len(judged))
+    return f"{subject} was {_joined(parts)}.{rest}"
 
 
 def _by(metric: str, names: list[str], seen: Mapping[str, Comparison]) -> str:
@@ -286,6 +290,18 @@ def _under(names: list[str], total: int) -> str:
     if len(names) == total > 1:
         return f"under {'both' if total == 2 else f'all {total}'} other conditions"
     return f"under {_joined(names)}" if len(names) <= 2 else f"under {len(names)} of {total} other conditions"
+
+
+def _constant(metric: str, names: list[str], seen: Mapping[str, Comparison]) -> str:
+    """A sentence for conditions that differ in every run by one and the same amount."""
+    if not names:
+        return ""
+    largest = max(names, key=lambda c: abs(seen[c].difference))
+    way = "higher" if seen[largest].difference > 0 else "lower"
+    where = f"Under {_joined(names)}" if len(names) <= 2 else f"Under {len(names)} conditions"
+    most = f"{way} by {size(metric, seen[largest].difference)}"
+    most = most if len(names) == 1 else f"the largest difference: {most} under {largest}"
+    return f" {where} every run differed from the baseline's alike ({most}), so that a t-test is undefined."
 
 
 def _open(count: int) -> str:
