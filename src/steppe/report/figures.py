@@ -115,8 +115,10 @@ def _curve(results: Results, history: polars.DataFrame, kind: _Kind) -> Picture 
         ax.plot(epochs, mean, color=style[c].color, ls=style[c].line, label=label_of(c), **marks)
         if bands:
             ax.fill_between(epochs, low, high, color=style[c].color, alpha=0.13, lw=0)
-    if kind.log:
-        log_axis(ax.yaxis, [v for _, mean, _, _ in lines.values() for v in mean])
+    means = [v for _, mean, _, _ in lines.values() for v in mean]
+    wide = kind.column == "train_loss" and min(means) > 0 and max(means) > 30 * min(means)
+    if kind.log or wide:
+        log_axis(ax.yaxis, means)
     ax.set(xlabel="Epoch", ylabel=kind.label)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     if max(len(epochs) for epochs, *_ in lines.values()) == 1:
@@ -124,7 +126,8 @@ def _curve(results: Results, history: polars.DataFrame, kind: _Kind) -> Picture 
     legend(figure, ax)
     middle = "geometric mean" if kind.log else "mean"
     band = "; the band runs from the lowest to the highest seed." if bands else " (bands left out: too many)."
-    caption = f"{kind.name} over epochs: the line is the {middle} over seeds{band}"
+    name = f"{kind.name}, on a logarithmic scale," if wide else kind.name
+    caption = f"{name} over epochs: the line is the {middle} over seeds{band}"
     ends = "; ".join(f"{c} ends at {number(mean[-1])}" for c, (_, mean, _, _) in lines.items())
     return picture(figure, f"{kind.label} over epochs: {ends}.", caption)
 

@@ -52,8 +52,11 @@ def _contours(results: Results, found: Surfaces) -> Picture | None:
     grids = np.ma.masked_invalid(np.asarray(found.grids, float))
     if grids.count() == 0 or min(grids.shape[1:]) < 2:
         return None
-    log = _wide(grids)
-    levels, norm = _levels(grids, log)
+    # a network that has blown up would leave all others one colour
+    ceiling = 10 * float(np.median([grid.max() for grid in grids if grid.count()]))
+    shown = np.ma.masked_greater(grids, ceiling) if 0 < ceiling < grids.max() else grids
+    log = _wide(shown)
+    levels, norm = _levels(shown, log)
     figure, axes = panels(len(grids), columns=2 if len(grids) <= 6 else 3, foot=0.75)
     for ax, c, grid in zip(axes, found.conditions, grids, strict=True):
         filled = _panel(ax, found.grid_steps, grid, levels, norm)
@@ -67,6 +70,8 @@ def _contours(results: Results, found: Surfaces) -> Picture | None:
         "Loss in the plane of two random directions around each solution (+), all panels on one colour scale "
         f"{'(logarithmic) ' if log else ''}and one set of levels: the wider the dark basin, the flatter. "
     )
+    if shown is not grids:
+        caption += f"Losses above {number(levels[-1], 2)} share the brightest colour. "
     alt = f"Contours of the loss around the solutions of {', '.join(found.conditions)}, on one scale."
     return picture(figure, alt, caption + found.about)
 
