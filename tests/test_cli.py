@@ -214,7 +214,8 @@ def write_table() -> None:
             command = [sys.executable, "-m", "steppe", *arguments]
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             rows.append(row(Path(folder), name, words, done.stderr))
-    (ROOT / "docs" / "errors.md").write_text(head + "".join(rows), encoding="utf-8")
+    tail = (ROOT / "docs" / "errors.md").read_text().partition("\n## ")
+    (ROOT / "docs" / "errors.md").write_text(head + "".join(rows) + "".join(tail[1:]), encoding="utf-8")
 
 
 if __name__ == "__main__":
