@@ -24,6 +24,7 @@ def html(results: Results, analysis: Analysis) -> str:
         about=paragraphs(results.about),
         conditions=tables.conditions(results, analysis),
         verdicts=tables.verdicts(results, analysis),
+        matched=tables.matched(results, analysis) if analysis.matched else None,
         cost=tables.cost(results, analysis),
         losses=tables.losses(results, analysis),
         published=[tables.published(table) for table in results.published],

@@ -57,6 +57,23 @@ def verdicts(results: Results, analysis: Analysis) -> tuple[Table, ...]:
     return tuple(_verdicts(m, results, analysis) for m in TESTED if analysis.comparisons[m])
 
 
+def matched(results: Results, analysis: Analysis) -> Table:
+    """Flatness at equal training loss."""
+    rows = [
+        (_head(c, results), Cell(m.verdict.capitalize(), strong=m.verdict in ("flatter", "sharper")),
+         Cell(f"× {number(m.ratio)}" if m.seeds else NOTHING, _interval(m.low, m.high, number)), Cell(str(m.epochs)))
+        for c, m in analysis.matched.items()
+    ]  # fmt: skip
+    caption = (
+        "tr(H²) over that of the baseline run of the same seed at the same training loss, for the epochs whose loss "
+        "the baseline passes through too: geometric means over epochs, then seeds. In brackets the "
+        f"{100 * analysis.confidence:g} % interval over seeds; a verdict means that it leaves out 1. Not corrected for "
+        "the number of conditions, and not part of the tests declared in advance."
+    )
+    columns = ("Condition", "Verdict", "Ratio", "Epochs compared")
+    return _table("Flatness at equal training loss", caption, columns, rows)
+
+
 def cost(results: Results, analysis: Analysis) -> Table:
     """What each condition took: time, and memory of a step."""
     metrics = ("train_seconds", "compile_seconds", "measure_seconds", "step_memory_mb")
@@ -64,7 +81,10 @@ def cost(results: Results, analysis: Analysis) -> Table:
         (_head(c, results), Cell(_ratio(analysis.cost[c])), *(_cell(m, c, analysis, interval=False) for m in metrics))
         for c in results.conditions
     ]
-    caption = "Mean ± standard deviation over seeds, per run. These numbers are as much the machine’s as the method’s."
+    caption = (
+        "Mean ± standard deviation over seeds, per run. Compile time is that of the program, which conditions of one "
+        "shape share: it was spent once. These numbers are as much the machine’s as the method’s."
+    )
     heads = tuple(_headline(METRICS[m]) for m in metrics)
     return _table("What it cost", caption, ("Condition", "Time × baseline", *heads), rows)
 

@@ -24,6 +24,8 @@ def markdown(results: Results, analysis: Analysis) -> str:
     for table in tables.verdicts(results, analysis):
         parts += _section(table)
     parts += [escape_markdown(sentence) for sentence in analysis.disagreements]
+    if analysis.matched:
+        parts += _section(tables.matched(results, analysis))
     parts += ["## What this many seeds can and cannot show", escape_markdown(analysis.power)]
     parts += _section(tables.cost(results, analysis)) + _section(tables.losses(results, analysis))
     if results.published:

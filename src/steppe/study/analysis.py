@@ -14,6 +14,7 @@ import polars
 
 from steppe.outcomes import statistics
 from steppe.outcomes.statistics import Comparison, Summary
+from steppe.study.matched import Matched, matched_flatness
 from steppe.study.results import Results
 
 Unit = Literal["share", "nats", "tr(H²)", "s", "MB"]
@@ -63,6 +64,7 @@ class Analysis:
     comparisons : tested metric -> condition -> the condition against the baseline.
     verdicts : tested metric -> condition -> the outcome in words.
     disagreements : where the paired test comes out differently, one sentence each.
+    matched : condition -> flatness over the baseline's at equal training loss.
     cost : condition -> mean training time over the baseline's, NaN where unknown.
     power : what this number of seeds can and cannot show.
     conclusion : the study in one paragraph.
@@ -77,6 +79,7 @@ class Analysis:
     comparisons: Mapping[str, Mapping[str, Comparison]]
     verdicts: Mapping[str, Mapping[str, str]]
     disagreements: tuple[str, ...]
+    matched: Mapping[str, Matched]
     cost: Mapping[str, float]
     power: str
     conclusion: str
@@ -107,6 +110,7 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
     summaries = _summaries(values, confidence)
     seeds = {c: tuple(sorted(_of(finished, c)["seed"].to_list())) for c in results.conditions}
     cost = _cost(summaries["train_seconds"], results.baseline)
+    matched = matched_flatness(results, seeds, confidence=confidence)
     power = power_note(summaries["test_accuracy"], comparisons["test_accuracy"], alpha)
     return Analysis(
         alpha=alpha,
@@ -117,9 +121,10 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         comparisons=comparisons,
         verdicts=verdicts,
         disagreements=tuple(_disagreements(comparisons, alpha)),
+        matched=matched,
         cost=cost,
         power=power,
-        conclusion=conclude(results, comparisons, cost, seeds, alpha),
+        conclusion=conclude(results, comparisons, matched, cost, seeds, alpha),
         notes=(*results.notes, *_own_notes(results, finished, seeds, values)),
     )
 
@@ -204,6 +209,7 @@ def power_note(accuracy: Mapping[str, Summary], comparisons: Mapping[str, Compar
 def conclude(
     results: Results,
     comparisons: Mapping[str, Mapping[str, Comparison]],
+    matched: Mapping[str, Matched],
     cost: Mapping[str, float],
     seeds: Mapping[str, tuple[int, ...]],
     alpha: float,
@@ -219,6 +225,7 @@ def conclude(
         return f"Only the baseline, {results.baseline}, has finished runs, so there is nothing to compare it with."
     told = [
         _told("tr(H²) at the end of training (less is flatter)", "flatness", comparisons["flatness"], alpha),
+        _matched_told(matched),
         _told("Final test accuracy", "test_accuracy", comparisons["test_accuracy"], alpha),
         _cost_told(results.baseline, {c: cost[c] for c in others}),
     ]
@@ -307,6 +314,20 @@ def _constant(metric: str, names: list[str], seen: Mapping[str, Comparison]) -> 
 def _open(count: int) -> str:
     """A sentence for conditions that had values and no test."""
     return f" {count} condition{'s' if count > 1 else ''} could not be tested." if count else ""
+
+
+def _matched_told(matched: Mapping[str, Matched]) -> str:
+    """Flatness at equal training loss, in a sentence."""
+    known = {c: m for c, m in matched.items() if math.isfinite(m.low)}
+    parts = []
+    for outcome, word in (("flatter", "lower"), ("sharper", "higher")):
+        those = [f"{c} ({m.ratio:.3g} times the baseline's)" for c, m in known.items() if m.verdict == outcome]
+        parts += [f"{word} under {_joined(those)}"] if those else []
+    if not known:
+        return ""
+    if not parts:
+        return "At equal training loss no difference in tr(H²) was shown."
+    return f"At equal training loss tr(H²) was {_joined(parts)}."
 
 
 def _cost_told(baseline: str, cost: Mapping[str, float]) -> str:

@@ -1,0 +1,86 @@
+"""Flatness at equal training loss."""
+
+import math
+
+import numpy as np
+import polars
+import pytest
+
+from steppe.study.matched import Matched, matched_flatness
+from steppe.study.results import Results
+
+SEEDS = {"plain": (0, 1, 2), "other": (0, 1, 2)}
+
+
+def results(paths):
+    """Results whose histories are ``{condition: {seed: (losses, flatness)}}``."""
+    rows = [
+        {"condition": c, "seed": s, "epoch": e + 1, "train_loss": float(x), "flatness": float(y)}
+        for c, seeds in paths.items()
+        for s, (losses, flatness) in seeds.items()
+        for e, (x, y) in enumerate(zip(losses, flatness, strict=True))
+    ]
+    return Results(
+        name="", title="", about="", baseline="plain", conditions=tuple(paths), planned=6, runs=polars.DataFrame(),
+        history=polars.DataFrame(rows), surfaces=None, published=(), provenance={}, notes=(), spec_toml="",
+    )  # fmt: skip
+
+
+def path(losses, scale=1.0, power=2.0):
+    losses = np.asarray(losses, float)
+    return losses, scale * losses**power
+
+
+def every_seed(path):
+    return dict.fromkeys(range(3), path)
+
+
+def test_a_factor_on_the_same_curve_is_found_whatever_the_progress():
+    plain = every_seed(path(np.geomspace(1.0, 0.01, 20)))
+    slow = every_seed(path(np.geomspace(1.0, 0.2, 20), 0.5))  # ends at a higher tr(H²), though it is flatter
+    found = matched_flatness(results({"plain": plain, "other": slow}), SEEDS)["other"]
+    assert found.ratio == pytest.approx(0.5, rel=1e-9)
+    assert found.epochs == 60
+    assert found.verdict == "flatter"
+
+
+def test_training_less_on_the_same_curve_is_no_difference():
+    plain, less = every_seed(path(np.geomspace(1.0, 0.01, 20))), every_seed(path(np.geomspace(1.0, 0.3, 7)))
+    found = matched_flatness(results({"plain": plain, "other": less}), SEEDS)["other"]
+    assert found.ratio == pytest.approx(1.0, rel=1e-9)
+    assert found.verdict == "equal within 1 %"
+
+
+def test_losses_that_the_baseline_never_had_are_not_compared():
+    plain, other = every_seed(path([1.0, 0.5])), every_seed(path([3.0, 2.0]))
+    found = matched_flatness(results({"plain": plain, "other": other}), SEEDS)["other"]
+    assert (found.seeds, found.epochs, found.verdict) == (0, 0, "not comparable")
+    assert math.isnan(found.ratio)
+
+
+def test_one_seed_has_a_ratio_and_no_interval():
+    history = results({"plain": {0: path([1.0, 0.1])}, "other": {0: path([0.9, 0.2], 3.0)}})
+    found = matched_flatness(history, {"plain": (0,), "other": (0,)})["other"]
+    assert found.ratio == pytest.approx(3.0)
+    assert found.verdict == "one seed: no interval"
+
+
+def test_epochs_without_numbers_are_left_out():
+    losses, flatness = path(np.geomspace(1.0, 0.1, 5))
+    flatness[2] = math.nan
+    plain = every_seed(path(np.geomspace(2.0, 0.05, 9)))
+    found = matched_flatness(results({"plain": plain, "other": every_seed((losses, flatness))}), SEEDS)["other"]
+    assert found.epochs == 12
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.5, 0.9, "flatter"),
+        (1.1, 2.0, "sharper"),
+        (0.9, 1.1, "no difference shown"),
+        (0.995, 0.999, "equal within 1 %"),
+    ],
+)
+def test_verdicts(low, high, verdict):
+    assert Matched(1.0, low, high, 3, 10).verdict == verdict
