@@ -8,8 +8,10 @@ import polars
 import pytest
 
 from steppe.outcomes import statistics
-from steppe.study.analysis import METRICS, TESTED, analyse, factor, points, size
+from steppe.study.analysis import analyse
+from steppe.study.metrics import METRICS, TESTED
 from steppe.study.results import Results
+from steppe.study.wording import factor, points, size
 
 BASE = {"test_accuracy": [0.90, 0.91, 0.92], "flatness": [40.0, 50.0, 45.0], "train_seconds": [10.0, 11.0, 9.0]}
 SAME = {"test_accuracy": [0.905, 0.90, 0.925], "flatness": [44.0, 41.0, 52.0], "train_seconds": [10.0, 10.0, 10.0]}

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from steppe.outcomes.statistics import Comparison, Effect
 from steppe.report.formats import NOTHING, number, p_value, spread
-from steppe.study.analysis import METRICS, TESTED, Analysis, Metric
+from steppe.study.analysis import Analysis
+from steppe.study.metrics import METRICS, TESTED, Metric
 from steppe.study.results import PublishedTable, Results
 
 
