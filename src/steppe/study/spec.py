@@ -6,7 +6,7 @@ import json
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -256,6 +256,21 @@ def _resolved_parts(spec: Spec) -> Spec:
 def split_name(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """A part's name, and its settings as the function takes them."""
     return table["name"], {key: None if value == NONE else value for key, value in table.items() if key != "name"}
+
+
+def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The dotted paths at which two nested tables differ, each with both values (None where there is none).
+
+    Examples
+    --------
+    >>> list(differences({"train": {"epochs": 4}}, {"train": {"epochs": 5}}))
+    [('train.epochs', 4, 5)]
+    """
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        for key in sorted({*a, *b}):
+            yield from differences(a.get(key), b.get(key), f"{path}.{key}".removeprefix("."))
+    elif a != b:
+        yield path, a, b
 
 
 def settings(part: str, table: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def _check_folder(directory: Path, spec: Spec, fingerprint: str) -> Spec | None:
     """The specification that a folder holds, if any; a folder that holds anything but this very study is refused."""
     if (directory / "study.toml").is_file():
         store = Store.read(directory)
-        difference = first_difference(store.spec.identity(), spec.identity())
+        difference = next(specs.differences(store.spec.identity(), spec.identity()), None)
         if difference:
             path, old, new = difference
             checks.fail(
@@ -212,17 +212,6 @@ def _is_ours(directory: Path) -> bool:
     """Whether a folder without a study is empty, or holds only what a study killed at its very start leaves."""
     begun = {".lock", "runs", ".study.toml.partial"}
     return {path.name for path in directory.iterdir()} <= begun and not list((directory / "runs").glob("*"))
-
-
-def first_difference(a: Any, b: Any, path: str = "") -> tuple[str, Any, Any] | None:
-    """The first dotted path at which two nested tables differ, with both values."""
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        for key in sorted({*a, *b}):
-            found = first_difference(a.get(key), b.get(key), f"{path}.{key}".removeprefix("."))
-            if found:
-                return found
-        return None
-    return None if a == b else (path, a, b)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,12 @@
 """Store → Results: everything that is on disk of a study, as tables."""
 
 import json
+from collections.abc import Iterator
 
 import polars
 
 from steppe.study.results import PublishedTable, Results
-from steppe.study.spec import conditions
+from steppe.study.spec import Spec, conditions, differences, load, shipped
 from steppe.study.store import Store
 
 RUN_SCHEMA = {
@@ -72,7 +73,7 @@ def gathered(store: Store) -> Results:
             for p in spec.published
         ),
         provenance=_provenance(store, list(made_with.values())),
-        notes=_notes(list(made_with.values())),
+        notes=(*_changes(spec), *_notes(list(made_with.values()))),
         spec_toml=spec.toml(),
     )
 
@@ -84,6 +85,19 @@ def _provenance(store: Store, made_with: list[dict[str, str]]) -> dict[str, str]
     for key in ("versions", "hardware", "system"):
         facts[key] = "; and ".join(dict.fromkeys(made.get(key, "unknown") for made in made_with))
     return facts
+
+
+def _changes(spec: Spec) -> Iterator[str]:
+    """What differs from the shipped study of this name, whose words the report repeats."""
+    if spec.name not in shipped():
+        return
+    there = load(spec.name).identity()
+    changes = [
+        f"{path} = {new} (there {old})" for path, old, new in differences(there, spec.identity()) if path != "baseline"
+    ]
+    if changes:
+        listed = "; ".join(changes)
+        yield f"Settings changed from those of the study that ships, which the text below describes: {listed}."
 
 
 def _notes(made_with: list[dict[str, str]]) -> tuple[str, ...]:
