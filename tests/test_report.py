@@ -180,6 +180,7 @@ def whole(tmp_path_factory) -> tuple[str, str]:
     return read(make_results(notes=("A note.",)), tmp_path_factory.mktemp("whole"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_study_whole_or_partial_is_reported(name, tmp_path):
     results = VARIANTS[name]()
