@@ -53,8 +53,7 @@ def epochs(name: str) -> dict:
     found = {}
     for way, changes in WAYS.items():
         spec = study.load(name, {"grid": {}, "baseline": "", **changes})
-        shape, values = shape_of(spec)
-        strengths = {key: jnp.float32(value) for key, value in values.items()}
+        shape, strengths = shape_of(spec)
         compiler = Compiler(stand_in(name, base.train.batch_size))
         trainer = compiler.trainer(shape, strengths)
         progress = [trainer.start(jnp.uint32(0), strengths)]

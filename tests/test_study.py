@@ -178,6 +178,10 @@ def test_bad_files_get_one_sentence(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
     with pytest.raises(InputError, match="UTF-8"):
         study.load(str(tmp_path / "latin.toml"))
+    (tmp_path / "flat.toml").write_text(SPEC.partition("[grid]")[0].replace("seeds = 2", "seeds = 2\ngrid = 3"))
+    for path in ("method.lam", "grid.method.lam"):
+        with pytest.raises(InputError, match="grid"):
+            study.load(str(tmp_path / "flat.toml"), {path: 0.5})
     (tmp_path / "short.toml").write_text('name = "short"\n')
     with pytest.raises(InputError, match="study: data must be given, got nothing"):
         study.load(str(tmp_path / "short.toml"))

@@ -58,10 +58,11 @@ def zeros_like(tree: Params) -> Params:
 def partition(tree: Params, where: Any) -> tuple[Params, Any]:
     """Split off the leaves that a mask chooses: ``(chosen, merge)`` with ``merge(chosen)`` the whole tree again.
 
+    ``merge(chosen, others)`` takes the leaves that were not chosen from another tree of the same structure.
     `where` is None (all), a pytree of bools that is a prefix of `tree`, or a function from the tree to one.
     """
     if where is None:
-        return tree, lambda chosen: chosen
+        return tree, lambda chosen, others=None: chosen
     mask = where(tree) if callable(where) else where
     leaves, treedef = jax.tree.flatten(tree)
     try:
@@ -73,8 +74,9 @@ def partition(tree: Params, where: Any) -> tuple[Params, Any]:
         if not isinstance(flag, (bool, np.bool_)):
             checks.fail("where", "mask", "a pytree of bools, one for whole arrays", checks.shown(flag))
 
-    def merge(chosen: list[Any]) -> Params:
+    def merge(chosen: list[Any], others: Params = tree) -> Params:
         given = iter(chosen)
-        return jax.tree.unflatten(treedef, [next(given) if f else x for f, x in zip(flags, leaves, strict=True)])
+        kept = jax.tree.leaves(others)
+        return jax.tree.unflatten(treedef, [next(given) if f else x for f, x in zip(flags, kept, strict=True)])
 
     return [leaf for leaf, flag in zip(leaves, flags, strict=True) if flag], merge

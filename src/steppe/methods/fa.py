@@ -146,8 +146,7 @@ def fa(
         weight = jnp.asarray(lam(state.count) if callable(lam) else lam) / scales[normalize]
         # a traced λ = 0 must agree with the plain optimiser even where the penalty overflows
         scaled = jax.tree.map(lambda g: jnp.where(weight == 0, jnp.zeros_like(g), weight.astype(g.dtype) * g), gradient)
-        rest = jax.tree.map(jnp.zeros_like, params)
-        return trees.partition(rest, where)[1](scaled), estimate
+        return merge(scaled, trees.zeros_like(params)), estimate
 
     def update(
         updates: Params,

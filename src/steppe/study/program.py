@@ -45,14 +45,19 @@ class Metrics(NamedTuple):
     accuracy: jax.Array
 
 
-def shape_of(spec: Spec) -> tuple[Spec, dict[str, float]]:
+def shape_of(spec: Spec) -> tuple[Spec, Strengths]:
     """What must be compiled, and the strengths it is given: runs of one shape share a program.
 
     A strength of exactly zero stays in the shape: it compiles to the plain optimiser.
     """
-    strengths = {k: float(v) for k, v in spec.method.items() if k in SWEPT and isinstance(v, (int, float)) and v != 0}
+    strengths = {k: jnp.float32(v) for k, v in spec.method.items() if k in SWEPT and isinstance(v, (int, float)) and v}
     rest = {k: v for k, v in spec.method.items() if k not in strengths}
     return spec.model_copy(update={"method": rest}), strengths
+
+
+def shape_key(shape: Spec) -> str:
+    """Equal for equal shapes."""
+    return json.dumps(shape.identity(), sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,7 @@ class Compiler:
 
     def trainer(self, shape: Spec, strengths: Strengths) -> Trainer:
         """The training of a shape (see `shape_of`)."""
-        key = json.dumps(shape.identity(), sort_keys=True)
+        key = shape_key(shape)
         if key not in self._trainers:
             self._trainers[key] = self._compiled_trainer(Recipe.of(shape, self.dataset), strengths)
         return self._trainers[key]

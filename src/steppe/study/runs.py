@@ -5,7 +5,6 @@ network and lost on the others (docs/design.md), and a group of one keeps costs 
 how many seeds were asked for.
 """
 
-import json
 import math
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from steppe import data, trees
 from steppe.data import Dataset
 from steppe.study import provenance
 from steppe.study.checkpoints import Checkpoints
-from steppe.study.program import Compiler, Metrics, Recipe, Trainer, shape_of
+from steppe.study.program import Compiler, Metrics, Recipe, Trainer, shape_key, shape_of
 from steppe.study.progress import Watcher
 from steppe.study.results import Results
 from steppe.study.spec import Condition, Spec, conditions, split_name
@@ -73,10 +72,9 @@ def run(
 
 def _rehearse(columns: list[Condition], dataset: Dataset) -> None:
     """Trace every shape's epoch, without running it: settings that do not fit stop here, not after an hour."""
-    shapes = {json.dumps(shape.identity(), sort_keys=True): (shape, values) for shape, values in
-              (shape_of(column.spec) for column in columns)}  # fmt: skip
-    for shape, values in shapes.values():
-        Recipe.of(shape, dataset).rehearse({name: jnp.float32(value) for name, value in values.items()})
+    shapes = [shape_of(column.spec) for column in columns]
+    for shape, strengths in {shape_key(shape): (shape, strengths) for shape, strengths in shapes}.values():
+        Recipe.of(shape, dataset).rehearse(strengths)
 
 
 def _trained(
@@ -84,8 +82,7 @@ def _trained(
 ) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
     """Train one run to its end, measuring after every epoch outside the training time: parameters, history, record."""
     settings = column.spec.train
-    shape, values = shape_of(column.spec)
-    strengths = {name: jnp.float32(value) for name, value in values.items()}
+    shape, strengths = shape_of(column.spec)
     trainer, meter = compiler.trainer(shape, strengths), compiler.meter(shape)
     progress, history = trainer.start(jnp.uint32(seed), strengths), []
     resumed = checkpoints.latest(progress)

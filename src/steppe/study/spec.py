@@ -176,8 +176,10 @@ def parse(
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         checks.fail("study", origin, "valid TOML", str(error), "Correct the file at that line.")
+    grid = raw.get("grid")
+    varied = grid if isinstance(grid, dict) and "grid" not in (overrides or {}) else ()
     for path, value in (overrides or {}).items():
-        if path in raw.get("grid", {}) and "grid" not in (overrides or {}):
+        if path in varied:
             checks.fail("study", path, f"set through grid.{path}, the list that it varies over", f"a value, {value!r}")
         raw = replaced(raw, path, value)
     for key in ("file", "test_file"):
@@ -190,14 +192,13 @@ def parse(
 def replaced(table: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
     """A copy of nested tables with the value at a dotted path set; keys of the grid are dotted paths themselves."""
     head, _, rest = path.partition(".")
-    if head == "grid" and rest:
-        return {**table, "grid": {**table.get("grid", {}), rest.strip("\"'"): value}}
     if not rest:
         return {**table, head: value}
     inner = table.get(head, {})
     if not isinstance(inner, Mapping):
         checks.fail("study", path, "a setting inside a table", f"a path through {head!r}, which is not a table")
-    return {**table, head: replaced(inner, rest, value)}
+    changed = {**inner, rest.strip("\"'"): value} if head == "grid" else replaced(inner, rest, value)
+    return {**table, head: changed}
 
 
 def resolve(raw: Mapping[str, Any]) -> Spec:

@@ -17,7 +17,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -131,9 +131,7 @@ class Store:
                 raise ValueError("not what was written there")
             return run, history
         except (OSError, ValueError, KeyError, TypeError) as error:
-            checks.fail(
-                "study", "run", "undamaged", f"{folder}: {error}", "Delete that folder and run the study again."
-            )
+            _damaged(folder, error)
 
     def data(self) -> dict[str, str]:
         """What the study runs on: about, and fingerprint.
@@ -157,9 +155,7 @@ class Store:
             with np.load(folder / "parameters.npz", allow_pickle=False) as arrays:
                 return unflattened({name: arrays[name] for name in arrays.files})
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            checks.fail(
-                "study", "run", "undamaged", f"{folder}: {error}", "Delete that folder and run the study again."
-            )
+            _damaged(folder, error)
 
     def save_surfaces(self, surfaces: Surfaces) -> None:
         """Put loss surfaces on disk."""
@@ -178,6 +174,10 @@ class Store:
         except (OSError, ValueError, zipfile.BadZipFile):
             return None
         return Surfaces(**{**fields, "conditions": tuple(fields["conditions"].tolist()), "about": str(fields["about"])})
+
+
+def _damaged(folder: Path, error: Exception) -> NoReturn:
+    checks.fail("study", "run", "undamaged", f"{folder}: {error}", "Delete that folder and run the study again.")
 
 
 def _check_folder(directory: Path, spec: Spec, fingerprint: str) -> Spec | None:
