@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from steppe import curvature
+
 
 def mlp_params(key=0, sizes=(3, 4, 2), dtype=None):
     keys = jax.random.split(jax.random.key(key), len(sizes))
@@ -36,3 +38,13 @@ def mlp_loss(params, batch, activation=jnp.tanh):
 def dense_hessian(loss, params, batch):
     flat, unravel = ravel_pytree(params)
     return jax.hessian(lambda p: loss(unravel(p), batch))(flat)
+
+
+def directly(probes=5, **options):
+    """tr(H²) without looking for layers, as `fa(curvature=...)`: what micro-batches and `shard_map` get."""
+
+    def measure(loss, params, batch, key):
+        H = curvature.hessian(loss, params, [batch])
+        return curvature.frobenius_squared(H, key, probes=probes, **options)
+
+    return measure

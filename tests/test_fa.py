@@ -10,7 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import steppe
-from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
+from networks import dense_hessian, directly, mlp_batch, mlp_loss, mlp_params
 from steppe import InputError
 from steppe.curvature.probes import DISTRIBUTIONS
 from steppe.methods import fa
@@ -42,7 +42,9 @@ def test_gradient_equals_the_dense_gradient_on_the_same_probes(x64, monkeypatch,
     params, batch, probes, drawn = mlp_params(), mlp_batch(), 3, []
     draw = DISTRIBUTIONS[distribution]
     monkeypatch.setitem(DISTRIBUTIONS, distribution, lambda key, like: drawn.append(draw(key, like)) or drawn[-1])
-    added, state = penalty(fa(0.7, probes=probes, every=1, distribution=distribution), params, batch, jit=lambda f: f)
+    added, state = penalty(
+        fa(0.7, every=1, curvature=directly(probes, distribution=distribution)), params, batch, jit=lambda f: f
+    )
     flat, unravel = ravel_pytree(params)
     vectors = jnp.stack([ravel_pytree(v)[0] for v in drawn])
     assert vectors.shape == (probes, flat.size)
@@ -190,7 +192,7 @@ def test_normalisations(x64, normalize, scale):
 @pytest.mark.parametrize("parts", [2, 3, 6])
 def test_microbatches_equal_the_big_batch(x64, parts):
     params, batch = mlp_params(), mlp_batch()
-    big, big_state = penalty(few(1.0), params, batch)
+    big, big_state = penalty(fa(1.0, every=1, curvature=directly(2)), params, batch)
     split, split_state = penalty(few(1.0, microbatches=parts), params, batch)
     assert_trees_close(split, big, rtol=1e-10, atol=1e-14)
     assert_trees_close(split_state.flatness, big_state.flatness, rtol=1e-10)

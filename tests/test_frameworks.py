@@ -97,15 +97,14 @@ def test_state_survives_orbax(tmp_path):
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from networks import mlp_params, mlp_batch, mlp_loss
+from networks import directly, mlp_params, mlp_batch, mlp_loss
 from steppe.methods import fa
 
 assert len(jax.devices()) == 4
 mesh = Mesh(np.array(jax.devices()), ("data",))
 params, batch = mlp_params(dtype=jnp.float32), mlp_batch(size=16, dtype=jnp.float32)
-tx = fa(1.0, every=1)
 
-def added(params, batch, loss=mlp_loss):
+def added(params, batch, loss=mlp_loss, tx=fa(1.0, every=1)):
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, state = tx.update(zeros, tx.init(params), params, loss=loss, batch=batch)
     return updates, state.flatness
@@ -122,6 +121,7 @@ close(jax.jit(added)(everywhere, split), alone)
 pooled = lambda p, b: jax.lax.pmean(mlp_loss(p, b), "data")
 mapped = jax.jit(jax.shard_map(lambda p, b: added(p, b, pooled), mesh=mesh, in_specs=(P(), P("data")), out_specs=P()))
 updates, flatness = mapped(params, batch)
+alone = jax.jit(lambda p, b: added(p, b, tx=fa(1.0, every=1, curvature=directly())))(params, batch)
 close(flatness, alone[1])
 close(jax.tree.map(lambda x: x / 4, updates), alone[0])
 print("sharded equals unsharded")

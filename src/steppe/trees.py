@@ -20,7 +20,7 @@ def accumulator_dtype(*trees: Any) -> jnp.dtype:
 
 def size(tree: Params) -> int:
     """The number of scalars in a pytree."""
-    return sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
+    return sum(np.size(leaf) for leaf in jax.tree.leaves(tree))
 
 
 def dot(a: Params, b: Params) -> jax.Array:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from steppe import trees
 from steppe.typing import Params
@@ -39,9 +40,9 @@ def rademacher(key: jax.Array, like: Params) -> Params:
     bits = bits.reshape(-1)
     signs, start = [], 0
     for leaf in leaves:
-        ones = jax.lax.slice_in_dim(bits, start, start + jnp.size(leaf)).reshape(jnp.shape(leaf))
+        ones = jax.lax.slice_in_dim(bits, start, start + np.size(leaf)).reshape(np.shape(leaf))
         signs.append(1 - 2 * ones.astype(jnp.result_type(leaf)))
-        start += jnp.size(leaf)
+        start += np.size(leaf)
     return jax.tree.unflatten(treedef, signs)
 
 
@@ -68,7 +69,7 @@ def gaussian(key: jax.Array, like: Params) -> Params:
     """
     leaves, treedef = jax.tree.flatten(like)
     keys = jax.random.split(key, max(len(leaves), 1))
-    draws = [jax.random.normal(k, jnp.shape(x), jnp.result_type(x)) for k, x in zip(keys, leaves, strict=False)]
+    draws = [jax.random.normal(k, np.shape(x), jnp.result_type(x)) for k, x in zip(keys, leaves, strict=False)]
     return jax.tree.unflatten(treedef, draws)
 
 

@@ -70,9 +70,9 @@ def fa(
         ReLU network is multiplied and the next one divided by the same number.
     where : restrict the penalty to some parameters: a pytree of bools, a prefix of params, or a function from params
         to one. H is then the block of the chosen parameters, and only they receive the penalty's gradient.
-    microbatches : split the batch into so many equal parts and compute H part by part: the same penalty to rounding,
-        with the memory of one part. The loss must treat examples alike: dropout masks that it closes over are those
-        of one part, repeated.
+    microbatches : split the batch into so many equal parts and compute H part by part: the same penalty with the memory
+        of one part (and the cost of a network without layers). The loss must treat examples alike: dropout masks that
+        it closes over are those of one part, repeated.
     key : seed of the probes, an int or a key array.
 
     Returns
@@ -82,8 +82,8 @@ def fa(
     the paper's protocol, leave it out to penalise the function that is trained, with its very masks.
     ``state.flatness`` is the last tr(H²) as an Estimate.
 
-    Cost of a penalised update: about 4M + 1 gradients (2M for the products, 2M to differentiate them), spread
-    over `every` updates.
+    Cost of a penalised update, spread over `every` updates: about 2M + 1 gradients where the network consists of wide
+    dense or convolutional layers (`curvature.find_layers` lists them), 4M + 1 elsewhere.
 
     Raises
     ------
@@ -188,9 +188,12 @@ def _squared_hessian_norm(probes: int, distribution: Literal["rademacher", "gaus
     """tr(H²), or tr((W H W)²) in units of the weights, by Hutchinson's probes."""
 
     def measure(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Estimate:
+        if not adaptive:
+            return curvature_.loss_moments(
+                loss, params, batch, key, probes=probes, distribution=distribution
+            ).frobenius_squared
         operator = curvature_.hessian(loss, params, [batch])  # one batch, even where it is a list [x, y]
-        if adaptive:
-            operator = curvature_.rescaled(operator, params)
+        operator = curvature_.rescaled(operator, params)
         return curvature_.frobenius_squared(operator, key, probes=probes, distribution=distribution)
 
     return measure

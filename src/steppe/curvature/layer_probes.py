@@ -1,0 +1,82 @@
+"""Random vectors v with E vvᵀ = I, made of parts that are cheap to meet the layers of a network."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from steppe import trees
+from steppe.curvature import norms
+from steppe.curvature.layers import Layer
+from steppe.curvature.probes import DISTRIBUTIONS
+
+RANK = 8
+"""Columns r of S and T in a thin probe V = S Tᵀ/√r."""
+
+SIGN = 8
+"""What a random sign costs, in multiplications."""
+
+
+class Probes(NamedTuple):
+    """M random vectors: every array has a leading axis of length M (or none, for one vector).
+
+    Attributes
+    ----------
+    direct : the entries outside layers.
+    left, right : for each layer S and T, V = S Tᵀ. T is None where S is all of V, or of its projection on the rows.
+    sketch : P with E PPᵀ = I, with which the norm of a layer's part of Hv is taken, or None: taken exactly.
+    """
+
+    direct: list[jax.Array]
+    left: list[jax.Array]
+    right: list[jax.Array | None]
+    sketch: list[jax.Array | None]
+
+
+def draw(key: jax.Array, count: int, layers: tuple[Layer, ...], direct: list[jax.Array], distribution: str) -> Probes:
+    """`count` vectors, all their parts from one draw of independent entries."""
+    left, right, sketch = zip(*(_shapes(layer, count) for layer in layers), strict=True)
+    like = Probes(direct, list(left), list(right), list(sketch))
+    stacks = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), like)
+    drawn = DISTRIBUTIONS[distribution](key, stacks)
+    return drawn._replace(
+        left=[S if T is None else S / math.sqrt(RANK) for S, T in zip(drawn.left, drawn.right, strict=True)],
+        sketch=[None if P is None else P / math.sqrt(norms.COLUMNS) for P in drawn.sketch],
+    )
+
+
+def form(layer: Layer, count: int) -> str:
+    """The cheapest way to draw a layer's part V of `count` probes, by counting multiplications.
+
+    "full": independent entries. "thin": S Tᵀ/√r. "rows", where the input x is data: V reaches the loss only as xV,
+    which has the mean and covariance of CS with C Cᵀ = xxᵀ and S of as many rows as x.
+    """
+    rows, fan_in, fan_out = layer.rows, layer.fan_in, layer.fan_out
+    costs = {"full": (rows + SIGN) * fan_in * fan_out, "thin": (rows + SIGN) * RANK * (fan_in + fan_out)}
+    if layer.from_data and layer.kind == "dense":
+        products = 0 if norms.cheapest(layer) is norms.gram else rows**2 * fan_in  # xxᵀ is there already
+        factor = 10 * rows**3  # few operations, badly parallel
+        costs["rows"] = (rows + SIGN) * rows * fan_out + (products + factor) // count
+    return min(costs, key=costs.__getitem__)
+
+
+def _shapes(layer: Layer, count: int) -> tuple[Any, Any, Any]:
+    """Of S, T and P of one probe."""
+    how, dtype = form(layer, count), layer.site.dtype
+    lead = (layer.rows,) if how == "rows" else layer.kernel_shape[:-1]
+    left = jax.ShapeDtypeStruct((*lead, RANK if how == "thin" else layer.fan_out), dtype)
+    right = jax.ShapeDtypeStruct((layer.fan_out, RANK), dtype) if how == "thin" else None
+    sketched = norms.cheapest(layer) is norms.sketched
+    return left, right, jax.ShapeDtypeStruct((layer.fan_out, norms.COLUMNS), dtype) if sketched else None
+
+
+def root(x: jax.Array) -> jax.Array:
+    """C with C Cᵀ = xxᵀ to rounding, also where rows repeat or are zero; held fixed in differentiation."""
+    x = jax.lax.stop_gradient(x)
+    x = x.astype(trees.accumulator_dtype(x))
+    squares = x @ x.T
+    limits = jnp.finfo(squares.dtype)
+    # Cholesky's own rounding errors must not make a singular matrix indefinite
+    shift = 4 * limits.eps * jnp.trace(squares) + limits.tiny
+    return jnp.linalg.cholesky(squares + shift * jnp.eye(len(x), dtype=squares.dtype))

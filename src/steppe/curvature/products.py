@@ -1,0 +1,111 @@
+"""The product of a linear layer as a primitive whose derivatives of every order stay of three simple kinds.
+
+A layer's product defines a trilinear form ⟨G, aK⟩, and every derivative of any order contracts it with two of its three
+arguments: the output aK, the input's cotangent GKᵀ, the kernel's cotangent aᵀG. Differentiating the cotangents of a
+convolution as ordinary operations instead yields convolutions in layouts that a CPU computes 20 times more slowly; and
+elementwise operations fused into a transposed cotangent are computed several times over, and slowly.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+
+@dataclass(frozen=True)
+class Dense:
+    """(rows, in) × (in, c) -> (rows, c)."""
+
+    precision: Any
+    preferred_element_type: Any
+    kind = "dense"
+
+    def __call__(self, a: jax.Array, K: jax.Array) -> jax.Array:  # noqa: D102 (see the class)
+        return jax.lax.dot_general(
+            a, K, (((1,), (0,)), ((), ())), precision=self.precision, preferred_element_type=self.preferred_element_type
+        )
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of one group; kernel (*window and input channels, c), output (*rows, c).
+
+    `options` are keyword arguments of `jax.lax.conv_general_dilated`, as pairs.
+    """
+
+    options: tuple[tuple[str, Any], ...]
+    kind = "convolution"
+
+    def __call__(self, a: jax.Array, K: jax.Array) -> jax.Array:  # noqa: D102 (see the class)
+        options = dict(self.options)
+        _, rhs, out = options["dimension_numbers"]
+        y = jax.lax.conv_general_dilated(a, jnp.moveaxis(K, -1, rhs[0]), **options)
+        return jnp.moveaxis(y, out[1], -1)
+
+
+CONVOLUTION_OPTIONS = (
+    "window_strides",
+    "padding",
+    "lhs_dilation",
+    "rhs_dilation",
+    "dimension_numbers",
+    "precision",
+    "preferred_element_type",
+)
+Form = Dense | Convolution
+Shape = tuple[int, ...]
+
+
+def product(form: Form, a: jax.Array, K: jax.Array) -> jax.Array:
+    """The layer's output ``form(a, K)``, linear in each."""
+    return _output.bind(a, K, form=form, a_shape=a.shape, k_shape=K.shape)
+
+
+def kernel_cotangent(form: Form, a: jax.Array, G: jax.Array, k_shape: Shape) -> jax.Array:
+    """The K̄ with ⟨K̄, K⟩ = ⟨G, form(a, K)⟩ for all K: aᵀG for a dense layer."""
+    return _kernel.bind(a, G, form=form, a_shape=a.shape, k_shape=k_shape)
+
+
+def _output_of(a: jax.Array, K: jax.Array, *, form: Form, a_shape: Shape, k_shape: Shape) -> jax.Array:
+    return form(a, K)
+
+
+def _input_of(G: jax.Array, K: jax.Array, *, form: Form, a_shape: Shape, k_shape: Shape) -> jax.Array:
+    return jax.linear_transpose(lambda a: form(a, K), jax.ShapeDtypeStruct(a_shape, K.dtype))(G)[0]
+
+
+def _kernel_of(a: jax.Array, G: jax.Array, *, form: Form, a_shape: Shape, k_shape: Shape) -> jax.Array:
+    a, G = jax.lax.optimization_barrier((a, G))
+    return jax.linear_transpose(lambda K: form(a, K), jax.ShapeDtypeStruct(k_shape, a.dtype))(G)[0]
+
+
+def _primitive(name: str, function: Callable[..., jax.Array]) -> Primitive:
+    primitive = Primitive(name)
+    primitive.def_impl(lambda *arguments, **options: jax.jit(lambda *a: function(*a, **options))(*arguments))
+    primitive.def_abstract_eval(lambda *avals, **options: _abstract(function, avals, options))
+    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
+
+    def batch(arguments: tuple, axes: tuple, **options: Any) -> tuple[jax.Array, int]:
+        return jax.vmap(lambda *a: function(*a, **options), in_axes=axes)(*arguments), 0
+
+    batching.primitive_batchers[primitive] = batch
+    return primitive
+
+
+def _abstract(function: Callable[..., jax.Array], avals: tuple, options: dict[str, Any]) -> jax.core.ShapedArray:
+    out = jax.eval_shape(lambda *a: function(*a, **options), *(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in avals))
+    return jax.core.ShapedArray(out.shape, out.dtype)
+
+
+_output = _primitive("layer_output", _output_of)
+_input = _primitive("layer_input_cotangent", _input_of)
+_kernel = _primitive("layer_kernel_cotangent", _kernel_of)
+
+# the cotangent of ⟨G, aK⟩ in either argument of one kind is another kind of product of the other two
+ad.defbilinear(_output, lambda G, a, K, **o: _input.bind(G, K, **o), lambda G, a, K, **o: _kernel.bind(a, G, **o))
+ad.defbilinear(_input, lambda a, G, K, **o: _output.bind(a, K, **o), lambda a, G, K, **o: _kernel.bind(a, G, **o))
+ad.defbilinear(_kernel, lambda K, a, G, **o: _input.bind(G, K, **o), lambda K, a, G, **o: _output.bind(a, K, **o))
