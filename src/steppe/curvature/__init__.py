@@ -1,5 +1,7 @@
 """What does the loss look like around a point? Operators, probes, and estimates with their standard errors."""
 
+from steppe.curvature import closed_form
+from steppe.curvature.differences import first_order
 from steppe.curvature.estimates import estimate, frobenius_squared, moments, trace
 from steppe.curvature.layered import loss_moments
 from steppe.curvature.layers import Layer, find_layers
@@ -8,8 +10,10 @@ from steppe.curvature.operators import Operator, hessian, rescaled
 __all__ = [
     "Layer",
     "Operator",
+    "closed_form",
     "estimate",
     "find_layers",
+    "first_order",
     "frobenius_squared",
     "hessian",
     "loss_moments",
