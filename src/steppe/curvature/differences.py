@@ -63,52 +63,70 @@ def first_order(
     def curvature(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Estimate:
         checks.floating("first_order", params)
 
-        square = _squared_product(loss, step, batch, DISTRIBUTIONS[distribution])
-        return estimates.estimate(jax.lax.map(lambda key: square(params, key), jax.random.split(key, probes)))
+        gradient, held = _gradient(loss, params, batch)
+        square = _squared_product(gradient, step, DISTRIBUTIONS[distribution])
+        return estimates.estimate(jax.lax.map(lambda key: square(params, key, held), jax.random.split(key, probes)))
 
     return curvature
 
 
-def _squared_product(
-    loss: Loss, step: float | None, batch: Batch, draw: Callable[[jax.Array, Params], Params]
-) -> Callable[[Params, jax.Array], jax.Array]:
-    """``(params, key) -> ‖Hv‖²`` with a gradient of its own; v is drawn twice and never kept."""
+def _gradient(loss: Loss, params: Params, batch: Batch) -> tuple[Callable[[Params, Any], Params], Any]:
+    """``gradient(params, held)`` and `held`: the batch and whatever else the loss closes over, as arguments."""
+    traced = jax.make_jaxpr(jax.grad(loss))(params, batch)
+    treedef = jax.tree.structure(params)
 
-    def product(params: Params, key: jax.Array) -> Params:
+    def gradient(params: Params, held: Any) -> Params:
+        consts, batch = held
+        leaves = [*jax.tree.leaves(params), *batch]
+        return jax.tree.unflatten(treedef, jax.core.eval_jaxpr(traced.jaxpr, consts, *leaves))
+
+    return gradient, (traced.consts, jax.tree.leaves(batch))
+
+
+def _squared_product(
+    gradient: Callable[[Params, Any], Params], step: float | None, draw: Callable[[jax.Array, Params], Params]
+) -> Callable[[Params, jax.Array, Any], jax.Array]:
+    """``(params, key, held) -> ‖Hv‖²`` with a gradient of its own; v is drawn twice and never kept."""
+
+    def product(params: Params, key: jax.Array, held: Any) -> Params:
         v = draw(key, params)
         alpha = _length(params, step) / _norm(v)
-        return trees.scale(1 / alpha, _combination(loss, params, batch, FIRST, (trees.scale(alpha, v), v)))
+        return trees.scale(1 / alpha, _combination(gradient, params, held, FIRST, (trees.scale(alpha, v), v)))
 
     @jax.custom_vjp
-    def square(params: Params, key: jax.Array) -> jax.Array:
-        return trees.norm_squared(product(params, key))
+    def square(params: Params, key: jax.Array, held: Any) -> jax.Array:
+        return trees.norm_squared(product(params, key, held))
 
-    def forward(params: Params, key: jax.Array) -> tuple[jax.Array, Any]:
-        w = product(params, key)
-        return trees.norm_squared(w), (params, key, w)
+    def forward(params: Params, key: jax.Array, held: Any) -> tuple[jax.Array, Any]:
+        w = product(params, key, held)
+        return trees.norm_squared(w), (params, key, held, w)
 
-    def backward(saved: Any, cotangent: jax.Array) -> tuple[Params, None]:
-        params, key, w = saved
+    def backward(saved: Any, cotangent: jax.Array) -> tuple[Params, None, None]:
+        params, key, held, w = saved
         v, length, size = draw(key, params), _length(params, step), _norm(w)
         alpha, beta = length / _norm(v), length / jnp.where(size > 0, size, 1)
         steps = trees.scale(alpha, v), trees.scale(beta, w)
-        third = _combination(loss, params, batch, MIXED, steps)
-        return trees.scale(2 * cotangent / alpha / beta, third), None
+        third = _combination(gradient, params, held, MIXED, steps)
+        return trees.scale(2 * cotangent / alpha / beta, third), None, None
 
     square.defvjp(forward, backward)
     return square
 
 
 def _combination(
-    loss: Loss, params: Params, batch: Batch, table: jax.Array, directions: tuple[Params, Params]
+    gradient: Callable[[Params, Any], Params],
+    params: Params,
+    held: Any,
+    table: np.ndarray,
+    along: tuple[Params, Params],
 ) -> Params:
     """Σ weight · ∇L(θ + s·v + t·w) over the rows (weight, s, t) of a table, one gradient after another."""
 
     def add(total: Params, row: jax.Array) -> tuple[Params, None]:
         moved = params
-        for direction, steps in zip(directions, row[1:], strict=True):
+        for direction, steps in zip(along, row[1:], strict=True):
             moved = trees.add(moved, trees.scale(steps, direction))
-        return trees.add(total, trees.scale(row[0], jax.grad(loss)(moved, batch))), None
+        return trees.add(total, trees.scale(row[0], gradient(moved, held))), None
 
     return jax.lax.scan(add, trees.zeros_like(params), table)[0]
 

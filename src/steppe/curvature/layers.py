@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
 
 from steppe import checks
 from steppe.curvature import products
@@ -135,8 +135,8 @@ def find_layers(loss: Loss, params: Params, batch: Batch) -> tuple[Layer, ...]:
     Returns
     -------
     Layers in the order in which the loss meets them. What is not named here (biases, embeddings, weights used twice or
-    inside `scan`, `cond`, `remat` or a function with a derivative of its own, and everything where the loss speaks to
-    other devices) is treated directly: as correct, and dearer. Cost: a trace.
+    inside `scan`, `cond`, `remat` or a `custom_jvp`; everything where the loss speaks to other devices or holds a
+    `custom_vjp`) is treated directly: as correct, and dearer. Cost: a trace.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def program(loss: Loss, params: Params, batch: Batch) -> Program:
     if jaxpr.out_avals[0].shape != () or len(jaxpr.out_avals) != 1:
         shapes = [aval.shape for aval in jaxpr.out_avals]
         checks.fail("loss", "value", "one scalar", f"arrays of shapes {shapes}", "Return the mean over the batch.")
-    if _across_devices(jaxpr):
+    if _across_devices(jaxpr) or _reverse_only(jaxpr.jaxpr):
         return Program(jaxpr, ())
     named = jax.tree_util.tree_flatten_with_path(params)[0]
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in named]
@@ -171,6 +171,12 @@ def _across_devices(jaxpr: ClosedJaxpr) -> bool:
     """Whether devices (or a vmapped axis) hold parts of the batch: products of rows are then not all at hand."""
     manual = any(getattr(aval, "vma", None) for aval in jaxpr.in_avals)
     return manual or any(type(effect).__name__ == "NamedAxisEffect" for effect in jaxpr.effects)
+
+
+def _reverse_only(jaxpr: Jaxpr) -> bool:
+    """Whether a program holds what can be differentiated in reverse only: the loss then has no slope along a probe."""
+    inner = (sub for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params))
+    return any(eqn.primitive.name.startswith("custom_vjp") for eqn in jaxpr.eqns) or any(map(_reverse_only, inner))
 
 
 class _Seen(NamedTuple):
