@@ -21,8 +21,12 @@ test: .venv/done
 test-fast: .venv/done
 	$(BIN)/pytest -m "not slow"
 
-bench: .venv/done
-	$(BIN)/python benchmarks/fa_cost.py
+# PyTorch, which one comparison needs; where it does not install, the rest runs without it
+.venv/bench: .venv/done
+	-$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]' && touch $@
+
+bench: .venv/bench
+	$(BIN)/python benchmarks
 
 lint: .venv/done
 	$(BIN)/ruff check

@@ -1,33 +1,109 @@
-"""What FA-Regularization costs: the shipped studies' training against λ = 0, interleaved in one process.
+"""What does FA-Regularization cost in training? The shipped studies, and networks that are not dense.
 
-    python benchmarks/fa_cost.py [--rounds 7] [--json out.json]
-
-Data are random arrays of the studies' shapes, since costs do not depend on values. A round times, for each way to
-train, a scan of 40 updates (compiled before, warmed up once) in turn; figures are medians over rounds, and the ratios
-those of each round's own pair, so that a machine whose speed drifts does not bend them.
+Data are random arrays of the studies' shapes, since costs do not depend on values.
 """
 
-import argparse
-import json
-import platform
-import statistics
-import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from steppe import data, study
+import floor
+import networks
+import steppe
+import timing
+from steppe import curvature, data, methods, study
 from steppe.data.tabular import as_it_is
 from steppe.data.text import dense
-from steppe.study.program import Compiler, shape_of
+from steppe.study.program import Compiler, Recipe, shape_of
 
 UPDATES = 40
-WAYS = {
-    "λ = 0": {"method.lam": 0.0},
-    "every 10": {"method.lam": 0.01},
-    "every step": {"method.lam": 0.01, "method.every": 1},
+
+PROBES = 5
+
+SHAPES = {
+    "fa-breast-cancer": (30, 512, 256, 1),
+    "fa-20newsgroups": (10_000, 20),
+    "fa-imdb": (10_000, 1),
+    "fa-cifar100": (3072, 512, 256, 100),
 }
+"""The studies' layer sizes, for the floor."""
+
+PLAIN, TENTH, ALWAYS, SAM = "λ = 0", "FA, every 10", "FA, every step", "SAM"
+
+EVERY = {TENTH: 10, ALWAYS: 1}
+
+WAYS: dict[str, dict[str, Any]] = {
+    PLAIN: {"name": "fa", "lam": 0.0},
+    TENTH: {"name": "fa", "lam": 0.01, "probes": PROBES, "every": 10},
+    ALWAYS: {"name": "fa", "lam": 0.01, "probes": PROBES, "every": 1},
+    SAM: {"name": "sam-by-hand", "rho": 0.05},
+}
+"""A study's [method] table for each way to train."""
+
+
+def sam(rho: float, *, key: Any = 0) -> optax.GradientTransformationExtraArgs:
+    """Sharpness-aware minimisation: the gradient at θ + ρ g/‖g‖ in place of g, a second gradient in each update.
+
+    Foret et al. 2021, without anything that a library adds; same loss, masks, batch and optimiser as the other ways.
+    """
+
+    def update(updates: Any, state: Any, params: Any, *, loss: Callable, batch: Any, **_: Any) -> tuple[Any, Any]:
+        norm = optax.tree.norm(updates)
+        step = rho / jnp.where(norm > 0, norm, 1.0)  # a zero gradient stays where it is
+        return jax.grad(loss)(jax.tree.map(lambda p, g: p + step * g, params, updates), batch), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+methods.METHODS["sam-by-hand"] = sam  # in this process only: a study can then be trained with it
+
+
+def tables(quick: bool) -> Iterator[timing.Table]:
+    """The questions of this file."""
+    rounds = 1 if quick else 7
+    rows = [row for name in SHAPES for row in study_rows(name, rounds)]
+    note = f"Medians over {rounds} rounds of {UPDATES} updates; in brackets the lowest and the highest round."
+    yield timing.Table("An update of the shipped studies", rows, note)
+    rows = [
+        row
+        for name in (("transformer",) if quick else ("resnet", "transformer"))
+        for row in network_rows(name, min(rounds, 5))
+    ]
+    note = (
+        "M = 1, Adam, every 10. Direct: ‖Hv‖² of a sign probe, differentiated, knowing nothing about layers. Two "
+        "programs: the penalised step and the plain one compiled apart, in place of one with a branch."
+    )
+    yield timing.Table("An update of networks that are not only dense", rows, note)
+    note = "B = 128, M = 5, Adam, no dropout. Peak: arguments + outputs + temporaries − shared, of one update."
+    yield timing.Table("Memory of a penalised update, CIFAR-100 MLP, MB", memory_rows(), note)
+
+
+# The shipped studies
+
+
+def study_rows(name: str, rounds: int) -> list[dict[str, Any]]:
+    """A row for each way to train."""
+    base = study.load(name, {"grid": {}, "baseline": ""})
+    size = base.train.batch_size
+    compiler = Compiler(stand_in(name, size))
+    trainers = {way: epoch(name, method, compiler) for way, method in WAYS.items()}
+    runs = {way: run for way, (run, _) in trainers.items()}
+    times = timing.interleaved({**runs, "gradients": gradients(base, compiler)}, rounds)
+    plain_ms, gradient_ms = (timing.median(times, way) / UPDATES for way in (PLAIN, "gradients"))
+    rows = []
+    for way, (_, planned) in trainers.items():
+        ms = timing.median(times, way) / UPDATES
+        least = floor.update_ms(plain_ms, gradient_ms, SHAPES[name], size, PROBES, EVERY[way]) if way in EVERY else None
+        rows.append({
+            "study": name, "way": way, "ms an update": ms, "against λ = 0": timing.ratio(times, way, PLAIN),
+            "against the floor": ms / least if least else None,
+            "temporaries of an epoch, MB": planned,
+        })  # fmt: skip
+    return rows
 
 
 def stand_in(name: str, batch: int) -> data.Dataset:
@@ -47,65 +123,118 @@ def stand_in(name: str, batch: int) -> data.Dataset:
     return data.dataset(name, part, part, decode=decode, shape=shape, classes=classes, about="random")
 
 
-def epochs(name: str) -> dict:
-    """Way -> a function that trains one epoch and waits for it, and the operations of an update."""
-    base = study.load(name, {"grid": {}, "baseline": ""})
-    found = {}
-    for way, changes in WAYS.items():
-        spec = study.load(name, {"grid": {}, "baseline": "", **changes})
-        shape, strengths = shape_of(spec)
-        compiler = Compiler(stand_in(name, base.train.batch_size))
-        trainer = compiler.trainer(shape, strengths)
-        progress = [trainer.start(jnp.uint32(0), strengths)]
+def epoch(name: str, method: dict[str, Any], compiler: Compiler) -> tuple[Callable[[], Any], float]:
+    """A function that trains one epoch of `UPDATES` updates, through the study's own program; its temporaries in MB."""
+    shape, strengths = shape_of(study.load(name, {"grid": {}, "baseline": "", "method": method}))
+    trainer = compiler.trainer(shape, strengths)
+    progress = [trainer.start(jnp.uint32(0), strengths)]
 
-        def run(trainer=trainer, strengths=strengths, progress=progress, compiler=compiler):
-            progress[0], _ = jax.block_until_ready(trainer.epoch(progress[0], strengths, compiler.train))
+    def run() -> Any:
+        progress[0], loss = trainer.epoch(progress[0], strengths, compiler.train)
+        return loss
 
-        found[way] = run, trainer.step_memory_mb
-    return found
+    return run, trainer.step_memory_mb
 
 
-def measured(name: str, rounds: int) -> list[dict]:
-    """A row for each way to train."""
-    ways = epochs(name)
-    times = {way: [] for way in ways}
-    for round_ in range(rounds + 1):
-        for way, (run, _) in ways.items():
-            began = time.perf_counter()
-            run()
-            if round_:  # the first warms up
-                times[way].append((time.perf_counter() - began) / UPDATES * 1e3)
-    rows = []
-    for way, (_, memory) in ways.items():
-        ratios = [t / plain for t, plain in zip(times[way], times["λ = 0"], strict=True)]
-        rows.append({
-            "study": name, "penalty": way, "ms_per_update": statistics.median(times[way]), "memory_mb": memory,
-            "ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios),
-        })  # fmt: skip
-    return rows
+def gradients(spec: study.Spec, compiler: Compiler) -> Callable[[], Any]:
+    """`UPDATES` plain gradients of the study's network on decoded batches: the speed at which the floor is counted.
+
+    A scan, as training is, so that no gradient waits for Python.
+    """
+    recipe, size = Recipe.of(spec, compiler.dataset), spec.train.batch_size
+    params = recipe.model.init(jax.random.key(0))
+    two = jax.jit(compiler.dataset.decode)(jax.tree.map(lambda x: x[: 2 * size], compiler.train))
+    batches = jax.tree.map(lambda x: x.reshape(2, size, *x.shape[1:]), two)
+
+    @jax.jit
+    def run(params: Any, batches: Any) -> Any:
+        def one(_: Any, index: jax.Array) -> tuple[Any, None]:
+            return jax.grad(recipe.loss)(params, jax.tree.map(lambda x: x[index], batches)), None
+
+        return jax.lax.scan(one, params, jnp.arange(UPDATES) % 2)[0]
+
+    return lambda: run(params, batches)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", help="also write the rows there")
-    arguments = parser.parse_args()
-    print("| study | penalty | ms an update | against λ = 0 (lowest to highest) | planned memory, MB |")
-    print("|---|---|---|---|---|")
-    rows = []
-    for name in ("fa-breast-cancer", "fa-20newsgroups", "fa-imdb", "fa-cifar100"):
-        for row in measured(name, arguments.rounds):
-            spread = f"{row['ratio_low']:.2f} to {row['ratio_high']:.2f}"
-            print(
-                f"| {row['study']} | {row['penalty']} | {row['ms_per_update']:.2f} | {row['ratio']:.2f} ({spread}) "
-                f"| {row['memory_mb']:.1f} |",
-                flush=True,
-            )
-            rows.append(row)
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump({"jax": jax.__version__, "machine": platform.machine(), "rows": rows}, file, indent=1)
+# Networks that are not only dense
 
 
-if __name__ == "__main__":
-    main()
+def network_rows(name: str, rounds: int) -> list[dict[str, Any]]:
+    """A row for each way to train a network of `networks`."""
+    loss, params, batch = getattr(networks, name)()
+    plain, layered, known_direct = methods.fa(0.0), methods.fa(0.01, probes=1, every=1), direct(1)
+    # the first of ten updates, and the other nine: every 10 is one program with a branch, or two programs
+    ways = {
+        PLAIN: (plain, plain),
+        TENTH: 2 * (methods.fa(0.01, probes=1),),
+        "FA, every 10, two programs": (layered, plain),
+        "direct, every 10, two programs": (known_direct, plain),
+        SAM: 2 * (sam(0.05),),
+    }
+    runs = {way: ten_updates(loss, first, other, params, batch) for way, (first, other) in ways.items()}
+    times = timing.interleaved(runs, rounds)
+    return [
+        {"network": name, "way": way, "ms an update": timing.median(times, way) / 10,
+         "against λ = 0": timing.ratio(times, way, PLAIN)}
+        for way in runs
+    ]  # fmt: skip
+
+
+def direct(probes: int) -> optax.GradientTransformationExtraArgs:
+    """FA by ‖Hv‖² of sign probes, differentiated: an estimator that knows nothing of layers."""
+
+    def squares(loss: steppe.Loss, params: Any, batch: Any, key: jax.Array) -> steppe.Estimate:
+        return curvature.frobenius_squared(curvature.hessian(loss, params, [batch]), key, probes=probes)
+
+    return methods.fa(0.01, every=1, curvature=squares)
+
+
+def update(loss: Callable, tx: optax.GradientTransformationExtraArgs) -> Any:
+    """One jitted training step, which consumes what it is given."""
+
+    def step(params: Any, state: Any, batch: Any) -> tuple[Any, Any]:
+        grads = jax.grad(loss)(params, batch)
+        updates, state = tx.update(grads, state, params, loss=loss, batch=batch)
+        return optax.apply_updates(params, updates), state
+
+    return jax.jit(step, donate_argnums=(0, 1))
+
+
+def ten_updates(loss: Callable, first: Any, other: Any, params: Any, batch: Any) -> Callable[[], Any]:
+    """Ten updates, one call each, as a training loop makes them: one with the method `first`, nine with `other`."""
+    chains = [optax.chain(method, optax.adam(1e-3)) for method in (first, other)]
+    begin = update(loss, chains[0])
+    go_on = begin if first is other else update(loss, chains[1])
+    # what a step consumes must not be there twice
+    carry = [jax.tree.map(jnp.copy, (params, chains[0].init(params)))]
+
+    def run() -> Any:
+        for step in (begin, *9 * (go_on,)):
+            carry[0] = step(*carry[0], batch)
+        return carry[0]
+
+    return run
+
+
+# Memory
+
+
+def memory_rows() -> list[dict[str, Any]]:
+    """Planned memory of one update with the penalty, with the direct estimator's, and without."""
+    loss, params, batch = networks.mlp(SHAPES["fa-cifar100"], 128)
+    ways = {
+        PLAIN: methods.fa(0.0),
+        "FA": methods.fa(0.01, probes=PROBES, every=1),
+        "FA, direct": direct(PROBES),
+        SAM: sam(0.05),
+    }
+    plans = {}
+    for way, method in ways.items():
+        tx = optax.chain(method, optax.adam(1e-3))
+        plans[way] = timing.memory(update(loss, tx), params, tx.init(params), batch)
+    least = plans[PLAIN]
+    return [
+        {"way": way, "peak": plan.peak, "against λ = 0": plan.peak / least.peak,
+         "temporaries": plan.temporaries, "their ratio": plan.temporaries / least.temporaries}
+        for way, plan in plans.items()
+    ]  # fmt: skip

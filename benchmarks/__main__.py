@@ -1,0 +1,86 @@
+"""Steppe's benchmarks: markdown tables on the terminal, everything in one JSON file.
+
+python benchmarks [fa_cost] [peers] [scaling] [variance] [--quick] [--json out/bench.json]
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+import steppe
+
+QUESTIONS = ("fa_cost", "peers", "scaling", "variance")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python benchmarks", description=__doc__.partition("\n")[0])
+    parser.add_argument("questions", nargs="*", metavar="question", help=f"any of {', '.join(QUESTIONS)}; default: all")
+    parser.add_argument(
+        "--quick", action="store_true", help="does everything still run? Few rounds, figures that say little"
+    )
+    parser.add_argument("--json", type=Path, default=Path("out/bench.json"), help="where all figures go")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.questions) - set(QUESTIONS):
+        parser.error(f"question must be one of {', '.join(QUESTIONS)}, got {', '.join(sorted(unknown))}")
+    began, found, about = time.perf_counter(), {}, machine()
+    print(sentence(about), end="\n\n", flush=True)
+    for question in arguments.questions or QUESTIONS:
+        module = __import__(question)
+        for table in module.tables(arguments.quick):
+            print(table.markdown(), flush=True)
+            found.setdefault(question, []).append({"title": table.title, "note": table.note, "rows": plain(table.rows)})
+    about["load_at_the_end"], about["seconds"] = os.getloadavg()[0], round(time.perf_counter() - began)
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(
+        json.dumps({"machine": about, "quick": arguments.quick, **found}, indent=1, ensure_ascii=False)
+    )
+    print(f"{about['seconds']} s; all figures in {arguments.json}")
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on besides the code."""
+    return {
+        "date": datetime.date.today().isoformat(), "processor": processor(), "cores": len(os.sched_getaffinity(0)),
+        "load_at_the_start": os.getloadavg()[0], "device": jax.devices()[0].device_kind, "jax": jax.__version__,
+        "optax": optax.__version__, "steppe": steppe.__version__, "python": platform.python_version(),
+    }  # fmt: skip
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def sentence(about: dict[str, Any]) -> str:
+    """The machine in words, with a warning if it is busy."""
+    busy = about["load_at_the_start"] > 0.5
+    words = f"{about['processor']}, {about['cores']} cores, JAX {about['jax']}, {about['date']}."
+    return words + (
+        f" The machine is busy (load {about['load_at_the_start']:.1f}): ratios will wander." if busy else ""
+    )
+
+
+def plain(value: Any) -> Any:
+    """Rows as JSON has them."""
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return value
+
+
+if __name__ == "__main__":
+    main()
