@@ -7,15 +7,12 @@ import argparse
 import datetime
 import json
 import os
-import platform
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
-import optax
-
-import steppe
+from steppe.study import provenance
 
 QUESTIONS = ("fa_cost", "peers", "scaling", "variance")
 
@@ -46,26 +43,20 @@ def main() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on besides the code."""
-    return {
-        "date": datetime.date.today().isoformat(), "processor": processor(), "cores": len(os.sched_getaffinity(0)),
-        "load_at_the_start": os.getloadavg()[0], "device": jax.devices()[0].device_kind, "jax": jax.__version__,
-        "optax": optax.__version__, "steppe": steppe.__version__, "python": platform.python_version(),
-    }  # fmt: skip
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    """What the figures depend on: the machine, the versions, the code."""
+    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        code = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        code = "unknown"
+    today = datetime.date.today().isoformat()
+    return {"date": today, "code": code, **provenance.machine(), "load_at_the_start": os.getloadavg()[0]}
 
 
 def sentence(about: dict[str, Any]) -> str:
     """The machine in words, with a warning if it is busy."""
     busy = about["load_at_the_start"] > 0.5
-    words = f"{about['processor']}, {about['cores']} cores, JAX {about['jax']}, {about['date']}."
+    words = f"{about['date']}, code {about['code']}. {about['hardware']}. {about['versions']}."
     return words + (
         f" The machine is busy (load {about['load_at_the_start']:.1f}): ratios will wander." if busy else ""
     )
