@@ -21,7 +21,7 @@ ADAM = optax.adam(1e-3)
 
 def tables(quick: bool) -> Iterator[timing.Table]:
     """The questions of this file."""
-    rounds = 2 if quick else 7
+    rounds = 1 if quick else 7
     note = "Network 10-256-100, B = 64, M = 3, every step, Adam, no dropout. Not compiled: each operation is one call."
     yield timing.Table("Algorithm 1 as it is printed", printed_rows(rounds), note)
     try:
