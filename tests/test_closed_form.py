@@ -27,8 +27,7 @@ def cross_entropy(params, batch):
     return losses.cross_entropy(batch["x"] @ params["w"] + bias, batch["y"])
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("classes", [1, 2, 5])
+@pytest.mark.parametrize(("classes", "bias"), [(1, True), (2, False), (5, True)])
 def test_softmax_regression_equals_the_dense_hessian_with_its_gradients(x64, classes, bias):
     params, batch = regression(classes, bias)
     flat, unravel = ravel_pytree(params)
@@ -94,6 +93,7 @@ def first_order_errors(dtype, step):
     return abs(a / b - 1), jnp.linalg.norm(da - db) / jnp.linalg.norm(db)
 
 
+@pytest.mark.slow
 def test_central_differences_converge_as_the_square_of_the_step(x64):
     coarse, fine = (first_order_errors(jnp.float64, step) for step in (0.02, 0.002))
     for a, b in zip(coarse, fine, strict=True):

@@ -226,10 +226,13 @@ def squares_of_known_probes(network, monkeypatch, count):
 
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+name = lambda function: getattr(function, "__name__", None)
 
 
 @pytest.mark.parametrize("kind", [slow("full"), slow("gram"), slow("thin"), "sketched"])
-@pytest.mark.parametrize("network", APPLIES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "network", [network if network in (mlp, convolutions) else slow(network) for network in APPLIES], ids=name
+)
 def test_value_and_gradient_equal_the_dense_ones_on_the_same_probes(x64, monkeypatch, network, kind):
     forms(monkeypatch, kind)
     ours, dense, params = squares_of_known_probes(network, monkeypatch, count=2)
@@ -300,7 +303,7 @@ def test_thin_probes_and_sketches_have_identity_covariance(monkeypatch, distribu
     np.testing.assert_allclose(np.einsum("nos,nqs->oq", P, P) / 20_000, np.eye(4), atol=0.06)
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e6])
+@pytest.mark.parametrize("scale", [slow(1e-12), 1.0, slow(1e6)])
 def test_the_root_of_products_of_rows_is_one_where_rows_repeat_vanish_or_are_all_alike(scale):
     rng = np.random.default_rng(0)
     for x in (
@@ -361,17 +364,17 @@ def test_eager_jit_scan_and_vmap_agree_and_nothing_is_compiled_twice():
         return mlp_loss(p, b)
 
     def value(key):
-        return curvature.loss_moments(loss, params, batch, key, probes=3).frobenius_squared.mean
+        return curvature.loss_moments(loss, params, batch, key, probes=2).frobenius_squared.mean
 
     keys = jax.random.split(jax.random.key(0), 3)
-    eager = jnp.stack([value(key) for key in keys])
     jitted = jax.jit(value)
-    np.testing.assert_allclose([jitted(key) for key in keys], eager, rtol=1e-5)
+    one_by_one = [jitted(key) for key in keys]
     before = len(traces)
     jitted(keys[0])
     assert len(traces) == before
-    np.testing.assert_allclose(jax.vmap(value)(keys), eager, rtol=1e-5)
-    np.testing.assert_allclose(jax.lax.scan(lambda c, key: (c, value(key)), 0, keys)[1], eager, rtol=1e-5)
+    np.testing.assert_allclose(value(keys[0]), one_by_one[0], rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.vmap(value))(keys), one_by_one, rtol=1e-5)
+    np.testing.assert_allclose(jax.lax.scan(lambda c, key: (c, value(key)), 0, keys)[1], one_by_one, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])

@@ -83,13 +83,21 @@ def _kernel_of(a: jax.Array, G: jax.Array, *, form: Form, a_shape: Shape, k_shap
     return jax.linear_transpose(lambda K: form(a, K), jax.ShapeDtypeStruct(k_shape, a.dtype))(G)[0]
 
 
-def _primitive(name: str, function: Callable[..., jax.Array]) -> Primitive:
+def _primitive(name: str, function: Callable[..., jax.Array], folds: bool) -> Primitive:
+    """A primitive computed by `function`; `folds`: its first argument's rows may be those of a whole stack."""
     primitive = Primitive(name)
-    primitive.def_impl(lambda *arguments, **options: jax.jit(lambda *a: function(*a, **options))(*arguments))
+    primitive.def_impl(jax.jit(function, static_argnames=("form", "a_shape", "k_shape")))
     primitive.def_abstract_eval(lambda *avals, **options: _abstract(function, avals, options))
     mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
 
     def batch(arguments: tuple, axes: tuple, **options: Any) -> tuple[jax.Array, int]:
+        if folds and axes[1] is None and isinstance(options["form"], Dense):
+            # one kernel for all: their rows are the rows of one product
+            stack = jnp.moveaxis(arguments[0], axes[0], 0)
+            count, rows, width = stack.shape
+            shape = (count * rows, *options["a_shape"][1:])
+            result = primitive.bind(stack.reshape(count * rows, width), arguments[1], **{**options, "a_shape": shape})
+            return result.reshape(count, rows, result.shape[-1]), 0
         return jax.vmap(lambda *a: function(*a, **options), in_axes=axes)(*arguments), 0
 
     batching.primitive_batchers[primitive] = batch
@@ -101,9 +109,9 @@ def _abstract(function: Callable[..., jax.Array], avals: tuple, options: dict[st
     return jax.core.ShapedArray(out.shape, out.dtype)
 
 
-_output = _primitive("layer_output", _output_of)
-_input = _primitive("layer_input_cotangent", _input_of)
-_kernel = _primitive("layer_kernel_cotangent", _kernel_of)
+_output = _primitive("layer_output", _output_of, folds=True)
+_input = _primitive("layer_input_cotangent", _input_of, folds=True)
+_kernel = _primitive("layer_kernel_cotangent", _kernel_of, folds=False)
 
 # the cotangent of ⟨G, aK⟩ in either argument of one kind is another kind of product of the other two
 ad.defbilinear(_output, lambda G, a, K, **o: _input.bind(G, K, **o), lambda G, a, K, **o: _kernel.bind(a, G, **o))
