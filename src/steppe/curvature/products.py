@@ -71,16 +71,53 @@ def kernel_cotangent(form: Form, a: jax.Array, G: jax.Array, k_shape: Shape) -> 
 
 
 def _output_of(a: jax.Array, K: jax.Array, *, form: Form, a_shape: Shape, k_shape: Shape) -> jax.Array:
-    return form(a, K)
+    return _in_one_layout(form, a, K)
 
 
 def _input_of(G: jax.Array, K: jax.Array, *, form: Form, a_shape: Shape, k_shape: Shape) -> jax.Array:
-    return jax.linear_transpose(lambda a: form(a, K), jax.ShapeDtypeStruct(a_shape, K.dtype))(G)[0]
+    def cotangent(G: jax.Array, K: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda a: form(a, K), jax.ShapeDtypeStruct(a_shape, K.dtype))(G)[0]
+
+    return _in_one_layout(cotangent, G, K)
 
 
 def _kernel_of(a: jax.Array, G: jax.Array, *, form: Form, a_shape: Shape, k_shape: Shape) -> jax.Array:
-    a, G = jax.lax.optimization_barrier((a, G))
-    return jax.linear_transpose(lambda K: form(a, K), jax.ShapeDtypeStruct(k_shape, a.dtype))(G)[0]
+    def cotangent(a: jax.Array, G: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda K: form(a, K), jax.ShapeDtypeStruct(k_shape, a.dtype))(G)[0]
+
+    return _in_one_layout(cotangent, *jax.lax.optimization_barrier((a, G)))
+
+
+def _in_one_layout(function: Callable[..., jax.Array], *arguments: jax.Array) -> jax.Array:
+    """`function`, with its convolutions in the layout that every backend computes well: channels last.
+
+    XLA brings convolutions into that layout by itself, but on a CPU not those inside a branch or a loop.
+    """
+    traced = jax.make_jaxpr(function)(*arguments).jaxpr
+    env = dict(zip(traced.invars, arguments, strict=True))
+    for eqn in traced.eqns:
+        values = [env[atom] for atom in eqn.invars]
+        if eqn.primitive.name == "conv_general_dilated":
+            env[eqn.outvars[0]] = _channels_last(*values, eqn.params)
+        else:
+            env[eqn.outvars[0]] = eqn.primitive.bind(*values, **eqn.params)
+    return env[traced.outvars[0]]
+
+
+def _channels_last(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> jax.Array:
+    """A convolution as one of (batch, *space, in) with (*space, in, out)."""
+    numbers, last = params["dimension_numbers"], lhs.ndim - 1
+    space = tuple(range(1, last))
+    image = (0, last, *space)
+    options = {name: params[name] for name in CONVOLUTION_OPTIONS}
+    options["dimension_numbers"] = jax.lax.ConvDimensionNumbers(image, (last, last - 1, *range(last - 1)), image)
+    y = jax.lax.conv_general_dilated(
+        jnp.transpose(lhs, (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])),
+        jnp.transpose(rhs, (*numbers.rhs_spec[2:], numbers.rhs_spec[1], numbers.rhs_spec[0])),
+        **options,
+    )
+    axes = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
+    return jnp.transpose(y, sorted(range(lhs.ndim), key=axes.__getitem__))
 
 
 def _primitive(name: str, function: Callable[..., jax.Array], folds: bool) -> Primitive:

@@ -126,8 +126,9 @@ def fa(
 
     def init(params: Params) -> FAState:
         checks.floating("fa", params)
-        unknown = jnp.full((), jnp.nan, trees.accumulator_dtype(params))
-        return FAState(jnp.zeros((), jnp.int32), jax.random.key_data(base_key), Estimate(unknown, unknown))
+        # an array each: a training step may donate the state's buffers, and none twice
+        unknown = [jnp.full((), jnp.nan, trees.accumulator_dtype(params)) for _ in Estimate._fields]
+        return FAState(jnp.zeros((), jnp.int32), jax.random.key_data(base_key), Estimate(*unknown))
 
     def penalty_gradient(state: FAState, params: Params, loss: Loss, batch: Batch) -> tuple[Params, Estimate]:
         """∇ λ/s · tr(H²), zero on the parameters that are not penalised, and tr(H²) itself."""
