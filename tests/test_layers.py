@@ -173,7 +173,7 @@ def forms(monkeypatch, kind):
     monkeypatch.setattr(
         norms, "cheapest", lambda layer: norms.exact if layer.kind != "dense" and norm is norms.gram else norm
     )
-    monkeypatch.setattr(layer_probes, "form", lambda layer, count: probe)
+    monkeypatch.setattr(layer_probes, "form", lambda layer, norm, count: probe)
 
 
 def squares_of_known_probes(network, monkeypatch, count):
@@ -183,11 +183,12 @@ def squares_of_known_probes(network, monkeypatch, count):
     leaves, treedef = jax.tree.flatten(params)
     held = {layer.leaf for layer in program.layers}
     direct = [leaf for index, leaf in enumerate(leaves) if index not in held]
-    probes = layer_probes.draw(jax.random.key(3), count, program.layers, direct, "gaussian")
+    plans = [layer_probes.plan(layer, count) for layer in program.layers]
+    probes = layer_probes.draw(jax.random.key(3), count, program.layers, plans, direct, "gaussian")
     monkeypatch.setattr(layer_probes, "draw", lambda *_: probes)
 
     def ours(params):
-        sampler = layered._Sampler(program, jax.tree.leaves(params), jax.tree.leaves(batch), "gaussian")
+        sampler = layered._Sampler(program, jax.tree.leaves(params), jax.tree.leaves(batch), "gaussian", count)
         return sampler.block(None, count)
 
     def kernels(leaves):
@@ -256,9 +257,11 @@ def wide():
 def test_estimates_and_gradient_are_unbiased(x64, monkeypatch, network, distribution):
     loss, params, batch = network()
     if network is wide_data:
-        monkeypatch.setattr(layer_probes, "form", lambda layer, count: "rows" if layer.from_data else "full")
+        monkeypatch.setattr(layer_probes, "form", lambda layer, norm, count: "rows" if layer.from_data else "full")
     if network is convolutions:
         forms(monkeypatch, "sketched")
+    if network is wide:
+        monkeypatch.setattr(layer_probes, "RANK", 8)
     flat, unravel = ravel_pytree(params)
 
     def moments(p):
@@ -280,12 +283,11 @@ def test_estimates_and_gradient_are_unbiased(x64, monkeypatch, network, distribu
 
 
 def test_wide_layers_get_thin_probes_and_small_ones_full_ones():
-    found = curvature.find_layers(*wide())
-    assert [layer_probes.form(layer, 5) for layer in found] == ["rows", "thin", "full"]
+    found = curvature.find_layers(mlp_loss, mlp_params(sizes=(20, 48, 48, 3)), mlp_batch(size=6, inputs=20, classes=3))
+    assert [layer_probes.plan(layer, 5).form for layer in found] == ["rows", "thin", "full"]
     text = jnp.zeros((32, 10_000))
     (layer,) = curvature.find_layers(lambda w, x: square(x @ w), jnp.zeros((10_000, 20)), text)
-    assert layer_probes.form(layer, 5) == "rows"
-    assert norms.cheapest(layer) is norms.gram
+    assert layer_probes.plan(layer, 5) == ("rows", norms.gram)
     loss = lambda p, x: square(jnp.tanh(x @ p["w"]) @ p["v"])
     many = curvature.find_layers(loss, {"w": jnp.zeros((64, 512)), "v": jnp.zeros((512, 512))}, jnp.zeros((2048, 64)))
     assert norms.cheapest(many[1]) is norms.sketched
@@ -295,7 +297,8 @@ def test_wide_layers_get_thin_probes_and_small_ones_full_ones():
 def test_thin_probes_and_sketches_have_identity_covariance(monkeypatch, distribution):
     forms(monkeypatch, "sketched")
     found = curvature.find_layers(*mlp())
-    draw = lambda key: layer_probes.draw(key, 1, found, [jnp.zeros(2)], distribution)
+    plans = [layer_probes.plan(layer, 1) for layer in found]
+    draw = lambda key: layer_probes.draw(key, 1, found, plans, [jnp.zeros(2)], distribution)
     drawn = jax.vmap(draw)(jax.random.split(jax.random.key(0), 20_000))
     V = np.einsum("nmir,nmor->nio", drawn.left[0], drawn.right[0]).reshape(20_000, -1)
     np.testing.assert_allclose(V.T @ V / 20_000, np.eye(12), atol=0.06)
@@ -416,11 +419,94 @@ def test_derivatives_of_a_convolution_stay_three_kinds_of_product():
     assert "conv_general_dilated" not in kinds
 
 
+def test_parallel_rows_of_different_length_and_outliers_keep_the_estimate_exact(monkeypatch):
+    monkeypatch.setattr(layer_probes, "form", lambda layer, norm, count: "rows")
+    rng = np.random.default_rng(0)
+    brightness = np.linspace(0.1, 1, 8)[:, None] * np.ones((8, 300))
+    outlier = rng.normal(size=(8, 300)) * np.where(np.arange(8) == 0, 1e4, 1.0)[:, None]
+    for x in (brightness, outlier):
+        single = x.astype(np.float32)
+        C = np.asarray(layer_probes.root(jnp.asarray(single)), np.float64)
+        exact = single.astype(np.float64) @ single.T.astype(np.float64)
+        lengths = np.sqrt(np.diag(exact))
+        assert np.abs((C @ C.T - exact) / np.outer(lengths, lengths)).max() < 1e-5
+        params = {"w": jnp.asarray(0.01 * rng.normal(size=(300, 3)), jnp.float32)}
+        loss = lambda p, x: jnp.mean(jax.nn.logsumexp(x @ p["w"], axis=1))
+        estimate = jax.jit(lambda x, loss=loss, params=params: curvature.loss_moments(loss, params, x, 0, probes=400))(
+            jnp.asarray(single)
+        )
+        truth = curvature.closed_form.softmax_regression(params, jnp.asarray(single))
+        for ours, theirs in zip(estimate, truth, strict=True):
+            assert abs(ours.mean - theirs.mean) <= 4 * ours.sem
+
+
+def test_features_that_are_learned_elsewhere_receive_their_gradient(x64, monkeypatch):
+    """What a layer sees is data to the layer, and may still be differentiated from outside."""
+    monkeypatch.setattr(layer_probes, "form", lambda layer, norm, count: "rows")
+    head, x = normal(0, 5, 2), normal(1, 4, 6)
+    loss = lambda w, h: square(jnp.tanh(h @ w))
+
+    def ours(body, key):
+        return curvature.loss_moments(loss, head, jnp.tanh(x @ body), key, probes=1).frobenius_squared.mean
+
+    def exact(body):
+        flat = lambda w: loss(w.reshape(5, 2), jnp.tanh(x @ body))
+        return jnp.sum(jax.hessian(flat)(head.reshape(-1)) ** 2)
+
+    body = normal(2, 6, 5)
+    draws = jax.jit(jax.vmap(jax.grad(ours), in_axes=(None, 0)))(body, jax.random.split(jax.random.key(0), 2000))
+    sem = draws.std(axis=0, ddof=1) / 2000**0.5
+    assert jnp.all(jnp.abs(draws.mean(axis=0) - jax.grad(exact)(body)) <= 4 * sem)
+
+
+@pytest.mark.parametrize("probes", [1, 9, 17])
+def test_every_block_of_probes_takes_the_same_forms(probes):
+    x, w = jnp.ones((32, 784)), jnp.zeros((784, 10))
+    loss = lambda w, x: jnp.mean(jax.nn.logsumexp(x @ w, axis=1))
+    with jax.checking_leaks():
+        estimate = jax.jit(lambda w: curvature.loss_moments(loss, w, x, 0, probes=probes).frobenius_squared)(w)
+    assert bool(jnp.isfinite(estimate.mean))
+
+
+@pytest.mark.parametrize("probes", [1, 2])
+@pytest.mark.parametrize(("weights", "data"), [(jnp.bfloat16, jnp.float32), (jnp.float32, jnp.float64)])
+def test_weights_and_data_of_different_dtypes(x64, monkeypatch, weights, data, probes):
+    forms(monkeypatch, "sketched")
+    params = {"a": normal(0, 3, 4).astype(weights), "b": normal(1, 4, 2).astype(weights)}
+    loss = lambda p, x: square(jnp.tanh(jnp.tanh(x @ p["a"]) @ p["b"]))
+    value = lambda p, x: curvature.loss_moments(loss, p, x, 0, probes=probes).frobenius_squared.mean
+    found, gradient = jax.jit(jax.value_and_grad(value))(params, normal(2, 5, 3).astype(data))
+    assert bool(jnp.isfinite(found))
+    assert all(leaf.dtype == weights and bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradient))
+
+
+def test_arrays_that_carry_their_sharding_take_the_direct_way():
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    batch = jax.device_put(jnp.ones((4, 3)), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d")))
+    loss = lambda w, x: jnp.mean(jnp.tanh(x @ w) ** 2)
+    with jax.set_mesh(mesh):
+        estimate = jax.jit(lambda w, x: curvature.loss_moments(loss, w, x, 0).frobenius_squared)(
+            jnp.ones((3, 2)), batch
+        )
+    assert estimate.mean > 0
+
+
+def test_a_loss_that_cannot_be_mapped_is_computed_probe_by_probe():
+    double = lambda x: jax.custom_derivatives.linear_call(lambda _, x: 2 * x, lambda _, g: 2 * g, (), x)
+    loss = lambda p, x: square(jnp.tanh(double(x @ p["w"])) @ p["v"])
+    params = {"w": jnp.ones((3, 4)), "v": jnp.ones((4, 2))}
+    estimate = curvature.loss_moments(loss, params, jnp.ones((5, 3)), 0, probes=2)
+    assert estimate.frobenius_squared.mean > 0
+
+
 def test_bad_input_gets_one_sentence():
     loss, params, batch = mlp()
     with pytest.raises(InputError, match="probes must be a whole number of at least 1, got 0"):
         curvature.loss_moments(loss, params, batch, 0, probes=0)
-    with pytest.raises(InputError, match=r"loss: value must be one scalar, got arrays of shapes \[\(6, 2\)\]"):
+    with pytest.raises(InputError, match="loss: value must be a floating-point scalar, got"):
         curvature.loss_moments(lambda p, b: jnp.ones((6, 2)) * p[0]["w"][0, 0], params, batch, 0)
+    for value in (lambda p, b: None, lambda p, b: (loss(p, b), None), lambda p, b: 1):
+        with pytest.raises(InputError, match="loss: value must be a floating-point scalar, got"):
+            curvature.loss_moments(value, params, batch, 0)
     with pytest.raises(InputError, match="key must be an int or a JAX key array"):
         curvature.loss_moments(loss, params, batch, "seed")

@@ -10,7 +10,7 @@ import numpy as np
 from steppe import checks, trees
 from steppe.curvature import estimates
 from steppe.curvature.probes import DISTRIBUTIONS
-from steppe.typing import Batch, Estimate, Loss, Params
+from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 # (weight, steps along v, steps along w): Σ weight · ∇L(θ + s·v + t·w)
 FIRST = np.array([[0.5, 1.0, 0.0], [-0.5, -1.0, 0.0]])
@@ -36,11 +36,11 @@ def first_order(
 
     Returns
     -------
-    ``(loss, params, batch, key) -> Estimate`` of tr(H²). Its gradient is the second line above, not the derivative of
-    the first. Cost: 6M gradients, in the memory of one and a vector w a probe. Errors: of the order of δ² by truncation
-    and, in the penalty's gradient, ε/δ² by rounding, ε = 1.2e-7 in float32: a few per cent at the default step, where
-    the loss is smooth. At the kinks of a ReLU it sees, as the exact penalty does not, the curvature that lies in
-    kinks within δ.
+    ``(loss, params, batch, key) -> Estimate`` of tr(H²). Its gradient in `params` is the second line above, not the
+    derivative of the first; in the batch and in whatever else the loss holds it is zero. Cost: 6M gradients, in the
+    memory of one and a vector w a probe. Errors: of the order of δ² by truncation and, in the penalty's gradient, ε/δ²
+    by rounding, ε = 1.2e-7 in float32: a few per cent at the default step, where the loss is smooth. At the kinks of a
+    ReLU it sees, as the exact penalty does not, the curvature that lies in kinks within δ.
 
     Raises
     ------
@@ -60,8 +60,9 @@ def first_order(
     if step is not None:
         checks.real("first_order", "step", step, least=1e-12)
 
-    def curvature(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Estimate:
+    def curvature(loss: Loss, params: Params, batch: Batch, key: Key) -> Estimate:
         checks.floating("first_order", params)
+        key = checks.key_array("first_order", key)
 
         gradient, held = _gradient(loss, params, batch)
         square = _squared_product(gradient, step, DISTRIBUTIONS[distribution])

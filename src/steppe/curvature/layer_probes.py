@@ -11,7 +11,7 @@ from steppe.curvature import norms
 from steppe.curvature.layers import Layer
 from steppe.curvature.probes import DISTRIBUTIONS
 
-RANK = 8
+RANK = 16
 """Columns r of S and T in a thin probe V = S Tᵀ/√r."""
 
 SIGN = 8
@@ -34,9 +34,24 @@ class Probes(NamedTuple):
     sketch: list[jax.Array | None]
 
 
-def draw(key: jax.Array, count: int, layers: tuple[Layer, ...], direct: list[jax.Array], distribution: str) -> Probes:
+class Plan(NamedTuple):
+    """How one layer is treated: the form of its probes, and that of its norm."""
+
+    form: str
+    norm: norms.Norm
+
+
+def plan(layer: Layer, count: int) -> Plan:
+    """The cheapest forms for a layer and `count` probes."""
+    norm = norms.cheapest(layer)
+    return Plan(form(layer, norm, count), norm)
+
+
+def draw(
+    key: jax.Array, count: int, layers: tuple[Layer, ...], plans: list[Plan], direct: list[Any], distribution: str
+) -> Probes:
     """`count` vectors, all their parts from one draw of independent entries."""
-    left, right, sketch = zip(*(_shapes(layer, count) for layer in layers), strict=True)
+    left, right, sketch = zip(*map(_shapes, layers, plans), strict=True)
     like = Probes(direct, list(left), list(right), list(sketch))
     stacks = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), like)
     drawn = DISTRIBUTIONS[distribution](key, stacks)
@@ -46,7 +61,7 @@ def draw(key: jax.Array, count: int, layers: tuple[Layer, ...], direct: list[jax
     )
 
 
-def form(layer: Layer, count: int) -> str:
+def form(layer: Layer, norm: norms.Norm, count: int) -> str:
     """The cheapest way to draw a layer's part V of `count` probes, by counting multiplications.
 
     "full": independent entries. "thin": S Tᵀ/√r. "rows", where the input x is data: V reaches the loss only as xV,
@@ -55,28 +70,30 @@ def form(layer: Layer, count: int) -> str:
     rows, fan_in, fan_out = layer.rows, layer.fan_in, layer.fan_out
     costs = {"full": (rows + SIGN) * fan_in * fan_out, "thin": (rows + SIGN) * RANK * (fan_in + fan_out)}
     if layer.from_data and layer.kind == "dense":
-        products = 0 if norms.cheapest(layer) is norms.gram else rows**2 * fan_in  # xxᵀ is there already
+        products = 0 if norm is norms.gram else rows**2 * fan_in  # xxᵀ is there already
         factor = 10 * rows**3  # few operations, badly parallel
         costs["rows"] = (rows + SIGN) * rows * fan_out + (products + factor) // count
     return min(costs, key=costs.__getitem__)
 
 
-def _shapes(layer: Layer, count: int) -> tuple[Any, Any, Any]:
+def _shapes(layer: Layer, plan: Plan) -> tuple[Any, Any, Any]:
     """Of S, T and P of one probe."""
-    how, dtype = form(layer, count), layer.site.dtype
-    lead = (layer.rows,) if how == "rows" else layer.kernel_shape[:-1]
-    left = jax.ShapeDtypeStruct((*lead, RANK if how == "thin" else layer.fan_out), dtype)
-    right = jax.ShapeDtypeStruct((layer.fan_out, RANK), dtype) if how == "thin" else None
-    sketched = norms.cheapest(layer) is norms.sketched
+    thin, dtype = plan.form == "thin", layer.site.dtype
+    lead = (layer.rows,) if plan.form == "rows" else layer.kernel_shape[:-1]
+    left = jax.ShapeDtypeStruct((*lead, RANK if thin else layer.fan_out), dtype)
+    right = jax.ShapeDtypeStruct((layer.fan_out, RANK), dtype) if thin else None
+    sketched = plan.norm is norms.sketched
     return left, right, jax.ShapeDtypeStruct((layer.fan_out, norms.COLUMNS), dtype) if sketched else None
 
 
 def root(x: jax.Array) -> jax.Array:
-    """C with C Cᵀ = xxᵀ to rounding, also where rows repeat or are zero; held fixed in differentiation."""
-    x = jax.lax.stop_gradient(x)
-    x = x.astype(trees.accumulator_dtype(x))
-    squares = x @ x.T
-    limits = jnp.finfo(squares.dtype)
+    """C with C Cᵀ = xxᵀ to rounding in every row, however long or short, also where rows are parallel or zero."""
+    wide = x.astype(trees.accumulator_dtype(x))
+    largest = jnp.max(jnp.abs(wide), axis=1, keepdims=True)
+    scaled = wide / jnp.where(largest > 0, largest, 1)  # squares of it neither overflow nor vanish
+    length = jnp.sqrt(jnp.sum(jnp.where(largest > 0, scaled, 1) ** 2, axis=1, keepdims=True))
+    units = scaled / length
     # Cholesky's own rounding errors must not make a singular matrix indefinite
-    shift = 4 * limits.eps * jnp.trace(squares) + limits.tiny
-    return jnp.linalg.cholesky(squares + shift * jnp.eye(len(x), dtype=squares.dtype))
+    shift = 4 * jnp.finfo(wide.dtype).eps * len(x)
+    factor = jnp.linalg.cholesky(units @ units.T + shift * jnp.eye(len(x), dtype=wide.dtype))
+    return (largest * length * factor).astype(x.dtype)

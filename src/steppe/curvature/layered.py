@@ -93,7 +93,8 @@ def loss_moments(
     if not program.layers:
         H = operators.hessian(loss, params, [batch])
         return estimates.moments(H, key, probes=probes, distribution=distribution)
-    sampler = _Sampler(program, jax.tree.leaves(params), jax.tree.leaves(batch), distribution)
+    leaves = [[jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)] for tree in (params, batch)]
+    sampler = _Sampler(program, *leaves, distribution, probes)
     first, second = _in_blocks(sampler.block, key, probes)
     return Moments(estimates.estimate(first), estimates.estimate(second))
 
@@ -129,22 +130,23 @@ class _Moving(NamedTuple):
 class _Sampler:
     """vᵀHv and ‖Hv‖² of random v, for a loss with layers."""
 
-    def __init__(self, program: Program, leaves: list[Any], batch: list[Any], distribution: str) -> None:
+    def __init__(self, program: Program, leaves: list[Any], batch: list[Any], distribution: str, count: int) -> None:
         self.program, self.leaves, self.batch, self.distribution = program, leaves, batch, distribution
         self.layers = program.layers
         held = {layer.leaf for layer in self.layers}
         self.outside = [index for index in range(len(leaves)) if index not in held]
         self.direct = [leaves[index] for index in self.outside]
         self.still = [jnp.zeros(layer.site.shape, layer.site.dtype) for layer in self.layers]
+        self.plans = [layer_probes.plan(layer, count) for layer in self.layers]
         self.roots: dict[int, jax.Array] = {}
+        if any(plan.form == "rows" for plan in self.plans):
+            inputs = self.forward(self.direct, self.still, None, None)[1]
+            by_rows = [at for at, plan in enumerate(self.plans) if plan.form == "rows"]
+            self.roots = {at: layer_probes.root(inputs[at]) for at in by_rows}
 
     def block(self, key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
         """(M,) samples of vᵀHv and of ‖Hv‖²."""
-        by_rows = [at for at, layer in enumerate(self.layers) if layer_probes.form(layer, count) == "rows"]
-        if by_rows:
-            inputs = self.forward(self.direct, self.still, None, None)[1]
-            self.roots = {at: layer_probes.root(inputs[at]).astype(inputs[at].dtype) for at in by_rows}
-        probes = layer_probes.draw(key, count, self.layers, self.direct, self.distribution)
+        probes = layer_probes.draw(key, count, self.layers, self.plans, self.direct, self.distribution)
         if count > 1 and all(layer.kind == "dense" and layer.rows <= STACKED_ROWS for layer in self.layers):
             return self.squares(probes, *self.along_all(probes))
         samples = []
@@ -198,7 +200,10 @@ class _Sampler:
             return jax.vmap(self.along, out_axes=(0, None))(probes)
         except ValueError:  # a loop or a branch in the loss has mixed the two
             moving, fixed = jax.vmap(self.along)(probes)
-            return moving, jax.tree.map(lambda x: x[0], fixed)
+        except NotImplementedError:  # something in the loss cannot be mapped
+            each = [self.along(jax.tree.map(lambda x, i=i: x[i], probes)) for i in range(len(probes.left[0]))]
+            moving, fixed = jax.tree.map(lambda *x: jnp.stack(x), *each)
+        return moving, jax.tree.map(lambda x: x[0], fixed)
 
     def squares(self, probes: Probes, moving: _Moving, fixed: _Fixed) -> tuple[jax.Array, jax.Array]:
         """(M,) values of vᵀHv and ‖Hv‖² from the parts of M probes."""
@@ -209,7 +214,7 @@ class _Sampler:
             second += norms.each(trees.norm_squared, moving.direct)
         for at, layer in enumerate(self.layers):
             a, G, da, dG = fixed.a[at], fixed.G[at], moving.da[at], moving.dG[at]
-            second += norms.cheapest(layer)(layer, a, da, G, dG, probes.sketch[at])
+            second += self.plans[at].norm(layer, a, da, G, dG, probes.sketch[at])
             S, T, base = probes.left[at], probes.right[at], self.base(at, a)
             first += norms.each(lambda S, T, dG: trees.dot(_along(layer, base, S, T), dG), S, T, dG)  # noqa: B023
             if da is not None:

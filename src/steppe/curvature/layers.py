@@ -21,7 +21,7 @@ from steppe.typing import Batch, Loss, Params
 INLINED = ("jit", "pjit", "closed_call")
 """Calls that only group operations: layers are looked for inside."""
 
-SAME_ENTRIES = ("transpose", "reshape", "squeeze", "copy", "copy_p")
+SAME_ENTRIES = ("transpose", "reshape", "squeeze", "copy")
 """Operations whose result holds a weight's very entries, in another order."""
 
 
@@ -73,7 +73,8 @@ class Layer:
 
     def outer(self, a: jax.Array, G: jax.Array) -> jax.Array:
         """The cotangent of a kernel with as many columns as G has: aᵀG for a dense layer."""
-        return products.kernel_cotangent(self.site.form, a, G, (*self.kernel_shape[:-1], G.shape[-1]))
+        like = products.Like((*self.kernel_shape[:-1], G.shape[-1]), self.site.weight_dtype)
+        return products.kernel_cotangent(self.site.form, a, G, like)
 
 
 class Site(NamedTuple):
@@ -85,6 +86,7 @@ class Site(NamedTuple):
     inputs, kernel, outputs : to and from its layout.
     kernel_shape : of ``kernel(W)``.
     shape, dtype : of the product.
+    weight_dtype : of W.
     path : indices of nested equations in the program.
     weight : which operand W is.
     """
@@ -96,6 +98,7 @@ class Site(NamedTuple):
     kernel_shape: tuple[int, ...]
     shape: tuple[int, ...]
     dtype: Any
+    weight_dtype: Any
     path: tuple[int, ...]
     weight: int
 
@@ -107,7 +110,7 @@ class Program(NamedTuple):
     layers: tuple[Layer, ...]
 
     def run(self, leaves: list[Any], linear: Callable[[int, jax.Array, jax.Array], jax.Array]) -> jax.Array:
-        """The loss, with ``linear(index, a, W)`` for each layer's product; leaves: those of params, then of batch."""
+        """The loss, with ``linear(index, a, K)`` for each layer's product; leaves: those of params, then of batch."""
         at = {layer.site.path: index for index, layer in enumerate(self.layers)}
 
         def replaced(index: int, *operands: jax.Array) -> jax.Array:
@@ -152,10 +155,9 @@ def find_layers(loss: Loss, params: Params, batch: Batch) -> tuple[Layer, ...]:
 
 def program(loss: Loss, params: Params, batch: Batch) -> Program:
     """Trace a loss and find its layers."""
-    jaxpr = jax.make_jaxpr(loss)(params, batch)
-    if jaxpr.out_avals[0].shape != () or len(jaxpr.out_avals) != 1:
-        shapes = [aval.shape for aval in jaxpr.out_avals]
-        checks.fail("loss", "value", "one scalar", f"arrays of shapes {shapes}", "Return the mean over the batch.")
+    jaxpr, value = jax.make_jaxpr(loss, return_shape=True)(params, batch)
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        checks.fail("loss", "value", "a floating-point scalar", checks.shown(value), "Return the mean over the batch.")
     if _across_devices(jaxpr) or _reverse_only(jaxpr.jaxpr):
         return Program(jaxpr, ())
     named = jax.tree_util.tree_flatten_with_path(params)[0]
@@ -168,9 +170,15 @@ def program(loss: Loss, params: Params, batch: Batch) -> Program:
 
 
 def _across_devices(jaxpr: ClosedJaxpr) -> bool:
-    """Whether devices (or a vmapped axis) hold parts of the batch: products of rows are then not all at hand."""
+    """Whether the program itself says which device holds what: products of rows are then not at hand, or not typed."""
     manual = any(getattr(aval, "vma", None) for aval in jaxpr.in_avals)
+    manual |= any(_explicitly_sharded(aval) for aval in jaxpr.in_avals)
     return manual or any(type(effect).__name__ == "NamedAxisEffect" for effect in jaxpr.effects)
+
+
+def _explicitly_sharded(aval: Any) -> bool:
+    mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
+    return any(kind == jax.sharding.AxisType.Explicit for kind in getattr(mesh, "axis_types", ()))
 
 
 def _reverse_only(jaxpr: Jaxpr) -> bool:
@@ -220,7 +228,7 @@ class _Search:
         if eqn.primitive.name not in SITES or len(weights) != 1:
             return
         site = SITES[eqn.primitive.name](eqn, weights[0], path)
-        if site is None:
+        if site is None or not all(isinstance(n, int) for n in (*site.shape, *site.kernel_shape)):  # symbolic: exported
             return
         leaf, fan_out = values[weights[0]].leaf, site.kernel_shape[-1]
         sizes = (math.prod(site.shape[:-1]), math.prod(site.kernel_shape[:-1]), fan_out)
@@ -261,6 +269,7 @@ def _dense(eqn: JaxprEqn, weight: int, path: tuple[int, ...]) -> Site | None:
         kernel_shape=(fan_in, fan_out),
         shape=(rows, fan_out),
         dtype=eqn.outvars[0].aval.dtype,
+        weight_dtype=W.dtype,
         path=path,
         weight=weight,
     )
@@ -280,6 +289,7 @@ def _convolution(eqn: JaxprEqn, weight: int, path: tuple[int, ...]) -> Site | No
         kernel_shape=_last(W.shape, channel_w),
         shape=_last(y.shape, channel_y),
         dtype=y.dtype,
+        weight_dtype=W.dtype,
         path=path,
         weight=weight,
     )

@@ -8,7 +8,7 @@ elementwise operations fused into a transposed cotangent are computed several ti
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,33 +57,43 @@ CONVOLUTION_OPTIONS = (
     "preferred_element_type",
 )
 Form = Dense | Convolution
-Shape = tuple[int, ...]
+
+
+class Like(NamedTuple):
+    """Shape and dtype of an argument of a product."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+    def struct(self) -> jax.ShapeDtypeStruct:
+        """As JAX has it."""
+        return jax.ShapeDtypeStruct(self.shape, self.dtype)
 
 
 def product(form: Form, a: jax.Array, K: jax.Array) -> jax.Array:
     """The layer's output ``form(a, K)``, linear in each."""
-    return _output.bind(a, K, form=form, a_shape=a.shape, k_shape=K.shape)
+    return _output.bind(a, K, form=form, a_like=Like(a.shape, a.dtype), k_like=Like(K.shape, K.dtype))
 
 
-def kernel_cotangent(form: Form, a: jax.Array, G: jax.Array, k_shape: Shape) -> jax.Array:
+def kernel_cotangent(form: Form, a: jax.Array, G: jax.Array, k_like: Like) -> jax.Array:
     """The K̄ with ⟨K̄, K⟩ = ⟨G, form(a, K)⟩ for all K: aᵀG for a dense layer."""
-    return _kernel.bind(a, G, form=form, a_shape=a.shape, k_shape=k_shape)
+    return _kernel.bind(a, G, form=form, a_like=Like(a.shape, a.dtype), k_like=k_like)
 
 
-def _output_of(a: jax.Array, K: jax.Array, *, form: Form, a_shape: Shape, k_shape: Shape) -> jax.Array:
+def _output_of(a: jax.Array, K: jax.Array, *, form: Form, a_like: Like, k_like: Like) -> jax.Array:
     return _in_one_layout(form, a, K)
 
 
-def _input_of(G: jax.Array, K: jax.Array, *, form: Form, a_shape: Shape, k_shape: Shape) -> jax.Array:
+def _input_of(G: jax.Array, K: jax.Array, *, form: Form, a_like: Like, k_like: Like) -> jax.Array:
     def cotangent(G: jax.Array, K: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda a: form(a, K), jax.ShapeDtypeStruct(a_shape, K.dtype))(G)[0]
+        return jax.linear_transpose(lambda a: form(a, K), a_like.struct())(G)[0]
 
     return _in_one_layout(cotangent, G, K)
 
 
-def _kernel_of(a: jax.Array, G: jax.Array, *, form: Form, a_shape: Shape, k_shape: Shape) -> jax.Array:
+def _kernel_of(a: jax.Array, G: jax.Array, *, form: Form, a_like: Like, k_like: Like) -> jax.Array:
     def cotangent(a: jax.Array, G: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda K: form(a, K), jax.ShapeDtypeStruct(k_shape, a.dtype))(G)[0]
+        return jax.linear_transpose(lambda K: form(a, K), k_like.struct())(G)[0]
 
     return _in_one_layout(cotangent, *jax.lax.optimization_barrier((a, G)))
 
@@ -123,7 +133,7 @@ def _channels_last(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> ja
 def _primitive(name: str, function: Callable[..., jax.Array], folds: bool) -> Primitive:
     """A primitive computed by `function`; `folds`: its first argument's rows may be those of a whole stack."""
     primitive = Primitive(name)
-    primitive.def_impl(jax.jit(function, static_argnames=("form", "a_shape", "k_shape")))
+    primitive.def_impl(jax.jit(function, static_argnames=("form", "a_like", "k_like")))
     primitive.def_abstract_eval(lambda *avals, **options: _abstract(function, avals, options))
     mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
 
@@ -132,8 +142,9 @@ def _primitive(name: str, function: Callable[..., jax.Array], folds: bool) -> Pr
             # one kernel for all: their rows are the rows of one product
             stack = jnp.moveaxis(arguments[0], axes[0], 0)
             count, rows, width = stack.shape
-            shape = (count * rows, *options["a_shape"][1:])
-            result = primitive.bind(stack.reshape(count * rows, width), arguments[1], **{**options, "a_shape": shape})
+            a_like = options["a_like"]
+            folded = {**options, "a_like": Like((count * rows, *a_like.shape[1:]), a_like.dtype)}
+            result = primitive.bind(stack.reshape(count * rows, width), arguments[1], **folded)
             return result.reshape(count, rows, result.shape[-1]), 0
         return jax.vmap(lambda *a: function(*a, **options), in_axes=axes)(*arguments), 0
 
