@@ -50,7 +50,7 @@ def loss_moments(
 
         tr(H²) ≈ 1/M · Σⱼ (‖(Hvⱼ) outside layers‖² + Σ over layers ‖Zⱼ Pⱼ‖²),   E vvᵀ = I,   E PPᵀ = I,
 
-    Z a layer's part of Hv. In a wide layer the probe is S Tᵀ/√r of r = 8 random columns; where a sketch P of 32 random
+    Z a layer's part of Hv. In a wide layer the probe is S Tᵀ/√r of r = 16 random columns; where a sketch P of 32 random
     columns is much cheaper than ‖Z‖², it is used, otherwise P = I. On a wide layer of few rows of data, the probe is
     drawn in the space of the rows. Without any layer it *is* ``moments(hessian(...))``.
 
