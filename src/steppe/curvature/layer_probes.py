@@ -89,11 +89,11 @@ def _shapes(layer: Layer, plan: Plan) -> tuple[Any, Any, Any]:
 def root(x: jax.Array) -> jax.Array:
     """C with C Cᵀ = xxᵀ to rounding in every row, however long or short, also where rows are parallel or zero."""
     wide = x.astype(trees.accumulator_dtype(x))
-    largest = jnp.max(jnp.abs(wide), axis=1, keepdims=True)
-    scaled = wide / jnp.where(largest > 0, largest, 1)  # squares of it neither overflow nor vanish
-    length = jnp.sqrt(jnp.sum(jnp.where(largest > 0, scaled, 1) ** 2, axis=1, keepdims=True))
-    units = scaled / length
+    squares = wide @ wide.T  # the very product that the norm from products of rows needs
+    diagonal = jnp.diagonal(squares)
+    length = jnp.where(diagonal > 0, jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1)), 0)[:, None]
+    units = jnp.where(length > 0, length, 1)
     # Cholesky's own rounding errors must not make a singular matrix indefinite
     shift = 4 * jnp.finfo(wide.dtype).eps * len(x)
-    factor = jnp.linalg.cholesky(units @ units.T + shift * jnp.eye(len(x), dtype=wide.dtype))
-    return (largest * length * factor).astype(x.dtype)
+    factor = jnp.linalg.cholesky(squares / units / units.T + shift * jnp.eye(len(x), dtype=wide.dtype))
+    return (length * factor).astype(x.dtype)
