@@ -326,7 +326,7 @@ def test_penalty_dropout_penalises_the_function_that_is_trained(toy, tmp_path):
 
 @pytest.mark.slow
 def test_microbatches_in_a_study_change_results_only_by_rounding(toy, tmp_path):
-    # one part takes the estimate through layers, other random vectors of the same expectation; two and four the direct one
+    # one part takes the estimate through layers, by other random vectors of the same expectation
     grid = {"method.microbatches": [2, 4]}
     results = study.run(load(toy, grid=grid, baseline="", method__lam=1.0, seeds=1), tmp_path / "out")
     np.testing.assert_allclose(results.runs["test_loss"], results.runs["test_loss"][0], rtol=1e-3)
