@@ -140,3 +140,13 @@ def batch_size(function: str, batch: Batch) -> int:
             f"a batch with leading axes {sorted(sizes)}",
         )
     return sizes.pop()
+
+
+def inputs_and_targets(function: str, batch: Batch) -> tuple[Any, Any]:
+    """The x and y of a batch ``{"x": …, "y": …}`` or ``(x, y)``."""
+    if isinstance(batch, dict) and {"x", "y"} <= batch.keys():
+        return batch["x"], batch["y"]
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    got = f"keys {sorted(map(str, batch))}" if isinstance(batch, dict) else f"a {type(batch).__name__}"
+    fail(function, "batch", 'of the form {"x": …, "y": …} or (x, y)', got)

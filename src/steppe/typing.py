@@ -18,6 +18,12 @@ Batch: TypeAlias = Any
 Loss: TypeAlias = Callable[[Params, Batch], jax.Array]
 """``loss(params, batch)``: a scalar, the mean over the batch; the same twice for the same arguments."""
 
+Apply: TypeAlias = Callable[[Params, Any], jax.Array]
+"""``apply(params, x)``: a network's outputs for B inputs, (B, ...); the same twice for the same arguments."""
+
+Criterion: TypeAlias = Callable[[jax.Array, Any], jax.Array]
+"""``criterion(outputs, y)``: a scalar, the mean over the batch."""
+
 Key: TypeAlias = int | jax.Array
 """A seed: a Python int, or a JAX key array (typed or raw)."""
 

@@ -1,0 +1,122 @@
+"""Averages over the examples of a data set, batch by batch: memory is bounded by the largest batch.
+
+Where a function takes `batches`, a Python *list* is a list of batches, weighted by their sizes; anything else is one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from steppe import checks, trees
+from steppe.typing import Batch
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Batches:
+    """Batches on the device, those of one shape stacked, so that a loop over them compiles once.
+
+    Attributes
+    ----------
+    stacks : one pytree for each shape of batch, leaves (count, size, ...).
+    """
+
+    stacks: tuple[Batch, ...]
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """(count, size) of each stack."""
+        return tuple(jnp.shape(jax.tree.leaves(stack)[0])[:2] for stack in self.stacks)
+
+    @property
+    def examples(self) -> int:
+        """How many there are in all."""
+        return sum(count * size for count, size in self.shapes)
+
+
+def gathered(function: str, batches: Batch | list[Batch] | Batches) -> Batches:
+    """The batches that a user hands in, checked; `function` is named in errors.
+
+    Raises
+    ------
+    InputError : an empty list; a batch whose leaves do not share a leading axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> gathered("example", [np.zeros((4, 2)), np.zeros((4, 2)), np.zeros((3, 2))]).shapes
+    ((2, 4), (1, 3))
+    """
+    if isinstance(batches, Batches):
+        return batches
+    many = batches if isinstance(batches, list) else [batches]
+    if not many:
+        checks.fail(function, "batches", "a batch or a non-empty list of batches", many)
+    alike: dict[Any, list[Batch]] = {}
+    for batch in many:
+        checks.batch_size(function, batch)
+        leaves, treedef = jax.tree.flatten(batch)
+        shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+        alike.setdefault((treedef, shapes), []).append(batch)
+    return Batches(tuple(jax.tree.map(_stacked, *group) for group in alike.values()))
+
+
+def _stacked(*leaves: Any) -> jax.Array:
+    if any(isinstance(leaf, jax.Array) for leaf in leaves):
+        return jnp.stack(leaves)
+    return jnp.asarray(np.stack(leaves))
+
+
+def in_batches(examples: Batch, size: int) -> list[Batch]:
+    """A data set as a list of batches of `size` examples; the last one holds what is left.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [len(batch["x"]) for batch in in_batches({"x": np.zeros((10, 2)), "y": np.zeros(10)}, 4)]
+    [4, 4, 2]
+    """
+    count = checks.batch_size("in_batches", examples)
+    checks.whole("in_batches", "size", size)
+    return [jax.tree.map(lambda leaf, at=at: leaf[at : at + size], examples) for at in range(0, count, size)]
+
+
+def average(function: Callable[[Batch], Any], batches: Batches) -> Any:
+    """The mean over all examples of what `function` gives for each batch, itself a mean over the batch's examples.
+
+    Parameters
+    ----------
+    function : batch -> pytree of floating arrays.
+    batches : from `gathered`.
+
+    Returns
+    -------
+    Σᵢ Bᵢ function(batchᵢ) / Σᵢ Bᵢ, summed in at least float32, in the dtypes that `function` gives.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> batches = gathered("example", [jnp.array([1.0, 2.0]), jnp.array([6.0])])
+    >>> float(average(jnp.mean, batches))
+    3.0
+    """
+    if len(batches.stacks) == 1 and batches.shapes[0][0] == 1:
+        return function(_only(batches.stacks[0]))
+    like = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], batches.stacks[0]))
+    total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, trees.accumulator_dtype(leaf)), like)
+    for stack, (count, size) in zip(batches.stacks, batches.shapes, strict=True):
+
+        def add(total: Any, batch: Batch, weight: float = size / batches.examples) -> tuple[Any, None]:
+            part = function(batch)
+            return jax.tree.map(lambda t, p: t + jnp.asarray(weight, t.dtype) * p.astype(t.dtype), total, part), None
+
+        total = add(total, _only(stack))[0] if count == 1 else jax.lax.scan(add, total, stack)[0]
+    return jax.tree.map(lambda leaf, t: t.astype(leaf.dtype), like, total)
+
+
+def _only(stack: Batch) -> Batch:
+    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[1:]), stack)
