@@ -1,4 +1,4 @@
-"""Criteria, functions of outputs and targets, each the mean over the batch; and the loss that one makes of a network."""
+"""Criteria, functions of outputs and targets, each a mean over the batch; and the loss that one makes of a network."""
 
 from dataclasses import dataclass
 
