@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from steppe import checks, curvature, losses, methods, models
+from steppe import checks, curvature, losses, methods, models, predictions
 from steppe.data import Dataset
 from steppe.models import Model
-from steppe.outcomes import predictions
 from steppe.study.spec import Spec, Train, split_name
 from steppe.typing import Batch, Estimate, Params
 
