@@ -1,6 +1,7 @@
 """What does the loss look like around a point? Operators, probes, and estimates with their standard errors."""
 
 from steppe.curvature import closed_form
+from steppe.curvature.bounds import SpectrumBounds, mirsky, wolkowicz_styan
 from steppe.curvature.differences import first_order
 from steppe.curvature.estimates import estimate, frobenius_squared, moments, trace
 from steppe.curvature.layered import loss_moments
@@ -10,6 +11,7 @@ from steppe.curvature.operators import Operator, hessian, rescaled
 __all__ = [
     "Layer",
     "Operator",
+    "SpectrumBounds",
     "closed_form",
     "estimate",
     "find_layers",
@@ -17,7 +19,9 @@ __all__ = [
     "frobenius_squared",
     "hessian",
     "loss_moments",
+    "mirsky",
     "moments",
     "rescaled",
     "trace",
+    "wolkowicz_styan",
 ]
