@@ -1,61 +1,144 @@
-"""Loss surfaces around a network, along filter-normalised random directions."""
+"""Loss surfaces along lines and in planes around a network."""
+
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from steppe import checks, trees
-from steppe.typing import Batch, Key, Loss, Params
+from steppe import batches as many
+from steppe import checks, losses, predictions, trees
+from steppe.batches import Batches
+from steppe.sharpness.points import Function, Progress, alike, valued
+from steppe.typing import Apply, Batch, Criterion, Params
 
 
-def filter_normalised(key: Key, params: Params) -> Params:
-    """A random direction with, filter by filter, the norm of the network's own weights (Li et al. 2018, section 4).
+@dataclass(frozen=True)
+class _LossAndAccuracy:
+    """See `loss_and_accuracy`. Equal for equal parts, so that it compiles once."""
 
-    d ~ N(0, I), then d ← d · ‖w‖/‖d‖ for each filter, the weights of one output: all axes of an array but its last.
-    Arrays of one axis (biases, normalisation) get zero. So the picture of a ReLU network does not change when its
-    layers are rescaled, and the same key gives networks of one shape the same draw, each in its own units.
+    apply: Apply
+    criterion: Criterion
+
+    def __call__(self, params: Params, batch: Batch) -> dict[str, jax.Array]:
+        x, y = checks.inputs_and_targets("loss_and_accuracy", batch)
+        outputs = self.apply(params, x)
+        right = predictions.correct(outputs, y)
+        return {"loss": self.criterion(outputs, y), "accuracy": jnp.mean(right, dtype=trees.accumulator_dtype(outputs))}
+
+
+def loss_and_accuracy(apply: Apply, criterion: Criterion = losses.cross_entropy) -> Function:
+    """The loss and the accuracy of a classifier from one forward pass, for `surface` and `interpolation`.
 
     Parameters
     ----------
-    key : an int or a key array.
-    params : pytree of floating arrays, outputs on the last axis (Flax's layout).
+    apply : ``apply(params, x)``: the logits for B inputs, (B, K), or (B, 1) for two classes.
+    criterion : ``criterion(outputs, y)``, the mean over the batch.
 
     Returns
     -------
-    A pytree like `params`.
+    ``function(params, batch) -> {"loss": scalar, "accuracy": scalar in [0, 1]}`` on batches ``{"x": …, "y": …}`` or
+    ``(x, y)`` with integer labels.
 
     Examples
     --------
     >>> import jax.numpy as jnp
-    >>> direction = filter_normalised(0, {"kernel": 3.0 * jnp.ones((4, 2)), "bias": jnp.ones(2)})
-    >>> jnp.linalg.norm(direction["kernel"], axis=0).round(4).tolist(), direction["bias"].tolist()
-    ([6.0, 6.0], [0.0, 0.0])
+    >>> function = loss_and_accuracy(lambda params, x: x @ params)
+    >>> values = function(jnp.eye(2), {"x": 20 * jnp.eye(2), "y": jnp.array([0, 0])})
+    >>> float(values["loss"]), float(values["accuracy"])
+    (10.0, 0.5)
     """
-    leaves, treedef = jax.tree.flatten(params)
-    keys = jax.random.split(checks.key_array("filter_normalised", key), max(len(leaves), 1))
-
-    def one(key: jax.Array, w: jax.Array) -> jax.Array:
-        if w.ndim < 2:
-            return jnp.zeros_like(w)
-        d = jax.random.normal(key, w.shape, w.dtype)
-        axes = tuple(range(w.ndim - 1))
-        norm = lambda a: jnp.sqrt(jnp.sum(a**2, axes, keepdims=True))  # noqa: E731
-        return d * norm(w) / jnp.maximum(norm(d), jnp.finfo(w.dtype).tiny)
-
-    return jax.tree.unflatten(treedef, [one(k, w) for k, w in zip(keys, leaves, strict=False)])
+    return _LossAndAccuracy(apply, criterion)
 
 
-def surface(loss: Loss, params: Params, batch: Batch, directions: list[Params], points: jax.Array) -> jax.Array:
-    """The loss at ``params + Σᵢ points[:, i] · directions[i]``.
+def grid(radius: float, points: int) -> np.ndarray:
+    """Points of a square plane, row by row: the first coordinate runs fastest.
 
     Parameters
     ----------
-    loss, params, batch : the network, and the examples that its loss is taken on.
-    directions : k pytrees like `params`.
-    points : (P, k) coordinates.
+    radius : coordinates run from −radius to radius.
+    points : how many along each side; odd, so that the centre is one.
 
     Returns
     -------
-    (P,) losses. Cost: P forward passes, one after another, compiled once.
+    (points², 2), for `surface`; reshape its values to (points, points): rows are the second coordinate.
+
+    Raises
+    ------
+    InputError : a radius that is not positive, an even or too small number of points.
+
+    Examples
+    --------
+    >>> grid(1.0, 3)[:4].tolist()
+    [[-1.0, -1.0], [0.0, -1.0], [1.0, -1.0], [-1.0, 0.0]]
+    """
+    side = steps(radius, points)
+    return np.stack([x.ravel() for x in np.meshgrid(side, side)], axis=1)
+
+
+def steps(radius: float, points: int) -> np.ndarray:
+    """An odd number of steps from −radius to radius, (points,): symmetric, and exactly 0 in the middle.
+
+    Raises
+    ------
+    InputError : as `grid`.
+
+    Examples
+    --------
+    >>> steps(0.5, 5).tolist()
+    [-0.5, -0.25, 0.0, 0.25, 0.5]
+    """
+    checks.real("landscape", "radius", radius, least=0.0)
+    if radius == 0:
+        checks.fail("landscape", "radius", "a number > 0", radius)
+    checks.whole("landscape", "points", points, least=3)
+    if points % 2 == 0:
+        checks.fail("landscape", "points", "odd, so that the network itself is one of them", points)
+    half = points // 2
+    return radius * np.arange(-half, half + 1) / half
+
+
+def surface(
+    function: Function,
+    params: Params,
+    batches: Batch | list[Batch] | Batches,
+    directions: list[Params],
+    points: jax.Array | np.ndarray,
+    *,
+    block: int = 1,
+    progress: Progress | None = None,
+    known: Any = None,
+) -> Any:
+    """The values of a function at θ + Σᵢ points[:, i] · directions[i], averaged over all examples.
+
+    Parameters
+    ----------
+    function : ``function(params, batch)``: a loss, or any pytree of scalars that are means over the batch, such as
+        `loss_and_accuracy` makes.
+    params : pytree of floating arrays, θ.
+    batches : the examples: a list of batches, weighted by their sizes, or anything else: one batch.
+    directions : k ≥ 1 pytrees like `params` (see `filter_normalised`, `top_eigenvectors`).
+    points : (P, k) coordinates (see `steps`, `grid`).
+    block : how many points are computed at once, under `vmap`. Memory grows with it; on a CPU 1 is mostly best.
+    progress : ``progress(values, points)``, called on the host now and then with the values at the first points, as
+        far as they are known, and the number P. Without it the whole surface is one program, which can be traced.
+    known : values at the first points from an interrupted call, as its `progress` was given them: they are not
+        computed again, and the result has the bits of an uninterrupted call that tells progress.
+
+    Returns
+    -------
+    What `function` gives, each leaf (P,). Cost: P forward passes over all batches, compiled once for each shape.
+
+    Raises
+    ------
+    InputError : parameters that are not floating-point arrays, directions unlike them, points that are not (P, k),
+        no batches, block below 1.
+
+    Notes
+    -----
+    Goodfellow, Vinyals and Saxe (2015); Li et al. (2018). Points are summed in float32 at least and rounded once to the
+    parameters' dtype.
 
     Examples
     --------
@@ -64,11 +147,17 @@ def surface(loss: Loss, params: Params, batch: Batch, directions: list[Params], 
     >>> surface(loss, jnp.zeros(2), jnp.ones(1), [jnp.ones(2)], jnp.array([[0.0], [1.0]])).tolist()
     [0.0, 2.0]
     """
-
-    def at(point: jax.Array) -> jax.Array:
-        moved = params
-        for i, direction in enumerate(directions):
-            moved = trees.add(moved, trees.scale(point[i], direction))
-        return loss(moved, batch)
-
-    return jax.lax.map(at, points)
+    checks.floating("surface", params)
+    if not isinstance(directions, (list, tuple)) or not directions:
+        checks.fail("surface", "directions", "a non-empty list of pytrees like params", directions)
+    for i, direction in enumerate(directions):
+        alike("surface", f"directions[{i}]", direction, params)
+    if jnp.ndim(points) != 2 or jnp.shape(points)[1] != len(directions) or not jnp.shape(points)[0]:
+        what = f"of shape (P, {len(directions)}), one coordinate for each direction"
+        checks.fail("surface", "points", what, f"an array of shape {jnp.shape(points)}")
+    checks.whole("surface", "block", block)
+    points = jnp.asarray(points, trees.accumulator_dtype(params))
+    weights = jnp.concatenate([jnp.ones_like(points[:, :1]), points], axis=1)
+    gathered = many.gathered("surface", batches)
+    terms = (params, *directions)
+    return valued(function, terms, weights, gathered, block=block, progress=progress, known=known)
