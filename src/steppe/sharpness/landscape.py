@@ -52,51 +52,51 @@ def loss_and_accuracy(apply: Apply, criterion: Criterion = losses.cross_entropy)
     return _LossAndAccuracy(apply, criterion)
 
 
-def grid(radius: float, points: int) -> np.ndarray:
-    """Points of a square plane, row by row: the first coordinate runs fastest.
-
-    Parameters
-    ----------
-    radius : coordinates run from −radius to radius.
-    points : how many along each side; odd, so that the centre is one.
-
-    Returns
-    -------
-    (points², 2), for `surface`; reshape its values to (points, points): rows are the second coordinate.
-
-    Raises
-    ------
-    InputError : a radius that is not positive, an even or too small number of points.
-
-    Examples
-    --------
-    >>> grid(1.0, 3)[:4].tolist()
-    [[-1.0, -1.0], [0.0, -1.0], [1.0, -1.0], [-1.0, 0.0]]
-    """
-    side = steps(radius, points)
-    return np.stack([x.ravel() for x in np.meshgrid(side, side)], axis=1)
-
-
 def steps(radius: float, points: int) -> np.ndarray:
-    """An odd number of steps from −radius to radius, (points,): symmetric, and exactly 0 in the middle.
+    """An odd number of even steps from −radius to radius, (points,): symmetric, and exactly 0 in the middle.
 
     Raises
     ------
-    InputError : as `grid`.
+    InputError : a radius that is not positive, an even number of points or fewer than 3.
 
     Examples
     --------
     >>> steps(0.5, 5).tolist()
     [-0.5, -0.25, 0.0, 0.25, 0.5]
     """
-    checks.real("landscape", "radius", radius, least=0.0)
+    checks.real("steps", "radius", radius, least=0.0)
     if radius == 0:
-        checks.fail("landscape", "radius", "a number > 0", radius)
-    checks.whole("landscape", "points", points, least=3)
+        checks.fail("steps", "radius", "a number > 0", radius)
+    checks.whole("steps", "points", points, least=3)
     if points % 2 == 0:
-        checks.fail("landscape", "points", "odd, so that the network itself is one of them", points)
+        checks.fail("steps", "points", "odd, so that the network itself is one of them", points)
     half = points // 2
     return radius * np.arange(-half, half + 1) / half
+
+
+def grid(side: np.ndarray) -> np.ndarray:
+    """The points of a square plane, row by row: the first coordinate runs fastest.
+
+    Parameters
+    ----------
+    side : (G,), where along each of the two directions (see `steps`).
+
+    Returns
+    -------
+    (G², 2), for `surface`; its values reshaped to (G, G) have the second coordinate in rows.
+
+    Raises
+    ------
+    InputError : anything but an array of one axis.
+
+    Examples
+    --------
+    >>> grid(steps(1.0, 3))[:4].tolist()
+    [[-1.0, -1.0], [0.0, -1.0], [1.0, -1.0], [-1.0, 0.0]]
+    """
+    if np.ndim(side) != 1:
+        checks.fail("grid", "side", "of shape (G,)", f"an array of shape {np.shape(side)}")
+    return np.stack([x.ravel() for x in np.meshgrid(side, side)], axis=1)
 
 
 def surface(

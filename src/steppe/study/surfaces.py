@@ -1,21 +1,122 @@
-"""Loss surfaces of a study's networks, all on one scale."""
+"""Loss surfaces of a study's networks, all on one scale; and how surfaces are kept while they are computed."""
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable
+import math
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from steppe import sharpness
+from steppe import batches as many
+from steppe import checks, models, sharpness
+from steppe.batches import Batches
 from steppe.data import Dataset
-from steppe.study.program import Recipe
+from steppe.data.dataset import fingerprint
+from steppe.sharpness.points import Function
+from steppe.study import files, provenance
 from steppe.study.progress import Watcher
 from steppe.study.results import Surfaces
-from steppe.study.spec import Condition, Landscape
+from steppe.study.spec import Condition, split_name
 from steppe.study.store import Store
 from steppe.typing import Batch, Params
+
+BATCH = 512
+"""Examples in one forward pass: bounds its memory."""
+
+KEEP_SECONDS = 5.0
+"""How long a surface is computed before what is known of it goes to disk."""
+
+Values = dict[str, np.ndarray]
+"""Named values at points, (P,) each."""
+
+
+class Kept:
+    """What is known so far of a long computation, in files of a folder, for the process that goes on with it.
+
+    `question` is everything that the values depend on, as JSON; another question, or the same on other software or
+    hardware, begins anew, so that bits of two kinds never mix.
+    """
+
+    def __init__(self, folder: Path, question: Any):
+        asked = json.dumps([question, provenance.machine()], sort_keys=True)
+        self.folder = folder / hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+    def read(self, name: str) -> Values | None:
+        """What is kept under a name; nothing where it cannot be read."""
+        path = self.folder / f"{name}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return {key: arrays[key] for key in arrays.files}
+        except (OSError, ValueError, zipfile.BadZipFile):
+            return None
+
+    def write(self, name: str, values: Mapping[str, Any]) -> None:
+        """Keep values under a name."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files.write(self.folder / f"{name}.npz", lambda file: np.savez(file, **values))
+
+    def surface(self, name: str, compute: Callable[..., Values], told: Callable[[int], None]) -> Values:
+        """What ``compute(progress=…, known=…)`` gives (see `sharpness.surface`), going on from what is kept.
+
+        `told` hears how many more points are known.
+        """
+        known = self.read(name)
+        done, wrote = _points(known), time.monotonic()
+        told(done)
+
+        def progress(values: Values, points: int) -> None:
+            nonlocal done, wrote
+            told(_points(values) - done)
+            done = _points(values)
+            if done == points or time.monotonic() - wrote >= KEEP_SECONDS:
+                self.write(name, values)
+                wrote = time.monotonic()
+
+        return jax.tree.map(np.asarray, compute(progress=progress, known=known))
+
+
+def _points(values: Values | None) -> int:
+    return 0 if values is None else len(next(iter(values.values())))
+
+
+def around(
+    function: Function,
+    params: Params,
+    batches: Batches,
+    directions: list[Params],
+    *,
+    steps: np.ndarray,
+    side: np.ndarray,
+    kept: Kept,
+    told: Callable[[int], None] = lambda points: None,
+) -> tuple[Values, Values]:
+    """The values at `steps` along the first direction, (A,), and in the plane of two, (G, G); G = 0 is none."""
+    terms = function, params, batches
+    line = partial(sharpness.surface, *terms, directions[:1], steps[:, None])
+    plane = partial(sharpness.surface, *terms, directions, sharpness.grid(side))
+    values = kept.surface("line", line, told)
+    if not len(side):
+        return values, {name: np.zeros((0, 0)) for name in values}
+    square = len(side), len(side)
+    return values, {name: v.reshape(square) for name, v in kept.surface("plane", plane, told).items()}
+
+
+def chosen(dataset: Dataset, split: str, examples: int, seed: int = 0) -> Batches:
+    """Some examples of the training or test data, drawn without replacement, decoded, in batches of equal size."""
+    part: Batch = getattr(dataset, split)
+    count = checks.batch_size("landscape", part)
+    rows = np.random.default_rng(seed).permutation(count)[:examples]
+    size = math.ceil(len(rows) / math.ceil(len(rows) / BATCH))
+    pieces = many.in_batches(jax.tree.map(lambda leaf: leaf[rows], part), size)
+    return many.gathered("landscape", list(map(jax.jit(dataset.decode), pieces)))
 
 
 def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watcher: Watcher) -> None:
@@ -24,31 +125,38 @@ def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watch
     if not whole:
         return
     settings = store.spec.landscape
-    rows = np.random.default_rng(0).permutation(Recipe.of(whole[0].spec, dataset).examples)[: settings.examples]
+    examples = min(settings.examples, checks.batch_size("study", dataset.train))
     blank = Surfaces(
         conditions=tuple(column.name for column in whole),
         steps=np.linspace(-settings.radius, settings.radius, settings.points),
         lines=np.zeros(0),
         grid_steps=np.linspace(-settings.radius, settings.radius, settings.grid_points),
         grids=np.zeros(0),
-        about=f"Training loss without dropout on {len(rows)} fixed training examples around the networks of seed 0, "
+        about=f"Training loss without dropout on {examples} fixed training examples around the networks of seed 0, "
         "along random directions: one draw for all networks, normalised filter by filter to each network's own weights "
         "(Li et al. 2018).",
     )
     if _same_question(store.surfaces(), blank):
         return
-    batch = dataset.decode(jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), dataset.train))
-    lines, grids, measures = [], [], {}
+    batches = chosen(dataset, "train", examples)
+    folder = store.directory / "checkpoints" / "surfaces"
+    lines, grids, networks = [], [], {}
     for column in whole:
         watcher.stage(f"loss surface of {column.name}")
-        params = jax.tree.map(jnp.asarray, store.params(column.name, 0))
-        network = json.dumps(column.spec.model, sort_keys=True)
-        if network not in measures:
-            measures[network] = _surfaces_of(Recipe.of(column.spec, dataset), settings)
-        line, grid = measures[network](params, batch)
-        lines.append(line)
-        grids.append(grid)
+        params = store.params(column.name, 0)
+        key = json.dumps(column.spec.model, sort_keys=True)
+        if key not in networks:  # one function for all conditions that share it: it compiles once
+            name, arguments = split_name(column.spec.model)
+            model = models.build(name, dataset.shape, dataset.classes, **arguments)
+            networks[key] = sharpness.loss_and_accuracy(model.apply)
+        directions = [sharpness.filter_normalised(key, params) for key in (1, 2)]
+        kept = Kept(folder, [column.name, fingerprint(params), settings.model_dump(), dataset.fingerprint])
+        steps = {"steps": blank.steps, "side": blank.grid_steps}
+        line, grid = around(networks[key], params, batches, directions, **steps, kept=kept)
+        lines.append(line["loss"])
+        grids.append(grid["loss"])
     store.save_surfaces(dataclasses.replace(blank, lines=np.stack(lines), grids=np.stack(grids)))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _same_question(before: Surfaces | None, blank: Surfaces) -> bool:
@@ -56,18 +164,3 @@ def _same_question(before: Surfaces | None, blank: Surfaces) -> bool:
     if before is None or (before.conditions, before.about) != (blank.conditions, blank.about):
         return False
     return np.array_equal(before.steps, blank.steps) and np.array_equal(before.grid_steps, blank.grid_steps)
-
-
-def _surfaces_of(recipe: Recipe, settings: Landscape) -> Callable[[Params, Batch], tuple[jax.Array, jax.Array]]:
-    """(params, batch) -> the loss along one direction (A,), and in the plane of two (G, G), compiled."""
-    steps = jnp.linspace(-settings.radius, settings.radius, settings.points)
-    across, up = jnp.meshgrid(*2 * [jnp.linspace(-settings.radius, settings.radius, settings.grid_points)])
-
-    @jax.jit
-    def measure(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        directions = [sharpness.filter_normalised(key, params) for key in (1, 2)]
-        line = sharpness.surface(recipe.loss, params, batch, directions[:1], steps[:, None])
-        plane = sharpness.surface(recipe.loss, params, batch, directions, jnp.stack([across.ravel(), up.ravel()], 1))
-        return line, plane.reshape(across.shape)
-
-    return measure
