@@ -10,7 +10,7 @@ class Watcher:
     """Is told what happens; this one keeps it to itself."""
 
     def begin(self, epochs: int) -> None:
-        """So many epochs are to be trained, over all runs."""
+        """So many epochs are to be trained over all runs, or so many points of a landscape computed."""
 
     def stage(self, text: str) -> None:
         """Something begins."""
@@ -20,6 +20,9 @@ class Watcher:
 
     def skip(self, epochs: int) -> None:
         """So many epochs need no training: already done, or no longer wanted."""
+
+    def points(self, count: int) -> None:
+        """So many more points of a landscape are known."""
 
 
 class Bar(Watcher):
@@ -64,3 +67,7 @@ class Bar(Watcher):
     def skip(self, epochs: int) -> None:
         """See `Watcher`."""
         self.progress.update(self.task, advance=epochs)
+
+    def points(self, count: int) -> None:
+        """See `Watcher`."""
+        self.progress.update(self.task, advance=count)

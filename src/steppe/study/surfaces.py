@@ -98,15 +98,28 @@ def around(
     kept: Kept,
     told: Callable[[int], None] = lambda points: None,
 ) -> tuple[Values, Values]:
-    """The values at `steps` along the first direction, (A,), and in the plane of two, (G, G); G = 0 is none."""
-    terms = function, params, batches
-    line = partial(sharpness.surface, *terms, directions[:1], steps[:, None])
-    plane = partial(sharpness.surface, *terms, directions, sharpness.grid(side))
+    """The values at `steps` along the first direction, (A,), and in the plane of two (see `on_plane`)."""
+    line = partial(sharpness.surface, function, params, batches, directions[:1], steps[:, None])
     values = kept.surface("line", line, told)
-    if not len(side):
-        return values, {name: np.zeros((0, 0)) for name in values}
-    square = len(side), len(side)
-    return values, {name: v.reshape(square) for name, v in kept.surface("plane", plane, told).items()}
+    return values, on_plane(function, params, batches, directions, side=side, kept=kept, told=told)
+
+
+def on_plane(
+    function: Function,
+    params: Params,
+    batches: Batches,
+    directions: list[Params],
+    *,
+    side: np.ndarray,
+    kept: Kept,
+    told: Callable[[int], None],
+) -> Values:
+    """The values in the plane of two directions, (G, G); the first axis is the second direction. G = 0 is no plane."""
+    points = sharpness.grid(side)
+    if not len(points):
+        return {name: np.zeros((0, 0)) for name in ("loss", "accuracy")}
+    plane = kept.surface("plane", partial(sharpness.surface, function, params, batches, directions, points), told)
+    return {name: values.reshape(len(side), len(side)) for name, values in plane.items()}
 
 
 def chosen(dataset: Dataset, split: str, examples: int, seed: int = 0) -> Batches:
