@@ -1,0 +1,97 @@
+"""What the measures that move the weights share: checks at the door, the loss over batches, moves, directions."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from steppe import checks, trees
+from steppe.batches import Batches, average, gathered
+from steppe.typing import Batch, Estimate, Loss, Params
+
+NORMS = ("l2", "linf")
+
+
+def at_the_door(function: str, params: Params, batches: Batch | list[Batch]) -> Batches:
+    """The batches gathered, the parameters checked."""
+    if not trees.size(checks.floating(function, params)):
+        checks.fail(function, "params", "a pytree of arrays", params)
+    return gathered(function, batches)
+
+
+def strength(function: str, name: str, value: Any, params: Params) -> jax.Array:
+    """A scalar above 0, as an array of the dtype that sums over the parameters take: one program for every value."""
+    checks.real(function, name, value, least=0)
+    if not checks.is_traced(value) and value == 0:
+        checks.fail(function, name, "above 0", value)
+    return jnp.asarray(value, trees.accumulator_dtype(params))
+
+
+def flag(function: str, name: str, value: Any) -> None:
+    """A bool."""
+    checks.one_of(function, name, value, (True, False))
+
+
+def scalar(loss: Loss, params: Params, batch: Batch) -> jax.Array:
+    """The loss of one batch, in float32 at least."""
+    value = jnp.asarray(loss(params, batch))
+    if value.ndim != 0:
+        checks.fail("loss", "its value", "a scalar, the mean over the batch", f"an array of shape {value.shape}")
+    return value.astype(trees.accumulator_dtype(value))
+
+
+def mean_loss(loss: Loss, params: Params, batches: Batches) -> jax.Array:
+    """The loss over all examples, in float32 at least."""
+    return average(lambda batch: scalar(loss, params, batch), batches)
+
+
+def single(batch: Batch) -> Batches:
+    """One batch as batches."""
+    return Batches((jax.tree.map(lambda leaf: leaf[None], batch),))
+
+
+def each(function: Callable[[Batch, jax.Array], Any], batches: Batches, key: jax.Array) -> tuple[Any, np.ndarray]:
+    """What a function of a batch and a key of its own gives for each batch, stacked; and the sizes of the batches."""
+    sizes = np.repeat([size for _, size in batches.shapes], [count for count, _ in batches.shapes])
+    keys = jax.random.split(key, len(sizes))
+    parts, start = [], 0
+    for stack, (count, _) in zip(batches.stacks, batches.shapes, strict=True):
+        own = keys[start : start + count]
+        if count == 1:
+            # no loop around one batch: a convolution inside a loop is slow on a CPU
+            first = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[1:]), stack)
+            parts.append(jax.tree.map(lambda leaf: leaf[None], function(first, own[0])))
+        else:
+            parts.append(jax.lax.map(lambda at: function(*at), (stack, own)))
+        start += count
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), sizes
+
+
+def over_batches(values: jax.Array, sizes: np.ndarray) -> Estimate:
+    """The mean of one value a batch, (n,), weighted by size, and its standard error as a mean over random batches."""
+    count = len(sizes)
+    weights = jnp.asarray(sizes / np.sum(sizes), values.dtype)
+    mean = jnp.sum(weights * values)
+    if count == 1:
+        return Estimate(mean, jnp.full((), jnp.nan, values.dtype))
+    return Estimate(mean, jnp.sqrt(count / (count - 1) * jnp.sum((weights * (values - mean)) ** 2)))
+
+
+def moved(params: Params, step: Params, adaptive: bool) -> Params:
+    """θ + c∘step, with c = |θ| if adaptive and 1 otherwise, in the dtypes of θ."""
+    return jax.tree.map(
+        lambda w, s: w + ((jnp.abs(w).astype(s.dtype) * s) if adaptive else s).astype(w.dtype), params, step
+    )
+
+
+def unit(tree: Params) -> Params:
+    """A pytree divided by its norm; zeros where that is zero."""
+    dtype = trees.accumulator_dtype(tree)
+    peak = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in jax.tree.leaves(tree)])
+    # by the largest entry first: the squares of tiny gradients would vanish
+    shrunk = jax.tree.map(lambda x: x.astype(dtype) / jnp.where(peak == 0, 1, peak), tree)
+    norm = jnp.sqrt(trees.norm_squared(shrunk))
+    return jax.tree.map(lambda s, x: (s / jnp.where(peak == 0, 1, norm)).astype(x.dtype), shrunk, tree)
