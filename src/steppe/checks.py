@@ -6,6 +6,7 @@ traces have no range yet, so range checks let them pass: sweeps check on the hos
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe.typing import Batch, Key, Params
+from steppe.typing import Batch, Key, Loss, Params
 
 
 class InputError(ValueError):
@@ -150,3 +151,33 @@ def inputs_and_targets(function: str, batch: Batch) -> tuple[Any, Any]:
         return batch[0], batch[1]
     got = f"keys {sorted(map(str, batch))}" if isinstance(batch, dict) else f"a {type(batch).__name__}"
     fail(function, "batch", 'of the form {"x": …, "y": …} or (x, y)', got)
+
+
+def repeatable(function: str, loss: Loss, params: Params, batch: Batch) -> None:
+    """A loss that returns a scalar and whose program is the same twice; unread inside a JAX transformation.
+
+    Programs are compared, not values: exact, and at the cost of two traces.
+    """
+    if any(map(is_traced, jax.tree.leaves((params, batch)))):
+        return
+    # a fresh function each time: JAX would remember the program of the same one
+    first, second = (
+        jax.make_jaxpr(lambda p, b: loss(p, b), return_shape=True)(params, batch)  # noqa: PLW0108
+        for _ in range(2)
+    )
+    value = first[1]
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        fail(function, "loss", "a function whose value is a floating-point scalar", shown(value), "Return the mean.")
+    texts = {re.sub(r"0x[0-9a-f]+", "", str(jaxpr)) for jaxpr, _ in (first, second)}
+    consts = zip(first[0].consts, second[0].consts, strict=False)
+    if len(texts) > 1 or not all(_same(a, b) for a, b in consts):
+        fail(function, "loss", "the same twice for the same arguments", "a function that changes from call to call",
+             "Turn dropout and shuffling off, or fix their key outside the loss.")  # fmt: skip
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is b or is_traced(a) or is_traced(b):
+        return True
+    if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+        a, b = jax.random.key_data(a), jax.random.key_data(b)
+    return np.array_equal(a, b, equal_nan=jnp.issubdtype(a.dtype, jnp.inexact))

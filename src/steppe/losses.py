@@ -65,6 +65,22 @@ def example_losses(criterion: Criterion, outputs: jax.Array, targets: jax.Array)
     return jax.vmap(lambda f, y: criterion(f[None], y[None]))(outputs, targets)
 
 
+def _drawn_class(key: jax.Array, logits: jax.Array) -> jax.Array:
+    """A label from the prediction of logits (K,), or (1,)."""
+    if logits.shape[-1] == 1:
+        return jax.random.bernoulli(key, jax.nn.sigmoid(logits[0])).astype(jnp.int32)
+    return jax.random.categorical(key, logits)
+
+
+def _drawn_target(key: jax.Array, outputs: jax.Array) -> jax.Array:
+    """Targets (K,) with log-density −1/K Σ (outputs − targets)²: variance K/2."""
+    return outputs + (outputs.size / 2) ** 0.5 * jax.random.normal(key, outputs.shape, outputs.dtype)
+
+
+SAMPLERS = {cross_entropy: _drawn_class, squared_error: _drawn_target}
+"""For criteria that are −log p(y | outputs) up to a constant: ``(key, outputs of one example) -> y``."""
+
+
 @dataclass(frozen=True)
 class NetworkLoss:
     """The loss of a network: ``criterion(apply(params, x), y)``. Equal for equal parts, so that it compiles once."""

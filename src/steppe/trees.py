@@ -55,16 +55,12 @@ def zeros_like(tree: Params) -> Params:
     return jax.tree.map(jnp.zeros_like, tree)
 
 
-def partition(tree: Params, where: Any) -> tuple[Params, Any]:
-    """Split off the leaves that a mask chooses: ``(chosen, merge)`` with ``merge(chosen)`` the whole tree again.
+def partition(tree: Params, where: Any) -> tuple[Params, Params]:
+    """The leaves that a mask chooses and the others: two trees, each with None in the place of the other's leaves.
 
-    ``merge(chosen, others)`` takes the leaves that were not chosen from another tree of the same structure.
     `where` is None (all), a pytree of bools that is a prefix of `tree`, or a function from the tree to one.
     """
-    if where is None:
-        return tree, lambda chosen, others=None: chosen
-    mask = where(tree) if callable(where) else where
-    leaves, treedef = jax.tree.flatten(tree)
+    mask = True if where is None else where(tree) if callable(where) else where
     try:
         spread = jax.tree.map(lambda flag, part: jax.tree.map(lambda _: flag, part), mask, tree)
     except ValueError as error:
@@ -73,10 +69,14 @@ def partition(tree: Params, where: Any) -> tuple[Params, Any]:
     for flag in flags:
         if not isinstance(flag, (bool, np.bool_)):
             checks.fail("where", "mask", "a pytree of bools, one for whole arrays", checks.shown(flag))
+    if not any(flags):
+        checks.fail("where", "mask", "true somewhere", "one that chooses nothing")
+    leaves, treedef = jax.tree.flatten(tree)
+    parts = ([x if f == side else None for f, x in zip(flags, leaves, strict=True)] for side in (True, False))
+    chosen, others = (jax.tree.unflatten(treedef, part) for part in parts)
+    return chosen, others
 
-    def merge(chosen: list[Any], others: Params = tree) -> Params:
-        given = iter(chosen)
-        kept = jax.tree.leaves(others)
-        return jax.tree.unflatten(treedef, [next(given) if f else x for f, x in zip(flags, kept, strict=True)])
 
-    return [leaf for leaf, flag in zip(leaves, flags, strict=True) if flag], merge
+def merge(chosen: Params, others: Params) -> Params:
+    """The whole tree again from the two parts of `partition`."""
+    return jax.tree.map(lambda a, b: b if a is None else a, chosen, others, is_leaf=lambda leaf: leaf is None)

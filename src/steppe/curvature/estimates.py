@@ -1,19 +1,22 @@
 """Hutchinson's estimates of the moments of an operator, each with its standard error."""
 
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from steppe import checks, trees
+from steppe.curvature import operators
 from steppe.curvature.operators import Operator
 from steppe.curvature.probes import DISTRIBUTIONS
 from steppe.typing import Estimate, Key, Moments
 
 Distribution = Literal["rademacher", "gaussian"]
 
-UNROLLED = 8
-"""Up to so many probes are unrolled (faster on a CPU than a loop or `vmap`); more run in a compiled loop."""
+TOGETHER = 8
+"""So many probes share a pass over the data, unrolled (faster on a CPU than a loop or `vmap`); more run in a loop."""
 
 
 def trace(A: Operator, key: Key, *, probes: int = 32, distribution: Distribution = "rademacher") -> Estimate:
@@ -100,19 +103,39 @@ def moments(A: Operator, key: Key, *, probes: int = 32, distribution: Distributi
     [4.0, 4.0]
     """
     checks.whole("curvature.moments", "probes", probes)
-    draw = DISTRIBUTIONS[checks.one_of("curvature.moments", "distribution", distribution, DISTRIBUTIONS)]
+    checks.one_of("curvature.moments", "distribution", distribution, DISTRIBUTIONS)
     keys = jax.random.split(checks.key_array("curvature.moments", key), probes)
+    return _moments(distribution)(A, keys)
 
-    def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        v = draw(key, A.like)
-        Av = A.matvec(v)
-        return trees.dot(v, Av), trees.norm_squared(Av)
 
-    if probes <= UNROLLED:
-        first, second = (jnp.stack(values) for values in zip(*(one(k) for k in keys), strict=True))
-    else:
-        first, second = jax.lax.map(one, keys)
-    return Moments(estimate(first), estimate(second))
+@functools.cache
+def _moments(distribution: Distribution) -> Callable[[Operator, jax.Array], Moments]:
+    @operators.compiled
+    def computed(A: Operator, keys: jax.Array) -> Moments:
+        def together(keys: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
+            vectors = tuple(DISTRIBUTIONS[distribution](key, A.like) for key in keys)
+            pairs = zip(vectors, operators.apply(A, vectors), strict=True)
+            first, second = zip(*((trees.dot(v, Av), trees.norm_squared(Av)) for v, Av in pairs), strict=True)
+            return jnp.stack(first), jnp.stack(second)
+
+        first, second = in_blocks(together, keys)
+        return Moments(estimate(first), estimate(second))
+
+    return computed
+
+
+def in_blocks(together: Callable[[list[jax.Array]], Any], keys: jax.Array) -> Any:
+    """``together(keys)``, arrays with a leading axis of keys, for many keys, `TOGETHER` at a time."""
+    whole, rest = divmod(len(keys), TOGETHER)
+    parts = []
+    if whole == 1:
+        parts.append(together(list(keys[:TOGETHER])))
+    elif whole:
+        looped = jax.lax.map(lambda some: together(list(some)), keys[: whole * TOGETHER].reshape(whole, TOGETHER))
+        parts.append(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), looped))
+    if rest:
+        parts.append(together(list(keys[whole * TOGETHER :])))
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
 
 def estimate(samples: jax.Array) -> Estimate:

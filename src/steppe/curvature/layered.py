@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from steppe import checks, trees
-from steppe.curvature import estimates, layer_probes, layers, norms, operators
+from steppe.curvature import estimates, hessians, layer_probes, layers, norms
 from steppe.curvature.layer_probes import Probes
 from steppe.curvature.layers import Layer, Program
 from steppe.curvature.probes import DISTRIBUTIONS
@@ -91,7 +91,7 @@ def loss_moments(
     key = checks.key_array("loss_moments", key)
     program = layers.program(loss, params, batch)
     if not program.layers:
-        H = operators.hessian(loss, params, [batch])
+        H = hessians.hessian(loss, params, [batch])
         return estimates.moments(H, key, probes=probes, distribution=distribution)
     leaves = [[jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)] for tree in (params, batch)]
     sampler = _Sampler(program, *leaves, distribution, probes)

@@ -1,97 +1,153 @@
 """Symmetric operators on parameter space, known by their products with vectors."""
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from steppe import checks, trees
-from steppe.typing import Batch, Loss, Params
+from steppe.typing import Params
+
+DENSE_LIMIT = 30_000
+"""The largest n of a matrix that `dense` makes: 7 GB in float64."""
 
 
+@jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True)
 class Operator:
     """A symmetric linear operator A on pytrees shaped like `like`.
 
+    Operators are pytrees, arguments of compiled functions: one compilation serves every operator of the same `product`
+    and shapes, at whatever parameters and data.
+
     Attributes
     ----------
-    matvec : v -> Av, a pytree like `like` in and out.
+    product : ``product(v, *data) -> Av``, linear in v, a pytree like `like` in and out.
     like : a pytree that gives the shapes and dtypes of vectors.
+    data : what the product depends on besides v: pytrees of arrays.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> A = Operator(lambda v, d: d * v, jnp.zeros(2), (jnp.array([1.0, 3.0]),))
+    >>> A.matvec(jnp.ones(2)).tolist(), A.size
+    ([1.0, 3.0], 2)
     """
 
-    matvec: Callable[[Params], Params]
+    product: Callable[..., Params]
     like: Params
+    data: tuple = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), self.like)
+        object.__setattr__(self, "like", like)
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Any]:
+        """As a pytree: its data are its leaves."""
+        leaves, treedef = jax.tree.flatten(self.like)
+        return self.data, (self.product, treedef, tuple(leaves))
+
+    @classmethod
+    def tree_unflatten(cls, static: Any, data: tuple) -> "Operator":
+        """The inverse of `tree_flatten`."""
+        product, treedef, leaves = static
+        return cls(product, jax.tree.unflatten(treedef, leaves), tuple(data))
 
     @property
     def size(self) -> int:
         """The number n of rows."""
         return trees.size(self.like)
 
+    @property
+    def dtype(self) -> jnp.dtype:
+        """In which its sums are kept: float32, or float64 where a leaf is."""
+        return trees.accumulator_dtype(self.like)
+
+    def matvec(self, v: Params) -> Params:
+        """Av. Compiled once for all operators of this product and these shapes.
+
+        Raises
+        ------
+        InputError : a vector of another structure or other shapes.
+        """
+        if not _alike(v, self.like):
+            checks.fail("matvec", "v", f"a pytree like {_shapes(self.like)}", _shapes(v))
+        return matvecs(self, (v,))[0]
+
     def dense(self) -> jax.Array:
-        """The (n, n) matrix, rows in `ravel_pytree` order. Cost: n products, n² memory; for small n."""
-        flat, unravel = ravel_pytree(self.like)
-        columns = jax.lax.map(lambda e: ravel_pytree(self.matvec(unravel(e)))[0], jnp.eye(flat.size, dtype=flat.dtype))
-        return columns.T
+        """The (n, n) matrix, rows in `ravel_pytree` order. Cost: n products, n² memory; for small n.
+
+        Raises
+        ------
+        InputError : n above 30,000.
+        """
+        if self.size > DENSE_LIMIT:
+            checks.fail("dense", "operator", f"of at most {DENSE_LIMIT:,} parameters", f"one of {self.size:,}",
+                        "Use trace, moments, top_eigenpairs or spectral_density.")  # fmt: skip
+        return _dense(self)
 
 
-def hessian(loss: Loss, params: Params, batches: Batch | list[Batch]) -> Operator:
-    """The Hessian H = ∇²L(θ) of a loss, as an operator.
+def compiled(function: Callable) -> Callable:
+    """`function` of an operator and arrays under `jax.jit`, or as it is where its arguments are traced already."""
+    fast = jax.jit(function)
 
-    Over a list of batches H is the average of the batches' Hessians weighted by their sizes,
-    H = Σᵢ Bᵢ Hᵢ / Σᵢ Bᵢ: the Hessian of the mean over all their examples.
+    @functools.wraps(function)
+    def called(*arguments: Any) -> Any:
+        traced = any(checks.is_traced(leaf) for leaf in jax.tree.leaves(arguments))
+        return (function if traced else fast)(*arguments)
 
-    Parameters
-    ----------
-    loss : ``loss(params, batch)``, the mean over the batch; deterministic.
-    params : pytree of floating arrays, n scalars.
-    batches : a list of batches, or anything else: one batch.
+    return called
 
-    Returns
-    -------
-    An operator of size n. One product costs about two gradients a batch; the gradient itself is
-    linearised once and shared by all products. Differentiable in `params`.
 
-    Raises
-    ------
-    InputError : parameters that are not floating-point arrays; an empty list; a batch without a common leading axis.
+def apply(A: Operator, vectors: tuple[Params, ...]) -> tuple[Params, ...]:
+    """A times each of some vectors, sharing what does not depend on the vector."""
+    together = getattr(A.product, "together", None)
+    if together is not None:
+        return together(vectors, *A.data)
+    return tuple(A.product(v, *A.data) for v in vectors)
 
-    Notes
-    -----
-    Forward over reverse differentiation (Pearlmutter 1994; Griewank and Walther 2008).
+
+matvecs = compiled(apply)
+
+
+@compiled
+def _dense(A: Operator) -> jax.Array:
+    flat, unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), A.like))
+    unit = jnp.eye(flat.size, dtype=flat.dtype)
+    return jax.lax.map(lambda e: ravel_pytree(apply(A, (unravel(e),))[0])[0], unit).T
+
+
+def rescaled(operator: Operator, weights: Params) -> Operator:
+    """The operator W A W with W = diag(weights), weights a pytree like the operator's vectors.
 
     Examples
     --------
     >>> import jax.numpy as jnp
-    >>> loss = lambda w, batch: jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
-    >>> batch = {"x": jnp.eye(2), "y": jnp.ones(2)}
-    >>> hessian(loss, jnp.zeros(2), batch).dense()
-    Array([[1., 0.], [0., 1.]], dtype=float32)
+    >>> identity = Operator(lambda v: v, jnp.zeros(2))
+    >>> rescaled(identity, jnp.array([2.0, 3.0])).dense().tolist()
+    [[4.0, 0.0], [0.0, 9.0]]
     """
-    checks.floating("hessian", params)
-    many = batches if isinstance(batches, list) else [batches]
-    if not many:
-        checks.fail("hessian", "batches", "a batch or a non-empty list of batches", many)
-    sizes = [checks.batch_size("hessian", batch) for batch in many]
-    products = [_hessian_product(loss, params, batch) for batch in many]
-    if len(products) == 1:
-        return Operator(products[0], params)
-
-    def matvec(vector: Params) -> Params:
-        total = trees.zeros_like(vector)
-        for product, size in zip(products, sizes, strict=True):
-            total = trees.add(total, trees.scale(size / sum(sizes), product(vector)))
-        return total
-
-    return Operator(matvec, params)
+    return Operator(_Rescaled(operator.product), operator.like, (weights, *operator.data))
 
 
-def _hessian_product(loss: Loss, params: Params, batch: Batch) -> Callable[[Params], Params]:
-    """V -> ∇²L(θ) v on one batch."""
-    return jax.linearize(lambda p: jax.grad(loss)(p, batch), params)[1]
+@dataclass(frozen=True)
+class _Rescaled:
+    product: Callable[..., Params]
+
+    def __call__(self, v: Params, weights: Params, *data: Any) -> Params:
+        return trees.multiply(weights, self.product(trees.multiply(weights, v), *data))
 
 
-def rescaled(operator: Operator, weights: Params) -> Operator:
-    """The operator W A W with W = diag(weights), weights a pytree like the operator's vectors."""
-    return Operator(lambda v: trees.multiply(weights, operator.matvec(trees.multiply(weights, v))), operator.like)
+def _alike(v: Params, like: Params) -> bool:
+    if jax.tree.structure(v) != jax.tree.structure(like):
+        return False
+    pairs = zip(jax.tree.leaves(v), jax.tree.leaves(like), strict=True)
+    return all(jnp.shape(a) == b.shape and jnp.result_type(a) == b.dtype for a, b in pairs)
+
+
+def _shapes(tree: Params) -> str:
+    return checks.shown(jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", tree))

@@ -132,7 +132,7 @@ def fa(
 
     def penalty_gradient(state: FAState, params: Params, loss: Loss, batch: Batch) -> tuple[Params, Estimate]:
         """∇ λ/s · tr(H²), zero on the parameters that are not penalised, and tr(H²) itself."""
-        chosen, merge = trees.partition(params, where)
+        chosen, others = trees.partition(params, where)
         scales = {"batch": checks.batch_size("fa", batch), "params": trees.size(chosen), None: 1}
         probe_key = jax.random.fold_in(
             jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(base_key)), state.count
@@ -140,14 +140,14 @@ def fa(
         whole_loss = in_microbatches("fa", loss, microbatches)
 
         def value(part: Params) -> tuple[jax.Array, Estimate]:
-            estimate = measure(lambda p, b: whole_loss(merge(p), b), part, batch, probe_key)
+            estimate = measure(lambda p, b: whole_loss(trees.merge(p, others), b), part, batch, probe_key)
             return jnp.asarray(estimate.mean), estimate
 
         gradient, estimate = jax.grad(value, has_aux=True)(chosen)
         weight = jnp.asarray(lam(state.count) if callable(lam) else lam) / scales[normalize]
         # a traced λ = 0 must agree with the plain optimiser even where the penalty overflows
         scaled = jax.tree.map(lambda g: jnp.where(weight == 0, jnp.zeros_like(g), weight.astype(g.dtype) * g), gradient)
-        return merge(scaled, trees.zeros_like(params)), estimate
+        return trees.merge(scaled, trees.zeros_like(others)), estimate
 
     def update(
         updates: Params,

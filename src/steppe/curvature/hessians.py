@@ -1,0 +1,291 @@
+"""The operators of a loss: its Hessian, its generalised Gauss-Newton matrix, its Fisher matrices; over any data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from steppe import batches as batches_
+from steppe import checks, losses, trees
+from steppe.batches import Batches
+from steppe.curvature import layers
+from steppe.curvature.operators import Operator
+from steppe.typing import Apply, Batch, Criterion, Key, Loss, Params
+
+Linear = Callable[[Params], Params]
+
+
+def hessian(loss: Loss, params: Params, batches: Batch | list[Batch], *, where: Any = None) -> Operator:
+    """The Hessian H = ∇²L(θ) of a loss, as an operator.
+
+    Over a list of batches H is the average of the batches' Hessians weighted by their sizes,
+    H = Σᵢ Bᵢ Hᵢ / Σᵢ Bᵢ: the Hessian of the mean over all their examples.
+
+    Parameters
+    ----------
+    loss : ``loss(params, batch)``, the mean over the batch; deterministic.
+    params : pytree of floating arrays, n scalars.
+    batches : a list of batches, or anything else: one batch.
+    where : restrict H to some parameters: a pytree of bools, a prefix of params, or a function from params to one.
+        Vectors then hold None in the place of all others.
+
+    Returns
+    -------
+    An operator of size n. One product costs two to two and a half gradients over the data, and the memory of one batch
+    whatever their number (those of one shape go through one loop). Differentiable in `params`.
+
+    Raises
+    ------
+    InputError : parameters that are not floating-point arrays; an empty list; a batch without a common leading axis;
+        a loss that is no scalar, or that changes from one call to the next.
+
+    Notes
+    -----
+    Forward over reverse differentiation (Pearlmutter 1994; Griewank and Walther 2008).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> loss = lambda w, batch: jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
+    >>> batch = {"x": jnp.eye(2), "y": jnp.ones(2)}
+    >>> hessian(loss, jnp.zeros(2), batch).dense()
+    Array([[1., 0.], [0., 1.]], dtype=float32)
+    """
+    return _over_data("hessian", _Hessian(loss), loss, params, batches, where)
+
+
+def ggn(
+    apply: Apply,
+    params: Params,
+    batches: Batch | list[Batch],
+    *,
+    criterion: Criterion = losses.cross_entropy,
+    where: Any = None,
+) -> Operator:
+    """The generalised Gauss-Newton matrix, the Hessian without the curvature of the network itself:
+
+        G = 1/N Σᵢ Jᵢᵀ (∇²ℓᵢ) Jᵢ,
+
+    J the Jacobian of an example's outputs in the parameters, ∇²ℓ the Hessian of its loss in the outputs. Positive
+    semi-definite for a convex criterion; equal to the Hessian where all residuals vanish or the network is linear.
+
+    Parameters
+    ----------
+    apply : ``apply(params, x)``: the outputs for B inputs.
+    params, batches, where : see `hessian`; batches ``{"x": …, "y": …}`` or ``(x, y)``.
+    criterion : ``criterion(outputs, y)``, the mean over the batch.
+
+    Returns
+    -------
+    An operator of size n. One product costs about one gradient and a half over the data.
+
+    Raises
+    ------
+    InputError : as `hessian`; a batch that is not of x and y.
+
+    Notes
+    -----
+    Schraudolph 2002, section 3; Martens 2020.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> batch = {"x": jnp.eye(2), "y": jnp.array([[1.0], [1.0]])}
+    >>> ggn(lambda w, x: x @ w, jnp.zeros((2, 1)), batch, criterion=losses.squared_error).dense()
+    Array([[1., 0.], [0., 1.]], dtype=float32)
+    """
+    product = _GaussNewton(apply, _OutputHessian(criterion))
+    return _over_data("ggn", product, losses.of(apply, criterion), params, batches, where)
+
+
+def fisher(
+    apply: Apply,
+    params: Params,
+    batches: Batch | list[Batch],
+    *,
+    criterion: Criterion = losses.cross_entropy,
+    samples: int = 0,
+    key: Key = 0,
+    where: Any = None,
+) -> Operator:
+    """The Fisher matrix, second moment of the gradients gᵢ of single examples' losses:
+
+        F = 1/N Σᵢ gᵢ gᵢᵀ             on the labels of the data ("empirical", ``samples=0``), or
+        F = 1/(N S) Σᵢ Σₛ gᵢₛ gᵢₛᵀ    on S labels drawn for each example from the network's own prediction,
+
+    p(y | x) ∝ exp(−ℓ). The second is an unbiased Monte Carlo estimate of the Fisher information, which for these
+    criteria is `ggn`; the first is neither it nor the Hessian (Kunstner et al. 2019).
+
+    Parameters
+    ----------
+    apply, params, batches, criterion, where : see `ggn`. Drawing labels needs `losses.cross_entropy` or
+        `losses.squared_error` (a normal distribution of variance K/2 around K outputs), and outputs (B, K).
+    samples : S; 0 for the labels of the data.
+    key : of the draws; the operator is the same at every product, and does not depend on how the data are batched.
+
+    Returns
+    -------
+    A positive semi-definite operator of size n. One product costs about one gradient and a half over the data.
+
+    Raises
+    ------
+    InputError : as `ggn`; a criterion without a known distribution; outputs that are not (B, K).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> batch = {"x": jnp.eye(2), "y": jnp.array([[1.0], [2.0]])}
+    >>> fisher(lambda w, x: x @ w, jnp.zeros((2, 1)), batch, criterion=losses.squared_error).dense()
+    Array([[2., 0.], [0., 8.]], dtype=float32)
+    """
+    checks.whole("fisher", "samples", samples, least=0)
+    loss = losses.of(apply, criterion)
+    if not samples:
+        return _over_data("fisher", _GaussNewton(apply, _OutputGradients(criterion)), loss, params, batches, where)
+    draw = losses.SAMPLERS.get(criterion)
+    if draw is None:
+        checks.fail("fisher", "criterion", "losses.cross_entropy or losses.squared_error where labels are drawn",
+                    checks.shown(criterion), "Use samples=0, or ggn.")  # fmt: skip
+    product = _GaussNewton(apply, _DrawnGradients(criterion, draw, samples))
+    A = _over_data("fisher", product, loss, params, batches, where)
+    chosen, others, data = A.data
+    return Operator(A.product, A.like, (chosen, others, _keyed(data, checks.key_array("fisher", key))))
+
+
+def per_layer(make: Callable[..., Operator], function: Any, params: Params, batches: Any, **options: Any) -> dict:
+    """One operator for each layer: the diagonal blocks of `hessian`, `ggn` or `fisher`.
+
+    A layer is what shares its path in the parameters up to the last step: a kernel and its bias.
+
+    Parameters
+    ----------
+    make : `hessian`, `ggn` or `fisher`.
+    function, params, batches, options : its arguments.
+
+    Returns
+    -------
+    {path: operator on the parameters of that layer}, in the order of the parameters.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> loss = lambda p, x: jnp.mean((x @ p["in"]["w"] @ p["out"]["w"]) ** 2)
+    >>> params = {"in": {"w": jnp.ones((3, 2))}, "out": {"w": jnp.ones((2, 1))}}
+    >>> {name: H.size for name, H in per_layer(hessian, loss, params, jnp.ones((4, 3))).items()}
+    {'in': 6, 'out': 2}
+    """
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    names = [jax.tree_util.keystr(path[: max(len(path) - 1, 1)], simple=True, separator="/") for path, _ in paths]
+    treedef = jax.tree.structure(params)
+    masks = {name: jax.tree.unflatten(treedef, [name == other for other in names]) for name in dict.fromkeys(names)}
+    gathered = batches_.gathered("per_layer", batches)
+    return {name: make(function, params, gathered, where=mask, **options) for name, mask in masks.items()}
+
+
+def _over_data(name: str, product: Any, loss: Loss, params: Params, batches: Any, where: Any) -> Operator:
+    """The operator of a product known for one batch."""
+    checks.floating(name, params)
+    gathered = batches_.gathered(name, batches)
+    checks.repeatable(name, loss, params, jax.tree.map(lambda leaf: leaf[0], gathered.stacks[0]))
+    chosen, others = trees.partition(params, where)
+    return Operator(_OverData(product), chosen, (chosen, others, gathered))
+
+
+@dataclass(frozen=True)
+class _OverData:
+    """The average over batches of a product that is known for one: ``linear(params, others, batch)``, v -> Av."""
+
+    linear: Callable[[Params, Params, Batch], Linear]
+
+    def __call__(self, v: Params, *data: Any) -> Params:
+        return self.together((v,), *data)[0]
+
+    def together(self, vectors: tuple[Params, ...], params: Params, others: Params, data: Batches) -> tuple:
+        def products(batch: Batch) -> tuple[Params, ...]:
+            linear = self.linear(lambda p: trees.merge(p, others), params, batch)
+            return tuple(linear(v) for v in vectors)
+
+        return batches_.average(products, data)
+
+
+@dataclass(frozen=True)
+class _Hessian:
+    loss: Loss
+
+    def __call__(self, whole: Callable, params: Params, batch: Batch) -> Linear:
+        loss = layers.through(self.loss)
+        return jax.linearize(jax.grad(lambda p: loss(whole(p), batch)), params)[1]
+
+
+@dataclass(frozen=True)
+class _GaussNewton:
+    """Jᵀ C J for a matrix C in the space of outputs, ``inner(outputs, y, u)`` = C u."""
+
+    apply: Apply
+    inner: Callable[[jax.Array, Any], Callable[[jax.Array], jax.Array]]
+
+    def __call__(self, whole: Callable, params: Params, batch: Batch) -> Linear:
+        x, y = checks.inputs_and_targets("curvature", batch)
+        apply = layers.through(self.apply)
+        outputs, push = jax.linearize(lambda p: apply(whole(p), x), params)
+        pull = jax.linear_transpose(push, params)
+        inner = self.inner(outputs, y)
+        return lambda v: pull(inner(push(v)))[0]
+
+
+@dataclass(frozen=True)
+class _OutputHessian:
+    """The Hessian of the criterion in the outputs."""
+
+    criterion: Criterion
+
+    def __call__(self, outputs: jax.Array, y: Any) -> Callable[[jax.Array], jax.Array]:
+        return jax.linearize(jax.grad(lambda f: self.criterion(f, y)), outputs)[1]
+
+
+@dataclass(frozen=True)
+class _OutputGradients:
+    """1/B rᵢrᵢᵀ for each example, r the gradient of its loss in its outputs."""
+
+    criterion: Criterion
+
+    def __call__(self, outputs: jax.Array, y: Any) -> Callable[[jax.Array], jax.Array]:
+        r = jax.grad(lambda f: jnp.sum(losses.example_losses(self.criterion, f, y)))(outputs)
+        return lambda u: _outer(r, u) / len(r)
+
+
+@dataclass(frozen=True)
+class _DrawnGradients:
+    """The mean of `_OutputGradients` over labels drawn from the network's prediction; y holds a key an example."""
+
+    criterion: Criterion
+    draw: Callable[[jax.Array, jax.Array], jax.Array]
+    samples: int
+
+    def __call__(self, outputs: jax.Array, keys: jax.Array) -> Callable[[jax.Array], jax.Array]:
+        if outputs.ndim != 2:
+            checks.fail("fisher", "outputs", "of shape (B, K) where labels are drawn", f"shape {outputs.shape}",
+                        "Use samples=0, or ggn.")  # fmt: skip
+        several = jax.vmap(lambda key: jax.random.split(key, self.samples))(keys)
+        y = jax.vmap(jax.vmap(self.draw, (0, None)), (0, 0))(several, jax.lax.stop_gradient(outputs))
+        gradient = jax.grad(lambda f, y: jnp.sum(losses.example_losses(self.criterion, f, y)))
+        r = jax.vmap(gradient, (None, 1))(outputs, y)
+        return lambda u: jnp.sum(jax.vmap(_outer, (0, None))(r, u), axis=0) / (len(u) * self.samples)
+
+
+def _outer(r: jax.Array, u: jax.Array) -> jax.Array:
+    """rᵢ ⟨rᵢ, uᵢ⟩ for each example."""
+    inner = jnp.sum((r * u).reshape(len(r), -1), axis=1)
+    return inner.reshape(-1, *[1] * (r.ndim - 1)) * r
+
+
+def _keyed(data: Batches, key: jax.Array) -> Batches:
+    """Batches of x and a key for each example in the place of y: the same draws in whatever chunks."""
+    keys, stacks, begin = jax.random.split(key, data.examples), [], 0
+    for stack, (count, size) in zip(data.stacks, data.shapes, strict=True):
+        end = begin + count * size
+        stacks.append((checks.inputs_and_targets("fisher", stack)[0], keys[begin:end].reshape(count, size)))
+        begin = end
+    return Batches(tuple(stacks))
