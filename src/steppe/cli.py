@@ -1,4 +1,4 @@
-"""The command line: ``steppe run``, ``report``, ``show``, ``list``."""
+"""The command line: ``steppe run``, ``report``, ``show``, ``landscape``, ``list``."""
 
 import errno
 import os
@@ -71,6 +71,46 @@ def show(directory: Annotated[Path, typer.Argument(metavar="DIR", help="The fold
     from steppe import report, study
 
     report.show(study.gathered(study.Store.read(directory)), Console())
+
+
+@app.command()
+def landscape(
+    targets: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Folders of finished runs: DIR/runs/<condition>-s<seed>.")
+    ],
+    *,
+    along: Annotated[
+        str,
+        typer.Option(
+            metavar="random|eigenvectors|between",
+            help="Filter-normalised random directions, the Hessian's top eigenvectors, or the line between two runs.",
+        ),
+    ] = "random",
+    points: Annotated[int, typer.Option(help="Points on the line; odd.")] = 51,
+    grid: Annotated[int, typer.Option(help="Points along each side of the plane; odd, or 0 for no plane.")] = 25,
+    radius: Annotated[float, typer.Option(help="How far to look, in units of the directions.")] = 1.0,
+    examples: Annotated[int, typer.Option(help="Take loss and accuracy on at most so many examples.")] = 1024,
+    split: Annotated[str, typer.Option(metavar="train|test", help="Of the training or the test data.")] = "train",
+    seed: Annotated[int, typer.Option(help="Of the random directions and the choice of examples.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="A folder for it; by default one in DIR/landscapes.")] = None,
+) -> None:
+    """Draw the loss and accuracy around trained networks, or from one to another: landscape.npz and landscape.html."""
+    from steppe import report
+    from steppe.study import exploring, landscapes
+    from steppe.study.progress import Bar
+
+    settings = landscapes.Settings(along, points, grid, radius, examples, split, seed)
+    question = landscapes.asked(targets, settings)
+    directory = out or question.folder
+    try:
+        with Bar(Console(stderr=True)) as bar:
+            found = exploring.explored(question, directory, bar)
+    except KeyboardInterrupt:
+        interrupted(f" What is computed is in {directory}; the same command goes on from there.")
+    page = report.write_landscape(found, directory)
+    console = Console()
+    report.show_landscape(found, console)
+    console.print(f"\nLandscape: {page}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command(name="list")

@@ -10,16 +10,22 @@ from pathlib import Path
 import polars
 from rich.console import Console
 
-from steppe.report import page, text
+from steppe.report import landscape_page, page, text
 from steppe.study.analysis import analyse
 from steppe.study.files import write as write_file
+from steppe.study.landscapes import Landscape
 from steppe.study.results import Results
 
-__all__ = ["show", "write"]
+__all__ = ["show", "show_landscape", "write", "write_landscape"]
+
+SURFACES = "landscape.html"
 
 
 def write(results: Results, directory: str | os.PathLike, *, confidence: float = 0.95) -> tuple[Path, ...]:
     """Write ``results.parquet``, ``summary.md`` and ``report.html``; the paths written, in this order.
+
+    Where the study has loss surfaces, a fourth file, ``landscape.html``, holds them to turn, and the report leads to
+    it: the library that draws them, 4.8 megabytes of script, would make the report eight times as large.
 
     Each file replaces its predecessor whole or not at all. The same results give the same bytes. In the Parquet file
     runs stand in the order of conditions, then seeds.
@@ -32,11 +38,12 @@ def write(results: Results, directory: str | os.PathLike, *, confidence: float =
     analysis = analyse(results, confidence=confidence)
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
+    surfaces = landscape_page.of_study(results)
     files = {
         "results.parquet": _parquet(results),
         "summary.md": text.markdown(results, analysis).encode(),
-        "report.html": page.html(results, analysis).encode(),
-    }
+        "report.html": page.html(results, analysis, turnable=SURFACES if surfaces else "").encode(),
+    } | ({SURFACES: surfaces.encode()} if surfaces else {})
     return tuple(write_file(folder / name, content) for name, content in files.items())
 
 
@@ -48,6 +55,21 @@ def show(results: Results, console: Console | None = None, *, confidence: float 
     InputError : if `confidence` is not within (0, 1).
     """
     text.show(results, analyse(results, confidence=confidence), console or Console())
+
+
+def write_landscape(found: Landscape, directory: str | os.PathLike) -> Path:
+    """Write ``landscape.html``, one self-contained page; its path. The same landscape gives the same bytes.
+
+    Raises
+    ------
+    OSError : if the directory cannot be written.
+    """
+    return write_file(Path(directory) / SURFACES, landscape_page.html(found).encode())
+
+
+def show_landscape(found: Landscape, console: Console | None = None) -> None:
+    """Print the numbers that sum a landscape up."""
+    landscape_page.show(found, console or Console())
 
 
 def _parquet(results: Results) -> bytes:

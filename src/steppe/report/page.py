@@ -1,24 +1,16 @@
 """The report as one self-contained HTML page: no script, nothing loaded from anywhere, text escaped."""
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from steppe.report import figures, landscapes, tables
+from steppe.report.environment import ENVIRONMENT
 from steppe.report.text import paragraphs
 from steppe.study.analysis import Analysis
 from steppe.study.results import Results
 
 
-def html(results: Results, analysis: Analysis) -> str:
-    """The whole report. The same results give the same bytes."""
-    environment = Environment(
-        loader=PackageLoader("steppe.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("report.html.j2").render(
+def html(results: Results, analysis: Analysis, *, turnable: str = "") -> str:
+    """The whole report; `turnable` names the page of surfaces beside it. The same results give the same bytes."""
+    view = landscapes.of_study(results)
+    return ENVIRONMENT.get_template("report.html.j2").render(
         results=results,
         analysis=analysis,
         about=paragraphs(results.about),
@@ -33,5 +25,6 @@ def html(results: Results, analysis: Analysis) -> str:
         curves=figures.curves(results, analysis),
         outcomes=figures.outcomes(results, analysis),
         costs=figures.cost(results, analysis),
-        surfaces=landscapes.surfaces(results),
+        surfaces=landscapes.pictures([view] if view else []),
+        turnable=turnable,
     )

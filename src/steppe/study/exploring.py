@@ -94,7 +94,8 @@ class _Explorer:
         )  # fmt: skip
         middle = len(self.steps) // 2
         facts = {"loss": line["loss"][middle], "accuracy": line["accuracy"][middle], **_rim(line, plane)}
-        return line, plane, facts | {f"eigenvalue_{i + 1}": value for i, value in enumerate(eigenvalues)}
+        facts |= {f"eigenvalue_{i + 1}": value for i, value in enumerate(eigenvalues)}
+        return line, plane, {name: float(value) for name, value in facts.items()}
 
     def directions(self, network: Trained, kept: Kept) -> tuple[list[Params], np.ndarray]:
         """Two directions, and the eigenvalues that belong to them if they are eigenvectors."""
@@ -179,7 +180,7 @@ def _provenance(question: Question) -> dict[str, str]:
     """Where the numbers came from, as text."""
     dataset, made = question.networks[0].dataset, provenance.machine()
     return {
-        "Networks": "; ".join(f"{n.study.name}/runs/{n.folder.name}" for n in question.networks),
+        "Networks": "; ".join(f"{n.folder.parent.parent.name}/runs/{n.folder.name}" for n in question.networks),
         "Data": f"{dataset.about}; SHA-256 {dataset.fingerprint}",
         "Settings": ", ".join(f"{name} {value}" for name, value in asdict(question.settings).items()),
         "Software": made["versions"],

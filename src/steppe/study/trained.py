@@ -22,9 +22,9 @@ class Trained:
 
     Attributes
     ----------
-    folder : of the run, DIR/runs/<condition>-s<seed>.
+    folder : of the run, DIR/runs/<condition>-s<seed>, resolved.
     name : the folder's name; with the study's before it where two runs of one call would share it.
-    study : the study's folder, DIR.
+    study : the study's folder, DIR, as seen from here.
     model, dataset : shared by all networks of one kind, so that they compile once.
     params : NumPy arrays.
     record : what ``run.json`` says.
@@ -81,7 +81,7 @@ class _Reader:
         model, params = self.model(columns[condition], dataset), store.params(condition, int(seed))
         expected = jax.eval_shape(model.init, jax.random.key(0))
         alike(self.command, f"parameters.npz of {path.name}", params, expected)
-        return Trained(path, name, store.directory, model, dataset, params, record)
+        return Trained(path, name, _from_here(store.directory), model, dataset, params, record)
 
     def dataset(self, spec: Spec) -> Dataset:
         """The data of a study, loaded once."""
@@ -101,6 +101,12 @@ class _Reader:
 
     def fail(self, name: str, what: str, got: str, todo: str = "") -> NoReturn:
         checks.fail(self.command, name, what, got, todo)
+
+
+def _from_here(path: Path) -> Path:
+    """A path relative to the working directory, if it is below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _long_name(path: Path) -> str:

@@ -1,0 +1,164 @@
+"""Surfaces that one can turn: plotly's drawing, its data inline, its script once a page."""
+
+import math
+
+import numpy as np
+from markupsafe import Markup
+
+from steppe.report.formats import number
+from steppe.report.landscapes import WORDS, Scale, View, in_round, round_numbers, scale_of
+
+HEIGHT = 660
+EYE = {"x": 0.95, "y": -1.35, "z": 0.95}
+STEP_BACK = """
+const turning = document.getElementById("{plot_id}"), eye = turning.layout.scene.camera.eye;
+if (turning.clientWidth < 640) {
+  const far = 640 / turning.clientWidth;
+  Plotly.relayout(turning, {"scene.camera.eye": {x: far * eye.x, y: far * eye.y, z: far * eye.z}});
+}
+"""
+"""What shows all of a surface on a narrow screen, too."""
+
+BUTTONS = ["orbitRotation", "tableRotation", "pan3d", "zoom3d", "resetCameraDefault3d", "toImage"]
+FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif", "size": 13, "color": "#222222"}
+
+
+def script() -> Markup:
+    """The library that draws, about 4.8 megabytes: inline it once."""
+    import plotly.offline
+
+    return Markup(plotly.offline.get_plotlyjs())
+
+
+def surface(view: View) -> Markup | None:
+    """The planes of a view as surfaces on one scale, one shown at a time and chosen by name; None without planes."""
+    import plotly.graph_objects as go
+    import plotly.io
+
+    scale = scale_of(view)
+    if scale is None:
+        return None
+    figure = go.Figure()
+    for index, (name, grid) in enumerate(zip(view.names, view.grids, strict=True)):
+        figure.add_trace(_surface(view, name, np.asarray(grid, float), scale, visible=index == 0))
+        figure.add_trace(_networks(view, np.asarray(grid, float), scale, visible=index == 0))
+    axes, (_, across, up) = _axis(scale), WORDS[view.along].axes
+    grid_color = {"gridcolor": "#dddddd", "zeroline": False, "showbackground": False}
+    figure.update_layout(
+        template="none",
+        height=HEIGHT,
+        margin={"l": 0, "r": 0, "t": 50 if len(view.names) > 1 else 10, "b": 70},
+        font=FONT,
+        paper_bgcolor="white",
+        showlegend=False,
+        uirevision="one",  # the camera stays where it is when another network is chosen
+        updatemenus=_menu(view),
+        scene={
+            "xaxis": {"title": {"text": across}, **grid_color},
+            "yaxis": {"title": {"text": up}, **grid_color},
+            "zaxis": {"title": {"text": view.label}, **axes, **grid_color},
+            "aspectratio": {"x": 1, "y": 1, "z": 0.75},
+            "camera": {"eye": EYE, "center": {"x": 0, "y": 0, "z": -0.2}},
+        },
+    )
+    config = {"displaylogo": False, "responsive": True, "modeBarButtons": [BUTTONS]}
+    options = {"full_html": False, "include_plotlyjs": False, "div_id": "turning", "post_script": STEP_BACK}
+    html = plotly.io.to_html(figure, config, **options)
+    return Markup(html)
+
+
+def caption(view: View) -> str:
+    """What the surface shows."""
+    scale = scale_of(view)
+    many = len(view.names) > 1
+    words = f"{view.quantity} {WORDS[view.along].plane.replace('(+', '(dots')}"
+    words += "; choose a network above: all share the axes and the colours" if many else ""
+    words += "; the height is logarithmic" if scale.log else ""
+    words += f"; heights above {number(scale.high, 2)} are cut" if scale.cut else ""
+    return f"{words}. Drag to turn, scroll to come nearer, point to read values."
+
+
+def _surface(view: View, name: str, grid: np.ndarray, scale: Scale, *, visible: bool) -> dict:
+    """One network's surface."""
+    _, across, up = WORDS[view.along].axes
+    read = (f"{across} %{{x:.3g}}", f"{up} %{{y:.3g}}", f"{view.label} %{{customdata:.3g}}")
+    floor, ceiling = (float(_height(end, scale)) for end in (scale.low, scale.high))
+    lines = {"show": True, "start": floor, "end": ceiling, "size": (ceiling - floor) / 20, "color": "white", "width": 1}
+    return {
+        "type": "surface",
+        "name": name,
+        "x": view.grid_steps,
+        "y": view.grid_steps,
+        "z": np.float32(_height(grid, scale)),
+        "customdata": np.float32(grid),
+        "hovertemplate": "<br>".join(read) + "<extra></extra>",
+        "cmin": floor,
+        "cmax": ceiling,
+        "colorscale": "Cividis",
+        "colorbar": {
+            "title": {"text": view.label, "side": "bottom"},
+            "orientation": "h",
+            "len": 0.7,
+            "thickness": 14,
+            "y": 0.0,
+            "yanchor": "top",
+            **_ticks(scale),
+        },
+        "contours": {"z": lines},
+        "lighting": {"ambient": 0.75, "diffuse": 0.55, "specular": 0.05, "roughness": 0.9},
+        "visible": visible,
+    }
+
+
+def _networks(view: View, grid: np.ndarray, scale: Scale, *, visible: bool) -> dict:
+    """The places of networks, just above the grid points of a surface nearest to them."""
+    above = 0.015 * float(_height(scale.high, scale) - _height(scale.low, scale))
+    near = [
+        (int(np.abs(view.grid_steps - y).argmin()), int(np.abs(view.grid_steps - x).argmin())) for x, y in view.places
+    ]
+    return {
+        "type": "scatter3d",
+        "mode": "markers",
+        "x": [view.grid_steps[column] for _, column in near],
+        "y": [view.grid_steps[row] for row, _ in near],
+        "z": [float(_height(grid[place], scale)) + above for place in near],
+        "marker": {"size": 5, "color": "#D55E00", "line": {"color": "white", "width": 1}},
+        "hoverinfo": "skip",
+        "visible": visible,
+    }
+
+
+def _height(values: np.ndarray | float, scale: Scale) -> np.ndarray:
+    """Values as heights: cut above, logarithms on a logarithmic scale, NaN where there is none."""
+    values = np.where(np.isfinite(values), values, np.nan)
+    values = np.minimum(values, scale.high) if scale.cut else values
+    return np.log10(values) if scale.log else values
+
+
+def _axis(scale: Scale) -> dict:
+    """The range of heights, the same for all networks, and its ticks."""
+    low, high = (float(_height(end, scale)) for end in (scale.low, scale.high))
+    room = 0.02 * (high - low)
+    return {"range": [low - room, high + room], **_ticks(scale)}
+
+
+def _ticks(scale: Scale) -> dict:
+    """Ticks at round numbers where heights are logarithms."""
+    if not scale.log:
+        return {}
+    ticks = round_numbers(scale.low, scale.high, 8)
+    return {"tickvals": [math.log10(tick) for tick in ticks], "ticktext": [in_round(tick) for tick in ticks]}
+
+
+def _menu(view: View) -> list[dict]:
+    """What chooses a network: buttons, or a list where there are many."""
+    count = len(view.names)
+    if count < 2:
+        return []
+    few = count <= 4 and sum(map(len, view.names)) <= 60
+    buttons = [
+        {"label": name, "method": "restyle", "args": [{"visible": [i // 2 == chosen for i in range(2 * count)]}]}
+        for chosen, name in enumerate(view.names)
+    ]
+    kind = {"type": "buttons", "direction": "right"} if few else {"type": "dropdown"}
+    return [{"buttons": buttons, "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom", "showactive": True, **kind}]
