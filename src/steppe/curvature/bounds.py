@@ -64,7 +64,7 @@ def wolkowicz_styan(trace: Any, frobenius_squared: Any, size: int) -> SpectrumBo
 
 
 def mirsky(trace: Any, frobenius_squared: Any, size: int) -> jax.Array:
-    """An upper bound on the width of a symmetric matrix's spectrum from tr H and tr(H²) (Mirsky 1956, theorem 2).
+    """An upper bound on the width of a symmetric matrix's spectrum from tr H and tr(H²) (Mirsky 1956).
 
         λmax − λmin ≤ √(2 tr(H²) − 2 (tr H)² / n) = s √(2n),
 
