@@ -69,12 +69,12 @@ def _around(found: Landscape) -> Table:
     rows = [
         (Cell(name), Cell(number(f["loss"][i])), Cell(_percent(f["accuracy"][i])),
          Cell(number(f["rim_loss"][i]), f"[{number(f['rim_low'][i])}, {number(f['rim_high'][i])}]"),
-         *(Cell(number(f[f"eigenvalue_{k}"][i])) for k in (1, 2) if eigen))
+         *(Cell(number(f[f"eigenvalue_{k}"][i]), f"± {number(f[f'residual_{k}'][i], 1)}") for k in (1, 2) if eigen))
         for i, name in enumerate(found.names)
     ]  # fmt: skip
     place = "the edge of the plane" if len(found.grid_steps) else "the two ends of the line"
     caption = f"At the rim: the median over {place}, and the lowest and highest value there."
-    caption += " Eigenvalues are those of the Hessian on these examples." if eigen else ""
+    caption += " Eigenvalues are the Hessian's on these examples, ± the residual ‖Hv − μv‖." if eigen else ""
     columns = "Network", "Loss", "Accuracy (%)", "Loss at the rim", *(("Eigenvalue 1", "Eigenvalue 2") if eigen else ())
     numeric = (False, *(True for _ in columns[1:]))
     return Table("In numbers", caption, columns, tuple(rows), numeric)

@@ -1,12 +1,16 @@
 """Surfaces that one can turn: plotly's drawing, its data inline, its script once a page."""
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
 
 from steppe.report.formats import number
 from steppe.report.landscapes import WORDS, Scale, View, in_round, round_numbers, scale_of
+
+if TYPE_CHECKING:
+    import plotly
 
 HEIGHT = 660
 EYE = {"x": 0.95, "y": -1.35, "z": 0.95}
@@ -31,20 +35,27 @@ def script() -> Markup:
 
 
 def surface(view: View) -> Markup | None:
-    """The planes of a view as surfaces on one scale, one shown at a time and chosen by name; None without planes."""
-    import plotly.graph_objects as go
+    """The planes of a view as surfaces that one can turn, for a page that holds `script`; None without planes."""
     import plotly.io
 
-    scale = scale_of(view)
-    if scale is None:
+    if scale_of(view) is None:
         return None
-    figure = go.Figure()
+    config = {"displaylogo": False, "responsive": True, "modeBarButtons": [BUTTONS]}
+    options = {"full_html": False, "include_plotlyjs": False, "div_id": "turning", "post_script": STEP_BACK}
+    return Markup(plotly.io.to_html(figure(view), config, **options))
+
+
+def figure(view: View) -> "plotly.graph_objects.Figure":
+    """The planes of a view as surfaces on one scale, one shown at a time and chosen by name."""
+    import plotly.graph_objects as go
+
+    drawn, scale = go.Figure(), scale_of(view)
     for index, (name, grid) in enumerate(zip(view.names, view.grids, strict=True)):
-        figure.add_trace(_surface(view, name, np.asarray(grid, float), scale, visible=index == 0))
-        figure.add_trace(_networks(view, np.asarray(grid, float), scale, visible=index == 0))
+        drawn.add_trace(_surface(view, name, np.asarray(grid, float), scale, visible=index == 0))
+        drawn.add_trace(_networks(view, np.asarray(grid, float), scale, visible=index == 0))
     axes, (_, across, up) = _axis(scale), WORDS[view.along].axes
     grid_color = {"gridcolor": "#dddddd", "zeroline": False, "showbackground": False}
-    figure.update_layout(
+    drawn.update_layout(
         template="none",
         height=HEIGHT,
         margin={"l": 0, "r": 0, "t": 50 if len(view.names) > 1 else 10, "b": 70},
@@ -61,10 +72,7 @@ def surface(view: View) -> Markup | None:
             "camera": {"eye": EYE, "center": {"x": 0, "y": 0, "z": -0.2}},
         },
     )
-    config = {"displaylogo": False, "responsive": True, "modeBarButtons": [BUTTONS]}
-    options = {"full_html": False, "include_plotlyjs": False, "div_id": "turning", "post_script": STEP_BACK}
-    html = plotly.io.to_html(figure, config, **options)
-    return Markup(html)
+    return drawn
 
 
 def caption(view: View) -> str:

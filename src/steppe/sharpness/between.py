@@ -84,11 +84,11 @@ def interpolation(
     alike("interpolation", "end", end, start)
     if isinstance(points, (bool, int, np.integer)):
         points = np.linspace(0.0, 1.0, checks.whole("interpolation", "points", points, least=3))
-    elif jnp.ndim(points) != 1 or not jnp.shape(points)[0]:
-        got = f"an array of shape {jnp.shape(points)}"
-        checks.fail("interpolation", "points", "a whole number, or the steps (P,)", got)
     checks.whole("interpolation", "block", block)
     t = jnp.asarray(points, trees.accumulator_dtype(start))
+    if t.ndim != 1 or not t.size:
+        what = "a whole number, or the steps (P,)"
+        checks.fail("interpolation", "points", what, f"an array of shape {t.shape}")
     weights, gathered = jnp.stack([1 - t, t], axis=1), many.gathered("interpolation", batches)
     values = valued(function, (start, end), weights, gathered, block=block, progress=progress, known=known)
     return Interpolation(t, values)

@@ -152,11 +152,11 @@ def surface(
         checks.fail("surface", "directions", "a non-empty list of pytrees like params", directions)
     for i, direction in enumerate(directions):
         alike("surface", f"directions[{i}]", direction, params)
-    if jnp.ndim(points) != 2 or jnp.shape(points)[1] != len(directions) or not jnp.shape(points)[0]:
-        what = f"of shape (P, {len(directions)}), one coordinate for each direction"
-        checks.fail("surface", "points", what, f"an array of shape {jnp.shape(points)}")
     checks.whole("surface", "block", block)
     points = jnp.asarray(points, trees.accumulator_dtype(params))
+    if points.ndim != 2 or points.shape[1] != len(directions) or not points.size:
+        what = f"of shape (P, {len(directions)}), one coordinate for each direction"
+        checks.fail("surface", "points", what, f"an array of shape {points.shape}")
     weights = jnp.concatenate([jnp.ones_like(points[:, :1]), points], axis=1)
     gathered = many.gathered("surface", batches)
     terms = (params, *directions)

@@ -1,6 +1,7 @@
 """Computing a landscape: directions, lines and planes, and the few numbers that a table says of them."""
 
 import shutil
+import warnings
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,10 @@ from steppe.study.surfaces import Kept, Values, around, chosen, on_plane
 from steppe.study.trained import Trained
 from steppe.typing import Params
 
-EIGENVECTORS = 2
+Facts = dict[str, float]
+"""Numbers that a table says of a line and plane."""
 
-View = tuple[Values, Values, dict[str, float]]
+View = tuple[Values, Values, Facts]
 """What is known of one line and plane: values along the line, in the plane, and facts."""
 
 
@@ -85,7 +87,7 @@ class _Explorer:
     def around(self, network: Trained) -> View:
         """Along the first direction from a network, and in the plane of two."""
         kept = self.kept(network)
-        directions, eigenvalues = self.directions(network, kept)
+        directions, curvatures = self.directions(network, kept)
         self.watcher.stage(f"landscape of {network.name}")
         function = sharpness.loss_and_accuracy(network.model.apply)
         line, plane = around(
@@ -94,29 +96,30 @@ class _Explorer:
         )  # fmt: skip
         middle = len(self.steps) // 2
         facts = {"loss": line["loss"][middle], "accuracy": line["accuracy"][middle], **_rim(line, plane)}
-        facts |= {f"eigenvalue_{i + 1}": value for i, value in enumerate(eigenvalues)}
-        return line, plane, {name: float(value) for name, value in facts.items()}
+        return line, plane, {name: float(value) for name, value in (facts | curvatures).items()}
 
-    def directions(self, network: Trained, kept: Kept) -> tuple[list[Params], np.ndarray]:
-        """Two directions, and the eigenvalues that belong to them if they are eigenvectors."""
+    def directions(self, network: Trained, kept: Kept) -> tuple[list[Params], Facts]:
+        """Two directions; of eigenvectors also the eigenvalues and how far off they may be."""
         seed = self.settings.seed
         if self.settings.along == "random":  # seed 0 has the directions of a study's report
-            keys = 2 * seed + 1, 2 * seed + 2
-            return [sharpness.filter_normalised(key, network.params) for key in keys], np.zeros(0)
+            return [sharpness.filter_normalised(key, network.params) for key in (2 * seed + 1, 2 * seed + 2)], {}
         found = kept.read("directions")
         if found is None:
             self.watcher.stage(f"eigenvectors of {network.name}")
-            loss, params = losses.of(network.model.apply), jax.tree.map(jnp.asarray, network.params)
-            pairs, vectors = sharpness.top_eigenvectors(loss, params, self.batches, EIGENVECTORS, key=seed)
-            found = {"values": np.asarray(pairs.values)}
-            for i, vector in enumerate(vectors):
-                found |= {f"{i}/{name}": leaf for name, leaf in flattened(vector).items()}
-            kept.write("directions", found)
-        vectors = [
-            unflattened({name.removeprefix(f"{i}/"): leaf for name, leaf in found.items() if name.startswith(f"{i}/")})
-            for i in range(EIGENVECTORS)
-        ]
-        return vectors, found["values"]
+            kept.write("directions", self.eigenvectors(network))
+            found = kept.read("directions")
+        parts = [{k.partition("/")[2]: v for k, v in found.items() if k.startswith(f"{i}/")} for i in range(2)]
+        facts = {f"{name}_{i + 1}": found[name][i] for name in ("eigenvalue", "residual") for i in range(2)}
+        return [unflattened(part) for part in parts], facts
+
+    def eigenvectors(self, network: Trained) -> Values:
+        """The top two eigenpairs of the Hessian, as arrays to keep."""
+        loss, params = losses.of(network.model.apply), jax.tree.map(jnp.asarray, network.params)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what has not converged is told by its residual, in the table
+            pairs, vectors = sharpness.top_eigenvectors(loss, params, self.batches, 2, key=self.settings.seed)
+        found = {f"{i}/{name}": leaf for i, vector in enumerate(vectors) for name, leaf in flattened(vector).items()}
+        return {"eigenvalue": np.asarray(pairs.values), "residual": np.asarray(pairs.residuals), **found}
 
     def between(self, start: Trained, end: Trained) -> View:
         """Along the line from one network to another, and in a plane that holds both, its centre midway."""
