@@ -11,14 +11,14 @@ def number(value: float, digits: int = 3) -> str:
 
     Examples
     --------
-    >>> number(23.0517), number(0.0000123), number(2437.86), number(float("nan"))
-    ('23.1', '1.23 × 10⁻⁵', '2438', '–')
+    >>> number(23.0517), number(0.0000123), number(2437.86), number(9.996e-8), number(float("nan"))
+    ('23.1', '1.23 × 10⁻⁵', '2438', '1.00 × 10⁻⁷', '–')
     """
     if not math.isfinite(value):
         return NOTHING
     if value == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(value)))
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value: 9.996 is 10
     if not -3 <= exponent < 5:
         return f"{value / 10.0**exponent:.{digits - 1}f} × 10{_superscript(exponent)}"
     return f"{value:.{max(digits - 1 - exponent, 0)}f}".replace("-", "−")
