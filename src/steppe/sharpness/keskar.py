@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from scipy import optimize
 
 from steppe import checks, trees
 from steppe.batches import Batches, average
@@ -100,6 +99,7 @@ def _highest(
     value_and_gradient: Callable[[jax.Array], tuple[jax.Array, jax.Array]], box: jax.Array, steps: int, key: jax.Array
 ) -> tuple[float, float]:
     """A function of y at the middle s = 0 of the box, y = s·box, |s| <= 1, and at the highest point that is found."""
+    from scipy import optimize  # imported where it is used: half of what importing Steppe would take
 
     def at(s: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = value_and_gradient(jnp.asarray(s, box.dtype))

@@ -95,3 +95,8 @@ def unit(tree: Params) -> Params:
     shrunk = jax.tree.map(lambda x: x.astype(dtype) / jnp.where(peak == 0, 1, peak), tree)
     norm = jnp.sqrt(trees.norm_squared(shrunk))
     return jax.tree.map(lambda s, x: (s / jnp.where(peak == 0, 1, norm)).astype(x.dtype), shrunk, tree)
+
+
+def pick(condition: jax.Array, a: Any, b: Any) -> Any:
+    """One of two pytrees."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)

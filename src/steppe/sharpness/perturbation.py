@@ -18,6 +18,7 @@ from steppe.sharpness.moves import (
     mean_loss,
     moved,
     over_batches,
+    scalar,
     single,
     strength,
     unit,
@@ -58,7 +59,8 @@ def random_sharpness(
     -----
     Changes when the layers of a ReLU network are rescaled, layer-wise (aW₁, ab₁, W₂/a) or node by node.
     For small ρ, S is √(2/π)‖g‖/√n + O(ρ): most of what it sees is the gradient. Float32 knows L to about 10⁻⁷ L, hence
-    S to about 10⁻⁷ L/ρ; values near that are rounding, and need float64.
+    S to about 10⁻⁷ L/ρ; values near that are rounding, and need float64. In bfloat16 moves below 0.4 % of a weight are
+    lost.
 
     Examples
     --------
@@ -133,7 +135,7 @@ def sam_sharpness(
 @functools.partial(jax.jit, static_argnames=("loss", "per_batch"))
 def _sam(loss: Loss, params: Params, batches: Batches, rho: jax.Array, *, per_batch: bool) -> Estimate:
     def rise(part: Batches) -> jax.Array:
-        gradient = average(lambda batch: jax.grad(loss)(params, batch), part)
+        gradient = average(lambda batch: jax.grad(lambda p: scalar(loss, p, batch))(params), part)
         up = trees.add(params, trees.scale(rho, unit(gradient)))
         return mean_loss(loss, up, part) - mean_loss(loss, params, part)
 

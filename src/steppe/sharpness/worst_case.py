@@ -10,8 +10,20 @@ import jax.numpy as jnp
 
 from steppe import checks, trees
 from steppe.batches import Batches, average
-from steppe.curvature.probes import gaussian, rademacher
-from steppe.sharpness.moves import NORMS, at_the_door, each, flag, moved, over_batches, scalar, single, strength, unit
+from steppe.curvature.probes import rademacher
+from steppe.sharpness.moves import (
+    NORMS,
+    at_the_door,
+    each,
+    flag,
+    moved,
+    over_batches,
+    pick,
+    scalar,
+    single,
+    strength,
+    unit,
+)
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 Norm = Literal["l2", "linf"]
@@ -158,9 +170,10 @@ def climb(
         ahead = onto_ball(jax.tree.map(lambda u, a: u + state.step * a, u, ascent), rho, norm)
         mixed = jax.tree.map(lambda a, u, b: u + weight * (a - u) + (1 - weight) * (u - b), ahead, u, state.before)
         here = at(onto_ball(mixed, rho, norm))
-        best = _pick((here.value > state.best.value) | jnp.isnan(here.value), here, state.best)
-        state = state._replace(here=here, before=u, best=best, ups=state.ups + (here.value > state.here.value))
-        return _pick(stretch > 0, _checkpoint(state, stretch), state), None
+        best = pick((here.value > state.best.value) | jnp.isnan(here.value), here, state.best)
+        ups = state.ups + (here.value > state.here.value).astype(state.ups.dtype)
+        state = state._replace(here=here, before=u, best=best, ups=ups)
+        return pick(stretch > 0, _checkpoint(state, stretch), state), None
 
     dtype = rho.dtype
     start = at(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), params))
@@ -176,7 +189,7 @@ def _checkpoint(state: _Search, stretch: jax.Array) -> _Search:
     nowhere = ~state.halved_then & (state.best_then == state.best.value)
     halve = (state.ups < ENOUGH * stretch) | nowhere
     return _Search(
-        here=_pick(halve, state.best, state.here),
+        here=pick(halve, state.best, state.here),
         before=state.before,
         best=state.best,
         step=jnp.where(halve, state.step / 2, state.step),
@@ -198,11 +211,10 @@ def stretches(steps: int) -> list[int]:
 
 
 def _uphill(gradient: Params, key: jax.Array, norm: Norm) -> Params:
-    """The direction of length 1 that climbs fastest; a random one where the gradient is zero."""
-    flat = trees.norm_squared(unit(gradient)) == 0
-    if norm == "l2":
-        return jax.lax.cond(flat, lambda: unit(gaussian(key, gradient)), lambda: unit(gradient))
-    return jax.lax.cond(flat, lambda: rademacher(key, gradient), lambda: jax.tree.map(jnp.sign, gradient))
+    """The step of norm 1 that climbs fastest; a random one where the gradient is zero."""
+    towards = unit(gradient)
+    towards = jax.lax.cond(trees.norm_squared(towards) == 0, lambda: unit(rademacher(key, towards)), lambda: towards)
+    return towards if norm == "l2" else jax.tree.map(jnp.sign, towards)
 
 
 def onto_ball(u: Params, rho: jax.Array, norm: Norm) -> Params:
@@ -211,7 +223,3 @@ def onto_ball(u: Params, rho: jax.Array, norm: Norm) -> Params:
         return jax.tree.map(lambda leaf: jnp.clip(leaf, -rho, rho), u)
     length = jnp.sqrt(trees.norm_squared(u))
     return trees.scale(jnp.where(length > rho, rho / jnp.where(length == 0, 1, length), 1), u)
-
-
-def _pick(condition: jax.Array, a: Params, b: Params) -> Params:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
