@@ -1,0 +1,58 @@
+"""The second moment of the gradients of single examples, C = 1/N Σᵢ gᵢgᵢᵀ, without the matrix."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from steppe import checks, losses, trees
+from steppe.batches import Batches, average
+from steppe.curvature.probes import rademacher
+from steppe.typing import Apply, Batch, Criterion, Params
+
+
+@functools.partial(jax.jit, static_argnames=("apply", "criterion", "both"))
+def diagonals(apply: Apply, criterion: Criterion, params: Params, batches: Batches, *, both: bool) -> tuple:
+    """The diagonals of C and (`both`) of the Gauss-Newton matrix, two pytrees like params, example by example."""
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, trees.accumulator_dtype(leaf)), params)
+
+    def one(totals: tuple[Params, Params], example: Batch) -> tuple[tuple[Params, Params], None]:
+        x, y = jax.tree.map(lambda leaf: leaf[None], checks.inputs_and_targets("takeuchi", example))
+        outputs, pull = jax.vjp(lambda p: apply(p, x), params)
+        own = lambda f: criterion(f.reshape(outputs.shape), y)  # noqa: E731
+        f = outputs.reshape(-1)
+        back = lambda u: pull(u.reshape(outputs.shape))[0]  # noqa: E731
+        g = back(jax.grad(own)(f))
+        C = jax.tree.map(lambda total, g: total + g.astype(total.dtype) ** 2, totals[0], g)
+        if not both:
+            return (C, totals[1]), None
+        S, J = jax.hessian(own)(f), jax.vmap(back)(jnp.eye(f.size, dtype=f.dtype))
+
+        def add(total: jax.Array, j: jax.Array) -> jax.Array:
+            j = j.astype(total.dtype)
+            return total + jnp.sum(j * jnp.tensordot(S.astype(total.dtype), j, 1), axis=0)
+
+        return (C, jax.tree.map(add, totals[1], J)), None
+
+    def part(batch: Batch) -> tuple[Params, Params]:
+        size = checks.batch_size("takeuchi", batch)
+        return jax.tree.map(lambda leaf: leaf / size, jax.lax.scan(one, (zeros, zeros), batch)[0])
+
+    return average(part, batches)
+
+
+def signed_gradient(apply: Apply, criterion: Criterion, params: Params, batches: Batches, key: jax.Array) -> Params:
+    """1/√N Σᵢ ±gᵢ, whose second moment over the signs is C."""
+    count, begin, stacks = batches.examples, 0, []
+    signs = rademacher(key, jnp.zeros(count, trees.accumulator_dtype(params)))
+    for stack, (length, size) in zip(batches.stacks, batches.shapes, strict=True):
+        stacks.append((stack, signs[begin : begin + length * size].reshape(length, size)))
+        begin += length * size
+
+    def loss(params: Params, signed: tuple[Batch, jax.Array]) -> jax.Array:
+        x, y = checks.inputs_and_targets("takeuchi", signed[0])
+        values = losses.example_losses(criterion, apply(params, x), y)
+        return jnp.mean(values * signed[1].astype(values.dtype))
+
+    gradient = average(lambda signed: jax.grad(loss)(params, signed), Batches(tuple(stacks)))
+    return trees.scale(count**0.5, gradient)

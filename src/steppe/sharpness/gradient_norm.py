@@ -1,0 +1,171 @@
+"""Flatness by the gradient: how large it can get nearby, and how it compares with the curvature."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from steppe import checks, curvature, trees
+from steppe.batches import Batches, average
+from steppe.curvature.probes import gaussian
+from steppe.sharpness.moves import at_the_door, strength, unit
+from steppe.typing import Batch, Estimate, Key, Loss, Params
+
+
+class GradientNormFlatness(NamedTuple):
+    """How large the gradient gets within a distance ρ.
+
+    Attributes
+    ----------
+    flatness : ρ times the largest ‖∇L(θ + d)‖ that was found with ‖d‖ ≤ ρ: a lower bound of the maximum.
+    gradient_norm : ‖∇L(θ)‖.
+    eigenvalue : flatness / ρ². At a minimum and for small ρ, a lower bound of the largest |λ| of the Hessian.
+    """
+
+    flatness: jax.Array
+    gradient_norm: jax.Array
+    eigenvalue: jax.Array
+
+
+class NormalisedCurvature(NamedTuple):
+    """The trace of the Hessian in units of the gradient.
+
+    Attributes
+    ----------
+    ratio : tr H / ‖∇L‖; ±∞ where the gradient is zero, 0 where the trace is too.
+    trace : tr H.
+    gradient_norm : ‖∇L‖.
+    """
+
+    ratio: Estimate
+    trace: Estimate
+    gradient_norm: jax.Array
+
+
+def gradient_norm_flatness(
+    loss: Loss, params: Params, batches: Batch | list[Batch], *, rho: float = 0.1, steps: int = 10, key: Key = 0
+) -> GradientNormFlatness:
+    """First-order flatness R = ρ max ‖∇L(θ + d)‖ over ‖d‖ ≤ ρ (Zhang et al. 2023, "GAM").
+
+    The maximum is sought by d ← ρ u/‖u‖ with u = ∇ ½‖∇L(θ + d)‖² = H(θ + d) ∇L(θ + d), from d = 0. On a quadratic
+    loss each step raises the norm, and at a minimum it is the power method for H². One step, steps=1, is the one that
+    the authors train with (they difference gradients in the place of H).
+
+    Parameters
+    ----------
+    loss : ``loss(params, batch)``, the mean over the batch.
+    params : pytree of floating arrays.
+    batches : a list of batches, weighted by their sizes, or anything else: one batch. L is the mean over all examples.
+    rho : the radius ρ > 0.
+    steps : how many; the largest norm met on the way counts, that at d = 0 included.
+    key : of the direction that starts where u = 0, as it is at an exact minimum.
+
+    Returns
+    -------
+    GradientNormFlatness, a lower bound of the maximum, in units of the loss. Cost: about 3 gradients a step, and one,
+    over all examples.
+
+    Raises
+    ------
+    InputError : rho not above 0, steps below 1; parameters, batches or a key that cannot be used.
+
+    Notes
+    -----
+    Changes when the layers of a ReLU network are rescaled, layer-wise (aW₁, ab₁, W₂/a) or node by node: the ball does
+    not follow.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> bowl = lambda w, batch: jnp.sum(jnp.array([0.5, 2.0]) * w**2) + 0.0 * jnp.mean(batch)
+    >>> found = gradient_norm_flatness(bowl, jnp.zeros(2), jnp.ones(1), rho=0.1, steps=20)
+    >>> round(float(found.flatness), 4), round(float(found.eigenvalue), 4)  # λmax = 4, times ρ²
+    (0.04, 4.0)
+    """
+    name = "gradient_norm_flatness"
+    checks.whole(name, "steps", steps)
+    known, rho = at_the_door(name, params, batches), strength(name, "rho", rho, params)
+    return _flatness(loss, params, known, rho, checks.key_array(name, key), steps=steps)
+
+
+@functools.partial(jax.jit, static_argnames=("loss", "steps"))
+def _flatness(
+    loss: Loss, params: Params, batches: Batches, rho: jax.Array, key: jax.Array, *, steps: int
+) -> GradientNormFlatness:
+    def gradient(at: Params) -> Params:
+        return average(lambda batch: jax.grad(loss)(at, batch), batches)
+
+    def climb(at: Params, g: Params) -> Params:
+        """The next point, along H(at) g."""
+        u = unit(curvature.hessian(loss, at, batches).matvec(unit(g)))
+        return trees.add(params, trees.scale(rho, u))
+
+    def step(state: tuple[Params, Params], _: None) -> tuple[tuple[Params, Params], jax.Array]:
+        at = climb(*state)
+        g = gradient(at)
+        return (at, g), _norm(g)
+
+    g = gradient(params)
+    # where the gradient or its slope is zero, a random direction takes the place of the first gradient
+    blind = _norm(curvature.hessian(loss, params, batches).matvec(unit(g))) == 0
+    start = jax.tree.map(lambda x, r: jnp.where(blind, r, x), g, gaussian(key, params))
+    norms = jax.lax.scan(step, (params, start), length=steps)[1]
+    flatness = rho * jnp.maximum(_norm(g), jnp.max(norms))
+    return GradientNormFlatness(flatness, _norm(g), flatness / rho**2)
+
+
+def normalised_curvature(
+    loss: Loss, params: Params, batches: Batch | list[Batch], *, probes: int = 32, key: Key = 0
+) -> NormalisedCurvature:
+    """The normalised Hessian trace tr H / ‖∇L‖ (Wu et al. 2024, "CR-SAM").
+
+    Parameters
+    ----------
+    loss : ``loss(params, batch)``, the mean over the batch.
+    params : pytree of floating arrays.
+    batches : a list of batches, weighted by their sizes, or anything else: one batch. L is the mean over all examples.
+    probes : random vectors for the trace, see `curvature.trace`.
+    key : an int or a JAX key array.
+
+    Returns
+    -------
+    NormalisedCurvature. The gradient is exact, so the ratio's standard error is that of the trace over ‖∇L‖. Cost:
+    probes Hessian-vector products and a gradient over all examples.
+
+    Raises
+    ------
+    InputError : probes below 1; parameters, batches or a key that cannot be used.
+
+    Notes
+    -----
+    Changes when the layers of a ReLU network are rescaled, layer-wise (aW₁, ab₁, W₂/a) or node by node; not when the
+    loss is multiplied by a number. It grows without bound as training ends and ‖∇L‖ vanishes, so compare networks at
+    matched gradients, or read `trace`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> bowl = lambda w, batch: jnp.sum(w**2) + 0.0 * jnp.mean(batch)
+    >>> round(float(normalised_curvature(bowl, jnp.array([3.0, 4.0]), jnp.ones(1)).ratio.mean), 4)  # 4 / 10
+    0.4
+    """
+    name = "normalised_curvature"
+    checks.whole(name, "probes", probes)
+    known = at_the_door(name, params, batches)
+    return _normalised(loss, params, known, checks.key_array(name, key), probes=probes)
+
+
+@functools.partial(jax.jit, static_argnames=("loss", "probes"))
+def _normalised(loss: Loss, params: Params, batches: Batches, key: jax.Array, *, probes: int) -> NormalisedCurvature:
+    size = _norm(average(lambda batch: jax.grad(loss)(params, batch), batches))
+    trace = curvature.trace(curvature.hessian(loss, params, batches), key, probes=probes)
+
+    def over(value: jax.Array) -> jax.Array:
+        return jnp.where(value == 0, 0, value / size)
+
+    return NormalisedCurvature(Estimate(over(trace.mean), over(trace.sem)), trace, size)
+
+
+def _norm(tree: Params) -> jax.Array:
+    return jnp.sqrt(trees.norm_squared(tree))

@@ -1,0 +1,289 @@
+"""Relative flatness: the curvature of one layer's weights, in units of these weights."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from steppe import checks, curvature, losses, trees
+from steppe.batches import Batches, average
+from steppe.curvature import layers
+from steppe.curvature.layers import Layer, Program
+from steppe.curvature.probes import rademacher
+from steppe.sharpness.moves import at_the_door, flag
+from steppe.typing import Apply, Batch, Criterion, Estimate, Key, Params
+
+MOST_PRODUCTS = 10_000
+"""The largest number of products with the Hessian that an exact value may cost."""
+
+ORDER_KEPT = ("reshape", "squeeze", "copy")
+"""Operations after which the numbers of an array still follow each other as before."""
+
+
+class Settings(NamedTuple):
+    """What is measured, fixed in a compiled program."""
+
+    apply: Apply
+    criterion: Criterion
+    layer: str
+    standardise: bool
+
+
+def relative_flatness(
+    apply: Apply,
+    params: Params,
+    batches: Batch | list[Batch],
+    *,
+    criterion: Criterion = losses.cross_entropy,
+    layer: str | None = None,
+    standardise: bool = False,
+    probes: int | None = None,
+    key: Key = 0,
+) -> Estimate:
+    """The relative flatness of one layer's weights W, κ = Σ_{s,s'} ⟨w_s, w_s'⟩ tr H_ss' (Petzka et al. 2021).
+
+    w_s are the weights of output s, and H_ss' = ∂²L / ∂w_s ∂w_s' with L the mean over all examples. The bias is left
+    aside. For softmax cross-entropy and the last layer, with features φ, that is
+
+        κ = 1/N Σᵢ ‖φᵢ‖² (Σ_s p_s ‖w_s‖² − ‖Σ_s p_s w_s‖²) = 1/N Σᵢ ‖φᵢ‖² ½ Σ_{s,t} p_s p_t ‖w_s − w_t‖².
+
+    Parameters
+    ----------
+    apply : ``apply(params, x)``: the outputs for B inputs, each its own input's (no statistics of the batch).
+    params : pytree of floating arrays.
+    batches : a list of batches ``{"x": …, "y": …}`` or ``(x, y)``, or anything else: one batch.
+    criterion : ``criterion(outputs, y)``, the mean over the batch.
+    layer : the path of W in params, see `curvature.find_layers`; None: the last matrix that meets the outputs.
+    standardise : scale each feature that enters the layer to a standard deviation of 1 over all examples, and its
+        weights by the inverse, before measuring; a constant feature then counts for nothing. For dense layers.
+    probes : None: the exact value. A number M: an unbiased estimate from M random directions, for any layer.
+    key : of the directions.
+
+    Returns
+    -------
+    Estimate, in units of the loss; standard error 0 where exact. Cost: exactly, for the last layer under
+    `losses.cross_entropy` one forward pass; for a dense layer that meets each example once, min(inputs, outputs)
+    products with the Hessian of the part above it; for any other layer inputs × min(inputs, outputs) products with the
+    layer's Hessian, up to 10,000. An estimate: M such products.
+
+    Raises
+    ------
+    InputError : a layer that is not there, no layer at all; a convolution with `standardise`; an exact value that
+        would cost more than 10,000 products; parameters or batches that cannot be used.
+
+    Notes
+    -----
+    The estimate is the mean of vᵀHv with v_sa = Σ_c W_sc G_ca, G a square matrix of random signs, for which
+    E v_sa v_s'b = ⟨w_s, w_s'⟩ δ_ab. Where W has more inputs than outputs, a root of ⟨w_s, w_s'⟩ takes its place.
+
+    Does not change when the layers of a ReLU network are rescaled (aW₁, ab₁, W₂/a), nor when the nodes that the layer
+    itself computes are. When the nodes that feed it are rescaled one by one it does change, but not with `standardise`:
+    that is the paper's remedy. Code released with a later study sums κ over mini-batches; here it is the mean.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> apply = lambda p, x: jnp.tanh(x @ p["in"]) @ p["out"]
+    >>> params = {"in": jnp.eye(2), "out": jnp.array([[1.0, 0.0], [2.0, 1.0]])}
+    >>> batch = {"x": jnp.eye(2), "y": jnp.array([0, 1])}
+    >>> round(float(relative_flatness(apply, params, batch).mean), 4)
+    0.2517
+    >>> estimate = relative_flatness(apply, params, batch, probes=100)
+    >>> abs(float(estimate.mean) - 0.2517) < 4 * float(estimate.sem)
+    True
+    """
+    name = "relative_flatness"
+    known = at_the_door(name, params, batches)
+    flag(name, "standardise", standardise)
+    first = jax.tree.map(lambda leaf: leaf[0], known.stacks[0])
+    at = _chosen(layers.traced(apply, params, checks.inputs_and_targets(name, first)[0]).layers, layer)
+    if standardise and at.kind != "dense":
+        checks.fail(name, "layer", "a dense one with standardise=True", f"{at.name!r}, a {at.kind}")
+    settings = Settings(apply, criterion, at.name, standardise)
+    if probes is not None:
+        checks.whole(name, "probes", probes)
+        return _estimated(settings, params, known, jax.random.split(checks.key_array(name, key), probes))
+    if (at.kind == "dense" and at.rows == known.shapes[0][1]) or _is_closed(settings, params, first):
+        return _by_rows(settings, params, known)
+    inputs = _matrix(at, params).shape[0]
+    count = inputs * min(inputs, at.fan_out)
+    if count > MOST_PRODUCTS:
+        checks.fail(name, "probes", f"a number for the layer {at.name!r}",
+                    f"None, whose exact value costs {count:,} products", "Say probes=100.")  # fmt: skip
+    return _by_products(settings, params, known)
+
+
+def _chosen(found: tuple[Layer, ...], layer: str | None) -> Layer:
+    if not found:
+        checks.fail("relative_flatness", "apply", "a network with a linear layer", "one in which none was found",
+                    "Weights used twice, or inside a loop, are not found.")  # fmt: skip
+    names = [one.name for one in found]
+    if layer is not None and layer not in names:
+        checks.fail("relative_flatness", "layer", "the path of a layer's weights", checks.shown(layer),
+                    checks.nearest(str(layer), names))  # fmt: skip
+    return found[-1] if layer is None else found[names.index(layer)]
+
+
+def _matrix(layer: Layer, params: Params) -> jax.Array:
+    """W, (inputs, outputs), in at least float32."""
+    W = layer.kernel(jnp.asarray(jax.tree.leaves(params)[layer.leaf]))
+    return W.reshape(-1, layer.fan_out).astype(trees.accumulator_dtype(W))
+
+
+class _At(NamedTuple):
+    """A network at one batch, seen from a layer: its inputs a (rows, inputs), and outputs as a function of its move."""
+
+    layer: Layer
+    a: jax.Array
+    outputs: Callable[[jax.Array], jax.Array]
+    still: jax.Array
+
+
+def _at(settings: Settings, params: Params, x: Any) -> _At:
+    found: Program = layers.traced(settings.apply, params, x)
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves((params, x))]
+    index = [one.name for one in found.layers].index(settings.layer)
+    layer, seen = found.layers[index], []
+
+    def outputs(move: jax.Array | None) -> jax.Array:
+        def linear(at: int, a: jax.Array, K: jax.Array) -> jax.Array:
+            y = found.layers[at].apply(a, K)
+            if at != index:
+                return y
+            if move is None:
+                seen.append((a, y))
+                return y
+            return y + move
+
+        return found.run(leaves, linear)
+
+    outputs(None)
+    a, y = seen[0]
+    return _At(layer, a, outputs, jnp.zeros_like(y))
+
+
+def _is_last(at: _At) -> bool:
+    """Whether the outputs are the layer's product and something fixed: they then move as it moves."""
+    moves = jax.make_jaxpr(jax.linearize(at.outputs, at.still)[1])(at.still).jaxpr
+    here = moves.invars[0]
+    for eqn in moves.eqns:
+        if eqn.primitive.name not in ORDER_KEPT or eqn.invars != [here]:
+            return False
+        here = eqn.outvars[0]
+    return moves.outvars[0] is here and here.aval.shape[-1] == at.layer.fan_out
+
+
+def _is_closed(settings: Settings, params: Params, batch: Batch) -> bool:
+    """Whether the last layer meets softmax cross-entropy."""
+    found = []
+
+    def look(params: Params, batch: Batch) -> None:
+        at = _at(settings, params, checks.inputs_and_targets("relative_flatness", batch)[0])
+        found.append(at.layer.kind == "dense" and _is_last(at))
+
+    jax.eval_shape(look, params, batch)
+    return found[0] and settings.criterion is losses.cross_entropy
+
+
+def _scales(settings: Settings, params: Params, batches: Batches) -> tuple[Any, Any]:
+    """(inputs, 1) standard deviations of the layer's inputs, 0 where constant, and inverses; ones where unasked."""
+    if not settings.standardise:
+        ones = jnp.ones((1, 1), trees.accumulator_dtype(params))
+        return ones, ones
+
+    def features(batch: Batch) -> jax.Array:
+        a = _at(settings, params, checks.inputs_and_targets("relative_flatness", batch)[0]).a
+        return a.astype(trees.accumulator_dtype(a))
+
+    mean = average(lambda batch: jnp.mean(features(batch), 0), batches)
+    sigma = jnp.sqrt(average(lambda batch: jnp.mean((features(batch) - mean[None]) ** 2, 0), batches))
+    size = average(lambda batch: jnp.max(jnp.abs(features(batch)), 0), batches)
+    varies = sigma > 4 * jnp.finfo(sigma.dtype).eps * size  # the mean of equal numbers is not quite their value
+    return jnp.where(varies, sigma, 0)[:, None], jnp.where(varies, 1 / jnp.where(varies, sigma, 1), 0)[:, None]
+
+
+@functools.partial(jax.jit, static_argnames="settings")
+def _by_rows(settings: Settings, params: Params, batches: Batches) -> Estimate:
+    """κ = Σ over rows of ‖a‖² tr(WWᵀ ∂²L/∂y²), for rows that do not meet each other above the layer."""
+    sigma, inverse = _scales(settings, params, batches)
+
+    def part(batch: Batch) -> jax.Array:
+        x, y = checks.inputs_and_targets("relative_flatness", batch)
+        at = _at(settings, params, x)
+        W = _matrix(at.layer, params) * sigma
+        squares = jnp.sum((at.a.astype(W.dtype) * jnp.ravel(inverse)[None]) ** 2, axis=1)
+        if settings.criterion is losses.cross_entropy and _is_last(at):
+            logits = at.outputs(at.still).reshape(-1, at.layer.fan_out).astype(W.dtype)
+            return jnp.mean(squares * _variance(logits, W))
+        slope = jax.grad(lambda move: settings.criterion(at.outputs(move), y))
+        product = jax.linearize(slope, at.still)[1]
+
+        def form(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+            along = jnp.broadcast_to(pair[0].astype(at.still.dtype)[None], at.still.shape)
+            return product(along).astype(W.dtype) @ pair[1]
+
+        # tr(WᵀW S) as Σ w_d·S w_d over the inputs, or as Σ (WᵀW)_s·S e_s over the outputs
+        wide = W.shape[0] <= W.shape[1]
+        pairs = (W, W) if wide else (jnp.eye(W.shape[1], dtype=W.dtype), W.T @ W)
+        return jnp.sum(squares * jnp.sum(jax.lax.map(form, pairs), axis=0))
+
+    value = average(part, batches)
+    return Estimate(value, jnp.zeros_like(value))
+
+
+def _variance(logits: jax.Array, W: jax.Array) -> jax.Array:
+    """(rows,) Σ_s p_s ‖w_s‖² − ‖Σ_s p_s w_s‖², without the difference."""
+    if logits.shape[1] == 1:
+        z = logits[:, 0]
+        return jax.nn.sigmoid(z) * jax.nn.sigmoid(-z) * jnp.sum(W**2)
+    centred = W - jnp.mean(W, axis=1, keepdims=True)
+    products = centred.T @ centred
+    squares = jnp.diagonal(products)
+    distances = squares[:, None] + squares[None, :] - 2 * products
+    distances = jnp.where(jnp.eye(len(squares), dtype=bool), 0, jnp.maximum(distances, 0))
+    p = jax.nn.softmax(logits)
+    return jnp.sum((p @ distances) * p, axis=1) / 2
+
+
+def _directions(settings: Settings, params: Params, batches: Batches) -> tuple[Any, jax.Array, Callable]:
+    """The layer's Hessian; a root R of the weights' products, RᵀR = WᵀW; and v = (inputs, outputs) -> vᵀHv."""
+    x = checks.inputs_and_targets("relative_flatness", jax.tree.map(lambda leaf: leaf[0], batches.stacks[0]))[0]
+    layer = _at(settings, params, x).layer
+    leaves, treedef = jax.tree.flatten(params)
+    mask = jax.tree.unflatten(treedef, [index == layer.leaf for index in range(len(leaves))])
+    H = curvature.hessian(losses.of(settings.apply, settings.criterion), params, batches, where=mask)
+    weight = jax.ShapeDtypeStruct(jnp.shape(leaves[layer.leaf]), jnp.result_type(leaves[layer.leaf]))
+    sigma, inverse = _scales(settings, params, batches)
+    W = _matrix(layer, params) * sigma
+    root = W if W.shape[0] <= W.shape[1] else jnp.linalg.qr(W, mode="r")
+
+    def form(matrix: jax.Array) -> jax.Array:
+        kernel = (matrix * inverse).reshape(layer.kernel_shape).astype(weight.dtype)
+        (own,) = jax.linear_transpose(layer.kernel, weight)(kernel)
+        v = jax.tree.unflatten(treedef, [own if index == layer.leaf else None for index in range(len(leaves))])
+        return trees.dot(v, H.matvec(v))
+
+    return root, W, form
+
+
+@functools.partial(jax.jit, static_argnames="settings")
+def _by_products(settings: Settings, params: Params, batches: Batches) -> Estimate:
+    """κ = Σ over inputs c and rows d of R of vᵀHv, v with the one row R_d at c."""
+    root, W, form = _directions(settings, params, batches)
+
+    def one(at: jax.Array) -> jax.Array:
+        row = root[at % len(root)]
+        return form(jnp.zeros_like(W).at[at // len(root)].set(row))
+
+    value = jnp.sum(jax.lax.map(one, jnp.arange(W.shape[0] * len(root))))
+    return Estimate(value, jnp.zeros_like(value))
+
+
+@functools.partial(jax.jit, static_argnames="settings")
+def _estimated(settings: Settings, params: Params, batches: Batches, keys: jax.Array) -> Estimate:
+    """The mean of vᵀHv with v = GR."""
+    root, W, form = _directions(settings, params, batches)
+    like = jnp.zeros((W.shape[0], len(root)), W.dtype)
+    return curvature.estimate(jax.lax.map(lambda key: form(rademacher(key, like) @ root), keys))
