@@ -5,10 +5,19 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from steppe import checks, losses, trees
+from steppe import checks, curvature, losses, trees
 from steppe.batches import Batches, average
+from steppe.curvature import Operator
 from steppe.curvature.probes import rademacher
-from steppe.typing import Apply, Batch, Criterion, Params
+from steppe.typing import Apply, Batch, Criterion, Estimate, Params
+
+SOLVER_STEPS, SOLVER_TOLERANCE = 1000, 1e-6
+"""Of conjugate gradients: products, and the residual as a part of the right-hand side."""
+
+
+def quotient(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a/b, and 0 where b is."""
+    return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "criterion", "both"))
@@ -56,3 +65,45 @@ def signed_gradient(apply: Apply, criterion: Criterion, params: Params, batches:
 
     gradient = average(lambda signed: jax.grad(loss)(params, signed), Batches(tuple(stacks)))
     return trees.scale(count**0.5, gradient)
+
+
+@functools.partial(jax.jit, static_argnames=("apply", "criterion"))
+def solved(
+    apply: Apply,
+    criterion: Criterion,
+    params: Params,
+    batches: Batches,
+    *,
+    H: Operator,
+    alpha: jax.Array,
+    keys: jax.Array,
+) -> Estimate:
+    """The mean of vᵀ(H + αI)⁻¹v."""
+
+    def one(key: jax.Array) -> jax.Array:
+        v = signed_gradient(apply, criterion, params, batches, key)
+        shifted = lambda u: trees.add(H.matvec(u), trees.scale(alpha, u))  # noqa: E731
+        solution = jax.scipy.sparse.linalg.cg(shifted, v, tol=SOLVER_TOLERANCE, maxiter=SOLVER_STEPS)[0]
+        return trees.dot(v, solution)
+
+    return curvature.estimate(jax.lax.map(one, keys))
+
+
+@functools.partial(jax.jit, static_argnames=("apply", "criterion"))
+def ratio(
+    apply: Apply,
+    criterion: Criterion,
+    params: Params,
+    batches: Batches,
+    *,
+    H: Operator,
+    alpha: jax.Array,
+    keys: jax.Array,
+) -> Estimate:
+    """Estimates of tr C and tr H, independent, one by the other."""
+    signed = lambda key: trees.norm_squared(signed_gradient(apply, criterion, params, batches, key))  # noqa: E731
+    C = curvature.estimate(jax.lax.map(signed, jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)))
+    trace = curvature.trace(H, keys[0], probes=len(keys))
+    below = trace.mean + alpha
+    value = quotient(C.mean, below)
+    return Estimate(value, jnp.sqrt(quotient(C.sem, below) ** 2 + quotient(value * trace.sem, below) ** 2))

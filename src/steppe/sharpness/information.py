@@ -10,14 +10,12 @@ from steppe import checks, curvature, losses, trees
 from steppe.batches import Batches
 from steppe.curvature import Operator
 from steppe.sharpness import gradient_moments
+from steppe.sharpness.gradient_moments import quotient
 from steppe.sharpness.moves import at_the_door, strength
 from steppe.typing import Apply, Batch, Criterion, Estimate, Key, Params
 
 DENSE = 5_000
 """The largest n for which matrices are made."""
-
-SOLVER_STEPS, SOLVER_TOLERANCE = 1000, 1e-6
-"""Of conjugate gradients: products, and the residual as a part of the right-hand side."""
 
 OPERATORS = ("ggn", "hessian")
 
@@ -102,10 +100,10 @@ def takeuchi(
     checks.one_of(name, "operator", operator, OPERATORS)
     alpha = jnp.asarray(checks.real(name, "damping", damping, least=0), trees.accumulator_dtype(params))
     H = _operator(operator, apply, params, known, criterion)
-    needs_matrix = probes is None and (form == "full" or operator == "hessian")
-    if needs_matrix and H.size > DENSE:
-        todo = "Take form='trace' with probes." if form == "diagonal" else "Say probes=10."
-        checks.fail(name, "params", f"at most {DENSE:,} numbers for an exact {form!r}", f"{H.size:,}", todo)
+    if probes is None and (form == "full" or operator == "hessian") and H.size > DENSE:
+        todo = {"full": "Take damping > 0, operator='ggn' and probes=10.", "diagonal": "Take operator='ggn'."}
+        what = f"at most {DENSE:,} numbers for an exact {form!r}"
+        checks.fail(name, "params", what, f"{H.size:,}", todo.get(form, "Say probes=10."))
     damped = checks.is_traced(damping) or damping > 0
     if probes is not None:
         checks.whole(name, "probes", probes)
@@ -115,7 +113,7 @@ def takeuchi(
             checks.fail(name, "probes", "None for form='full' unless operator='ggn' and damping > 0", probes,
                         "Without them the solver may not end.")  # fmt: skip
         keys = jax.random.split(checks.key_array(name, key), probes)
-        estimated = _solved if form == "full" else _ratio
+        estimated = gradient_moments.solved if form == "full" else gradient_moments.ratio
         return _over(estimated(apply, criterion, params, known, H=H, alpha=alpha, keys=keys), known)
     if form == "full":
         C = curvature.fisher(apply, params, known, criterion=criterion)
@@ -197,11 +195,6 @@ def _exact(value: jax.Array) -> Estimate:
     return Estimate(value, jnp.zeros_like(value))
 
 
-def _quotient(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a/b, and 0 where b is."""
-    return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
-
-
 def _eigenvalues(H: Operator) -> tuple[jax.Array, jax.Array]:
     matrix = H.dense().astype(H.dtype)
     return jnp.linalg.eigh((matrix + matrix.T) / 2)
@@ -214,7 +207,7 @@ def _full(H: Operator, C: Operator, alpha: jax.Array, *, damped: bool) -> Estima
     if damped:
         return _exact(jnp.sum(along / (values + alpha)))
     least = H.size * jnp.finfo(H.dtype).eps * jnp.max(jnp.abs(values))
-    return _exact(jnp.sum(_quotient(along, jnp.where(jnp.abs(values) > least, values, 0))))
+    return _exact(jnp.sum(quotient(along, jnp.where(jnp.abs(values) > least, values, 0))))
 
 
 @jax.jit
@@ -233,47 +226,5 @@ def _divided(C: Params, H: Params, alpha: jax.Array, *, form: str) -> Estimate:
     """The diagonal form, or that of traces, from diagonals."""
     c, h = (jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (C, H))
     if form == "trace":
-        return _exact(_quotient(jnp.sum(c), jnp.sum(h) + alpha))
-    return _exact(jnp.sum(_quotient(c, h + alpha)))
-
-
-@functools.partial(jax.jit, static_argnames=("apply", "criterion"))
-def _solved(
-    apply: Apply,
-    criterion: Criterion,
-    params: Params,
-    batches: Batches,
-    *,
-    H: Operator,
-    alpha: jax.Array,
-    keys: jax.Array,
-) -> Estimate:
-    """The mean of vᵀ(H + αI)⁻¹v."""
-
-    def one(key: jax.Array) -> jax.Array:
-        v = gradient_moments.signed_gradient(apply, criterion, params, batches, key)
-        shifted = lambda u: trees.add(H.matvec(u), trees.scale(alpha, u))  # noqa: E731
-        solution = jax.scipy.sparse.linalg.cg(shifted, v, tol=SOLVER_TOLERANCE, maxiter=SOLVER_STEPS)[0]
-        return trees.dot(v, solution)
-
-    return curvature.estimate(jax.lax.map(one, keys))
-
-
-@functools.partial(jax.jit, static_argnames=("apply", "criterion"))
-def _ratio(
-    apply: Apply,
-    criterion: Criterion,
-    params: Params,
-    batches: Batches,
-    *,
-    H: Operator,
-    alpha: jax.Array,
-    keys: jax.Array,
-) -> Estimate:
-    """Estimates of tr C and tr H, independent, one by the other."""
-    signed = lambda key: trees.norm_squared(gradient_moments.signed_gradient(apply, criterion, params, batches, key))  # noqa: E731
-    C = curvature.estimate(jax.lax.map(signed, jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)))
-    trace = curvature.trace(H, keys[0], probes=len(keys))
-    below = trace.mean + alpha
-    value = _quotient(C.mean, below)
-    return Estimate(value, jnp.sqrt(_quotient(C.sem, below) ** 2 + _quotient(value * trace.sem, below) ** 2))
+        return _exact(quotient(jnp.sum(c), jnp.sum(h) + alpha))
+    return _exact(jnp.sum(quotient(c, h + alpha)))

@@ -10,16 +10,14 @@ import jax.numpy as jnp
 from steppe import checks, curvature, losses, trees
 from steppe.batches import Batches, average
 from steppe.curvature import layers
-from steppe.curvature.layers import Layer, Program
+from steppe.curvature.layers import Layer
 from steppe.curvature.probes import rademacher
+from steppe.sharpness import layer_view
 from steppe.sharpness.moves import at_the_door, flag
 from steppe.typing import Apply, Batch, Criterion, Estimate, Key, Params
 
 MOST_PRODUCTS = 10_000
 """The largest number of products with the Hessian that an exact value may cost."""
-
-ORDER_KEPT = ("reshape", "squeeze", "copy")
-"""Operations after which the numbers of an array still follow each other as before."""
 
 
 class Settings(NamedTuple):
@@ -107,7 +105,7 @@ def relative_flatness(
         return _estimated(settings, params, known, jax.random.split(checks.key_array(name, key), probes))
     if (at.kind == "dense" and at.rows == known.shapes[0][1]) or _is_closed(settings, params, first):
         return _by_rows(settings, params, known)
-    inputs = _matrix(at, params).shape[0]
+    inputs = layer_view.matrix(at, params).shape[0]
     count = inputs * min(inputs, at.fan_out)
     if count > MOST_PRODUCTS:
         checks.fail(name, "probes", f"a number for the layer {at.name!r}",
@@ -126,53 +124,8 @@ def _chosen(found: tuple[Layer, ...], layer: str | None) -> Layer:
     return found[-1] if layer is None else found[names.index(layer)]
 
 
-def _matrix(layer: Layer, params: Params) -> jax.Array:
-    """W, (inputs, outputs), in at least float32."""
-    W = layer.kernel(jnp.asarray(jax.tree.leaves(params)[layer.leaf]))
-    return W.reshape(-1, layer.fan_out).astype(trees.accumulator_dtype(W))
-
-
-class _At(NamedTuple):
-    """A network at one batch, seen from a layer: its inputs a (rows, inputs), and outputs as a function of its move."""
-
-    layer: Layer
-    a: jax.Array
-    outputs: Callable[[jax.Array], jax.Array]
-    still: jax.Array
-
-
-def _at(settings: Settings, params: Params, x: Any) -> _At:
-    found: Program = layers.traced(settings.apply, params, x)
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves((params, x))]
-    index = [one.name for one in found.layers].index(settings.layer)
-    layer, seen = found.layers[index], []
-
-    def outputs(move: jax.Array | None) -> jax.Array:
-        def linear(at: int, a: jax.Array, K: jax.Array) -> jax.Array:
-            y = found.layers[at].apply(a, K)
-            if at != index:
-                return y
-            if move is None:
-                seen.append((a, y))
-                return y
-            return y + move
-
-        return found.run(leaves, linear)
-
-    outputs(None)
-    a, y = seen[0]
-    return _At(layer, a, outputs, jnp.zeros_like(y))
-
-
-def _is_last(at: _At) -> bool:
-    """Whether the outputs are the layer's product and something fixed: they then move as it moves."""
-    moves = jax.make_jaxpr(jax.linearize(at.outputs, at.still)[1])(at.still).jaxpr
-    here = moves.invars[0]
-    for eqn in moves.eqns:
-        if eqn.primitive.name not in ORDER_KEPT or eqn.invars != [here]:
-            return False
-        here = eqn.outvars[0]
-    return moves.outvars[0] is here and here.aval.shape[-1] == at.layer.fan_out
+def _view(settings: Settings, params: Params, x: Any) -> layer_view.View:
+    return layer_view.view(settings.apply, settings.layer, params, x)
 
 
 def _is_closed(settings: Settings, params: Params, batch: Batch) -> bool:
@@ -180,8 +133,8 @@ def _is_closed(settings: Settings, params: Params, batch: Batch) -> bool:
     found = []
 
     def look(params: Params, batch: Batch) -> None:
-        at = _at(settings, params, checks.inputs_and_targets("relative_flatness", batch)[0])
-        found.append(at.layer.kind == "dense" and _is_last(at))
+        at = _view(settings, params, checks.inputs_and_targets("relative_flatness", batch)[0])
+        found.append(at.layer.kind == "dense" and layer_view.is_last(at))
 
     jax.eval_shape(look, params, batch)
     return found[0] and settings.criterion is losses.cross_entropy
@@ -194,7 +147,7 @@ def _scales(settings: Settings, params: Params, batches: Batches) -> tuple[Any, 
         return ones, ones
 
     def features(batch: Batch) -> jax.Array:
-        a = _at(settings, params, checks.inputs_and_targets("relative_flatness", batch)[0]).a
+        a = _view(settings, params, checks.inputs_and_targets("relative_flatness", batch)[0]).a
         return a.astype(trees.accumulator_dtype(a))
 
     mean = average(lambda batch: jnp.mean(features(batch), 0), batches)
@@ -211,10 +164,10 @@ def _by_rows(settings: Settings, params: Params, batches: Batches) -> Estimate:
 
     def part(batch: Batch) -> jax.Array:
         x, y = checks.inputs_and_targets("relative_flatness", batch)
-        at = _at(settings, params, x)
-        W = _matrix(at.layer, params) * sigma
+        at = _view(settings, params, x)
+        W = layer_view.matrix(at.layer, params) * sigma
         squares = jnp.sum((at.a.astype(W.dtype) * jnp.ravel(inverse)[None]) ** 2, axis=1)
-        if settings.criterion is losses.cross_entropy and _is_last(at):
+        if settings.criterion is losses.cross_entropy and layer_view.is_last(at):
             logits = at.outputs(at.still).reshape(-1, at.layer.fan_out).astype(W.dtype)
             return jnp.mean(squares * _variance(logits, W))
         slope = jax.grad(lambda move: settings.criterion(at.outputs(move), y))
@@ -250,13 +203,13 @@ def _variance(logits: jax.Array, W: jax.Array) -> jax.Array:
 def _directions(settings: Settings, params: Params, batches: Batches) -> tuple[Any, jax.Array, Callable]:
     """The layer's Hessian; a root R of the weights' products, RᵀR = WᵀW; and v = (inputs, outputs) -> vᵀHv."""
     x = checks.inputs_and_targets("relative_flatness", jax.tree.map(lambda leaf: leaf[0], batches.stacks[0]))[0]
-    layer = _at(settings, params, x).layer
+    layer = _view(settings, params, x).layer
     leaves, treedef = jax.tree.flatten(params)
     mask = jax.tree.unflatten(treedef, [index == layer.leaf for index in range(len(leaves))])
     H = curvature.hessian(losses.of(settings.apply, settings.criterion), params, batches, where=mask)
     weight = jax.ShapeDtypeStruct(jnp.shape(leaves[layer.leaf]), jnp.result_type(leaves[layer.leaf]))
     sigma, inverse = _scales(settings, params, batches)
-    W = _matrix(layer, params) * sigma
+    W = layer_view.matrix(layer, params) * sigma
     root = W if W.shape[0] <= W.shape[1] else jnp.linalg.qr(W, mode="r")
 
     def form(matrix: jax.Array) -> jax.Array:
