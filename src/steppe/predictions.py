@@ -13,4 +13,4 @@ def predicted(logits: jax.Array) -> jax.Array:
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Whether each prediction is right, (B,) bool. Accuracy is its mean."""
-    return predicted(logits) == labels
+    return predicted(logits) == labels.astype(jnp.int32)
