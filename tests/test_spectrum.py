@@ -118,7 +118,7 @@ def test_xtrace_beats_hutchinson_on_a_decaying_spectrum(x64):
     A, matrix = with_spectrum(np.geomspace(10, 1e-10, 100))
     spread = lambda f: np.std([f(key).mean - jnp.trace(matrix) for key in range(20)])
     of_xtrace = spread(lambda key: curvature.xtrace(A, key, probes=20))
-    assert of_xtrace < 0.05 * spread(lambda key: curvature.trace(A, key, probes=40))
+    assert of_xtrace < 0.1 * spread(lambda key: curvature.trace(A, key, probes=40))
 
 
 def test_diagonal_has_the_spread_of_its_samples(x64):

@@ -97,6 +97,11 @@ def test_shipped_studies_are_valid_and_freeze_to_themselves(name):
     spec = study.load(name)
     assert study.spec.parse(spec.toml()) == spec
     assert spec.name == name
+
+
+@pytest.mark.parametrize("name", [name for name in study.shipped() if name.startswith("fa-")])
+def test_shipped_studies_of_fa_follow_the_paper(name):
+    spec = study.load(name)
     assert [c.lam for c in study.conditions(spec)] == [0.0, 0.001, 0.01, 0.1, 1.0]
     assert spec.seeds == 3
     assert (spec.method["probes"], spec.method["every"]) == (5, 10)

@@ -23,7 +23,7 @@ def curves(results: Results, analysis: Analysis) -> list[Picture]:
         _Kind("train_loss", "Train loss (nats)", "Training loss"),
         _Kind("flatness", "Flatness tr(H²)", "Flatness, on a logarithmic scale,", log=True),
     )
-    history = _finished_history(results, analysis)
+    history = finished_history(results, analysis)
     drawn = [_curve(results, history, kind) for kind in kinds]
     return [p for p in (*drawn, _trajectories(results, history)) if p is not None]
 
@@ -92,7 +92,7 @@ class _Kind(NamedTuple):
     log: bool = False
 
 
-def _finished_history(results: Results, analysis: Analysis) -> polars.DataFrame:
+def finished_history(results: Results, analysis: Analysis) -> polars.DataFrame:
     """Epochs of the runs that finished."""
     keys = [(c, s) for c, seeds in analysis.seeds.items() for s in seeds]
     wanted = polars.DataFrame(keys, schema={"condition": polars.String, "seed": polars.Int64}, orient="row")

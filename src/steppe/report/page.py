@@ -1,6 +1,6 @@
 """The report as one self-contained HTML page: no script, nothing loaded from anywhere, text escaped."""
 
-from steppe.report import figures, landscapes, tables
+from steppe.report import figures, landscapes, tables, tracked
 from steppe.report.environment import ENVIRONMENT
 from steppe.report.text import paragraphs
 from steppe.study.analysis import Analysis
@@ -23,6 +23,7 @@ def html(results: Results, analysis: Analysis, *, turnable: str = "") -> str:
         ours=tables.ours(results, analysis),
         provenance=tables.provenance(results),
         curves=figures.curves(results, analysis),
+        tracked=tracked.pictures(results, analysis),
         outcomes=figures.outcomes(results, analysis),
         costs=figures.cost(results, analysis),
         surfaces=landscapes.pictures([view] if view else []),

@@ -15,6 +15,7 @@ from steppe import checks, curvature, losses, methods, models, predictions
 from steppe.data import Dataset
 from steppe.models import Model
 from steppe.study.spec import Spec, Train, split_name
+from steppe.study.tracking import Tracker
 from steppe.typing import Batch, Estimate, Params
 
 EVALUATION_CHUNK = 500
@@ -106,6 +107,10 @@ class Recipe:
         """The training loss without dropout, of a decoded batch."""
         return losses.cross_entropy(self.model.apply(params, batch["x"]), batch["y"])
 
+    def compact_loss(self, params: Params, batch: Batch) -> jax.Array:
+        """The training loss without dropout, of a batch as the data set holds it."""
+        return self.loss(params, self.dataset.decode(batch))
+
     def rehearse(self, strengths: Strengths) -> None:
         """Trace an epoch without running it.
 
@@ -195,14 +200,28 @@ def _stream(seed: jax.Array, purpose: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
 
 
+def learning_rate(train: Train, updates: int) -> optax.Schedule:
+    """The learning rate at each update."""
+    if train.schedule == "cosine":
+        return optax.cosine_decay_schedule(train.learning_rate, updates)
+    return optax.constant_schedule(train.learning_rate)
+
+
 def _optimiser(train: Train, updates: int) -> optax.GradientTransformation:
     """L2 regularisation or decoupled decay, the optimiser, and its learning-rate schedule."""
-    cosine = train.schedule == "cosine"
-    rate = optax.cosine_decay_schedule(train.learning_rate, updates) if cosine else train.learning_rate
+    rate = learning_rate(train, updates) if train.schedule == "cosine" else train.learning_rate
     if train.optimizer == "adamw":
         return optax.adamw(rate, weight_decay=train.weight_decay)
     base = optax.adam(rate) if train.optimizer == "adam" else optax.sgd(rate, momentum=train.momentum or None)
     return optax.chain(optax.add_decayed_weights(train.weight_decay), base) if train.weight_decay else base
+
+
+def stability_limit(train: Train, updates: int, update: int) -> float | None:
+    """The λ_max up to which an update is stable on a quadratic (see `tracking`); None for an adaptive optimiser."""
+    rate = float(learning_rate(train, updates)(update))
+    if train.optimizer != "sgd" or rate <= 0:
+        return None
+    return 2 * (1 + train.momentum) / rate - train.weight_decay
 
 
 class Trainer(NamedTuple):
@@ -239,6 +258,7 @@ class Compiler:
         self.train, self.test = (jax.tree.map(jnp.asarray, part) for part in (dataset.train, dataset.test))
         self._trainers: dict[str, Trainer] = {}
         self._meters: dict[str, Meter] = {}
+        self._trackers: dict[str, Tracker] = {}
 
     def trainer(self, shape: Spec, strengths: Strengths) -> Trainer:
         """The training of a shape (see `shape_of`)."""
@@ -253,6 +273,15 @@ class Compiler:
         if key not in self._meters:
             self._meters[key] = self._compiled_meter(Recipe.of(shape, self.dataset))
         return self._meters[key]
+
+    def tracker(self, shape: Spec) -> Tracker | None:
+        """What follows the curvature of a shape's network during training, if the study asks for it."""
+        if shape.track is None:
+            return None
+        key = json.dumps([shape.model, shape.track.model_dump()], sort_keys=True)
+        if key not in self._trackers:
+            self._trackers[key] = Tracker(Recipe.of(shape, self.dataset).compact_loss, self.train, shape.track)
+        return self._trackers[key]
 
     def _compiled_trainer(self, recipe: Recipe, strengths: Strengths) -> Trainer:
         began = time.perf_counter()

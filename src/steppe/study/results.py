@@ -53,7 +53,9 @@ class Results:
         train_loss, train_accuracy, test_loss, test_accuracy, best_test_accuracy, average_flatness, flatness,
         flatness_sem, train_seconds, compile_seconds, measure_seconds, step_memory_mb, host.
     history : one row an epoch of a run: condition, seed, lam, epoch (from 1), train_loss, test_loss, test_accuracy,
-        flatness, flatness_sem, train_seconds.
+        flatness, flatness_sem, train_seconds; and where the study tracks curvature, on tracked epochs, trace,
+        trace_sem, frobenius_squared, frobenius_squared_sem, top_eigenvalue, top_eigenvalue_residual,
+        top_eigenvalue_converged, stability_limit (see `tracking`), null elsewhere.
     surfaces : loss surfaces, if they were computed.
     published : tables from the literature.
     provenance : ordered, what -> text: versions, hardware, seeds, data hash.

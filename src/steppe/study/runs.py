@@ -17,7 +17,7 @@ from steppe import data, trees
 from steppe.data import Dataset
 from steppe.study import provenance
 from steppe.study.checkpoints import Checkpoints
-from steppe.study.program import Compiler, Metrics, Recipe, Trainer, shape_key, shape_of
+from steppe.study.program import Compiler, Metrics, Recipe, Trainer, shape_key, shape_of, stability_limit
 from steppe.study.progress import Watcher
 from steppe.study.results import Results
 from steppe.study.spec import Condition, Spec, conditions, split_name
@@ -83,7 +83,7 @@ def _trained(
     """Train one run to its end, measuring after every epoch outside the training time: parameters, history, record."""
     settings = column.spec.train
     shape, strengths = shape_of(column.spec)
-    trainer, meter = compiler.trainer(shape, strengths), compiler.meter(shape)
+    trainer, meter, tracker = compiler.trainer(shape, strengths), compiler.meter(shape), compiler.tracker(shape)
     progress, history = trainer.start(jnp.uint32(seed), strengths), []
     resumed = checkpoints.latest(progress)
     if resumed:
@@ -95,8 +95,13 @@ def _trained(
         trained = time.perf_counter()
         metrics = meter.test(progress.params, compiler.test)
         flatness = jax.block_until_ready(meter.flatness(progress.params, compiler.train))
+        epoch = len(history) + 1
+        tracked = tracker.at(progress.params, epoch) if tracker else {}
+        if tracked:
+            updates = trainer.steps * settings.epochs
+            tracked["stability_limit"] = stability_limit(settings, updates, epoch * trainer.steps - 1)
         history.append({
-            "epoch": len(history) + 1,
+            "epoch": epoch,
             "train_loss": _number(loss),
             "test_loss": _number(metrics.loss),
             "test_accuracy": _number(metrics.accuracy),
@@ -104,6 +109,7 @@ def _trained(
             "flatness_sem": _number(flatness.sem),
             "train_seconds": trained - began,
             "measure_seconds": time.perf_counter() - trained,
+            **tracked,
         })  # fmt: skip
         watcher.epoch(float(loss), float(flatness.mean))
         checkpoints.offer(progress, history)

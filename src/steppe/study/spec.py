@@ -61,6 +61,17 @@ class Measure(Table):
     probes: PositiveInt = 5
 
 
+class Track(Table):
+    """Curvature tracked during training: tr H, tr(H²) and λ_max of the loss on the same training examples throughout,
+    without dropout; after the first epoch and after every `every`-th. Where a batch is the whole data, an epoch is a
+    step. Outside training time.
+    """
+
+    every: PositiveInt = 1
+    examples: PositiveInt = 1024
+    probes: PositiveInt = 8
+
+
 class Landscape(Table):
     """Loss surfaces of the first seed's networks; every condition's."""
 
@@ -99,6 +110,7 @@ class Spec(Table):
     method: dict[str, Any]
     train: Train
     measure: Measure = Measure()
+    track: Track | None = None
     landscape: Landscape = Landscape()
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     conditions: list[dict[str, Any]] = []

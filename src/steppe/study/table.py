@@ -43,6 +43,14 @@ HISTORY_SCHEMA = {
     "flatness": polars.Float64,
     "flatness_sem": polars.Float64,
     "train_seconds": polars.Float64,
+    "trace": polars.Float64,
+    "trace_sem": polars.Float64,
+    "frobenius_squared": polars.Float64,
+    "frobenius_squared_sem": polars.Float64,
+    "top_eigenvalue": polars.Float64,
+    "top_eigenvalue_residual": polars.Float64,
+    "top_eigenvalue_converged": polars.Boolean,
+    "stability_limit": polars.Float64,
 }
 
 

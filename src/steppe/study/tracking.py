@@ -1,0 +1,59 @@
+"""Curvature during training: tr H, tr(H²) and λ_max with their errors; how far λ_max is from the edge of stability.
+
+Gradient descent with learning rate η and heavy-ball momentum β is stable on a quadratic whose largest curvature is
+below 2(1 + β)/η, less the weight decay in the gradient. Full-batch training drives λ_max up to that limit and stays
+there (Cohen et al. 2021).
+"""
+
+import math
+import warnings
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from steppe import batches, checks, curvature
+from steppe.study.spec import Track
+from steppe.typing import Batch, Loss, Params
+
+CHUNK = 256
+"""Examples in one step of a product: bounds its memory."""
+
+
+class Tracker:
+    """Measures the same loss, on the same examples with the same random vectors, whenever it is due."""
+
+    def __init__(self, loss: Loss, train: Batch, settings: Track) -> None:
+        self.loss, self.settings = loss, settings
+        rows = np.random.default_rng(0).permutation(checks.batch_size("track", train))[: settings.examples]
+        chosen = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], train)
+        self.batches = batches.gathered("track", batches.in_batches(chosen, CHUNK))
+        self.key = jax.random.key(zlib.crc32(b"track"))
+
+    def at(self, params: Params, epoch: int) -> dict[str, Any]:
+        """Columns of the history after an epoch; none where it is not due, or where training has diverged."""
+        finite = all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(params))
+        if not finite or (epoch > 1 and epoch % self.settings.every):
+            return {}
+        H = curvature.hessian(self.loss, params, self.batches)
+        trace, frobenius_squared = curvature.moments(H, self.key, probes=self.settings.probes)
+        if not math.isfinite(frobenius_squared.mean):
+            return {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # said in a column of its own
+            top = curvature.top_eigenpairs(H, self.key, 1)
+        return {
+            "trace": float(trace.mean),
+            "trace_sem": _finite(trace.sem),
+            "frobenius_squared": float(frobenius_squared.mean),
+            "frobenius_squared_sem": _finite(frobenius_squared.sem),
+            "top_eigenvalue": float(top.values[0]),
+            "top_eigenvalue_residual": float(top.residuals[0]),
+            "top_eigenvalue_converged": bool(top.converged[0]),
+        }
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,115 @@
+"""Curvature tracked during training: what the columns say, when they are there, and that nothing else changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from steppe import InputError, curvature, data, losses, models, study
+from steppe.report import tracked
+from steppe.study.analysis import analyse
+from steppe.study.program import stability_limit
+from steppe.study.spec import Train
+
+TOML = """
+name = "tiny"
+seeds = 2
+data = {name = "breast-cancer"}
+model = {name = "mlp", hidden = [3], activation = "tanh"}
+method = {name = "fa", lam = 0.0}
+measure = {batches = 1, probes = 1}
+landscape = {points = 3, grid_points = 3, examples = 8}
+[train]
+optimizer = "sgd"
+momentum = 0.5
+learning_rate = 0.1
+schedule = "constant"
+batch_size = 64
+epochs = 4
+[track]
+every = 2
+examples = 300
+probes = 3
+[grid]
+"train.learning_rate" = [0.1, 0.05]
+"""
+
+
+def spec(**overrides):
+    return study.spec.parse(TOML, {key.replace("__", "."): value for key, value in overrides.items()})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tracked")
+    return study.run(spec(), directory), directory
+
+
+def test_curvature_is_there_after_the_first_and_every_second_epoch(finished):
+    history = finished[0].history
+    for column in ("trace", "frobenius_squared_sem", "top_eigenvalue", "top_eigenvalue_converged", "stability_limit"):
+        there = history.filter(history[column].is_not_null())
+        assert (sorted(set(there["epoch"])), len(there)) == ([1, 2, 4], 3 * 4)
+
+
+def test_the_last_values_are_those_of_the_dense_hessian_of_the_final_network(finished):
+    store, dataset = study.Store.read(finished[1]), data.load("breast-cancer")
+    model = models.build("mlp", dataset.shape, dataset.classes, hidden=(3,), activation="tanh")
+    rows = np.random.default_rng(0).permutation(len(dataset.train["y"]))[:300]
+    batch = dataset.decode(jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), dataset.train))
+    for condition in ("learning_rate=0.1", "learning_rate=0.05"):
+        params = jax.tree.map(jnp.asarray, store.params(condition, 1))
+        H = curvature.hessian(losses.of(model.apply), params, batch).dense()
+        last = store.load(condition, 1)[1][-1]
+        np.testing.assert_allclose(last["top_eigenvalue"], np.linalg.eigvalsh(H)[-1], rtol=1e-4)
+        assert last["top_eigenvalue_converged"] and last["top_eigenvalue_residual"] < 1e-3 * last["top_eigenvalue"]
+        assert abs(last["trace"] - np.trace(H)) <= 6 * last["trace_sem"]
+        assert abs(last["frobenius_squared"] - np.sum(H**2)) <= 6 * last["frobenius_squared_sem"]
+
+
+def test_training_is_the_same_with_and_without(finished, tmp_path):
+    plain = study.run(study.spec.parse(TOML.replace("[track]\nevery = 2\nexamples = 300\nprobes = 3\n", "")), tmp_path)
+    for column in ("train_loss", "test_accuracy", "flatness"):
+        assert plain.history[column].to_list() == finished[0].history[column].to_list()
+    assert plain.history["top_eigenvalue"].is_null().all()
+
+
+def test_the_edge_of_stability_of_momentum_decay_and_schedules():
+    train = {"learning_rate": 0.1, "batch_size": 1, "epochs": 1}
+    limit = lambda update=0, **options: stability_limit(Train(**train, **options), 100, update)
+    assert limit(optimizer="adam") is None
+    np.testing.assert_allclose(limit(optimizer="sgd", momentum=0.0, schedule="constant"), 20, rtol=1e-6)
+    np.testing.assert_allclose(limit(optimizer="sgd", momentum=0.5, schedule="constant"), 30, rtol=1e-6)
+    np.testing.assert_allclose(
+        limit(optimizer="sgd", momentum=0.0, schedule="constant", weight_decay=1.0), 19, rtol=1e-6
+    )
+    np.testing.assert_allclose(limit(50, optimizer="sgd", momentum=0.0, schedule="cosine"), 40, rtol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_descent_on_a_quadratic_diverges_just_above_the_limit_and_not_below(momentum):
+    import optax
+
+    train = Train(learning_rate=0.1, batch_size=1, epochs=1, optimizer="sgd", momentum=momentum, schedule="constant")
+    limit = stability_limit(train, 1, 0)
+    for curvature_, diverges in ((0.98 * limit, False), (1.02 * limit, True)):
+        tx = optax.sgd(0.1, momentum=momentum or None)
+        w, state = jnp.ones(()), tx.init(jnp.ones(()))
+        for _ in range(600):
+            updates, state = tx.update(curvature_ * w, state)
+            w = w + updates
+        assert bool(abs(w) > 1) == diverges
+
+
+def test_figures_show_every_quantity_and_the_edge(finished):
+    results = finished[0]
+    pictures = tracked.pictures(results, analyse(results))
+    assert [p.alt.split(" over")[0] for p in pictures] == ["λ_max of the Hessian", "tr H", "tr(H²)"]
+    assert "edge of stability" in pictures[0].caption and "edge of stability" not in pictures[1].caption
+
+
+def test_bad_settings_get_one_sentence():
+    with pytest.raises(InputError, match=r"study: track.every must be greater than 0, got 0"):
+        spec(track__every=0)
+    with pytest.raises(InputError, match=r"Did you mean 'examples'"):
+        spec(track__exmples=10)
