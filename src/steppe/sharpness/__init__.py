@@ -14,6 +14,7 @@ from steppe.sharpness.interpolating import InterpolatingInformation, interpolati
 from steppe.sharpness.keskar import keskar_sharpness
 from steppe.sharpness.landscape import grid, loss_and_accuracy, steps, surface
 from steppe.sharpness.logits import logit_normalised
+from steppe.sharpness.measures import MEASURES, Measure, Row, measure
 from steppe.sharpness.pac_bayes import PacBayes, pac_bayes
 from steppe.sharpness.perturbation import average_sharpness, random_sharpness, sam_sharpness
 from steppe.sharpness.relative_flatness import relative_flatness
@@ -21,13 +22,16 @@ from steppe.sharpness.tolerance import Tolerance, pac_bayes_alpha, pac_bayes_sig
 from steppe.sharpness.worst_case import worst_sharpness
 
 __all__ = [
+    "MEASURES",
     "Barrier",
     "GradientNormFlatness",
     "InformationGap",
     "InterpolatingInformation",
     "Interpolation",
+    "Measure",
     "NormalisedCurvature",
     "PacBayes",
+    "Row",
     "Tolerance",
     "across",
     "average_sharpness",
@@ -41,6 +45,7 @@ __all__ = [
     "keskar_sharpness",
     "logit_normalised",
     "loss_and_accuracy",
+    "measure",
     "normalised_curvature",
     "pac_bayes",
     "pac_bayes_alpha",

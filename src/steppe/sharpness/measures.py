@@ -1,0 +1,170 @@
+"""The measures by name, and one entry to all of them.
+
+To add a measure, write a function of a subject in `of_fit`, `of_curvature`, `of_moves` or `of_outputs`; its keyword
+arguments are its settings, its docstring is the question that it answers.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from steppe import checks, losses
+from steppe.sharpness import of_curvature, of_fit, of_moves, of_outputs
+from steppe.sharpness.registry import PROBES, SETS, Measure, gathered
+from steppe.sharpness.subject import Quantity, Subject
+from steppe.typing import Apply, Batch, Criterion, Key, Loss, Params
+
+MEASURES: dict[str, Measure] = gathered(of_fit, of_curvature, of_moves, of_outputs)
+"""Every measure by its name, in the order in which they are read."""
+
+
+class Row(NamedTuple):
+    """One number of a measurement; see `Quantity`. `settings` are the measure's own; NaN where it was not measured."""
+
+    measure: str
+    quantity: str
+    value: float
+    sem: float
+    converged: bool
+    note: str
+    settings: dict[str, Any]
+    measure_seconds: float
+
+
+def selected(names: str | Iterable[str]) -> list[str]:
+    """The names of a set, or those names, checked: in the registry's order, each once.
+
+    Raises
+    ------
+    InputError : a name that is not there; none at all.
+
+    Examples
+    --------
+    >>> selected(["sam_sharpness", "trace"])
+    ['trace', 'sam_sharpness']
+    """
+    if isinstance(names, str) and names in SETS:
+        within = SETS[: SETS.index(names) + 1]
+        return [name for name, measure in MEASURES.items() if measure.chosen in within]
+    wanted = [names] if isinstance(names, str) else list(names)
+    if not wanted:
+        checks.fail("measure", "measures", "a list of names", "an empty one")
+    for name in wanted:
+        if name not in MEASURES:
+            checks.fail("measure", "measures", "names that `steppe list measures` shows", checks.shown(name),
+                        checks.close_to(name, [*MEASURES, *SETS]))  # fmt: skip
+    return [name for name in MEASURES if name in wanted]
+
+
+def resolved(name: str, given: Mapping[str, Any] | None = None, probes: int | None = None) -> dict[str, Any]:
+    """A measure's settings: its defaults, `probes` where it takes that many by default, and what was given.
+
+    Raises
+    ------
+    InputError : a setting that the measure does not have.
+
+    Examples
+    --------
+    >>> resolved("trace", probes=100), resolved("sam_sharpness", {"rho": 0.1})
+    ({'probes': 100}, {'rho': 0.1, 'per_batch': False})
+    """
+    settings = dict(MEASURES[name].defaults)
+    if probes is not None and settings.get("probes") == PROBES:
+        settings["probes"] = checks.whole("measure", "probes", probes)
+    for setting, value in (given or {}).items():
+        if setting not in settings:
+            checks.fail(name, setting, "a setting that exists", "an unknown name", checks.nearest(setting, settings))
+        settings[setting] = value
+    return settings
+
+
+def measured(name: str, subject: Subject, settings: Mapping[str, Any]) -> list[Quantity]:
+    """What a measure gives for a subject.
+
+    Raises
+    ------
+    InputError : the subject lacks what it needs, or it cannot be computed with these settings; it says why.
+    """
+    missing = MEASURES[name].missing(subject)
+    if missing:
+        checks.fail(name, "the network", "known well enough", "too little", f"It needs {missing}.")
+    return list(MEASURES[name].function(subject, **settings))
+
+
+def measure(
+    names: str | Iterable[str] = "standard",
+    *,
+    loss: Loss | None = None,
+    apply: Apply | None = None,
+    criterion: Criterion = losses.cross_entropy,
+    params: Params,
+    batches: Batch | list[Batch],
+    initial: Params | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    probes: int | None = None,
+    key: Key = 0,
+    progress: Callable[[list[Row]], None] | None = None,
+) -> list[Row]:
+    """Measure a network by name: sharpness and curvature, each number with its standard error and what to know of it.
+
+    Parameters
+    ----------
+    names : "quick", "standard" or "all", or names of `MEASURES`.
+    loss : ``loss(params, batch)``, the mean over the batch; or
+    apply, criterion : ``apply(params, x)`` and ``criterion(outputs, y)``, which more measures can be taken of.
+    params : pytree of floating arrays.
+    batches : a list of batches, weighted by their sizes, or anything else: one batch.
+    initial : the parameters before training, for what asks for them.
+    settings : of single measures, ``{"sam_sharpness": {"rho": 0.1}}``.
+    probes : random vectors for traces, 32 unless said here or in `settings`.
+    key : an int or a key array; each measure draws its own from it.
+    progress : is given the rows of each measure, once it is taken.
+
+    Returns
+    -------
+    A list of Row(measure, quantity, value, sem, converged, note, settings, measure_seconds), one a number;
+    ``polars.DataFrame(rows)`` makes a table. What could not be measured is one row of NaN, its note says why.
+
+    Raises
+    ------
+    InputError : an unknown measure or setting; parameters, batches or a loss that cannot be used; nothing that could
+        be measured; a measure that does not take the settings given.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> batch = {"x": jnp.eye(3), "y": jnp.array([0, 1, 2])}
+    >>> rows = measure(["loss", "fisher_rao"], apply=lambda p, x: x @ p["w"], params={"w": jnp.eye(3)}, batches=batch)
+    >>> [(row.quantity, round(row.value, 3)) for row in rows]
+    [('loss', 0.551), ('fisher_rao', 0.424)]
+    """
+    chosen = selected(names)
+    for name in settings or {}:
+        selected(name)
+    options = {name: resolved(name, (settings or {}).get(name), probes) for name in chosen}
+    subject = Subject(
+        loss=loss, apply=apply, criterion=criterion, params=params, batches=batches, initial=initial, key=key
+    )
+    rows, failed = [], []
+    for name in chosen:
+        began = time.perf_counter()
+        try:
+            found = measured(name, subject, options[name])
+        except checks.InputError as error:
+            if name in (settings or {}):
+                raise
+            found, failed = [not_measured(name, error)], [*failed, error]
+        seconds = time.perf_counter() - began
+        taken = [Row(name, q.name, q.value, q.sem, q.converged, q.note, options[name], seconds) for q in found]
+        rows += taken
+        if progress is not None:
+            progress(taken)
+    if len(failed) == len(chosen):
+        raise failed[0]
+    return rows
+
+
+def not_measured(name: str, error: Exception) -> Quantity:
+    """A line in the place of a number."""
+    return Quantity(name, math.nan, math.nan, f"not measured: {error}", converged=False)

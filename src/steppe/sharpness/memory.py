@@ -1,0 +1,54 @@
+"""How much memory measures will take, told in advance."""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+
+from steppe.curvature import operators
+from steppe.curvature.estimates import TOGETHER
+from steppe.curvature.spectrum import BASIS_BYTES
+from steppe.sharpness.measures import MEASURES
+from steppe.sharpness.registry import EIGEN
+from steppe.sharpness.subject import Subject
+
+
+class Plan(NamedTuple):
+    """What measures will take, in bytes.
+
+    Attributes
+    ----------
+    parameters, examples : how many.
+    data : of the examples and the parameters themselves.
+    products : of products of the Hessian with `TOGETHER` vectors, as the compiler plans them for one batch.
+    vectors : of copies of the parameters, by formula: the most that one measure keeps.
+    """
+
+    parameters: int
+    examples: int
+    data: int
+    products: int
+    vectors: int
+
+    @property
+    def peak(self) -> int:
+        """The most at any one time."""
+        return self.data + self.products + self.vectors
+
+
+def planned(subject: Subject, names: Iterable[str]) -> Plan:
+    """The memory that some measures of a subject will take; compiles one program to find out.
+
+    Returns
+    -------
+    Plan. Its `products` are what XLA's compiler plans; its `vectors` are the number that a measure keeps, times the
+    size of the parameters. What libraries on the host need besides is not in it.
+    """
+    size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
+    one = size(subject.params)
+    most = lambda copies: BASIS_BYTES if copies == EIGEN else math.inf  # noqa: E731
+    kept = max(min(copies * one, most(copies)) for copies in (MEASURES[name].copies for name in names))
+    program = jax.jit(operators.apply).lower(subject.hessian, (subject.params,) * TOGETHER).compile().memory_analysis()
+    products = program.temp_size_in_bytes + program.output_size_in_bytes if program else 0
+    return Plan(subject.size, subject.batches.examples, size(subject.batches) + one, int(products), int(kept))

@@ -1,0 +1,165 @@
+"""What is measured: a network at its parameters, on data; and the numbers that come of it."""
+
+import functools
+import math
+import zlib
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from steppe import checks, curvature, losses, predictions, trees
+from steppe.batches import Batches, average
+from steppe.curvature import Operator, Quadrature
+from steppe.sharpness.moves import at_the_door, mean_loss
+from steppe.typing import Apply, Batch, Criterion, Estimate, Key, Loss, Moments, Params
+
+
+class Quantity(NamedTuple):
+    """One number that was measured.
+
+    Attributes
+    ----------
+    name : what it is called; a measure may give several.
+    value, sem : an estimate and its standard error: 0 where exact, NaN where unknown.
+    note : what to know when reading it: a bound, a residual, where a search ended.
+    converged : whether the computation came to its end. Where it is False, `note` says why, and of what kind the value
+        is then. A search that keeps the best of so many steps has come to its end: its note says "lower bound".
+    log : whether it is never negative and spans orders of magnitude, so that logarithms are what is compared.
+    curve : arrays that belong to it, if it is a curve.
+    """
+
+    name: str
+    value: float
+    sem: float = 0.0
+    note: str = ""
+    converged: bool = True
+    log: bool = False
+    curve: Mapping[str, np.ndarray] | None = None
+
+    @classmethod
+    def of(cls, name: str, estimate: Estimate, **more: Any) -> "Quantity":
+        """From an Estimate."""
+        return cls(name, float(estimate.mean), float(estimate.sem), **more)
+
+
+class Subject:
+    """A network at its parameters, on data, with what several measures of it share.
+
+    Attributes
+    ----------
+    loss, params, batches, key : as measures take them; batches are gathered.
+    apply, criterion : the network's outputs and what the loss makes of them; None where only a loss is known.
+    initial : the parameters before training, if they are known.
+    value : the loss over all examples.
+    """
+
+    def __init__(
+        self,
+        *,
+        loss: Loss | None = None,
+        apply: Apply | None = None,
+        criterion: Criterion = losses.cross_entropy,
+        params: Params,
+        batches: Batch | list[Batch] | Batches,
+        initial: Params | None = None,
+        key: Key = 0,
+    ) -> None:
+        """A subject, checked.
+
+        Raises
+        ------
+        InputError : neither loss nor apply, or both; parameters or batches that cannot be used; initial parameters of
+            other shapes; a loss that is no scalar, or not finite at these parameters.
+        """
+        if (loss is None) == (apply is None):
+            checks.fail("measure", "loss, apply", "one of the two", "neither" if loss is None else "both")
+        self.apply, self.criterion = apply, criterion
+        self.loss = losses.of(apply, criterion) if loss is None else loss
+        self._known: dict[Hashable, Any] = {}
+        self.batches = at_the_door("measure", params, batches)
+        self.key = checks.key_array("measure", key)
+        shapes = lambda tree: jax.tree.map(jnp.shape, tree)  # noqa: E731
+        if initial is not None and shapes(initial) != shapes(params):
+            checks.fail("measure", "initial", "of the parameters' structure and shapes", "something else")
+        self.params, self.initial = (jax.tree.map(jnp.asarray, tree) for tree in (params, initial))
+        self.value = float(_mean_loss(self.loss, self.params, self.batches))
+        if not math.isfinite(self.value):
+            got = f"{self.value} over {self.batches.examples} examples"
+            checks.fail("measure", "loss", "finite at these parameters", got, "Has training diverged?")
+
+    @property
+    def size(self) -> int:
+        """The number n of parameters."""
+        return trees.size(self.params)
+
+    def key_of(self, purpose: str) -> jax.Array:
+        """A key for each purpose, so that no two measures share their draws by accident."""
+        return jax.random.fold_in(self.key, zlib.crc32(purpose.encode()))
+
+    @functools.cached_property
+    def hessian(self) -> Operator:
+        """The loss's Hessian over all examples."""
+        return curvature.hessian(self.loss, self.params, self.batches)
+
+    def moments(self, probes: int) -> Moments:
+        """Estimates of tr H and tr(H²) from the same random vectors."""
+        key = self.key_of("moments")
+        return self._once(("moments", probes), lambda: curvature.moments(self.hessian, key, probes=probes))
+
+    def quadrature(self, probes: int, steps: int) -> Quadrature:
+        """Lanczos quadrature of the Hessian's spectrum."""
+        settings = {"probes": probes, "steps": steps}
+        key = self.key_of("quadrature")
+        return self._once(("quadrature", probes, steps), lambda: curvature.quadrature(self.hessian, key, **settings))
+
+    def _once(self, name: Hashable, compute: Callable[[], Any]) -> Any:
+        if name not in self._known:
+            self._known[name] = compute()
+        return self._known[name]
+
+    @functools.cached_property
+    def outputs(self) -> jax.ShapeDtypeStruct | None:
+        """The shape of the outputs for one batch; None where only a loss is known."""
+        if self.apply is None:
+            return None
+        x, _ = checks.inputs_and_targets("measure", self.first_batch)
+        return jax.eval_shape(self.apply, self.params, x)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether outputs are logits and targets are integer labels."""
+        if self.outputs is None:
+            return False
+        _, y = checks.inputs_and_targets("measure", self.first_batch)
+        integers = hasattr(y, "dtype") and jnp.issubdtype(y.dtype, jnp.integer)
+        return integers and self.outputs.shape[:-1] == y.shape
+
+    @property
+    def first_batch(self) -> Batch:
+        """One of the batches."""
+        return jax.tree.map(lambda leaf: leaf[0], self.batches.stacks[0])
+
+    def some(self, examples: int) -> Batch:
+        """The first so many examples, at most one batch of them."""
+        return jax.tree.map(lambda leaf: leaf[:examples], self.first_batch)
+
+    def accuracy(self) -> float:
+        """The part of all examples that is predicted right."""
+        return float(_accuracy(self.apply, self.params, self.batches))
+
+
+@functools.partial(jax.jit, static_argnames="loss")
+def _mean_loss(loss: Loss, params: Params, batches: Batches) -> jax.Array:
+    return mean_loss(loss, params, batches)
+
+
+@functools.partial(jax.jit, static_argnames="apply")
+def _accuracy(apply: Apply, params: Params, batches: Batches) -> jax.Array:
+    def of(batch: Batch) -> jax.Array:
+        x, y = checks.inputs_and_targets("measure", batch)
+        return jnp.mean(predictions.correct(apply(params, x), y), dtype=trees.accumulator_dtype(params))
+
+    return average(of, batches)
