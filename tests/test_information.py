@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from networks import dense_hessian, mlp_batch, mlp_params
 from steppe import InputError, losses, sharpness
 from test_measures import (
+    COMPILED,
     CRITERIA,
     LAYER_WISE,
     NODE_WISE,
@@ -73,6 +74,25 @@ def test_takeuchi_is_estimated_within_four_standard_errors(x64, form, key):
     for estimate, value in zip(found, exact, strict=True):
         assert abs(estimate.mean - value.mean) <= 4 * estimate.sem
         assert 0 < estimate.sem < 0.2 * value.mean
+
+
+def test_the_standard_error_of_a_ratio_of_traces_is_the_spread_of_its_estimates(x64):
+    params, batch = mlp_params(sizes=(3, 4, 3)), data(3)
+    found = [sharpness.takeuchi(tanh_apply, params, batch, probes=50, key=key).complexity for key in range(60)]
+    spread, expected = np.std([e.mean for e in found], ddof=1), np.sqrt(np.mean([e.sem**2 for e in found]))
+    assert 0.75 < spread / expected < 1.3
+
+
+def test_directions_without_curvature_count_for_nothing(x64):
+    """A loss that is linear in the outputs of a linear network has no curvature, though it has a gradient."""
+    sloped = lambda f, y: jnp.mean(f[:, 0] * y)
+    batch = {"x": jnp.ones((3, 2)), "y": jnp.array([1.0, 2.0, 3.0])}
+    for form in ("full", "diagonal", "trace"):
+        measure = lambda damping, form=form: sharpness.takeuchi(
+            _linear, jnp.ones((2, 1)), batch, form=form, criterion=sloped, damping=damping
+        )
+        assert measure(0.0).complexity == (0, 0)
+        np.testing.assert_allclose(measure(0.5).complexity.mean, 2 * 14 / 3 / 0.5, rtol=1e-12)
 
 
 def test_a_well_specified_linear_model_uses_as_many_parameters_as_it_has(x64):
@@ -247,10 +267,13 @@ ALL = {
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_criteria_keep_float32_and_give_the_same_under_jit(strict, name):
+def test_criteria_compile_once_keep_float32_and_give_the_same_under_jit(strict, name):
     batches = parts(mlp_batch(size=8, dtype=jnp.float32), 4, 4)
-    params = mlp_params(dtype=jnp.float32)
+    params, others = (mlp_params(key, dtype=jnp.float32) for key in (0, 1))
     eager = ALL[name](params, batches)
+    before = len(COMPILED)
+    ALL[name](others, batches)
+    assert len(COMPILED) == before > 0
     kinds = {jnp.result_type(leaf) for leaf in jax.tree.leaves(eager)} - {jnp.dtype("int32")}
     assert kinds == {jnp.dtype("float32")}
     jitted = jax.jit(lambda p: ALL[name](p, batches))(params)

@@ -125,8 +125,6 @@ def _on_manifold(outputs: Apply, params: Params, multipliers: jax.Array) -> jax.
     J = jax.jacrev(lambda p: outputs(unravel(p)))(flat)
     bent = jax.hessian(lambda p: outputs(unravel(p)) @ multipliers.astype(flat.dtype))(flat)
     along = jnp.linalg.qr(J.T, mode="complete")[0][:, m:]
-    if flat.size == m:
-        return jnp.asarray(-math.log(2), flat.dtype)
     values = jnp.linalg.eigvalsh(2 * jnp.eye(flat.size - m, dtype=flat.dtype) - along.T @ bent @ along)
     proper = jnp.all(values > 0)
     logs = jnp.sum(jnp.log(jnp.where(proper, values, 1)))

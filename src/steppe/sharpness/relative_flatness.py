@@ -194,8 +194,7 @@ def _variance(logits: jax.Array, W: jax.Array) -> jax.Array:
     centred = W - jnp.mean(W, axis=1, keepdims=True)
     products = centred.T @ centred
     squares = jnp.diagonal(products)
-    distances = squares[:, None] + squares[None, :] - 2 * products
-    distances = jnp.where(jnp.eye(len(squares), dtype=bool), 0, jnp.maximum(distances, 0))
+    distances = jnp.maximum(squares[:, None] + squares[None, :] - 2 * products, 0)  # exactly 0 on the diagonal
     p = jax.nn.softmax(logits)
     return jnp.sum((p @ distances) * p, axis=1) / 2
 
