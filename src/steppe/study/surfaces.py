@@ -122,12 +122,15 @@ def on_plane(
     return {name: values.reshape(len(side), len(side)) for name, values in plane.items()}
 
 
-def chosen(dataset: Dataset, split: str, examples: int, seed: int = 0) -> Batches:
-    """Some examples of the training or test data, drawn without replacement, decoded, in batches of equal size."""
+def chosen(dataset: Dataset, split: str, examples: int, seed: int = 0, *, size: int | None = None) -> Batches:
+    """Some examples of the training or test data, drawn without replacement, decoded, in batches of equal size.
+
+    With `size`, in batches of that many, the last with what is left.
+    """
     part: Batch = getattr(dataset, split)
     count = checks.batch_size("landscape", part)
     rows = np.random.default_rng(seed).permutation(count)[:examples]
-    size = math.ceil(len(rows) / math.ceil(len(rows) / BATCH))
+    size = math.ceil(len(rows) / math.ceil(len(rows) / BATCH)) if size is None else size
     pieces = many.in_batches(jax.tree.map(lambda leaf: leaf[rows], part), size)
     return many.gathered("landscape", list(map(jax.jit(dataset.decode), pieces)))
 

@@ -1,6 +1,6 @@
 """Trained networks of finished runs, read back from the folders of their studies."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -47,6 +47,11 @@ def trained(command: str, folders: Sequence[Path | str]) -> list[Trained]:
     InputError : a folder that is not a run's, or was given twice; a run that diverged, is damaged, or does not fit
         its study any more; data that cannot be had or have changed since.
     """
+    return list(each_trained(command, folders))
+
+
+def each_trained(command: str, folders: Sequence[Path | str]) -> Iterator[Trained]:
+    """As `trained`, one after another: what is not kept by who asks is not kept in memory."""
     for folder in folders:
         if not (Path(folder) / "run.json").is_file():
             _not_a_run(command, Path(folder))
@@ -55,7 +60,8 @@ def trained(command: str, folders: Sequence[Path | str]) -> list[Trained]:
         if paths.count(path) > 1:
             checks.fail(command, "TARGET", "different runs", f"{path.name} twice")
     reader, short = _Reader(command), [path.name for path in paths]
-    return [reader.read(path, path.name if short.count(path.name) == 1 else _long_name(path)) for path in paths]
+    for path in paths:
+        yield reader.read(path, path.name if short.count(path.name) == 1 else _long_name(path))
 
 
 class _Reader:
