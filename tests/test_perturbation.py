@@ -226,6 +226,49 @@ def test_worst_sharpness_in_a_box_is_at_most_that_of_its_best_corner(x64, seed, 
     np.testing.assert_allclose(measure(*aligned), aligned[1] @ c * 0.3 + 0.045 * c @ aligned[0] @ c, rtol=1e-9)
 
 
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_worst_sharpness_closes_in_on_a_peak_inside_the_ball(x64, norm):
+    hessian, gradient = curved(7, 4)
+    batch = quadratic(-hessian, gradient)
+    exact = gradient @ np.linalg.solve(hessian, gradient) / 2
+    rise = sharpness.worst_sharpness(bowl, jnp.zeros(4), batch, rho=30.0, steps=200, norm=norm).mean
+    assert 0.99 * exact < rise <= exact
+
+
+def auto_pgd(value, gradient, size, rho, steps):
+    """Algorithm 1 of Croce and Hein (2020) in the ball, step by step."""
+    project = lambda u: u * min(1, rho / np.linalg.norm(u))
+    climb = lambda u: project(u + eta * gradient(u) / np.linalg.norm(gradient(u)))
+    parts, ends = [0.0, 0.22], [0]
+    while round(parts[-1], 9) < 1:
+        ends.append(int(np.ceil(round(parts[-1] * steps, 9))))
+        parts.append(parts[-1] + max(parts[-1] - parts[-2] - 0.03, 0.06))
+    eta, u, before, ups, halved = 2 * rho, np.zeros(size), np.zeros(size), 0, False
+    best = then = u
+    for k in range(1, steps + 1):
+        ahead = climb(u)
+        new = ahead if k == 1 else project(u + 0.75 * (ahead - u) + 0.25 * (u - before))
+        ups += value(new) > value(u)
+        before, u = u, new
+        best = u if value(u) > value(best) else best
+        if k in ends:
+            rare = ups < 0.75 * (k - ends[ends.index(k) - 1])
+            stuck = not halved and value(best) == value(then)
+            then, ups, halved = best, 0, rare or stuck
+            eta, u = (eta / 2, best) if halved else (eta, u)
+    return value(best) - value(np.zeros(size))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_worst_sharpness_takes_the_published_steps(x64, seed):
+    hessian, gradient = curved(seed, 5, convex=False)
+    batch = quadratic(hessian, gradient)
+    for rho in (0.3, 3.0):
+        exact = auto_pgd(lambda u: gradient @ u + u @ hessian @ u / 2, lambda u: gradient + hessian @ u, 5, rho, 20)
+        rise = sharpness.worst_sharpness(bowl, jnp.zeros(5), batch, rho=rho).mean
+        np.testing.assert_allclose(rise, exact, rtol=1e-9)
+
+
 def test_worst_sharpness_is_never_below_sam_sharpness(x64):
     params, parts = small(), in_batches(mlp_batch(size=12), 4)
     for rho, per_batch in itertools.product((1e-3, 0.1, 2.0), (True, False)):
