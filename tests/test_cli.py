@@ -107,6 +107,12 @@ BAD = {
     "unknown command": ("rnu tiny.toml", "No such command 'rnu'. Did you mean 'run'?"),
     "unknown option": ("run tiny.toml --sed 3", "No such option: --sed"),
     "unknown list": ("list modles", "Did you mean 'models'?"),
+    "landscape of no run": ("landscape thesis", "must be the folder of a finished run of a study"),
+    "too few points": ("landscape thesis --points 2", "points must be an odd number of at least 3"),
+    "one run to go between": (
+        "landscape thesis --along between",
+        "must be exactly two runs with --along between, got 1",
+    ),
 }
 
 

@@ -273,7 +273,6 @@ def changed(tiny, folder, old, new):
 def refused(tiny, tmp_path):
     """Command -> what it says."""
     first, second = runs(tiny, "lam=0-s0", "lam=0-s1")
-    wide = tmp_path / "wide"
     return {
         (
             "nowhere",
@@ -285,7 +284,8 @@ def refused(tiny, tmp_path):
         (first, first): "TARGET must be different runs, got lam=0-s0 twice.",
         (first, "--along", "between"): "TARGET must be exactly two runs with --along between, got 1.",
         (first, second, tiny / "runs/lam=0.1-s0", "--along", "between"): "exactly two runs with --along between, got 3",
-        (first, wide / "runs/lam=0-s0", "--along", "between"): "must be two runs of the same network",
+        (first, tmp_path / "wide/runs/lam=0-s0", "--along", "between"): "must be two runs of the same network",
+        (first, tmp_path / "tanh/runs/lam=0-s0", "--along", "between"): "must be two runs of the same network",
         (first, "--points", 2): "points must be an odd number of at least 3, so that the middle is a point, got 2.",
         (first, "--points", 10): "points must be an odd number",
         (first, "--grid", 4): "grid must be an odd number of at least 3, so that the middle is a point, or 0 for no",
@@ -303,6 +303,7 @@ def refused(tiny, tmp_path):
 
 def test_what_cannot_be_asked_is_refused_in_one_sentence_and_writes_nothing(tiny, tmp_path, monkeypatch, capsys):
     changed(tiny, tmp_path / "wide", "hidden = [5]", "hidden = [6]")
+    changed(tiny, tmp_path / "tanh", 'activation = "relu"', 'activation = "tanh"')
     changed(tiny, tmp_path / "other", "split_seed = 0", "split_seed = 1")
     before = sorted(tmp_path.rglob("*")) + sorted(tiny.rglob("*"))
     for arguments, message in refused(tiny, tmp_path).items():

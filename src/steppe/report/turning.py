@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import plotly
 
 HEIGHT = 660
-EYE = {"x": 0.95, "y": -1.35, "z": 0.95}
+EYE = {"x": 0.9, "y": -1.3, "z": 1.1}
+BROADSIDE = {"x": 0.45, "y": -1.15, "z": 1.5}
 STEP_BACK = """
 const turning = document.getElementById("{plot_id}"), eye = turning.layout.scene.camera.eye;
 if (turning.clientWidth < 640) {
@@ -54,7 +55,7 @@ def figure(view: View) -> "plotly.graph_objects.Figure":
         drawn.add_trace(_surface(view, name, np.asarray(grid, float), scale, visible=index == 0))
         drawn.add_trace(_networks(view, np.asarray(grid, float), scale, visible=index == 0))
     axes, (_, across, up) = _axis(scale), WORDS[view.along].axes
-    grid_color = {"gridcolor": "#dddddd", "zeroline": False, "showbackground": False}
+    grid_color = {"gridcolor": "#dddddd", "zeroline": False, "showbackground": False, "nticks": 6}
     drawn.update_layout(
         template="none",
         height=HEIGHT,
@@ -69,7 +70,7 @@ def figure(view: View) -> "plotly.graph_objects.Figure":
             "yaxis": {"title": {"text": up}, **grid_color},
             "zaxis": {"title": {"text": view.label}, **axes, **grid_color},
             "aspectratio": {"x": 1, "y": 1, "z": 0.75},
-            "camera": {"eye": EYE, "center": {"x": 0, "y": 0, "z": -0.2}},
+            "camera": {"eye": BROADSIDE if view.along == "between" else EYE, "center": {"x": 0, "y": 0, "z": -0.2}},
         },
     )
     return drawn
@@ -119,17 +120,15 @@ def _surface(view: View, name: str, grid: np.ndarray, scale: Scale, *, visible: 
 
 
 def _networks(view: View, grid: np.ndarray, scale: Scale, *, visible: bool) -> dict:
-    """The places of networks, just above the grid points of a surface nearest to them."""
+    """The places of networks, just above the surface; all lie on the plane's horizontal line through the centre."""
     above = 0.015 * float(_height(scale.high, scale) - _height(scale.low, scale))
-    near = [
-        (int(np.abs(view.grid_steps - y).argmin()), int(np.abs(view.grid_steps - x).argmin())) for x, y in view.places
-    ]
+    middle = _height(grid[len(grid) // 2], scale)
     return {
         "type": "scatter3d",
         "mode": "markers",
-        "x": [view.grid_steps[column] for _, column in near],
-        "y": [view.grid_steps[row] for row, _ in near],
-        "z": [float(_height(grid[place], scale)) + above for place in near],
+        "x": [x for x, _ in view.places],
+        "y": [y for _, y in view.places],
+        "z": [float(np.interp(x, view.grid_steps, middle)) + above for x, _ in view.places],
         "marker": {"size": 5, "color": "#D55E00", "line": {"color": "white", "width": 1}},
         "hoverinfo": "skip",
         "visible": visible,
@@ -154,7 +153,7 @@ def _ticks(scale: Scale) -> dict:
     """Ticks at round numbers where heights are logarithms."""
     if not scale.log:
         return {}
-    ticks = round_numbers(scale.low, scale.high, 8)
+    ticks = round_numbers(scale.low, scale.high, 6)
     return {"tickvals": [math.log10(tick) for tick in ticks], "ticktext": [in_round(tick) for tick in ticks]}
 
 

@@ -4,9 +4,11 @@
 DIR/study.toml                    the frozen specification
 DIR/data.json                     the fingerprint of the data it runs on
 DIR/runs/<condition>-s<seed>/     parameters.npz, history.json, run.json: there when the run is finished, or not at all
-DIR/checkpoints/                  unfinished runs
+DIR/checkpoints/                  unfinished runs and surfaces
 DIR/surfaces.npz                  loss surfaces
-DIR/summary.md, report.html, results.parquet      written by the report
+DIR/landscapes/<name>/            landscape.npz, landscape.html: written by `steppe landscape`
+DIR/summary.md, report.html, results.parquet      written by the report, as is
+DIR/landscape.html                the surfaces to turn, where there are any
 ```
 """
 

@@ -99,7 +99,7 @@ class _Reader:
 
     def model(self, spec: Spec, dataset: Dataset) -> Model:
         """The network of a condition, built once."""
-        key = repr(spec.data), repr(spec.model)
+        key = dataset.fingerprint, repr(spec.model)
         if key not in self.models:
             name, settings = split_name(spec.model)
             self.models[key] = models.build(name, dataset.shape, dataset.classes, **settings)
