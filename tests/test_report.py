@@ -16,6 +16,7 @@ from steppe import report
 from steppe.report import drawing, figures, text
 from steppe.study.analysis import analyse
 from steppe.study.results import PublishedTable, Results, Surfaces
+from steppe.study.table import HISTORY_SCHEMA
 
 LAMBDAS = (0.0, 0.001, 0.01, 0.1, 1.0)
 
@@ -59,7 +60,7 @@ def make_results(
         conditions=tuple(names),
         planned=len(runs) if planned is None else planned,
         runs=polars.DataFrame(runs, schema_overrides={"lam": polars.Float64}),
-        history=polars.DataFrame(history, schema_overrides={"lam": polars.Float64}),
+        history=polars.DataFrame(history, schema=HISTORY_SCHEMA),
         surfaces=surfaces_of(make_surfaces(names)) if surfaces else None,
         published=(
             PublishedTable(
