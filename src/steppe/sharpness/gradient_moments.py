@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from steppe import checks, curvature, losses, trees
 from steppe.batches import Batches, average
-from steppe.curvature import Operator
+from steppe.curvature import Operator, layers
 from steppe.curvature.probes import rademacher
 from steppe.typing import Apply, Batch, Criterion, Estimate, Params
 
@@ -27,7 +27,7 @@ def diagonals(apply: Apply, criterion: Criterion, params: Params, batches: Batch
 
     def one(totals: tuple[Params, Params], example: Batch) -> tuple[tuple[Params, Params], None]:
         x, y = jax.tree.map(lambda leaf: leaf[None], checks.inputs_and_targets("takeuchi", example))
-        outputs, pull = jax.vjp(lambda p: apply(p, x), params)
+        outputs, pull = jax.vjp(lambda p: layers.through(apply)(p, x), params)
         own = lambda f: criterion(f.reshape(outputs.shape), y)  # noqa: E731
         f = outputs.reshape(-1)
         back = lambda u: pull(u.reshape(outputs.shape))[0]  # noqa: E731
@@ -60,7 +60,7 @@ def signed_gradient(apply: Apply, criterion: Criterion, params: Params, batches:
 
     def loss(params: Params, signed: tuple[Batch, jax.Array]) -> jax.Array:
         x, y = checks.inputs_and_targets("takeuchi", signed[0])
-        values = losses.example_losses(criterion, apply(params, x), y)
+        values = losses.example_losses(criterion, layers.through(apply)(params, x), y)
         return jnp.mean(values * signed[1].astype(values.dtype))
 
     gradient = average(lambda signed: jax.grad(loss)(params, signed), Batches(tuple(stacks)))

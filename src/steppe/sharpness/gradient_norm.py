@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from steppe import checks, curvature, trees
 from steppe.batches import Batches, average
 from steppe.curvature.probes import gaussian
-from steppe.sharpness.moves import at_the_door, strength, unit
+from steppe.sharpness.moves import at_the_door, scalar, strength, unit
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 
@@ -94,7 +94,7 @@ def _flatness(
     loss: Loss, params: Params, batches: Batches, rho: jax.Array, key: jax.Array, *, steps: int
 ) -> GradientNormFlatness:
     def gradient(at: Params) -> Params:
-        return average(lambda batch: jax.grad(loss)(at, batch), batches)
+        return average(lambda batch: jax.grad(scalar, 1)(loss, at, batch), batches)
 
     def climb(at: Params, g: Params) -> Params:
         """The next point, along H(at) g."""
@@ -158,7 +158,7 @@ def normalised_curvature(
 
 @functools.partial(jax.jit, static_argnames=("loss", "probes"))
 def _normalised(loss: Loss, params: Params, batches: Batches, key: jax.Array, *, probes: int) -> NormalisedCurvature:
-    size = _norm(average(lambda batch: jax.grad(loss)(params, batch), batches))
+    size = _norm(average(lambda batch: jax.grad(scalar, 1)(loss, params, batch), batches))
     trace = curvature.trace(curvature.hessian(loss, params, batches), key, probes=probes)
 
     def over(value: jax.Array) -> jax.Array:

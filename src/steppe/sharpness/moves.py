@@ -10,6 +10,7 @@ import numpy as np
 
 from steppe import checks, trees
 from steppe.batches import Batches, average, gathered
+from steppe.curvature import layers
 from steppe.typing import Batch, Estimate, Loss, Params
 
 NORMS = ("l2", "linf")
@@ -36,8 +37,8 @@ def flag(function: str, name: str, value: Any) -> None:
 
 
 def scalar(loss: Loss, params: Params, batch: Batch) -> jax.Array:
-    """The loss of one batch, in float32 at least."""
-    value = jnp.asarray(loss(params, batch))
+    """The loss of one batch, in float32 at least; its gradient is fast inside loops too."""
+    value = jnp.asarray(layers.through(loss)(params, batch))
     if value.ndim != 0:
         checks.fail("loss", "its value", "a scalar, the mean over the batch", f"an array of shape {value.shape}")
     return value.astype(trees.accumulator_dtype(value))
