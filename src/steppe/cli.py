@@ -1,4 +1,4 @@
-"""The command line: ``steppe run``, ``report``, ``show``, ``landscape``, ``list``."""
+"""The command line: ``steppe run``, ``report``, ``show``, ``measure``, ``landscape``, ``list``."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -19,8 +19,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Kind = Literal["studies", "datasets", "models", "methods"]
 
 
 @app.command()
@@ -74,6 +72,88 @@ def show(directory: Annotated[Path, typer.Argument(metavar="DIR", help="The fold
 
 
 @app.command()
+def measure(
+    targets: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TARGET",
+            help="Runs (DIR/runs/<condition>-s<seed>), a study's folder, or parameters of your own: "
+            ".safetensors, .npz, or an Orbax checkpoint, with --loss or --apply and --data.",
+        ),
+    ],
+    *,
+    measures: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="Which ones; see `steppe list measures`.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Only the cheap ones.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="A measure's setting.")
+    ] = None,
+    examples: Annotated[int, typer.Option(help="Measure on at most so many examples.")] = 1024,
+    split: Annotated[str, typer.Option(metavar="train|test", help="Of the training or the test data.")] = "train",
+    batch_size: Annotated[int, typer.Option(help="Examples looked at together.")] = 128,
+    probes: Annotated[int | None, typer.Option(help="Random vectors for traces. [default: 32]")] = None,
+    seed: Annotated[int, typer.Option(help="Of random vectors and the choice of examples.")] = 0,
+    dtype: Annotated[str, typer.Option(metavar="float32|float64", help="In which to compute.")] = "float32",
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for the numbers. [default: the study's, or out/NAME]")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(metavar="MODULE:FUNCTION", help="loss(params, batch) for your own parameters.")
+    ] = None,
+    apply: Annotated[
+        str | None, typer.Option(metavar="MODULE:FUNCTION", help="Or apply(params, x): outputs, for more measures.")
+    ] = None,
+    criterion: Annotated[
+        str, typer.Option(metavar="cross_entropy|squared_error", help="The loss of --apply's outputs.")
+    ] = "cross_entropy",
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|MODULE:FUNCTION", help="A .npz, .csv or .parquet file, or a function of nothing."),
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="The column of a table that holds the targets.")] = None,
+    initial: Annotated[Path | None, typer.Option(help="Your parameters before training.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Arrays that stay fixed: '*running_mean'.")
+    ] = None,
+) -> None:
+    """Measure the sharpness and curvature of trained networks: measures.parquet, and a section in the report."""
+    from steppe import report, sharpness, study
+    from steppe.study import measuring
+    from steppe.study.measures import Settings
+    from steppe.study.own import Own
+    from steppe.study.progress import Bar
+
+    if sum((measures is not None, quick, every)) > 1:
+        fail("measure", "--measures, --quick, --all", "one of them", "several")
+    names = measures.split(",") if measures is not None else "quick" if quick else "all" if every else "standard"
+    chosen = tuple(sharpness.selected(names))
+    options: dict[str, dict[str, Any]] = {}
+    for change in changes or []:
+        key, value = parsed(change, "measure", "sam_sharpness.rho=0.1")
+        options.setdefault(key.partition(".")[0], {})[key.partition(".")[2]] = None if value == "none" else value
+    own = Own(loss, apply, criterion, data, label, initial, tuple(exclude or ()))
+    settings = Settings(chosen, options, probes, examples, split, batch_size, seed, dtype)
+    console = Console()
+    try:
+        with Bar(Console(stderr=True)) as bar:
+            asked = measuring.asked(targets, own, settings, out)
+            announce = lambda plan: bar.say(report.planned(plan))  # noqa: E731
+            found = measuring.measured(asked, settings, watcher=bar, announce=announce)
+    except KeyboardInterrupt:
+        interrupted(" What is measured is kept; the same command goes on from there.")
+    report.show_measures(found, console)
+    for folder in found.folders:
+        if (folder / "study.toml").is_file():
+            page = report.write(study.gathered(study.Store.read(folder)), folder)[2]
+        else:
+            page = report.write_measures(folder)
+        console.print(f"\nNumbers: {folder / 'measures.parquet'}\nReport: {page}", highlight=False, soft_wrap=True,
+                      markup=False)  # fmt: skip
+
+
+@app.command()
 def landscape(
     targets: Annotated[
         list[Path], typer.Argument(metavar="RUN", help="Folders of finished runs: DIR/runs/<condition>-s<seed>.")
@@ -114,13 +194,14 @@ def landscape(
 
 
 @app.command(name="list")
-def list_(kind: Annotated[str, typer.Argument(metavar="[studies|datasets|models|methods]")] = "all") -> None:
-    """List what a study can name."""
+def list_(kind: Annotated[str, typer.Argument(metavar="[studies|datasets|models|methods|measures]")] = "all") -> None:
+    """List what a study can name, and what can be measured."""
     kinds: dict[str, Callable[[], dict[str, str]]] = {
         "studies": _studies,
         "datasets": lambda: _functions("steppe.data", "DATASETS"),
         "models": lambda: _functions("steppe.models", "MODELS"),
         "methods": lambda: _functions("steppe.methods", "METHODS"),
+        "measures": _measures,
     }
     if kind not in (*kinds, "all"):
         fail("list", "KIND", f"one of {', '.join(kinds)}", shown(kind), nearest(kind, kinds))
@@ -140,6 +221,17 @@ def _studies() -> dict[str, str]:
     return {name: tomllib.loads(text)["title"] for name, text in study.shipped().items()}
 
 
+def _measures() -> dict[str, str]:
+    """Measures, with cost and invariance."""
+    from steppe import sharpness
+
+    under = {"nodes": "unchanged by rescaling nodes", "layers": "unchanged by rescaling layers", "none": ""}
+    return {
+        name: f"{m.question} [{'; '.join(filter(None, (f'cost {m.cost}', under[m.invariance])))}]"
+        for name, m in sharpness.MEASURES.items()
+    }
+
+
 def _functions(module: str, registry: str) -> dict[str, str]:
     """Names in a registry, each with the first line of its docstring."""
     import importlib
@@ -148,7 +240,7 @@ def _functions(module: str, registry: str) -> dict[str, str]:
     return {name: (function.__doc__ or "").strip().partition("\n")[0] for name, function in functions.items()}
 
 
-def parsed(change: str) -> tuple[str, Any]:
+def parsed(change: str, command: str = "run", example: str = "train.epochs=2") -> tuple[str, Any]:
     """``train.epochs=2`` as a dotted path and a TOML value; what is not TOML is a string.
 
     Examples
@@ -158,7 +250,7 @@ def parsed(change: str) -> tuple[str, Any]:
     """
     path, equals, text = change.partition("=")
     if not equals or not path.strip():
-        fail("run", "--set", "KEY=VALUE, such as train.epochs=2", shown(change))
+        fail(command, "--set", f"KEY=VALUE, such as {example}", shown(change))
     try:
         return path.strip(), tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

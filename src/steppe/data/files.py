@@ -53,7 +53,7 @@ def file(
     >>> print(file(file=str(path), label="kind").about)
     flowers.csv, label 'kind', classes rose, tulip; stratified split, 8 to train and 2 to test (seed 0); ...
     """
-    x, labels, columns = _features_and_labels("file", file, label)
+    x, labels, columns = features_and_labels("file", file, label)
     kinds = np.unique(labels)
     if len(kinds) < 2:
         checks.fail("data file", f"label {label!r}", "of at least two classes", f"a single class, {kinds[0]}")
@@ -61,7 +61,7 @@ def file(
     if test_file is None:
         pair = x, np.searchsorted(kinds, labels)
         return split_table("file", pair, about, test_fraction, standardize, split_seed, names=kinds.tolist())
-    x_test, labels_test, columns_test = _features_and_labels("test_file", test_file, label)
+    x_test, labels_test, columns_test = features_and_labels("test_file", test_file, label)
     _check_columns(columns, columns_test)
     if x_test.shape[1:] != x.shape[1:]:
         checks.fail("data file", "test_file", f"examples of shape {x.shape[1:]}", f"a shape of {x_test.shape[1:]}")
@@ -92,8 +92,8 @@ def _check_columns(train: list[str], test: list[str]) -> None:
         checks.fail("data file", "test_file", "a file with the columns of the training file", got)
 
 
-def _features_and_labels(setting: str, name: str, label: str) -> Contents:
-    """What a file holds, checked: finite features, and labels that are classes."""
+def features_and_labels(setting: str, name: str, label: str, *, classes: bool = True) -> Contents:
+    """What a file holds, checked: finite features, and labels that are classes, unless any number will do."""
     readers = {".csv": _from_csv, ".parquet": _from_parquet, ".npz": _from_npz}
     if not isinstance(name, (str, Path)):
         checks.fail("data file", setting, "a path", name)
@@ -117,6 +117,9 @@ def _features_and_labels(setting: str, name: str, label: str) -> Contents:
     if x.size == 0:
         checks.fail("data file", str(path), "a file with features", f"a file of {label!r} alone")
     check_finite("file", path.name, x, columns)
+    if not classes and labels.dtype.kind == "f":
+        check_finite("file", path.name, labels)
+        return x, labels, columns
     return x, _classes(labels, label, path), columns
 
 

@@ -10,13 +10,16 @@ from pathlib import Path
 import polars
 from rich.console import Console
 
-from steppe.report import landscape_page, page, text
+from steppe.report import landscape_page, measures, page, text
+from steppe.report.measures import planned
 from steppe.study.analysis import analyse
+from steppe.study.compared import compared
 from steppe.study.files import write as write_file
 from steppe.study.landscapes import Landscape
+from steppe.study.measuring import Measured
 from steppe.study.results import Results
 
-__all__ = ["show", "show_landscape", "write", "write_landscape"]
+__all__ = ["planned", "show", "show_landscape", "show_measures", "write", "write_landscape", "write_measures"]
 
 SURFACES = "landscape.html"
 
@@ -26,6 +29,8 @@ def write(results: Results, directory: str | os.PathLike, *, confidence: float =
 
     Where the study has loss surfaces, a fourth file, ``landscape.html``, holds them to turn, and the report leads to
     it: the library that draws them, 4.8 megabytes of script, would make the report eight times as large.
+
+    Measures of the study's networks, where ``measures.parquet`` lies in the directory, have a section in the report.
 
     Each file replaces its predecessor whole or not at all. The same results give the same bytes. In the Parquet file
     runs stand in the order of conditions, then seeds.
@@ -38,11 +43,11 @@ def write(results: Results, directory: str | os.PathLike, *, confidence: float =
     analysis = analyse(results, confidence=confidence)
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    surfaces = landscape_page.of_study(results)
+    surfaces, found = landscape_page.of_study(results), compared(results, folder, confidence=confidence)
     files = {
         "results.parquet": _parquet(results),
         "summary.md": text.markdown(results, analysis).encode(),
-        "report.html": page.html(results, analysis, turnable=SURFACES if surfaces else "").encode(),
+        "report.html": page.html(results, analysis, found, turnable=SURFACES if surfaces else "").encode(),
     } | ({SURFACES: surfaces.encode()} if surfaces else {})
     return tuple(write_file(folder / name, content) for name, content in files.items())
 
@@ -70,6 +75,23 @@ def write_landscape(found: Landscape, directory: str | os.PathLike) -> Path:
 def show_landscape(found: Landscape, console: Console | None = None) -> None:
     """Print the numbers that sum a landscape up."""
     landscape_page.show(found, console or Console())
+
+
+def write_measures(directory: str | os.PathLike) -> Path:
+    """Write ``measures.html``, the page of a folder of measures; its path.
+
+    Raises
+    ------
+    InputError : the folder's table cannot be read.
+    OSError : if the directory cannot be written.
+    """
+    folder = Path(directory)
+    return write_file(folder / "measures.html", measures.page(folder).encode())
+
+
+def show_measures(found: Measured, console: Console | None = None) -> None:
+    """Print what was measured."""
+    measures.show(found, console or Console())
 
 
 def _parquet(results: Results) -> bytes:

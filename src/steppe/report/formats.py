@@ -20,8 +20,8 @@ def number(value: float, digits: int = 3) -> str:
         return "0"
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value: 9.996 is 10
     if not -3 <= exponent < 5:
-        return f"{value / 10.0**exponent:.{digits - 1}f} × 10{_superscript(exponent)}"
-    return f"{value:.{max(digits - 1 - exponent, 0)}f}".replace("-", "−")
+        return _minus(f"{value / 10.0**exponent:.{digits - 1}f}") + f" × 10{_superscript(exponent)}"
+    return _minus(f"{value:.{max(digits - 1 - exponent, 0)}f}")
 
 
 def spread(mean: float, sd: float, *, least: int = 0, most: int = 6) -> str:
@@ -31,23 +31,23 @@ def spread(mean: float, sd: float, *, least: int = 0, most: int = 6) -> str:
 
     Examples
     --------
-    >>> spread(97.0760, 0.4123), spread(0.0000123, 0.0000004), spread(3.0, float("nan")), spread(5.0, 0.0)
-    ('97.08 ± 0.41', '(1.23 ± 0.04) × 10⁻⁵', '3.00', '5.00 ± 0')
+    >>> spread(97.0760, 0.4123), spread(0.0000123, 0.0000004), spread(3.0, float("nan")), spread(-5.0, 0.0)
+    ('97.08 ± 0.41', '(1.23 ± 0.04) × 10⁻⁵', '3.00', '−5.00 ± 0')
     """
     if not math.isfinite(mean):
         return NOTHING
     if not math.isfinite(sd):
-        return number(mean) if least == 0 else f"{mean:.{least}f}"
+        return number(mean) if least == 0 else _minus(f"{mean:.{least}f}")
     top = math.floor(math.log10(max(abs(mean), sd))) if max(abs(mean), sd) > 0 else 0
     if not -3 <= top < 5:
         places = 2 if sd == 0 else min(max(top - math.floor(math.log10(sd)), 1), 3)
-        return f"({mean / 10.0**top:.{places}f} ± {sd / 10.0**top:.{places}f}) × 10{_superscript(top)}"
+        return _minus(f"({mean / 10.0**top:.{places}f} ± {sd / 10.0**top:.{places}f})") + f" × 10{_superscript(top)}"
     if sd == 0:
-        return f"{number(mean) if least == 0 else f'{mean:.{least}f}'} ± 0"
+        return _minus(f"{number(mean) if least == 0 else f'{mean:.{least}f}'} ± 0")
     places = min(max(1 - math.floor(math.log10(sd)), least), most)
     # no finer than three digits of the mean would ask for, where the spread is tiny
     places = min(places, max(3 - top, least))
-    return f"{mean:.{places}f} ± {sd:.{places}f}"
+    return _minus(f"{mean:.{places}f} ± {sd:.{places}f}")
 
 
 def p_value(p: float) -> str:
@@ -63,6 +63,11 @@ def p_value(p: float) -> str:
     if p < 0.001:
         return "< 0.001"
     return "1" if p > 0.995 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def _minus(text: str) -> str:
+    """A number's text with true minus signs."""
+    return text.replace("-", "−")
 
 
 def _superscript(exponent: int) -> str:

@@ -1,14 +1,18 @@
 """The report as one self-contained HTML page: no script, nothing loaded from anywhere, text escaped."""
 
-from steppe.report import figures, landscapes, tables, tracked
+from steppe.report import figures, landscapes, measures, tables, tracked
 from steppe.report.environment import ENVIRONMENT
 from steppe.report.text import paragraphs
 from steppe.study.analysis import Analysis
+from steppe.study.compared import Compared
 from steppe.study.results import Results
 
 
-def html(results: Results, analysis: Analysis, *, turnable: str = "") -> str:
-    """The whole report; `turnable` names the page of surfaces beside it. The same results give the same bytes."""
+def html(results: Results, analysis: Analysis, compared: Compared | None = None, *, turnable: str = "") -> str:
+    """The whole report; `turnable` names the page of surfaces beside it. The same results give the same bytes.
+
+    `compared` is what measures of the study's networks say, if there are any.
+    """
     view = landscapes.of_study(results)
     return ENVIRONMENT.get_template("report.html.j2").render(
         results=results,
@@ -28,4 +32,5 @@ def html(results: Results, analysis: Analysis, *, turnable: str = "") -> str:
         costs=figures.cost(results, analysis),
         surfaces=landscapes.pictures([view] if view else []),
         turnable=turnable,
+        measured=measures.of_study(compared) if compared else None,
     )

@@ -14,7 +14,7 @@ from steppe.sharpness.interpolating import InterpolatingInformation, interpolati
 from steppe.sharpness.keskar import keskar_sharpness
 from steppe.sharpness.landscape import grid, loss_and_accuracy, steps, surface
 from steppe.sharpness.logits import logit_normalised
-from steppe.sharpness.measures import MEASURES, Measure, Row, measure
+from steppe.sharpness.measures import MEASURES, Measure, Row, measure, selected
 from steppe.sharpness.pac_bayes import PacBayes, pac_bayes
 from steppe.sharpness.perturbation import average_sharpness, random_sharpness, sam_sharpness
 from steppe.sharpness.relative_flatness import relative_flatness
@@ -53,6 +53,7 @@ __all__ = [
     "random_sharpness",
     "relative_flatness",
     "sam_sharpness",
+    "selected",
     "soft_rank_gap",
     "steps",
     "surface",

@@ -86,9 +86,7 @@ def measured(name: str, subject: Subject, settings: Mapping[str, Any]) -> list[Q
     ------
     InputError : the subject lacks what it needs, or it cannot be computed with these settings; it says why.
     """
-    missing = MEASURES[name].missing(subject)
-    if missing:
-        checks.fail(name, "the network", "known well enough", "too little", f"It needs {missing}.")
+    MEASURES[name].check(subject)
     return list(MEASURES[name].function(subject, **settings))
 
 

@@ -64,7 +64,7 @@ def top_eigenvalues(subject: Subject, *, count: int = 5, max_products: int = 100
             subject.hessian, subject.key_of("eigen"), min(count, subject.size), max_products=max_products
         )
     for i, (value, residual, converged) in enumerate(zip(found.values, found.residuals, found.converged, strict=True)):
-        yield _eigenvalue(f"top_eigenvalue_{i + 1}", float(value), float(residual), bool(converged), "lower")
+        yield _eigenvalue(f"top_eigenvalue_{i + 1}", float(value), float(residual), bool(converged), "lower", log=True)
 
 
 @registered(cost=LANCZOS, copies=EIGEN)
@@ -76,14 +76,16 @@ def spectral_range(subject: Subject, *, max_products: int = 1000) -> Iterator[Qu
     low, high = (float(residual) for residual in found.residuals)
     whole = [bool(converged) for converged in found.converged]
     yield _eigenvalue("smallest_eigenvalue", float(found.smallest), low, whole[0], "upper")
-    width = _eigenvalue("spectral_range", float(found.width), low + high, all(whole), "lower")
-    yield width._replace(log=True)
+    yield _eigenvalue("spectral_range", float(found.width), low + high, all(whole), "lower", log=True)
 
 
-def _eigenvalue(name: str, value: float, residual: float, converged: bool, bound: str) -> Quantity:
+def _eigenvalue(
+    name: str, value: float, residual: float, converged: bool, bound: str, *, log: bool = False
+) -> Quantity:
     if converged:
-        return Quantity(name, value, note=f"residual {residual:.1g}")
-    return Quantity(name, value, math.nan, f"not converged, residual {residual:.1g}: a {bound} bound", converged=False)
+        return Quantity(name, value, note=f"residual {residual:.1g}", log=log)
+    note = f"not converged, residual {residual:.1g}: {bound} bound"
+    return Quantity(name, value, math.nan, note, converged=False, log=log)
 
 
 @registered(cost=QUADRATURE, copies=BASIS)

@@ -13,7 +13,7 @@ from steppe.sharpness.subject import Quantity, Subject
 @registered(cost="⅓", invariance="nodes", chosen="quick")
 def loss(subject: Subject) -> Iterator[Quantity]:
     """How well does the network fit? Compare flatness at equal loss."""
-    yield Quantity("loss", subject.value)
+    yield Quantity("loss", subject.value, log=True)
 
 
 @registered(cost="⅓", invariance="nodes", needs="labels", chosen="quick")

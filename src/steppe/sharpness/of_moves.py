@@ -25,7 +25,7 @@ def random_sharpness(subject: Subject, *, rho: float = 0.005, draws: int = 100) 
 def sam_sharpness(subject: Subject, *, rho: float = 0.05, per_batch: bool = False) -> Iterator[Quantity]:
     """How much does the loss rise one step up its gradient, as SAM sees it?"""
     found = sharpness.sam_sharpness(subject.loss, subject.params, subject.batches, rho=rho, per_batch=per_batch)
-    yield Quantity.of("sam_sharpness", found)
+    yield Quantity.of("sam_sharpness", found, log=True)
 
 
 @registered(cost="⅓ (draws + 1) (34)", chosen="all")

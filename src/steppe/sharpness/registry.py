@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
+from steppe import checks
 from steppe.sharpness.subject import Quantity, Subject
 
 SETS = ("quick", "standard", "all")
@@ -53,6 +54,11 @@ class Measure:
         return self.function.__name__
 
     @property
+    def family(self) -> str:
+        """The module that holds it: "of_fit", "of_curvature", "of_moves" or "of_outputs"."""
+        return self.function.__module__.rpartition(".")[2]
+
+    @property
     def question(self) -> str:
         """That it answers, one line."""
         return (self.function.__doc__ or "").strip().partition("\n")[0]
@@ -63,13 +69,19 @@ class Measure:
         parameters = inspect.signature(self.function).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
-    def missing(self, subject: Subject) -> str:
-        """What a subject lacks to be measured so, or nothing."""
-        if self.needs == "initial":
-            return "" if subject.initial is not None else "the parameters before training"
-        if self.needs != "loss" and subject.apply is None:
-            return "the network's outputs, and a loss alone is known"
-        return "integer labels of the outputs' shape" if self.needs == "labels" and not subject.labelled else ""
+    def check(self, subject: Subject) -> None:
+        """Fail where a subject lacks what is needed.
+
+        Raises
+        ------
+        InputError : otherwise.
+        """
+        if self.needs == "initial" and subject.initial is None:
+            checks.fail(self.name, "initial", "given: the parameters before training", "nothing")
+        if self.needs in ("outputs", "labels") and subject.apply is None:
+            checks.fail(self.name, "apply", "given: it is measured of the outputs", "a loss alone")
+        if self.needs == "labels" and not subject.labelled:
+            checks.fail(self.name, "y", "integer labels, one for each row of outputs", "something else")
 
 
 REGISTERED: list[Measure] = []

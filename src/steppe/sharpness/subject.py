@@ -27,7 +27,7 @@ class Quantity(NamedTuple):
     note : what to know when reading it: a bound, a residual, where a search ended.
     converged : whether the computation came to its end. Where it is False, `note` says why, and of what kind the value
         is then. A search that keeps the best of so many steps has come to its end: its note says "lower bound".
-    log : whether it is never negative and spans orders of magnitude, so that logarithms are what is compared.
+    log : whether it is positive, but for odd cases, and spans orders of magnitude: logarithms are what is compared.
     curve : arrays that belong to it, if it is a curve.
     """
 

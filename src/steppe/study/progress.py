@@ -52,6 +52,10 @@ class Bar(Watcher):
         """Take the bar away."""
         self.progress.stop()
 
+    def say(self, text: str) -> None:
+        """A line above the bar, or alone where there is none."""
+        self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def begin(self, epochs: int) -> None:
         """See `Watcher`."""
         self.progress.update(self.task, total=epochs)

@@ -1,0 +1,172 @@
+"""A user's own parameters, data and functions, from files. Nothing that can run code is ever unpickled."""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from steppe import checks
+from steppe.data.dataset import check_finite
+from steppe.data.files import features_and_labels
+from steppe.typing import Batch, Params
+
+KINDS = (".safetensors", ".npz")
+PICKLED = {".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"}
+
+
+def parameters(path: Path) -> Params:
+    """Arrays as a file has them: names to arrays (.safetensors, .npz), or the nested tree of an Orbax checkpoint.
+
+    Raises
+    ------
+    InputError : a file that is not there, damaged, pickled, or of another kind.
+    """
+    if path.is_dir():
+        return _from_orbax(path)
+    what = "a run, a study, or parameters: .safetensors, .npz, or the folder of an Orbax checkpoint"
+    if path.suffix in PICKLED:
+        checks.fail("measure", "TARGET", what, checks.shown(str(path)),
+                    "Pickled files can run code and are never read: save the arrays as .safetensors.")  # fmt: skip
+    if not path.is_file():
+        names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = checks.close_to(path.name, names)
+        checks.fail("measure", "TARGET", what, checks.shown(str(path)), hint or "There is no such file.")
+    if path.suffix not in KINDS:
+        checks.fail("measure", "TARGET", what, checks.shown(str(path)))
+    return arrays(path, "TARGET")
+
+
+def arrays(path: Path, name: str) -> dict[str, np.ndarray]:
+    """The arrays of a .safetensors or .npz file by their names."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            found = load_file(path)
+        else:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                found = {key: file[key] for key in file.files}
+    except Exception as error:  # each library has its own words for damage
+        kind = "safetensors file" if path.suffix == ".safetensors" else "npz archive without pickled objects"
+        checks.fail("measure", name, f"a whole {kind}", f"{path}: {_line(error)}")
+    if not found:
+        checks.fail("measure", name, "a file with arrays", f"{path}, which holds none")
+    return dict(sorted(found.items()))
+
+
+def _from_orbax(path: Path) -> Params:
+    """The tree of a checkpoint, as NumPy arrays, whatever devices it was saved from."""
+    if not (path / "_METADATA").is_file():
+        inside = sorted(str(p.parent) for p in path.glob("*/_METADATA")) + sorted(
+            str(p.parent) for p in path.glob("*/*/_METADATA")
+        )
+        what = "a run, a study, or the folder of an Orbax checkpoint"
+        todo = f"It holds checkpoints: {', '.join(inside[-3:])}." if inside else "It has no _METADATA."
+        checks.fail("measure", "TARGET", what, checks.shown(str(path)), todo)
+    import orbax.checkpoint as ocp
+
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of errors that it also raises
+    try:
+        with ocp.PyTreeCheckpointer() as reader:
+            known = reader.metadata(path.absolute()).item_metadata.tree
+            how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), known)
+            return reader.restore(path.absolute(), args=ocp.args.PyTreeRestore(restore_args=how))
+    except Exception as error:
+        checks.fail("measure", "TARGET", "a whole Orbax checkpoint", f"{path}: {_line(error)}")
+
+
+def examples(data: str, label: str | None, *, classes: bool) -> Batch | list[Batch]:
+    """What ``--data`` names: the arrays of an .npz, a table's features and label, or what a function returns.
+
+    `classes` says that labels must be classes.
+
+    Raises
+    ------
+    InputError : a file that is not there, damaged or of another kind; a function that cannot be had, or fails; arrays
+        that do not share their leading axis; values that are not finite.
+    """
+    path = Path(data)
+    if is_function(data):
+        batch = called(function("--data", data), "--data", data)
+        for part in batch if isinstance(batch, list) else [batch]:
+            checks.batch_size("measure", part)
+        return batch
+    if path.suffix == ".npz" and path.is_file() and label is None:
+        found: Batch = arrays(path, "--data")
+    else:
+        found = _table(path, label, classes)
+    checks.batch_size("measure", found)
+    for name, array in found.items():
+        check_finite(name, path.name, array)
+    return found
+
+
+def _table(path: Path, label: str | None, classes: bool) -> Batch:
+    """``{"x": features, "y": labels}`` of a table, or of arrays with a label among them."""
+    if label is None and path.suffix.lower() in (".csv", ".parquet"):
+        checks.fail("measure", "--label", "given: the column of a table that holds the targets", "nothing")
+    x, y, _ = features_and_labels("--data", str(path), label or "y", classes=classes)
+    if y.dtype.kind == "U":
+        y = np.searchsorted(np.unique(y), y)  # numbered in sorted order
+    return {"x": x, "y": y}
+
+
+def is_function(text: str) -> bool:
+    """Whether a text has the form ``module:function``, and names no file."""
+    module, colon, name = text.rpartition(":")
+    return bool(colon) and name.isidentifier() and bool(module) and not Path(text).exists()
+
+
+def function(option: str, text: str) -> Callable[..., Any]:
+    """``module:function``, the module also from the current folder.
+
+    Raises
+    ------
+    InputError : not of that form; a module that is not found, or fails; nothing of that name, or not callable.
+    """
+    if not is_function(text):
+        checks.fail("measure", option, "of the form module:function, such as mine:loss", checks.shown(text))
+    module, _, name = text.rpartition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name if error.name and not module.startswith(error.name) else module
+        within = "" if missing == module else f", which {module} imports"
+        scripts = [p.stem for p in Path().glob("*.py")]
+        checks.fail("measure", option, "a module that can be imported", f"{missing!r}{within}",
+                    checks.close_to(module, scripts) or "Modules of the current folder can be.")  # fmt: skip
+    except Exception as error:
+        checks.fail("measure", option, "a module that can be imported", f"{module!r}, which fails: {_line(error)}")
+    if not callable(getattr(found, name, None)):
+        there = hasattr(found, name)
+        names = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
+        got = f"{name!r}, a {type(getattr(found, name)).__name__}" if there else f"{name!r}, which is not there"
+        checks.fail("measure", option, f"a function of {module}", got, "" if there else checks.nearest(name, names))
+    return getattr(found, name)
+
+
+def called(function: Callable[..., Any], option: str, text: str, *arguments: Any) -> Any:
+    """What a user's function returns; where it fails, one sentence says how."""
+    try:
+        return function(*arguments)
+    except checks.InputError:
+        raise
+    except Exception as error:
+        checks.fail(
+            "measure", option, "a function of the parameters and data that are given", f"{text}: {_line(error)}"
+        )
+
+
+def _line(error: Exception) -> str:
+    """An error's kind and first line, short."""
+    lines = str(error).strip().splitlines() or [""]
+    text = f"{type(error).__name__}: {lines[0]}".rstrip(": .")
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,180 @@
+"""Measures of trained networks: what can be asked of them, and the table of numbers on disk.
+
+```
+FOLDER/measures.parquet      one row a number
+FOLDER/densities.npz         curves, under the fingerprint of their row
+```
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+
+from steppe import checks
+from steppe.sharpness import measures
+from steppe.study import files
+
+NAME, CURVES = "measures.parquet", "densities.npz"
+DTYPES = ("float32", "float64")
+
+SCHEMA = {
+    "run": polars.String,
+    "condition": polars.String,
+    "seed": polars.Int64,
+    "measure": polars.String,
+    "quantity": polars.String,
+    "value": polars.Float64,
+    "sem": polars.Float64,
+    "converged": polars.Boolean,
+    "note": polars.String,
+    "scale": polars.String,
+    "dataset": polars.String,
+    "split": polars.String,
+    "examples": polars.Int64,
+    "batch_size": polars.Int64,
+    "dtype": polars.String,
+    "probes": polars.Int64,
+    "draw_seed": polars.Int64,
+    "settings": polars.String,
+    "source": polars.String,
+    "network": polars.String,
+    "fingerprint": polars.String,
+    "steppe_version": polars.String,
+    "jax_version": polars.String,
+    "measure_seconds": polars.Float64,
+    "host": polars.String,
+}
+"""Columns. `scale` is "log" where logarithms are what is compared; `draw_seed` that of random vectors and of the choice
+of examples; `settings` the measure's own, as JSON; `network` what makes outputs or a loss of parameters; `fingerprint`
+that of parameters, data, program, measure and settings: what makes a row the same."""
+
+ASKED = ("measure", "settings", "dataset", "split", "examples", "batch_size", "dtype", "draw_seed")
+"""Columns that say what was asked, whoever was asked it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked of networks.
+
+    Attributes
+    ----------
+    measures : names, in the registry's order (see `chosen`).
+    options : of single measures, ``{"sam_sharpness": {"rho": 0.1}}``.
+    probes : random vectors for traces; None: as each measure has it.
+    examples : at most so many examples, drawn without replacement.
+    split : "train" or "test", of a study's data.
+    batch_size : examples that are looked at together: bounds memory, and is the m of m-sharpness.
+    seed : of the draw of examples, and of random vectors; the same for all networks.
+    dtype : in which everything is computed, "float32" or "float64".
+    """
+
+    measures: tuple[str, ...]
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    probes: int | None = None
+    examples: int = 1024
+    split: str = "train"
+    batch_size: int = 128
+    seed: int = 0
+    dtype: str = "float32"
+
+    def checked(self) -> "Settings":
+        """These settings, if they can be used.
+
+        Raises
+        ------
+        InputError : otherwise.
+        """
+        for name in ("examples", "batch_size"):
+            checks.whole("measure", name, getattr(self, name))
+        if self.probes is not None:
+            checks.whole("measure", "probes", self.probes)
+        checks.whole("measure", "seed", self.seed, least=0)
+        checks.one_of("measure", "split", self.split, ("train", "test"))
+        checks.one_of("measure", "dtype", self.dtype, DTYPES)
+        measures.selected(self.measures)
+        for name in self.options:
+            if name not in self.measures:
+                todo = "Measure it, too." if name in measures.MEASURES else checks.close_to(name, measures.MEASURES)
+                checks.fail("measure", "--set", "of a measure that is taken", checks.shown(name), todo)
+        for name in self.measures:
+            self.of(name)
+        return self
+
+    def of(self, name: str) -> dict[str, Any]:
+        """All settings of one measure."""
+        return measures.resolved(name, self.options.get(name), self.probes)
+
+
+def fingerprinted(*parts: Any) -> str:
+    """Sixteen digits for anything JSON can write."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Table:
+    """The rows in a folder, and the curves that belong to some.
+
+    Rows go to disk as they come, measure by measure, each time whole.
+    """
+
+    def __init__(self, folder: Path):
+        """What a folder holds, or nothing yet.
+
+        Raises
+        ------
+        InputError : a table that cannot be read, or is of another form.
+        """
+        self.folder = folder
+        self.rows = read(folder)
+        self.known = set(self.rows["fingerprint"])
+
+    def add(self, rows: Iterable[Mapping[str, Any]], curve: Mapping[str, np.ndarray] | None) -> None:
+        """Write the rows of one measure, and its curve before them."""
+        new = polars.DataFrame(list(rows), schema=SCHEMA)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if curve is not None:
+            fingerprint = new["fingerprint"][0]
+            arrays = curves(self.folder) | {f"{fingerprint}/{name}": array for name, array in curve.items()}
+            files.write(self.folder / CURVES, lambda file: np.savez(file, **arrays))
+        self.rows = polars.concat([self.rows, new])
+        self.known |= set(new["fingerprint"])
+        buffer = io.BytesIO()
+        self.rows.write_parquet(buffer)
+        files.write(self.folder / NAME, buffer.getvalue())
+
+
+def read(folder: Path) -> polars.DataFrame:
+    """The table of a folder; without rows where there is none.
+
+    Raises
+    ------
+    InputError : it cannot be read, or is of another form.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return polars.DataFrame(schema=SCHEMA)
+    try:
+        rows = polars.read_parquet(path)
+    except (polars.exceptions.PolarsError, OSError) as error:
+        checks.fail("measure", str(path), "a whole Parquet file", f"a damaged one ({str(error).splitlines()[0]})",
+                    "Move it away, and measure again.")  # fmt: skip
+    if dict(rows.schema) != SCHEMA:
+        checks.fail("measure", str(path), "a table of this version's columns", "one with others",
+                    "Move it away, and measure again.")  # fmt: skip
+    return rows
+
+
+def curves(folder: Path) -> dict[str, np.ndarray]:
+    """All curves of a folder, ``{"<fingerprint>/<name>": array}``; none where they cannot be read."""
+    try:
+        with np.load(folder / CURVES, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return {}

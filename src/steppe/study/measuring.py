@@ -1,0 +1,269 @@
+"""Measuring targets: what is not on disk yet, measure by measure, each kept as soon as it is known."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars
+
+from steppe import checks
+from steppe.data.dataset import fingerprint
+from steppe.sharpness import measures
+from steppe.sharpness.memory import Plan, planned
+from steppe.sharpness.subject import Quantity, Subject
+from steppe.study import provenance
+from steppe.study.measures import SCHEMA, Settings, Table, fingerprinted
+from steppe.study.own import Files, Own
+from steppe.study.progress import Watcher
+from steppe.study.targets import Runs, Target, is_of_a_study, run_folders
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of a command.
+
+    Attributes
+    ----------
+    rows : of what was asked, in the order of targets and measures; see `measures.SCHEMA`.
+    folders : that hold them.
+    notes : sentences: what could not be measured, and why; what was left out.
+    """
+
+    rows: polars.DataFrame
+    folders: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def asked(paths: Sequence[Path], own: Own, settings: Settings, out: Path | None = None) -> Runs | Files:
+    """What paths name, ready to be measured: runs, whose rows go to their studies, or a user's own parameters.
+
+    Raises
+    ------
+    InputError : both at once; a run, a study or a file that cannot be used; the same one twice.
+    """
+    settings.checked()
+    studies = [path for path in paths if is_of_a_study(path)]
+    if not studies:
+        _check_free(out or Path("out") / paths[0].stem)
+        return Files(paths, own, settings, out or Path("out") / paths[0].stem)
+    if len(studies) < len(paths):
+        other = next(path for path in paths if path not in studies)
+        checks.fail("measure", "TARGET", "runs and studies, or else parameters of your own", f"both: {other}",
+                    "Measure them one after the other.")  # fmt: skip
+    if own.given:
+        checks.fail("measure", "--loss, --apply, --data", "left out for runs, which know theirs", "given")
+    if out is not None:
+        _check_free(out)
+    found = [run_folders(path) for path in paths]
+    runs = Runs([folder for folders, _ in found for folder in folders], settings, out)
+    runs.notes += [note for _, notes in found for note in notes]
+    return runs
+
+
+def _check_free(folder: Path) -> None:
+    """A folder for rows alone: a study's own rows lie beside its runs."""
+    if (folder / "study.toml").is_file():
+        checks.fail("measure", "--out", "another folder than a study's", checks.shown(str(folder)),
+                    "Its own rows go there without --out.")  # fmt: skip
+
+
+def measured(
+    targets: Runs | Files,
+    settings: Settings,
+    *,
+    watcher: Watcher | None = None,
+    announce: Callable[[Plan], None] = lambda plan: None,
+) -> Measured:
+    """Measure what is not on disk yet, and return all that was asked.
+
+    The unit is one measure of one network: an interrupted command goes on with the next one. `announce` is told the
+    memory that is planned, before the first network and whenever another one is larger.
+
+    Raises
+    ------
+    InputError : networks, data or settings that cannot be used; nothing that could be measured; another process that
+        measures into the same folder.
+    OSError : the folder cannot be written; what was measured is kept.
+    """
+    settings.checked()
+    watcher = watcher or Watcher()
+    watcher.begin(len(targets) * len(settings.measures))
+    asked, rows, failed = _Asked(settings, watcher, announce), [], []
+    with jax.enable_x64(settings.dtype == "float64"), contextlib.ExitStack() as stack:
+        for target in targets:
+            table = asked.table(target.folder, stack)
+            found, reasons = asked.of(target, table)
+            rows += found
+            failed += reasons
+    if not rows:
+        raise failed[0].error
+    order = polars.DataFrame({"fingerprint": rows}, schema={"fingerprint": polars.String})
+    known = polars.concat([table.rows for table in asked.tables.values()])
+    frame = order.join(known, on="fingerprint", how="inner", maintain_order="left_right").select(list(SCHEMA))
+    return Measured(frame, tuple(asked.tables), (*targets.notes, *_reasons(failed, len(targets))))
+
+
+class _Failure(NamedTuple):
+    """A measure that could not be taken of a run."""
+
+    run: str
+    measure: str
+    error: Exception
+
+
+class _Asked:
+    """What all targets of one command share."""
+
+    def __init__(self, settings: Settings, watcher: Watcher, announce: Callable[[Plan], None]):
+        self.settings, self.watcher, self.announce = settings, watcher, announce
+        self.tables: dict[Path, Table] = {}
+        self.largest = 0
+        self.versions = {f"{name}_version": importlib.metadata.version(name) for name in ("steppe", "jax")}
+
+    def table(self, folder: Path, stack: contextlib.ExitStack) -> Table:
+        """The table in a folder, held by this process alone until all is measured."""
+        if folder not in self.tables:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                checks.fail("measure", str(folder), "a folder that can be written", f"an error: {error.strerror}")
+            stack.enter_context(_held(folder))
+            self.tables[folder] = Table(folder)
+        return self.tables[folder]
+
+    def of(self, target: Target, table: Table) -> tuple[list[str], list["_Failure"]]:
+        """The fingerprints of a target's rows, measured now or before; and what could not be measured."""
+        settings = self.settings
+        base = _identity(target, settings)
+        marks = {name: fingerprinted(base, name, settings.of(name)) for name in settings.measures}
+        missing = [name for name, mark in marks.items() if mark not in table.known]
+        self.watcher.skip(len(marks) - len(missing))
+        failed = []
+        if missing:
+            subject = self._subject(target, missing)
+        for name in missing:
+            self.watcher.stage(f"{target.run}: {name}")
+            began = time.perf_counter()
+            try:
+                found = _taken(name, subject, settings.of(name))
+            except checks.InputError as error:
+                if name in settings.options:
+                    raise
+                failed.append(_Failure(target.run, name, error))
+                del marks[name]
+            else:
+                curve = next((quantity.curve for quantity in found if quantity.curve is not None), None)
+                seconds = time.perf_counter() - began
+                table.add([self._row(target, name, q, marks[name], seconds) for q in found], curve)
+            self.watcher.points(1)
+        return list(marks.values()), failed
+
+    def _subject(self, target: Target, missing: list[str]) -> Subject:
+        """A target as a subject; says what memory it will take."""
+        subject = Subject(
+            loss=target.loss,
+            apply=target.apply,
+            criterion=target.criterion,
+            params=target.params,
+            batches=target.batches,
+            initial=target.initial() if target.initial else None,
+            key=self.settings.seed,
+        )
+        if subject.size > self.largest:
+            self.largest = subject.size
+            self.announce(planned(subject, missing))
+        return subject
+
+    def _row(self, target: Target, name: str, found: Quantity, mark: str, seconds: float) -> dict[str, Any]:
+        settings = self.settings.of(name)
+        row = {
+            "run": target.run,
+            "condition": target.condition,
+            "seed": target.seed,
+            "measure": name,
+            "quantity": found.name,
+            "value": found.value,
+            "sem": found.sem,
+            "converged": found.converged,
+            "note": found.note,
+            "scale": "log" if found.log else "linear",
+            "dataset": target.dataset,
+            "split": target.split,
+            "examples": target.batches.examples,
+            "batch_size": target.batch_size,
+            "dtype": self.settings.dtype,
+            "probes": settings.get("probes"),
+            "draw_seed": self.settings.seed,
+            "settings": json.dumps(settings, sort_keys=True),
+            "source": target.source,
+            "network": target.network,
+            "fingerprint": mark,
+            **self.versions,
+            "measure_seconds": seconds,
+            "host": provenance.host(),
+        }
+        return {name: row[name] for name in SCHEMA}
+
+
+def _identity(target: Target, settings: Settings) -> list[Any]:
+    """All that a target's numbers depend on but the measures: parameters, data, the program of its loss."""
+    batch = jax.tree.map(lambda leaf: leaf[0], target.batches.stacks[0])
+    if target.loss is not None:
+        program = jax.make_jaxpr(lambda p, b: target.loss(p, b))(target.params, batch)  # noqa: PLW0108 - traced anew
+    else:
+        x, _ = checks.inputs_and_targets("measure", batch)
+        program = jax.make_jaxpr(lambda p, x: target.apply(p, x))(target.params, x)  # noqa: PLW0108
+    text = re.sub(r"0x[0-9a-f]+", "", str(program))
+    arrays = jax.tree.map(_plain, (target.params, target.batches.stacks, list(program.consts)))
+    initial = target.initial is not None
+    return [target.run, text, target.criterion.__name__, fingerprint(arrays), settings.dtype, settings.seed, initial]
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    keys = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if keys else leaf)
+
+
+def _taken(name: str, subject: Subject, settings: Mapping[str, Any]) -> list[Quantity]:
+    """What a measure gives; memory that does not suffice is one more thing that is wrong with what was asked."""
+    try:
+        return measures.measured(name, subject, settings)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        checks.fail(name, "memory", "enough for this network", "too little", "Take a smaller --batch-size.")
+
+
+def _reasons(failed: list[_Failure], targets: int) -> list[str]:
+    """What could not be measured, and why: one sentence for each reason."""
+    by: dict[str, list[_Failure]] = {}
+    for failure in failed:
+        by.setdefault(str(failure.error).removeprefix(f"{failure.measure}: "), []).append(failure)
+    sentences = []
+    for reason, those in by.items():
+        names, runs = (list(dict.fromkeys(found)) for found in zip(*((f.measure, f.run) for f in those), strict=True))
+        where = f" of {', '.join(runs) if len(runs) <= 3 else f'{len(runs)} networks'}" if targets > 1 else ""
+        sentences.append(f"Not measured: {', '.join(names)}{where}, for {reason}")
+    return sentences
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep other processes from measuring into the same folder; the system lets go if this one dies."""
+    with (folder / ".measures.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            checks.fail("measure", str(folder), "free", "a folder that another process measures into",
+                        "Wait for it to end, or choose another --out.")  # fmt: skip
+        yield

@@ -1,0 +1,188 @@
+"""A user's own parameters as targets: which of them are measured, and which stay fixed."""
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from steppe import batches as many
+from steppe import checks, losses, trees
+from steppe.batches import Batches
+from steppe.study import loading
+from steppe.study.measures import Settings
+from steppe.study.targets import Target, as_dtype
+from steppe.typing import Batch, Params
+
+CRITERIA = {"cross_entropy": losses.cross_entropy, "squared_error": losses.squared_error}
+
+STATISTICS = ("*running_mean*", "*running_var*", "*moving_mean*", "*moving_var*", "*batch_stats*")
+"""What BatchNorm's statistics are called in files."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a user says of parameters of their own.
+
+    Attributes
+    ----------
+    loss, apply : ``module:function``, one of the two.
+    criterion : "cross_entropy" or "squared_error", with `apply`.
+    data, label : see `loading.examples`.
+    initial : a file of the parameters before training, like the others.
+    exclude : patterns for the names of arrays that stay fixed.
+    """
+
+    loss: str | None = None
+    apply: str | None = None
+    criterion: str = "cross_entropy"
+    data: str | None = None
+    label: str | None = None
+    initial: Path | None = None
+    exclude: tuple[str, ...] = ()
+
+    def checked(self) -> "Own":
+        """Itself, if it says enough.
+
+        Raises
+        ------
+        InputError : otherwise.
+        """
+        if (self.loss is None) == (self.apply is None):
+            what = "one of --loss module:function and --apply module:function, for parameters of your own"
+            checks.fail("measure", "the network", what, "neither" if self.loss is None else "both")
+        if self.data is None:
+            what = "given for parameters of your own: a .npz, .csv or .parquet file, or module:function"
+            checks.fail("measure", "--data", what, "nothing")
+        checks.one_of("measure", "--criterion", self.criterion, CRITERIA)
+        return self
+
+    @property
+    def given(self) -> bool:
+        """Whether anything at all is said."""
+        return self != Own()
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A loss or an apply with some arrays beside the parameters, at their places, that stay as they are."""
+
+    function: Any
+    fixed: Params
+
+    def __call__(self, params: Params, data: Any) -> jax.Array:
+        """The function's value on all arrays together."""
+        return self.function(trees.merge(params, self.fixed), data)
+
+
+class Files:
+    """Targets from files of parameters, read one after another; their data and functions once."""
+
+    def __init__(self, paths: Sequence[Path], own: Own, settings: Settings, out: Path):
+        """Take the user's functions and data in.
+
+        Raises
+        ------
+        InputError : what cannot be used, see `Own` and `loading`.
+        """
+        self.paths, self.own, self.settings, self.out = paths, own.checked(), settings, out
+        self.notes: list[str] = []
+        self.option, self.text = ("--loss", own.loss) if own.loss else ("--apply", own.apply)
+        self.function = loading.function(self.option, self.text)
+        classes = own.apply is not None and own.criterion == "cross_entropy"
+        self.batches = self._batches(loading.examples(own.data, own.label, classes=classes))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def _batches(self, found: Batch | list[Batch]) -> Batches:
+        settings = self.settings
+        if isinstance(found, list):  # somebody chose these batches
+            return many.gathered("measure", [as_dtype(batch, settings.dtype) for batch in found])
+        count = checks.batch_size("measure", found)
+        rows = np.random.default_rng(settings.seed).permutation(count)[: settings.examples]
+        drawn = as_dtype(jax.tree.map(lambda leaf: np.asarray(leaf)[rows], found), settings.dtype)
+        return many.gathered("measure", many.in_batches(drawn, settings.batch_size))
+
+    def __iter__(self) -> Iterator[Target]:
+        """Read each.
+
+        Raises
+        ------
+        InputError : a file that cannot be read; patterns that match nothing; parameters that the function does not
+            take.
+        """
+        names = [path.name for path in self.paths]
+        for path in self.paths:
+            name = path.name if names.count(path.name) == 1 else str(path)
+            yield self._target(name, path)
+
+    def _target(self, name: str, path: Path) -> Target:
+        everything = as_dtype(loading.parameters(path), self.settings.dtype)
+        params, fixed = self._parted(name, everything)
+        function = Held(self.function, fixed) if jax.tree.leaves(fixed) else self.function
+        self._try(function, params)
+        initial = None
+        if self.own.initial is not None:
+            before = as_dtype(loading.parameters(self.own.initial), self.settings.dtype)
+            initial = lambda: self._parted(str(self.own.initial), before)[0]  # noqa: E731
+        return Target(
+            run=name,
+            condition=name,
+            seed=None,
+            source=str(path),
+            network=self.text,
+            folder=self.out,
+            params=params,
+            batches=self.batches,
+            dataset=self.own.data,
+            split="given",
+            batch_size=max(size for _, size in self.batches.shapes),
+            loss=function if self.own.loss else None,
+            apply=function if self.own.apply else None,
+            criterion=CRITERIA[self.own.criterion],
+            initial=initial,
+        )
+
+    def _parted(self, name: str, everything: Params) -> tuple[Params, Params]:
+        """Parameters, and what stays fixed: whole numbers, and what `exclude` names. Says which."""
+        paths = jax.tree.leaves_with_path(everything)
+        names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+        for pattern in self.own.exclude:
+            if not fnmatch.filter(names, pattern):
+                checks.fail("measure", "--exclude", f"a pattern that matches an array of {name}",
+                            checks.shown(pattern), checks.nearest(pattern, names[:20]))  # fmt: skip
+        excluded = [any(fnmatch.fnmatchcase(n, pattern) for pattern in self.own.exclude) for n in names]
+        real = [jnp.issubdtype(leaf.dtype, jnp.floating) for _, leaf in paths]
+        free = [r and not e for r, e in zip(real, excluded, strict=True)]
+        if not any(free):
+            checks.fail("measure", "TARGET", "a file with floating-point arrays to measure", f"{name}, which has none")
+        self._note(name, names, free)
+        return trees.partition(everything, jax.tree.unflatten(jax.tree.structure(everything), free))
+
+    def _note(self, name: str, names: list[str], free: list[bool]) -> None:
+        kept = [n for n, f in zip(names, free, strict=True) if not f]
+        if kept:
+            listed = ", ".join(kept[:4]) + (f" and {len(kept) - 4} more" if len(kept) > 4 else "")
+            self.notes.append(f"{name}: {len(kept)} of {len(names)} arrays stay fixed and go to the loss: {listed}.")
+        odd = [n for n, f in zip(names, free, strict=True) if f and any(fnmatch.fnmatch(n, p) for p in STATISTICS)]
+        if odd:
+            self.notes.append(
+                f"{name}: {odd[0]} looks like a statistic of BatchNorm, no parameter, and is perturbed as one. "
+                "Keep it fixed with --exclude '*running*', or what fits your names."
+            )
+
+    def _try(self, function: Any, params: Params) -> None:
+        """Trace the user's function on these parameters and data."""
+        batch = jax.tree.map(lambda leaf: leaf[0], self.batches.stacks[0])
+        if self.own.apply:
+            x, y = checks.inputs_and_targets("measure", batch)
+            outputs = loading.called(lambda p, x: jax.eval_shape(function, p, x), "--apply", self.text, params, x)
+            criterion = CRITERIA[self.own.criterion]
+            loading.called(lambda f, y: jax.eval_shape(criterion, f, y), "--apply", "its criterion", outputs, y)
+        else:
+            loading.called(lambda p, batch: jax.eval_shape(function, p, batch), "--loss", self.text, params, batch)

@@ -1,0 +1,160 @@
+"""What is measured: the networks of finished runs, or a user's own parameters, each with its data and where rows go."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from steppe import checks, losses
+from steppe.batches import Batches
+from steppe.study import spec as specs
+from steppe.study.measures import Settings
+from steppe.study.program import Recipe, shape_of
+from steppe.study.store import Store
+from steppe.study.surfaces import chosen
+from steppe.study.trained import Trained, each_trained
+from steppe.typing import Apply, Criterion, Loss, Params
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A network to be measured.
+
+    Attributes
+    ----------
+    run, condition, seed : who it is; a user's own has a name, the condition of that name, and no seed.
+    source : the file or folder of its parameters.
+    network : what makes outputs, or a loss, of its parameters.
+    folder : where its rows go.
+    params, batches : in the dtype that is asked for.
+    loss, apply, criterion : one of the first two, see `sharpness.measure`.
+    dataset, split : what the data are called.
+    batch_size : examples in a batch.
+    initial : gives the parameters before training, if they are known.
+    """
+
+    run: str
+    condition: str
+    seed: int | None
+    source: str
+    network: str
+    folder: Path
+    params: Params = field(repr=False)
+    batches: Batches = field(repr=False)
+    dataset: str
+    split: str
+    batch_size: int
+    loss: Loss | None = None
+    apply: Apply | None = None
+    criterion: Criterion = losses.cross_entropy
+    initial: Callable[[], Params] | None = None
+
+
+def as_dtype(tree: Any, dtype: str) -> Any:
+    """Floating leaves in a dtype, others as they are."""
+
+    def one(leaf: Any) -> jax.Array:
+        return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else jnp.asarray(leaf)
+
+    return jax.tree.map(one, tree)
+
+
+def run_folders(target: Path) -> tuple[list[Path], list[str]]:
+    """The runs that a path stands for, and sentences on what is left out: a run's folder, a study's, or its runs'.
+
+    Raises
+    ------
+    InputError : a study without a finished run.
+    """
+    if (target / "run.json").is_file():
+        return [target], []
+    study = target.resolve().parent if target.name == "runs" and target.is_dir() else target
+    store = Store.read(study)
+    seeds = range(store.spec.seeds)
+    names = [(c.name, seed) for c in specs.conditions(store.spec) for seed in seeds if store.has(c.name, seed)]
+    whole = [name for name in names if store.load(*name)[0]["status"] == "finished"]
+    lost = [f"{condition}-s{seed}" for condition, seed in names if (condition, seed) not in whole]
+    if not whole:
+        checks.fail("measure", "TARGET", "a study with finished runs", f"{target}, which has none",
+                    "All that ended diverged." if lost else "Run it first.")  # fmt: skip
+    notes = [f"Left out, for they diverged: {', '.join(lost)}."] if lost else []
+    return [store.run_folder(*name) for name in whole], notes
+
+
+def is_of_a_study(target: Path) -> bool:
+    """Whether a path is a run's folder, a study's, or its runs'."""
+    there = ("run.json", "study.toml")
+    return any((target / name).is_file() for name in there) or (
+        target.name == "runs" and (target.resolve().parent / "study.toml").is_file()
+    )
+
+
+class Runs:
+    """The networks of finished runs, read one after another; their data once."""
+
+    def __init__(self, folders: Sequence[Path], settings: Settings, out: Path | None):
+        self.folders, self.settings, self.out = folders, settings, out
+        self.notes: list[str] = []
+        self.batches: dict[str, Batches] = {}
+        self.stores: dict[Path, Store] = {}
+        self.starts: dict[str, Callable[[jax.Array], Params]] = {}
+
+    def __len__(self) -> int:
+        return len(self.folders)
+
+    def __iter__(self) -> Iterator[Target]:
+        """Read each.
+
+        Raises
+        ------
+        InputError : what is no run, or cannot be measured; see `trained`.
+        """
+        for network in each_trained("measure", self.folders):
+            yield self._target(network)
+
+    def _target(self, network: Trained) -> Target:
+        settings, record = self.settings, network.record
+        batches = self._batches(network)
+        model = self._spec(network).model
+        return Target(
+            run=network.name if self.out else network.folder.name,
+            condition=record["condition"],
+            seed=record["seed"],
+            source=str(network.study / "runs" / network.folder.name),
+            network=", ".join(f"{k} {v}" if k != "name" else str(v) for k, v in model.items()),
+            folder=self.out or network.study,
+            params=as_dtype(network.params, settings.dtype),
+            batches=batches,
+            dataset=network.dataset.name,
+            split=settings.split,
+            batch_size=min(settings.batch_size, batches.examples),
+            apply=network.model.apply,
+            initial=lambda: self._initial(network),
+        )
+
+    def _batches(self, network: Trained) -> Batches:
+        known, settings = network.dataset.fingerprint, self.settings
+        if known not in self.batches:
+            drawn = chosen(network.dataset, settings.split, settings.examples, settings.seed, size=settings.batch_size)
+            self.batches[known] = as_dtype(drawn, settings.dtype)
+        return self.batches[known]
+
+    def _spec(self, network: Trained) -> specs.Spec:
+        """The settings of a run's condition."""
+        store = self.stores.setdefault(network.study, Store.read(network.study))
+        return next(c.spec for c in specs.conditions(store.spec) if c.name == network.record["condition"])
+
+    def _initial(self, network: Trained) -> Params:
+        """The parameters that a run began with: its seed gives them."""
+        spec = self._spec(network)
+        key = repr((network.dataset.fingerprint, spec.model))
+        if key not in self.starts:
+            shape, strengths = shape_of(spec)
+            recipe = Recipe.of(shape, network.dataset)
+            self.starts[key] = jax.jit(lambda seed: recipe.start(seed, strengths).params)
+        with jax.enable_x64(False):  # as it was trained
+            params = self.starts[key](jnp.uint32(network.record["seed"]))
+        return as_dtype(params, self.settings.dtype)
