@@ -10,8 +10,8 @@ from pathlib import Path
 import polars
 from rich.console import Console
 
-from steppe.report import landscape_page, measures, page, text
-from steppe.report.measures import planned
+from steppe.report import landscape_page, measure_text, measures, page, text
+from steppe.report.measure_text import planned
 from steppe.study.analysis import analyse
 from steppe.study.compared import compared
 from steppe.study.files import write as write_file
@@ -91,7 +91,7 @@ def write_measures(directory: str | os.PathLike) -> Path:
 
 def show_measures(found: Measured, console: Console | None = None) -> None:
     """Print what was measured."""
-    measures.show(found, console or Console())
+    measure_text.show(found, console or Console())
 
 
 def _parquet(results: Results) -> bytes:

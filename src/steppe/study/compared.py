@@ -106,7 +106,7 @@ def compared(results: Results, directory: Path, *, confidence: float = 0.95) -> 
         open=bounds,
         comparisons=comparisons,
         verdicts={q: {c: _verdict(found, q in log, alpha) for c, found in by.items()} for q, by in comparisons.items()},
-        remarks=_remarks(rows),
+        remarks=remarks(rows),
         densities=densities(rows, "condition", conditions, directory),
         rows=rows,
         about=about(rows),
@@ -160,7 +160,7 @@ def _verdict(found: Comparison, log: bool, alpha: float) -> str:
     return statistics.verdict(found, alpha=alpha, size=size)
 
 
-def _remarks(rows: polars.DataFrame) -> dict[str, str]:
+def remarks(rows: polars.DataFrame) -> dict[str, str]:
     """Notes that all converged values of a quantity share."""
     found = rows.filter("converged").group_by("quantity").agg(polars.col("note").unique())
     return {quantity: notes[0] for quantity, notes in found.rows() if len(notes) == 1 and notes[0]}

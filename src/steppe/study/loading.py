@@ -27,9 +27,19 @@ def parameters(path: Path) -> Params:
     ------
     InputError : a file that is not there, damaged, pickled, or of another kind.
     """
-    if path.is_dir():
-        return _from_orbax(path)
+    check_kind(path)
+    return _from_orbax(path) if path.is_dir() else arrays(path, "TARGET")
+
+
+def check_kind(path: Path) -> None:
+    """Fail where a path is none that `parameters` reads."""
     what = "a run, a study, or parameters: .safetensors, .npz, or the folder of an Orbax checkpoint"
+    if path.is_dir():
+        if not (path / "_METADATA").is_file():
+            inside = sorted(str(p.parent) for depth in ("*", "*/*") for p in path.glob(f"{depth}/_METADATA"))
+            todo = f"It holds checkpoints: {', '.join(inside[-3:])}." if inside else "It is none of these."
+            checks.fail("measure", "TARGET", what, checks.shown(str(path)), todo)
+        return
     if path.suffix in PICKLED:
         checks.fail("measure", "TARGET", what, checks.shown(str(path)),
                     "Pickled files can run code and are never read: save the arrays as .safetensors.")  # fmt: skip
@@ -39,7 +49,6 @@ def parameters(path: Path) -> Params:
         checks.fail("measure", "TARGET", what, checks.shown(str(path)), hint or "There is no such file.")
     if path.suffix not in KINDS:
         checks.fail("measure", "TARGET", what, checks.shown(str(path)))
-    return arrays(path, "TARGET")
 
 
 def arrays(path: Path, name: str) -> dict[str, np.ndarray]:
@@ -62,13 +71,6 @@ def arrays(path: Path, name: str) -> dict[str, np.ndarray]:
 
 def _from_orbax(path: Path) -> Params:
     """The tree of a checkpoint, as NumPy arrays, whatever devices it was saved from."""
-    if not (path / "_METADATA").is_file():
-        inside = sorted(str(p.parent) for p in path.glob("*/_METADATA")) + sorted(
-            str(p.parent) for p in path.glob("*/*/_METADATA")
-        )
-        what = "a run, a study, or the folder of an Orbax checkpoint"
-        todo = f"It holds checkpoints: {', '.join(inside[-3:])}." if inside else "It has no _METADATA."
-        checks.fail("measure", "TARGET", what, checks.shown(str(path)), todo)
     import orbax.checkpoint as ocp
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of errors that it also raises
@@ -148,7 +150,7 @@ def function(option: str, text: str) -> Callable[..., Any]:
     if not callable(getattr(found, name, None)):
         there = hasattr(found, name)
         names = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
-        got = f"{name!r}, a {type(getattr(found, name)).__name__}" if there else f"{name!r}, which is not there"
+        got = f"{name!r}, of type {type(getattr(found, name)).__name__}" if there else f"{name!r}, which is not there"
         checks.fail("measure", option, f"a function of {module}", got, "" if there else checks.nearest(name, names))
     return getattr(found, name)
 

@@ -6,9 +6,11 @@ FOLDER/densities.npz         curves, under the fingerprint of their row
 ```
 """
 
+import fcntl
 import hashlib
 import io
 import json
+import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -121,7 +123,8 @@ def fingerprinted(*parts: Any) -> str:
 class Table:
     """The rows in a folder, and the curves that belong to some.
 
-    Rows go to disk as they come, measure by measure, each time whole.
+    Rows go to disk as they come, measure by measure, each time whole; a folder that is not there is made for the first
+    one. As long as it is open, no other process measures into the folder.
     """
 
     def __init__(self, folder: Path):
@@ -129,16 +132,44 @@ class Table:
 
         Raises
         ------
-        InputError : a table that cannot be read, or is of another form.
+        InputError : a table that cannot be read, or is of another form; a folder in which another process measures.
         """
-        self.folder = folder
-        self.rows = read(folder)
+        self.folder, self.lock = folder, None
+        if folder.is_dir():
+            self._hold()
+        self._read()
+
+    def close(self) -> None:
+        """Let other processes in."""
+        if self.lock is not None:
+            os.close(self.lock)
+
+    def _read(self) -> None:
+        self.rows = read(self.folder)
         self.known = set(self.rows["fingerprint"])
+
+    def _hold(self) -> None:
+        """Keep other processes out; the system lets go if this one dies."""
+        self.lock = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            checks.fail("measure", str(self.folder), "free", "a folder that another process measures into",
+                        "Wait for it to end, or choose another --out.")  # fmt: skip
+
+    def _make(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            checks.fail("measure", str(self.folder), "a folder that can be written", f"an error: {error.strerror}")
+        self._hold()
+        self._read()
 
     def add(self, rows: Iterable[Mapping[str, Any]], curve: Mapping[str, np.ndarray] | None) -> None:
         """Write the rows of one measure, and its curve before them."""
         new = polars.DataFrame(list(rows), schema=SCHEMA)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.lock is None:
+            self._make()
         if curve is not None:
             fingerprint = new["fingerprint"][0]
             arrays = curves(self.folder) | {f"{fingerprint}/{name}": array for name, array in curve.items()}

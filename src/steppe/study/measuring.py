@@ -1,12 +1,11 @@
 """Measuring targets: what is not on disk yet, measure by measure, each kept as soon as it is known."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,12 +132,7 @@ class _Asked:
     def table(self, folder: Path, stack: contextlib.ExitStack) -> Table:
         """The table in a folder, held by this process alone until all is measured."""
         if folder not in self.tables:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                checks.fail("measure", str(folder), "a folder that can be written", f"an error: {error.strerror}")
-            stack.enter_context(_held(folder))
-            self.tables[folder] = Table(folder)
+            self.tables[folder] = stack.enter_context(contextlib.closing(Table(folder)))
         return self.tables[folder]
 
     def of(self, target: Target, table: Table) -> tuple[list[str], list["_Failure"]]:
@@ -253,17 +247,5 @@ def _reasons(failed: list[_Failure], targets: int) -> list[str]:
     for reason, those in by.items():
         names, runs = (list(dict.fromkeys(found)) for found in zip(*((f.measure, f.run) for f in those), strict=True))
         where = f" of {', '.join(runs) if len(runs) <= 3 else f'{len(runs)} networks'}" if targets > 1 else ""
-        sentences.append(f"Not measured: {', '.join(names)}{where}, for {reason}")
+        sentences.append(f"Not measured: {', '.join(names)}{where}, because {reason}")
     return sentences
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Keep other processes from measuring into the same folder; the system lets go if this one dies."""
-    with (folder / ".measures.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            checks.fail("measure", str(folder), "free", "a folder that another process measures into",
-                        "Wait for it to end, or choose another --out.")  # fmt: skip
-        yield

@@ -16,6 +16,7 @@ from steppe.batches import Batches
 from steppe.study import loading
 from steppe.study.measures import Settings
 from steppe.study.targets import Target, as_dtype
+from steppe.study.wording import joined
 from steppe.typing import Batch, Params
 
 CRITERIA = {"cross_entropy": losses.cross_entropy, "squared_error": losses.squared_error}
@@ -89,8 +90,12 @@ class Files:
         ------
         InputError : what cannot be used, see `Own` and `loading`.
         """
+        for path in paths:
+            loading.check_kind(path)
+        if settings.split != "train":
+            checks.fail("measure", "--split", "left out for data of your own", checks.shown(settings.split))
         self.paths, self.own, self.settings, self.out = paths, own.checked(), settings, out
-        self.notes: list[str] = []
+        self.held: dict[str, list[str]] = {}
         self.option, self.text = ("--loss", own.loss) if own.loss else ("--apply", own.apply)
         self.function = loading.function(self.option, self.text)
         classes = own.apply is not None and own.criterion == "cross_entropy"
@@ -98,6 +103,11 @@ class Files:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what stays fixed, and what perhaps should."""
+        return [f"{joined(names)}: {text}" for text, names in self.held.items()]
 
     def _batches(self, found: Batch | list[Batch]) -> Batches:
         settings = self.settings
@@ -129,7 +139,7 @@ class Files:
         initial = None
         if self.own.initial is not None:
             before = as_dtype(loading.parameters(self.own.initial), self.settings.dtype)
-            initial = lambda: self._parted(str(self.own.initial), before)[0]  # noqa: E731
+            initial = lambda: self._parted(self.own.initial.name, before)[0]  # noqa: E731
         return Target(
             run=name,
             condition=name,
@@ -165,16 +175,19 @@ class Files:
         return trees.partition(everything, jax.tree.unflatten(jax.tree.structure(everything), free))
 
     def _note(self, name: str, names: list[str], free: list[bool]) -> None:
-        kept = [n for n, f in zip(names, free, strict=True) if not f]
+        texts, kept = [], [n for n, f in zip(names, free, strict=True) if not f]
         if kept:
             listed = ", ".join(kept[:4]) + (f" and {len(kept) - 4} more" if len(kept) > 4 else "")
-            self.notes.append(f"{name}: {len(kept)} of {len(names)} arrays stay fixed and go to the loss: {listed}.")
+            texts.append(f"{len(kept)} of {len(names)} arrays stay fixed and go to the loss: {listed}.")
         odd = [n for n, f in zip(names, free, strict=True) if f and any(fnmatch.fnmatch(n, p) for p in STATISTICS)]
         if odd:
-            self.notes.append(
-                f"{name}: {odd[0]} looks like a statistic of BatchNorm, no parameter, and is perturbed as one. "
-                "Keep it fixed with --exclude '*running*', or what fits your names."
+            texts.append(
+                f"{odd[0]} looks like a statistic of BatchNorm, no parameter, and is perturbed as one. Keep it fixed "
+                "with --exclude '*running*', or what fits your names."
             )
+        for text in texts:
+            known = self.held.setdefault(text, [])
+            known += [name] if name not in known else []
 
     def _try(self, function: Any, params: Params) -> None:
         """Trace the user's function on these parameters and data."""
