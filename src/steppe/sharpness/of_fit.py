@@ -22,7 +22,7 @@ def accuracy(subject: Subject) -> Iterator[Quantity]:
     yield Quantity("accuracy", subject.accuracy())
 
 
-@registered(cost="0", needs="initial", chosen="quick")
+@registered(cost="0", needs="initial", begins=True, chosen="quick")
 def distance_from_initialisation(subject: Subject) -> Iterator[Quantity]:
     """How far did training move the weights?"""
     away = jax.tree.map(jnp.subtract, subject.params, subject.initial)

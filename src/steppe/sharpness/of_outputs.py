@@ -79,7 +79,7 @@ def interpolating_information(subject: Subject, *, examples: int = 32, manifold:
     yield Quantity("interpolating_information", float(found.criterion), 0.0 if whole else math.nan, note, whole)
 
 
-@registered(cost="⅔ (steps + 2) draws (113)", needs="labels")
+@registered(cost="⅔ (steps + 2) draws (113)", needs="labels", begins=True)
 def pac_bayes(
     subject: Subject, *, epsilon: float = 1e-3, drop: float = 0.1, steps: int = 15, draws: int = 10
 ) -> Iterator[Quantity]:

@@ -37,6 +37,7 @@ class Measure:
     invariance : what it does not change under: "nodes", rescaling of the hidden nodes of a ReLU network one by one;
         "layers", of whole layers alone; "none".
     needs : "loss"; "outputs", of the network; "labels", outputs and integer labels; "initial" parameters.
+    begins : whether it looks at the parameters before training, where they are known.
     chosen : the least of `SETS` that holds it.
     copies : of the parameters that it keeps at once, about, with its default settings.
     """
@@ -45,6 +46,7 @@ class Measure:
     cost: str
     invariance: Literal["nodes", "layers", "none"] = "none"
     needs: Literal["loss", "outputs", "labels", "initial"] = "loss"
+    begins: bool = False
     chosen: Literal["quick", "standard", "all"] = "standard"
     copies: int = FEW
 

@@ -135,14 +135,19 @@ class Table:
         InputError : a table that cannot be read, or is of another form; a folder in which another process measures.
         """
         self.folder, self.lock = folder, None
-        if folder.is_dir():
-            self._hold()
-        self._read()
+        try:
+            if folder.is_dir():
+                self._hold()
+            self._read()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let other processes in."""
         if self.lock is not None:
             os.close(self.lock)
+            self.lock = None
 
     def _read(self) -> None:
         self.rows = read(self.folder)

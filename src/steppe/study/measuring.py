@@ -25,6 +25,7 @@ from steppe.study.measures import SCHEMA, Settings, Table, fingerprinted
 from steppe.study.own import Files, Own
 from steppe.study.progress import Watcher
 from steppe.study.targets import Runs, Target, is_of_a_study, run_folders
+from steppe.typing import Params
 
 
 @dataclass(frozen=True)
@@ -138,16 +139,22 @@ class _Asked:
     def of(self, target: Target, table: Table) -> tuple[list[str], list["_Failure"]]:
         """The fingerprints of a target's rows, measured now or before; and what could not be measured."""
         settings = self.settings
-        base = _identity(target, settings)
-        marks = {name: fingerprinted(base, name, settings.of(name)) for name in settings.measures}
+        base, begin = _identity(target, settings), None
+        if target.initial and any(measures.MEASURES[name].begins for name in settings.measures):
+            begin = target.initial()
+        began = fingerprint(jax.tree.map(np.asarray, begin))
+        marks = {
+            name: fingerprinted(base, name, settings.of(name), began if measures.MEASURES[name].begins else "")
+            for name in settings.measures
+        }
         missing = [name for name, mark in marks.items() if mark not in table.known]
         self.watcher.skip(len(marks) - len(missing))
         failed = []
         if missing:
-            subject = self._subject(target, missing)
+            subject = self._subject(target, begin, missing)
         for name in missing:
             self.watcher.stage(f"{target.run}: {name}")
-            began = time.perf_counter()
+            start = time.perf_counter()
             try:
                 found = _taken(name, subject, settings.of(name))
             except checks.InputError as error:
@@ -157,12 +164,12 @@ class _Asked:
                 del marks[name]
             else:
                 curve = next((quantity.curve for quantity in found if quantity.curve is not None), None)
-                seconds = time.perf_counter() - began
+                seconds = time.perf_counter() - start
                 table.add([self._row(target, name, q, marks[name], seconds) for q in found], curve)
             self.watcher.points(1)
         return list(marks.values()), failed
 
-    def _subject(self, target: Target, missing: list[str]) -> Subject:
+    def _subject(self, target: Target, initial: Params | None, missing: list[str]) -> Subject:
         """A target as a subject; says what memory it will take."""
         subject = Subject(
             loss=target.loss,
@@ -170,7 +177,7 @@ class _Asked:
             criterion=target.criterion,
             params=target.params,
             batches=target.batches,
-            initial=target.initial() if target.initial else None,
+            initial=initial,
             key=self.settings.seed,
         )
         if subject.size > self.largest:
@@ -219,8 +226,7 @@ def _identity(target: Target, settings: Settings) -> list[Any]:
         program = jax.make_jaxpr(lambda p, x: target.apply(p, x))(target.params, x)  # noqa: PLW0108
     text = re.sub(r"0x[0-9a-f]+", "", str(program))
     arrays = jax.tree.map(_plain, (target.params, target.batches.stacks, list(program.consts)))
-    initial = target.initial is not None
-    return [target.run, text, target.criterion.__name__, fingerprint(arrays), settings.dtype, settings.seed, initial]
+    return [target.run, text, target.criterion.__name__, fingerprint(arrays), settings.dtype, settings.seed]
 
 
 def _plain(leaf: Any) -> np.ndarray:

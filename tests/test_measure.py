@@ -1,0 +1,593 @@
+"""`steppe measure`: measures by name, runs and one's own parameters, the table on disk, pages, what is refused.
+
+The table in docs/measures.md is the registry's: run ``python tests/test_measure.py`` after it has changed.
+"""
+
+import dataclasses
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import polars
+import pytest
+from safetensors.numpy import save_file
+
+from networks import dense_hessian, mlp_apply, mlp_batch, mlp_params
+from steppe import InputError, cli, losses, report, sharpness, study
+from steppe.sharpness import MEASURES, measures
+from steppe.sharpness.subject import Subject
+from steppe.study import measures as stored
+from steppe.study import measuring
+from steppe.study.compared import compared
+from steppe.study.measures import Settings
+from steppe.study.own import Own
+from steppe.study.progress import Watcher
+
+DOCS = Path(__file__).parent.parent / "docs" / "measures.md"
+
+
+def relu_apply(params, x):
+    return mlp_apply(params, x, jax.nn.relu)
+
+
+def relu_loss(params, batch):
+    return losses.cross_entropy(relu_apply(params, batch["x"]), batch["y"])
+
+
+PARAMS, INITIAL = mlp_params(0, sizes=(3, 5, 3)), mlp_params(1, sizes=(3, 5, 3))
+BATCHES = [mlp_batch(1, size=8, classes=3), mlp_batch(2, size=8, classes=3)]
+
+
+def rescaled(params, factors):
+    """The same function of other weights: hidden nodes times factors, what leaves them by the inverse."""
+    first, last = params
+    factors = jnp.asarray(factors, first["w"].dtype)
+    return [
+        {"w": first["w"] * factors[None], "b": first["b"] * factors},
+        {**last, "w": last["w"] / factors[:, None]},
+    ]
+
+
+def quantities(rows):
+    return {row.quantity: row for row in rows}
+
+
+# --- by name, in Python
+
+
+def test_names_are_found_in_the_registrys_order_and_sets_lie_within_each_other():
+    quick, standard, every = (sharpness.selected(name) for name in ("quick", "standard", "all"))
+    assert set(quick) < set(standard) < set(every) == set(MEASURES)
+    assert sharpness.selected(["sam_sharpness", "loss", "sam_sharpness"]) == ["loss", "sam_sharpness"]
+    with pytest.raises(InputError, match="Did you mean 'trace'"):
+        sharpness.selected(["tracee"])
+    with pytest.raises(InputError, match="an empty one"):
+        sharpness.selected([])
+
+
+def test_each_measure_says_what_it_asks_costs_and_needs():
+    for name, measure in MEASURES.items():
+        assert measure.name == name
+        assert "?" in measure.question and measure.cost
+        assert measure.invariance in ("nodes", "layers", "none")
+        assert all(not callable(value) for value in measure.defaults.values())
+
+
+def test_five_lines_measure_a_network_of_ones_own():
+    rows = sharpness.measure(["loss", "trace", "sam_sharpness"], loss=relu_loss, params=PARAMS, batches=BATCHES)
+    found = quantities(rows)
+    assert list(found) == ["loss", "trace", "sam_sharpness"]
+    everything = {key: jnp.concatenate([batch[key] for batch in BATCHES]) for key in ("x", "y")}
+    np.testing.assert_allclose(found["loss"].value, relu_loss(PARAMS, everything), rtol=1e-6)
+    H = dense_hessian(relu_loss, PARAMS, everything)
+    assert abs(found["trace"].value - jnp.trace(H)) <= 4 * found["trace"].sem
+    assert found["trace"].settings == {"probes": 32}
+    assert polars.DataFrame(rows.__iter__()).shape == (3, 8)
+
+
+def test_a_loss_alone_leaves_out_what_is_measured_of_outputs_and_says_so():
+    taken = []
+    names = ["loss", "fisher_rao", "accuracy", "distance_from_initialisation"]
+    rows = sharpness.measure(names, loss=relu_loss, params=PARAMS, batches=BATCHES, progress=taken.extend)
+    found = quantities(rows)
+    assert taken == rows
+    assert found["loss"].converged and not found["fisher_rao"].converged
+    assert np.isnan(found["fisher_rao"].value)
+    assert "not measured: fisher_rao: apply must be given" in found["fisher_rao"].note
+    assert "initial must be given" in found["distance_from_initialisation"].note
+    with pytest.raises(InputError, match="apply must be given"):
+        sharpness.measure(["fisher_rao"], loss=relu_loss, params=PARAMS, batches=BATCHES)
+
+
+def test_settings_reach_their_measure_and_probes_only_traces():
+    options = {"sam_sharpness": {"rho": 0.2}}
+    rows = sharpness.measure(
+        ["sam_sharpness", "trace"], apply=relu_apply, params=PARAMS, batches=BATCHES, settings=options, probes=7
+    )
+    found = quantities(rows)
+    expected = sharpness.sam_sharpness(relu_loss, PARAMS, BATCHES, rho=0.2).mean
+    np.testing.assert_allclose(found["sam_sharpness"].value, expected, rtol=1e-5)
+    assert found["trace"].settings == {"probes": 7}
+    assert measures.resolved("spectral_density", probes=7)["probes"] == 4
+    with pytest.raises(InputError, match="Did you mean 'rho'"):
+        sharpness.measure(["sam_sharpness"], apply=relu_apply, params=PARAMS, batches=BATCHES,
+                          settings={"sam_sharpness": {"rhoo": 1}})  # fmt: skip
+    with pytest.raises(InputError, match="rho must be a finite number"):
+        sharpness.measure(["loss", "sam_sharpness"], apply=relu_apply, params=PARAMS, batches=BATCHES,
+                          settings={"sam_sharpness": {"rho": -1}})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": relu_loss}, "one of the two, got both"),
+        ({"apply": None}, "one of the two, got neither"),
+        ({"initial": {"w": jnp.zeros(3)}}, "initial must be of the parameters' structure"),
+        ({"params": jax.tree.map(lambda w: w * jnp.inf, PARAMS)}, "loss must be finite"),
+        ({"params": {"n": jnp.zeros(3, int)}}, "floating-point array"),
+        ({"batches": []}, "non-empty list"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_a_sentence(change, message):
+    given = {"apply": relu_apply, "params": PARAMS, "batches": BATCHES} | change
+    with pytest.raises(InputError, match=message):
+        sharpness.measure(["loss"], **given)
+
+
+def test_an_eigenvalue_that_has_not_converged_says_so_and_of_what_it_is_a_bound():
+    loss = lambda w, batch: jnp.sum(jnp.linspace(1.0, 2.0, 200) * w**2) / 2 + 0.0 * jnp.mean(batch)
+    settings = {"top_eigenvalues": {"count": 2, "max_products": 8}}
+    given = {"loss": loss, "params": jnp.ones(200), "batches": jnp.ones(1)}
+    for row in sharpness.measure(["top_eigenvalues"], settings=settings, **given):
+        assert not row.converged and np.isnan(row.sem)
+        assert row.note.startswith("not converged, residual") and row.note.endswith("lower bound")
+        assert row.value < 2.0 + 1e-5
+
+
+def test_a_scale_beyond_its_search_is_censored_and_says_on_which_side():
+    apply = lambda w, x: 100.0 + 0.0 * w[0] + x  # always right, whatever the noise
+    batch = {"x": jnp.ones((4, 1)), "y": jnp.ones(4, int)}
+    found = quantities(sharpness.measure(["pac_bayes"], apply=apply, params=jnp.ones(2), batches=batch))
+    assert not found["pac_bayes_sigma"].converged
+    assert found["pac_bayes_sigma"].note == "censored, at least that: accuracy holds"
+    assert found["pac_bayes_flatness"].note == "censored, at most that: the scale is a bound"
+    assert "pac_bayes_init" not in found  # without initial parameters
+
+
+def test_logits_that_are_normalised_need_outputs():
+    settings = {"adaptive_average_sharpness": {"normalise_logits": True, "draws": 3}}
+    given = {"names": ["adaptive_average_sharpness"], "params": PARAMS, "batches": BATCHES, "settings": settings}
+    (row,) = sharpness.measure(apply=relu_apply, **given)
+    normalised = losses.of(sharpness.logit_normalised(relu_apply))
+    key = Subject(apply=relu_apply, params=PARAMS, batches=BATCHES).key_of("adaptive_average_sharpness")
+    expected = sharpness.average_sharpness(normalised, PARAMS, BATCHES, rho=0.1, draws=3, adaptive=True, key=key)
+    np.testing.assert_allclose(row.value, expected.mean, rtol=1e-6)
+    with pytest.raises(InputError, match="False where only a loss is known"):
+        sharpness.measure(loss=relu_loss, **given)
+
+
+@pytest.fixture(scope="module")
+def everywhere():
+    """All measures of one network, and of the same function with its layers, or its nodes, rescaled."""
+    networks = {
+        "same": (PARAMS, INITIAL),
+        "layers": tuple(rescaled(p, 5 * [3.0]) for p in (PARAMS, INITIAL)),
+        "nodes": tuple(rescaled(p, [0.5, 3.0, 2.0, 0.25, 1.5]) for p in (PARAMS, INITIAL)),
+    }
+    given = {"apply": relu_apply, "batches": BATCHES, "settings": {"interpolating_information": {"examples": 4}}}
+    return {
+        name: quantities(sharpness.measure("all", params=params, initial=initial, **given))
+        for name, (params, initial) in networks.items()
+    }
+
+
+@pytest.mark.slow
+def test_every_measure_gives_numbers_for_a_classifier(everywhere):
+    rows = everywhere["same"].values()
+    assert {row.measure for row in rows} == set(MEASURES)
+    assert not [row for row in rows if row.note.startswith("not measured")]
+    assert all(np.isfinite(row.value) for row in rows)
+    assert all(row.note for row in rows if not row.converged)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_measure_does_not_change_under_what_the_registry_says_and_otherwise_does(everywhere, name):
+    same, layers, nodes = (
+        {row.quantity: row.value for row in everywhere[kind].values() if row.measure == name and row.converged}
+        for kind in ("same", "layers", "nodes")
+    )
+    close = lambda other: all(np.isclose(other.get(q, np.nan), v, rtol=2e-2, atol=1e-6) for q, v in same.items())
+    known = MEASURES[name].invariance
+    assert close(layers) == (known != "none"), (same, layers)
+    assert close(nodes) == (known == "nodes"), (same, nodes)
+
+
+@pytest.mark.slow
+def test_numbers_of_curvature_are_those_of_the_dense_hessian(everywhere):
+    everything = {key: jnp.concatenate([batch[key] for batch in BATCHES]) for key in ("x", "y")}
+    values = np.linalg.eigvalsh(np.asarray(dense_hessian(relu_loss, PARAMS, everything), np.float64))
+    found = everywhere["same"]
+    for name, expected in {"trace": values.sum(), "frobenius_squared": (values**2).sum()}.items():
+        assert abs(found[name].value - expected) <= 4 * found[name].sem, name
+    for i in range(5):
+        np.testing.assert_allclose(found[f"top_eigenvalue_{i + 1}"].value, values[-1 - i], rtol=1e-3)
+    np.testing.assert_allclose(found["smallest_eigenvalue"].value, values[0], atol=1e-4)
+    np.testing.assert_allclose(found["spectral_range"].value, values[-1] - values[0], rtol=1e-3)
+    positive = values.clip(0)
+    for name, expected in {
+        "soft_rank": (positive / (positive + 0.01)).sum(), "negative_share": (values < -1e-2).mean()
+    }.items():  # fmt: skip
+        assert abs(found[name].value - expected) <= 4 * found[name].sem + 0.05 * expected, name
+    assert found["wolkowicz_styan_max_upper"].value > values[-1]
+
+
+# --- runs of a study
+
+SPEC = """
+name = "tiny"
+baseline = "lam=0"
+seeds = 2
+data = {name = "file", file = "toy.npz", label = "y"}
+model = {name = "mlp", hidden = [5]}
+method = {name = "fa", lam = 0.0, every = 2, probes = 2}
+train = {learning_rate = 0.05, batch_size = 8, epochs = 3}
+landscape = {points = 3, grid_points = 3}
+grid = {"method.lam" = [0.0, 0.1]}
+"""
+FEW = ("loss", "accuracy", "distance_from_initialisation", "sam_sharpness", "fisher_rao")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a small finished study."""
+    folder = tmp_path_factory.mktemp("tiny")
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    np.savez(folder / "toy.npz", x=x, y=(x.sum(axis=1) > 0).astype(int))
+    (folder / "tiny.toml").write_text(SPEC)
+    study.run(study.load(str(folder / "tiny.toml")), folder / "study")
+    return folder / "study"
+
+
+@pytest.fixture
+def tiny(finished, tmp_path):
+    """A copy of it."""
+    shutil.copytree(finished, tmp_path / "study")
+    return tmp_path / "study"
+
+
+class Counting(Watcher):
+    """Counts measures that are taken, and ends after so many."""
+
+    def __init__(self, most=1_000_000):
+        self.total = self.skipped = self.taken = 0
+        self.most = most
+
+    def begin(self, epochs):
+        self.total = epochs
+
+    def skip(self, epochs):
+        self.skipped += epochs
+
+    def points(self, count):
+        self.taken += count
+        if self.taken >= self.most:
+            raise KeyboardInterrupt
+
+
+def take(*paths, own=None, out=None, watcher=None, **settings):
+    chosen = Settings(**({"measures": FEW} | settings))
+    return measuring.measured(measuring.asked(list(paths), own or Own(), chosen, out), chosen, watcher=watcher)
+
+
+def run(monkeypatch, capsys, *arguments):
+    """(exit status, standard output, standard error) of a command."""
+    monkeypatch.setattr(sys, "argv", ["steppe", *map(str, arguments)])
+    try:
+        cli.main()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_rows_are_complete_and_agree_with_the_runs_they_are_of(tiny):
+    found = take(tiny)
+    rows = polars.read_parquet(tiny / "measures.parquet")
+    assert dict(rows.schema) == stored.SCHEMA
+    assert rows.shape[0] == 4 * len(FEW) and found.rows.equals(rows)
+    assert rows.null_count().select(polars.exclude("probes")).row(0) == (0,) * (len(stored.SCHEMA) - 1)
+    assert rows["fingerprint"].n_unique() == rows.shape[0]
+    for row in rows.filter(polars.col("quantity").is_in(["loss", "accuracy"])).to_dicts():
+        record = json.loads((tiny / "runs" / row["run"] / "run.json").read_text())
+        np.testing.assert_allclose(row["value"], record[f"train_{row['quantity']}"], rtol=1e-5)
+        assert (row["condition"], row["seed"]) == (record["condition"], record["seed"])
+    first = rows.to_dicts()[0]
+    assert (first["examples"], first["batch_size"], first["split"], first["dtype"]) == (48, 48, "train", "float32")
+    assert first["source"].endswith("study/runs/lam=0-s0")
+
+
+@pytest.mark.slow
+def test_the_parameters_before_training_are_those_that_the_run_began_with(tiny):
+    spec = study.load(str(tiny / "study.toml"), {"train.epochs": 1, "train.learning_rate": 1e-12, "name": "still"})
+    study.run(spec, tiny.parent / "still")
+    rows = take(tiny.parent / "still", measures=("distance_from_initialisation",)).rows
+    assert rows["value"].max() < 1e-4
+    assert take(tiny, measures=("distance_from_initialisation",)).rows["value"].min() > 0.1
+
+
+@pytest.mark.slow
+def test_what_is_there_is_not_measured_again_and_other_settings_are(tiny, monkeypatch):
+    before = take(tiny).rows
+    counting = Counting()
+    assert take(tiny, watcher=counting).rows.equals(before)
+    assert (counting.total, counting.skipped, counting.taken) == (20, 20, 0)
+    assert take(tiny, watcher=counting, examples=10).rows["examples"].unique().to_list() == [10]
+    assert counting.taken == 20
+    one = take(tiny / "runs" / "lam=0-s1", options={"sam_sharpness": {"rho": 0.3}}, watcher=counting).rows
+    assert counting.taken == 21
+    assert one["run"].unique().to_list() == ["lam=0-s1"]
+    # other parameters under the same name are another network
+    params = dict(np.load(tiny / "runs" / "lam=0-s0" / "parameters.npz"))
+    np.savez(tiny / "runs" / "lam=0-s0" / "parameters.npz", **{k: 2 * v for k, v in params.items()})
+    take(tiny, watcher=counting)
+    assert counting.taken == 21 + len(FEW)
+
+
+def test_interrupted_it_goes_on_with_the_next_measure_to_the_same_numbers(finished, tiny):
+    whole = take(finished).rows
+    with pytest.raises(KeyboardInterrupt):
+        take(tiny, watcher=Counting(most=7))
+    kept = polars.read_parquet(tiny / "measures.parquet")
+    assert kept.shape[0] == 7
+    counting = Counting()
+    again = take(tiny, watcher=counting).rows
+    assert (counting.skipped, counting.taken) == (7, 13)
+    same = [name for name in stored.SCHEMA if name not in ("measure_seconds", "host", "source")]
+    assert again.select(same).equals(whole.select(same))
+    (finished / "measures.parquet").unlink()
+
+
+def test_another_process_that_measures_there_is_refused(tiny):
+    table = stored.Table(tiny)
+    with pytest.raises(InputError, match="another process measures into"):
+        take(tiny)
+    table.close()
+    take(tiny, measures=("loss",))
+
+
+def test_runs_that_diverged_are_left_out_and_named(tiny):
+    path = tiny / "runs" / "lam=0.1-s1" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "diverged"}))
+    found = take(tiny / "runs", measures=("loss",))
+    assert found.rows["run"].to_list() == ["lam=0-s0", "lam=0-s1", "lam=0.1-s0"]
+    assert found.notes == ("Left out, for they diverged: lam=0.1-s1.",)
+    with pytest.raises(InputError, match="which diverged"):
+        take(tiny / "runs" / "lam=0.1-s1")
+
+
+def test_float64_and_the_test_part_are_asked_by_name(tiny):
+    rows = take(tiny, measures=("loss",), split="test", dtype="float64").rows
+    record = json.loads((tiny / "runs" / "lam=0-s0" / "run.json").read_text())
+    np.testing.assert_allclose(rows["value"][0], record["test_loss"], rtol=1e-5)
+    assert rows["examples"][0] == 12
+    single = take(tiny, measures=("loss",), split="test").rows
+    assert rows["value"][0] != single["value"][0]
+    np.testing.assert_allclose(rows["value"][0], single["value"][0], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_command_measures_a_study_and_its_report_has_a_section(tiny, monkeypatch, capsys):
+    names = "loss,sam_sharpness,spectral_density"
+    status, out, err = run(monkeypatch, capsys, "measure", tiny, "--measures", names, "--batch-size", 16)
+    assert status == 0, err
+    assert re.search(r"26 parameters, 48 examples; planned peak of memory .* \(by formula\)\.\n", err)
+    assert "sam_sharpness" in out and "Report: " in out
+    page = (tiny / "report.html").read_text()
+    assert "Sharpness and curvature" in page and "sam_sharpness" in page and "negative_share" in page
+    assert "How are the Hessian&#39;s eigenvalues distributed?" in page
+    assert "Spectral density: lam=0 up to" in page
+    with np.load(tiny / "densities.npz", allow_pickle=False) as file:
+        rows = polars.read_parquet(tiny / "measures.parquet").filter(polars.col("measure") == "spectral_density")
+        for mark in rows["fingerprint"]:
+            grid, density = file[f"{mark}/grid"], file[f"{mark}/density"]
+            np.testing.assert_allclose(density.sum() * (grid[1] - grid[0]), 1.0, rtol=1e-4)
+    assert run(monkeypatch, capsys, "report", tiny)[0] == 0
+    assert (tiny / "report.html").read_text() == page
+
+
+@pytest.mark.slow
+def test_the_comparison_is_welchs_with_holms_correction_and_bounds_are_not_tested(tiny):
+    take(tiny)
+    results = study.gathered(study.Store.read(tiny))
+    rows = polars.read_parquet(tiny / "measures.parquet")
+    rng = np.random.default_rng(0)
+    level = polars.when(polars.col("condition") == "lam=0").then(1.0).otherwise(50.0)
+    rows = rows.with_columns(value=level * (1 + 0.01 * rng.random(rows.shape[0])))
+    bound = (polars.col("quantity") == "fisher_rao") & (polars.col("run") == "lam=0.1-s1")
+    rows = rows.with_columns(converged=~bound, note=polars.when(bound).then(polars.lit("censored")).otherwise("note"))
+    rows.write_parquet(tiny / "measures.parquet")
+    found = compared(results, tiny)
+    assert found.verdicts["sam_sharpness"] == {"lam=0.1": "significantly higher (by a factor of 50)"}
+    assert "fisher_rao" not in [q for q, by in found.comparisons.items() if by]
+    assert found.open["fisher_rao"] == {"lam=0": 0, "lam=0.1": 1}
+    assert "The loss itself differs significantly" in found.notes[0]
+    page = report.write(results, tiny)[2].read_text()
+    assert "1 of 2 only bounds" in page and "× 50, p " in page
+    alike = rows.with_columns(value=1 + 0.01 * polars.Series(rng.random(rows.shape[0])))
+    alike.write_parquet(tiny / "measures.parquet")
+    assert "no significant difference" in report.write(results, tiny)[2].read_text()
+
+
+def test_of_several_measurements_by_one_measure_the_last_one_is_reported(tiny):
+    results = study.gathered(study.Store.read(tiny))
+    assert compared(results, tiny) is None
+    take(tiny, examples=10)
+    take(tiny, measures=("loss",))
+    found = compared(results, tiny)
+    assert found.rows.filter(polars.col("measure") == "loss")["examples"].to_list() == [48] * 4
+    assert found.rows.filter(polars.col("measure") == "fisher_rao")["examples"].to_list() == [10] * 4
+    assert found.notes == ("Other measurements, with other settings or examples, are in measures.parquet.",)
+
+
+def test_a_table_that_is_damaged_or_of_another_form_is_named(tiny):
+    (tiny / "measures.parquet").write_bytes(b"PAR1 and nothing")
+    with pytest.raises(InputError, match=r"measures\.parquet must be a whole Parquet file"):
+        take(tiny)
+    polars.DataFrame({"a": [1]}).write_parquet(tiny / "measures.parquet")
+    with pytest.raises(InputError, match="a table of this version's columns"):
+        take(tiny)
+
+
+# --- parameters of one's own
+
+MINE = """
+import jax, jax.numpy as jnp
+
+def apply(p, x):
+    hidden = jax.nn.relu(x @ p["layers/0/kernel"] + p["layers/0/bias"])
+    return hidden @ p["layers/1/kernel"] + p["layers/1/bias"]
+
+def nested(p, x):
+    return apply({f"layers/{i}/{k}": v for i, layer in p["layers"].items() for k, v in layer.items()}, x)
+
+def normed(p, x):
+    return apply(p, (x - p["mean"]) * p["steps"])
+
+def several():
+    return [{"x": jnp.ones((4, 3)), "y": jnp.zeros(4, int)}, {"x": jnp.zeros((2, 3)), "y": jnp.ones(2, int)}]
+"""
+
+
+@pytest.fixture
+def own(tiny, monkeypatch):
+    """A folder with a run's network as a user might have it, in all three forms, its functions and data."""
+    here = tiny.parent
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    Path("mine.py").write_text(MINE)
+    flat = dict(np.load(tiny / "runs" / "lam=0-s0" / "parameters.npz"))
+    np.savez("net.npz", **flat)
+    save_file(flat, "net.safetensors")
+    nested = {"layers": {i: {k: flat[f"layers/{i}/{k}"] for k in ("kernel", "bias")} for i in "01"}}
+    with ocp.StandardCheckpointer() as writer:
+        writer.save(here / "net", nested)
+    train = study.trained.trained("test", [tiny / "runs" / "lam=0-s0"])[0].dataset.train
+    np.savez("data.npz", x=train["x"], y=train["y"])
+    table = {f"f{i}": train["x"][:, i] for i in range(3)} | {"kind": train["y"]}
+    polars.DataFrame(table).write_csv("data.csv")
+    polars.DataFrame(table).write_parquet("data.parquet")
+    yield here
+    sys.modules.pop("mine", None)
+
+
+def test_all_forms_of_a_file_give_the_numbers_of_the_run(own):
+    names = ("loss", "accuracy", "trace", "sam_sharpness", "fisher_rao")
+    expected = take(own / "study" / "runs" / "lam=0-s0", measures=names).rows["value"]
+    for name, function, data, label in (
+        ("net.npz", "apply", "data.npz", None),
+        ("net.safetensors", "apply", "data.csv", "kind"),
+        ("net", "nested", "data.parquet", "kind"),
+    ):
+        said = Own(apply=f"mine:{function}", data=data, label=label)
+        rows = take(Path(name), own=said, measures=names, out=own / "out").rows
+        np.testing.assert_allclose(rows["value"], expected, rtol=2e-5)
+        assert rows["source"].unique().to_list() == [name]
+        assert rows["condition"].unique().to_list() == [name] and rows["seed"].null_count() == len(rows)
+
+
+def test_whole_numbers_and_excluded_arrays_go_to_the_function_and_are_no_parameters(own):
+    flat = dict(np.load("net.npz"))
+    np.savez("more.npz", **flat, steps=np.array(1), mean=np.zeros(3, np.float32))
+    names, more = ("loss", "trace", "fisher_rao"), Path("more.npz")
+    said = Own(apply="mine:apply", data="data.npz")
+    plain = take(Path("net.npz"), own=said, measures=names, out=own / "a")
+    said = Own(apply="mine:normed", data="data.npz", exclude=("mean",))
+    held = take(more, own=said, measures=names, out=own / "b")
+    np.testing.assert_allclose(held.rows["value"], plain.rows["value"], rtol=1e-5)
+    assert held.notes == ("more.npz: 2 of 6 arrays stay fixed and go to the loss: mean, steps.",)
+    np.savez("stats.npz", **flat, steps=np.array(1), mean=np.zeros(3, np.float32), running_mean=np.zeros(3, np.float32))
+    found = take(Path("stats.npz"), own=dataclasses.replace(said, exclude=()), measures=("loss",), out=own / "c")
+    assert "1 of 7 arrays stay fixed" in found.notes[0]
+    assert "running_mean looks like a statistic of BatchNorm" in found.notes[1]
+
+
+def test_batches_from_a_function_are_taken_as_they_are(own):
+    said = Own(apply="mine:apply", data="mine:several")
+    rows = take(Path("net.npz"), own=said, measures=("loss",), out=own / "out", examples=3).rows
+    assert rows["examples"].to_list() == [6] and rows["dataset"].to_list() == ["mine:several"]
+
+
+def test_another_body_of_the_users_function_is_another_network(own):
+    said, counting = Own(apply="mine:apply", data="data.npz"), Counting()
+    before = take(Path("net.npz"), own=said, out=own / "out", watcher=counting, measures=("loss",)).rows
+    Path("mine.py").write_text(MINE.replace("nn.relu", "nn.tanh"))
+    del sys.modules["mine"]
+    shutil.rmtree("__pycache__", ignore_errors=True)
+    after = take(Path("net.npz"), own=said, out=own / "out", watcher=counting, measures=("loss",)).rows
+    assert counting.taken == 2 and before["value"][0] != after["value"][0]
+
+
+def test_the_command_measures_ones_own_parameters_on_a_page_of_its_own(own, monkeypatch, capsys):
+    names = "loss,sam_sharpness,fisher_rao"
+    words = ["measure", "net.npz", "--apply", "mine:apply", "--data", "data.npz", "--measures", names]
+    status, out, err = run(monkeypatch, capsys, *words, "--initial", "net.npz")
+    assert status == 0, err
+    assert "Report: out/net/measures.html" in out
+    page = Path("out/net/measures.html").read_text()
+    assert "<script" not in page and "mine:apply" in page and "sam_sharpness" in page
+    assert run(monkeypatch, capsys, *words)[0] == 0
+    assert Path("out/net/measures.html").read_text() == page
+    status, out, err = run(
+        monkeypatch, capsys, *words, "--set", "sam_sharpness.rho=0.1", "--set", "fisher_rao.layers=none"
+    )
+    assert status == 0, err
+    rows = polars.read_parquet("out/net/measures.parquet").filter(polars.col("measure") == "sam_sharpness")
+    assert [json.loads(text)["rho"] for text in rows["settings"]] == [0.05, 0.1]
+
+
+def test_a_file_name_cannot_inject_markup(own):
+    name = "<img src=x onerror=alert(1)>.npz"
+    shutil.copy("net.npz", name)
+    take(Path(name), own=Own(apply="mine:apply", data="data.npz"), measures=("loss",), out=own / "out")
+    page = report.write_measures(own / "out").read_text()
+    assert "<img src=x" not in page and "&lt;img src=x" in page
+
+
+# --- what is listed
+
+
+def test_lists_name_every_measure_with_its_cost(monkeypatch, capsys):
+    _, out, _ = run(monkeypatch, capsys, "list", "measures")
+    lines = out.strip().splitlines()
+    assert [line.split()[0] for line in lines] == list(MEASURES)
+    assert "cost ⅔; unchanged by rescaling nodes" in out
+    assert "sam_sharpness" in run(monkeypatch, capsys, "list")[1]
+
+
+def table() -> str:
+    """The registry as Markdown."""
+    needs = {"loss": "a loss", "outputs": "outputs", "labels": "outputs, labels", "initial": "initial parameters"}
+    under = {"nodes": "nodes", "layers": "layers", "none": "–"}
+    lines = ["| measure | question | cost | unchanged by rescaling | needs | in |", "|---|---|---|---|---|---|"]
+    for m in MEASURES.values():
+        cells = (f"`{m.name}`", m.question, m.cost, under[m.invariance], needs[m.needs], m.chosen)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_table_in_the_docs_is_the_registry():
+    assert table() in DOCS.read_text(encoding="utf-8"), "run python tests/test_measure.py"
+
+
+if __name__ == "__main__":
+    text = DOCS.read_text(encoding="utf-8")
+    DOCS.write_text(re.sub(r"\| measure \|.*?\n(?!\|)", lambda _: table() + "\n", text, count=1, flags=re.S), "utf-8")
