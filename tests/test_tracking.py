@@ -62,7 +62,7 @@ def test_the_last_values_are_those_of_the_dense_hessian_of_the_final_network(fin
         H = curvature.hessian(losses.of(model.apply), params, batch).dense()
         last = store.load(condition, 1)[1][-1]
         np.testing.assert_allclose(last["top_eigenvalue"], np.linalg.eigvalsh(H)[-1], rtol=1e-4)
-        assert last["top_eigenvalue_converged"] and last["top_eigenvalue_residual"] < 1e-3 * last["top_eigenvalue"]
+        assert last["top_eigenvalue_converged"] and last["top_eigenvalue_residual"] < 1e-2 * last["top_eigenvalue"]
         assert abs(last["trace"] - np.trace(H)) <= 6 * last["trace_sem"]
         assert abs(last["frobenius_squared"] - np.sum(H**2)) <= 6 * last["frobenius_squared_sem"]
 

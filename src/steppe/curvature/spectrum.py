@@ -12,8 +12,8 @@ from steppe.curvature import lanczos, operators
 from steppe.curvature.operators import Operator
 from steppe.typing import Key, Params
 
-FIRST_STEPS = 32
-"""Products before the first look at convergence; each later round takes twice as many."""
+FIRST_STEPS = 16
+"""Products in a round, and three for each eigenpair. Every fourth round doubles them: each number is compiled anew."""
 
 BASIS_BYTES = 3e9
 """The largest basis, while it is transposed; when it is full, the search restarts from the best vector found."""
@@ -82,7 +82,7 @@ def top_eigenpairs(
     Returns
     -------
     Eigenpairs(values, vectors, residuals, converged). What has not converged is returned, marked, and warned of.
-    Cost: about 30 to 100 products for separated eigenvalues, and k for the residuals. Memory: the basis, n numbers a
+    Cost: about 20 to 100 products for separated eigenvalues, and k for the residuals. Memory: the basis, n numbers a
     product up to 1.5 GB (3 GB for a moment), then restarts. Runs on the host, not under `jax.jit`.
 
     Raises
@@ -160,11 +160,11 @@ class _Search:
         self.function, self.A, self.key, self.k, self.which, self.tol = function, A, key, k, which, tol
         self.flat, self.unravel = lanczos.flattening(A)
         self.most = max(int(BASIS_BYTES / (2 * self.flat.dtype.itemsize * A.size)), 3 * k + 10)
-        self.steps = max(FIRST_STEPS, 4 * k)
+        self.steps = FIRST_STEPS + 3 * k
         self.values, self.vectors = np.zeros(0), []  # locked
         self.waiting: tuple[np.ndarray, list[jax.Array]] = (np.zeros(0), [])  # the best that has not converged
         self.start = None
-        self.scale, self.products, self.complete = 0.0, 0, False
+        self.scale, self.products, self.rounds, self.complete = 0.0, 0, 0, False
 
     def goes_on(self, max_products: int) -> bool:
         return not self.complete and self.products < max_products
@@ -176,8 +176,7 @@ class _Search:
         if self.start is None:
             self.key, key = jax.random.split(self.key)
             self.start = jax.random.normal(key, self.flat.shape, self.flat.dtype)
-        locked = (jnp.stack(self.vectors),) if self.vectors else ()
-        T = lanczos.tridiagonal(steps)(self.A, self.start, *locked)
+        T = lanczos.tridiagonal(steps)(self.A, self.start, self.locked())
         self.products += steps
         length = int(T.length)
         small = np.asarray(lanczos.dense(T), np.float64)[:length, :length]
@@ -189,20 +188,29 @@ class _Search:
         bounds = float(T.beside[length - 1]) * np.abs(S[-1])
         self.take(values, S, bounds, T, exhausted=length < steps or length == left)
 
+    def locked(self) -> jax.Array:
+        """What has converged, with zeros after it: one shape, and one compilation, for all rounds."""
+        rows = max(-(-len(self.vectors) // self.k), 1) * self.k
+        return jnp.stack(self.vectors + [jnp.zeros_like(self.flat)] * (rows - len(self.vectors)))
+
     def take(self, values: np.ndarray, S: np.ndarray, bounds: np.ndarray, T: Any, exhausted: bool) -> None:
         """Lock what has converged; decide whether anything better can be left, and where to look for it."""
         wanted = self.order(np.concatenate([self.values, values]))
         new = [at - len(self.values) for at in wanted if at >= len(self.values)]
-        vector = lambda at: jnp.asarray(S[:, at], T.basis.dtype) @ T.basis[: len(values)]  # noqa: E731
-        good = [at for at in new if bounds[at] <= 0.5 * self.tol * self.scale]
-        open_ = [at for at in new if at not in good]
-        self.complete = not open_ and (not exhausted or not new or len(values) == self.A.size - len(self.vectors))
-        self.waiting = (values[open_], [vector(at) for at in open_])
-        self.vectors += [vector(at) for at in good]
-        self.values = np.concatenate([self.values, values[good]])
+        weights = np.zeros((self.k, len(T.basis)))
+        weights[: len(new), : len(values)] = S[:, new].T
+        vectors = list(_combined(T.basis, jnp.asarray(weights, T.basis.dtype)))
+        sound = [bool(bounds[at] <= 0.5 * self.tol * self.scale) for at in new]
+        left = self.A.size - len(self.vectors)
+        self.complete = all(sound) and (not exhausted or not new or len(values) == left)
+        self.vectors += [v for v, good in zip(vectors, sound, strict=False) if good]
+        self.values = np.concatenate([self.values, values[[at for at, good in zip(new, sound, strict=True) if good]]])
+        waiting = [i for i, good in enumerate(sound) if not good]
+        self.waiting = values[[new[i] for i in waiting]], [vectors[i] for i in waiting]
         # weights fall with the rank: the leading one is what a restart must not lose
-        self.start = sum((v / (1 + i) for i, v in enumerate(self.waiting[1])), 0) if open_ else None
-        self.steps *= 2
+        self.start = sum((vectors[i] / (1 + i) for i in waiting), jnp.zeros_like(self.flat)) if waiting else None
+        self.rounds += 1
+        self.steps *= 1 if self.rounds % 4 else 2
 
     def order(self, values: np.ndarray) -> list[int]:
         """The positions of the (at most) k wanted ones, best first."""
@@ -215,14 +223,7 @@ class _Search:
         """The best k, with residuals from products of their own."""
         values, vectors = np.concatenate([self.values, self.waiting[0]]), self.vectors + self.waiting[1]
         chosen = self.order(values)
-        pairs = [self.unravel(vectors[at] / jnp.linalg.norm(vectors[at])) for at in chosen]
-        images = [operators.matvecs(self.A, (v,))[0] for v in pairs]
-        values = [trees.dot(v, Av) for v, Av in zip(pairs, images, strict=True)]
-        gaps = [
-            jnp.sqrt(trees.norm_squared(trees.add(Av, trees.scale(-value, v))))
-            for v, Av, value in zip(pairs, images, values, strict=True)
-        ]
-        residuals = jnp.stack(gaps)
+        pairs, values, residuals = _checked(self.A, jnp.stack([vectors[at] for at in chosen]))
         converged = residuals <= self.tol * self.scale
         if not bool(jnp.all(converged)) or len(chosen) < self.k:
             warnings.warn(
@@ -231,4 +232,21 @@ class _Search:
                 "They are marked in `converged`; give more max_products, or a larger tol.",
                 stacklevel=4,
             )
-        return Eigenpairs(jnp.stack(values), jax.tree.map(lambda *x: jnp.stack(x), *pairs), residuals, converged)
+        return Eigenpairs(values, pairs, residuals, converged)
+
+
+_combined = jax.jit(lambda basis, weights: weights @ basis)
+
+
+@operators.compiled
+def _checked(A: Operator, rows: jax.Array) -> tuple[Params, jax.Array, jax.Array]:
+    """Unit vectors, their Rayleigh quotients, and the residuals ‖Av − λv‖, from flat vectors."""
+    unravel = lanczos.flattening(A)[1]
+
+    def one(row: jax.Array) -> tuple[Params, jax.Array, jax.Array]:
+        v = unravel(row / jnp.linalg.norm(row))
+        Av = operators.apply(A, (v,))[0]
+        value = trees.dot(v, Av)
+        return v, value, jnp.sqrt(trees.norm_squared(trees.add(Av, trees.scale(-value, v))))
+
+    return jax.lax.map(one, rows)
