@@ -13,9 +13,8 @@ import optax
 
 import floor
 import networks
-import steppe
 import timing
-from steppe import curvature, data, methods, study
+from steppe import data, methods, study
 from steppe.data.tabular import as_it_is
 from steppe.data.text import dense
 from steppe.study.program import Compiler, Recipe, shape_of
@@ -182,11 +181,7 @@ def network_rows(name: str, rounds: int) -> list[dict[str, Any]]:
 
 def direct(probes: int) -> optax.GradientTransformationExtraArgs:
     """FA by ‖Hv‖² of sign probes, differentiated: an estimator that knows nothing of layers."""
-
-    def squares(loss: steppe.Loss, params: Any, batch: Any, key: jax.Array) -> steppe.Estimate:
-        return curvature.frobenius_squared(curvature.hessian(loss, params, [batch]), key, probes=probes)
-
-    return methods.fa(0.01, every=1, curvature=squares)
+    return methods.fa(0.01, every=1, curvature=networks.directly(probes))
 
 
 def update(loss: Callable, tx: optax.GradientTransformationExtraArgs) -> Any:

@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
-from steppe import losses
+import steppe
+from steppe import curvature, losses
 
 Case = tuple[Callable, Any, Any]
 
@@ -59,13 +61,21 @@ def resnet(batch: int = 32, widths: tuple[int, ...] = (16, 32, 64)) -> Case:
     return case(ResNet, normal(batch, 32, 32, 3), 10)
 
 
-def transformer(batch: int = 16, length: int = 64, width: int = 128, layers: int = 2, vocabulary: int = 512) -> Case:
+def transformer(
+    batch: int = 16,
+    length: int = 64,
+    width: int = 128,
+    layers: int = 2,
+    vocabulary: int = 512,
+    dtype: Any = np.float32,
+) -> Case:
     """A causal language model: embeddings, blocks of attention and GELU perceptron with layer normalisation, a head."""
+    attention = nnx.dot_product_attention if dtype == np.float32 else attention_in_one_dtype
 
     class Block(nnx.Module):
         def __init__(self, rngs: nnx.Rngs) -> None:
             self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
-            self.attention = nnx.MultiHeadAttention(4, width, decode=False, rngs=rngs)
+            self.attention = nnx.MultiHeadAttention(4, width, decode=False, attention_fn=attention, rngs=rngs)
             self.up, self.down = nnx.Linear(width, 4 * width, rngs=rngs), nnx.Linear(4 * width, width, rngs=rngs)
 
         def __call__(self, x: jax.Array) -> jax.Array:
@@ -74,7 +84,8 @@ def transformer(batch: int = 16, length: int = 64, width: int = 128, layers: int
 
     class Transformer(nnx.Module):
         def __init__(self, rngs: nnx.Rngs) -> None:
-            self.tokens, self.places = nnx.Embed(vocabulary, width, rngs=rngs), nnx.Embed(length, width, rngs=rngs)
+            table = lambda rows: nnx.Embed(rows, width, dtype=dtype, rngs=rngs)
+            self.tokens, self.places = table(vocabulary), table(length)
             self.blocks = nnx.List([Block(rngs) for _ in range(layers)])
             self.head = nnx.Linear(width, vocabulary, rngs=rngs)
 
@@ -85,6 +96,13 @@ def transformer(batch: int = 16, length: int = 64, width: int = 128, layers: int
             return self.head(x)
 
     return case(Transformer, np.random.default_rng(0).integers(0, vocabulary, (batch, length)), vocabulary, (length,))
+
+
+def attention_in_one_dtype(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, **_: Any) -> jax.Array:
+    """Attention in the dtype of its arguments: that of Flax computes its weights in float32, whatever it is given."""
+    scores = jnp.einsum("...qhd,...khd->...hqk", q / q.shape[-1] ** 0.5, k)
+    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(q.dtype).min))
+    return jnp.einsum("...hqk,...khd->...qhd", weights, v)
 
 
 def case(make: Callable, x: np.ndarray, classes: int, positions: tuple[int, ...] = ()) -> Case:
@@ -101,3 +119,27 @@ def case(make: Callable, x: np.ndarray, classes: int, positions: tuple[int, ...]
 
 def normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def trained(loss: Callable, params: Any, batches: list[Any], updates: int) -> Any:
+    """Parameters after so many updates with Adam."""
+    tx = optax.adam(1e-3)
+
+    @jax.jit
+    def update(params: Any, state: Any, batch: Any) -> tuple[Any, Any]:
+        step, state = tx.update(jax.grad(loss)(params, batch), state)
+        return optax.apply_updates(params, step), state
+
+    state = tx.init(params)
+    for batch, _ in zip(itertools.cycle(batches), range(updates), strict=False):
+        params, state = update(params, state, batch)
+    return params
+
+
+def directly(probes: int, **options: Any) -> Callable[..., steppe.Estimate]:
+    """tr(H²) as ‖Hv‖² of probes, knowing nothing of layers: ``(loss, params, batch, key) -> Estimate``."""
+
+    def squares(loss: steppe.Loss, params: Any, batch: Any, key: jax.Array) -> steppe.Estimate:
+        return curvature.frobenius_squared(curvature.hessian(loss, params, [batch]), key, probes=probes, **options)
+
+    return squares

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import jax
 LONG_ENOUGH = 0.02
 """Seconds that one timing lasts at least; a quick function is called so often."""
 
-Times = dict[str, list[float]]
+Times = dict[Any, list[float]]
 """Way -> milliseconds a call, one figure a round."""
 
 
@@ -42,14 +42,17 @@ class Table:
         return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def interleaved(ways: Mapping[str, Callable[[], Any]], rounds: int, *, settle: bool = False) -> Times:
+def interleaved(
+    ways: Mapping[Any, Callable[[], Any]], rounds: int, *, settle: bool = False, warm: bool = False
+) -> Times:
     """Times of functions without arguments, one after another in each round.
 
     A machine whose speed drifts bends all ways of a round alike. The first two calls of each are not timed: they
-    compile, and say how many calls make one timing. With `settle`, no timing follows another way's directly: an untimed
-    call of its own comes between, so that caches and waiting threads of the other way are gone.
+    compile (unless the ways are `warm`, called before), and say how many calls make one timing. With `settle`, no
+    timing follows another way's directly: an untimed call of its own comes between, so that caches and waiting threads
+    of the other way are gone.
     """
-    calls = {way: calls_for(seconds(run) and seconds(run)) for way, run in ways.items()}
+    calls = {way: calls_for((warm or seconds(run)) and seconds(run)) for way, run in ways.items()}
     times: Times = {way: [] for way in ways}
     for _ in range(rounds):
         for way, run in ways.items():
@@ -72,14 +75,20 @@ def calls_for(duration: float) -> int:
     return min(max(1, math.ceil(LONG_ENOUGH / duration)), 1000)
 
 
-def median(times: Times, way: str) -> float:
+def median(times: Times, way: Hashable) -> float:
     """Milliseconds a call."""
     return statistics.median(times[way])
 
 
-def ratio(times: Times, way: str, base: str) -> Spread:
+def ratio(times: Times, way: Hashable, base: Hashable) -> Spread:
     """How many times longer than `base`: each round's own pair, so that drift does not enter."""
-    ratios = [a / b for a, b in zip(times[way], times[base], strict=True)]
+    return mean_ratio(times, [(way, base)])
+
+
+def mean_ratio(times: Times, pairs: Iterable[tuple[Hashable, Hashable]]) -> Spread:
+    """The geometric mean over pairs of how many times longer the first takes than the second, formed in each round."""
+    logs = [[math.log(a / b) for a, b in zip(times[way], times[base], strict=True)] for way, base in pairs]
+    ratios = [math.exp(statistics.mean(of_round)) for of_round in zip(*logs, strict=True)]
     return Spread(statistics.median(ratios), min(ratios), max(ratios))
 
 

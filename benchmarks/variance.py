@@ -30,8 +30,7 @@ Estimator = Callable[[Any, Any, Any, jax.Array], jax.Array]
 
 def direct(loss: Any, params: Any, batch: Any, key: jax.Array, distribution: str) -> jax.Array:
     """Hutchinson's estimate from Hessian-vector products."""
-    operator = curvature.hessian(loss, params, [batch])
-    return curvature.frobenius_squared(operator, key, probes=PROBES, distribution=distribution).mean
+    return networks.directly(PROBES, distribution=distribution)(loss, params, batch, key).mean
 
 
 def layered(loss: Any, params: Any, batch: Any, key: jax.Array, distribution: str) -> jax.Array:
