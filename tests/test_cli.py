@@ -27,6 +27,22 @@ grid = {"method.lam" = [0.0, 0.1]}
 """
 
 
+MINE = """
+import jax.numpy as jnp
+
+def loss(params, batch):
+    return jnp.mean((batch["x"] @ params["w"]) ** 2)
+
+def infinite(params, batch):
+    return loss(params, batch) / 0
+
+def vector(params, batch):
+    return batch["x"] @ params["w"]
+
+number = 3
+"""
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder with a study, its data, and bad variants of both."""
@@ -48,6 +64,14 @@ def here(tmp_path, monkeypatch):
     Path("gappy.csv").write_text("a,b,y\n1,2,0\n3,,1\n")
     Path("data/imdb").mkdir(parents=True)
     Path("data/imdb/train.parquet").write_bytes(b"PAR1 and then nothing")
+    np.savez("weights.npz", w=x[:3, :2])
+    np.savez("unfit.npz", w=x[:2, :2])
+    Path("mine.py").write_text(MINE)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    Path("torch.pt").write_bytes(b"a pickle")
+    Path("cut.safetensors").write_bytes(b"eight bytes and then nothing")
     (Path("short") / "imdb").mkdir(parents=True)
     for part in ("train", "test"):
         polars.DataFrame({"text": ["good", "bad"], "label": [1, 0]}).write_parquet(f"short/imdb/{part}.parquet")
@@ -67,6 +91,7 @@ def run(monkeypatch, capsys, *arguments):
 
 
 TINY = ("run", "tiny.toml")
+OWN = "measure weights.npz --data toy.npz --loss"
 BAD = {
     "unknown study": ("run fa-imbd", "Did you mean 'fa-imdb'?"),
     "unknown file": ("run nothing.toml", "There is no such file."),
@@ -112,6 +137,34 @@ BAD = {
     "one run to go between": (
         "landscape thesis --along between",
         "must be exactly two runs with --along between, got 1",
+    ),
+    "nothing to measure": ("measure weigths.npz", "Did you mean 'weights.npz'?"),
+    "no run and no parameters": ("measure thesis", "got 'thesis'. It is none of these."),
+    "pickled parameters": ("measure torch.pt", "Pickled files can run code and are never read"),
+    "damaged parameters": (
+        "measure cut.safetensors --loss mine:loss --data toy.npz",
+        "TARGET must be a whole safetensors file, got cut.safetensors",
+    ),
+    "parameters without a network": ("measure weights.npz --data toy.npz", "--loss or --apply must be given"),
+    "parameters without data": ("measure weights.npz --loss mine:loss", "--data must be given"),
+    "no such module": (f"{OWN} mien:loss", "got 'mien'. Did you mean 'mine'?"),
+    "no such function": (f"{OWN} mine:los", "got 'los', which is not there. Did you mean 'loss'?"),
+    "not a function": (f"{OWN} mine:number", "got 'number', of type int"),
+    "a loss that is no scalar": (f"{OWN} mine:vector", "must be a scalar, the mean over the batch"),
+    "a loss that is not finite": (f"{OWN} mine:infinite", "loss must be finite at these parameters, got inf"),
+    "shapes that do not fit": (
+        "measure unfit.npz --data toy.npz --loss mine:loss",
+        "data that are given, got mine:loss: TypeError",
+    ),
+    "no such measure": (f"{OWN} mine:loss --measures trace,sharpnes", "got 'sharpnes'. Did you mean"),
+    "no such setting of a measure": (f"{OWN} mine:loss --set sam_sharpness.roh=1", "Did you mean 'rho'?"),
+    "nothing that matches": (
+        f"{OWN} mine:loss --exclude bn.*",
+        "a pattern that matches an array of weights.npz, got 'bn.*'",
+    ),
+    "an unknown precision": (
+        f"{OWN} mine:loss --dtype float16",
+        "dtype must be one of 'float32', 'float64', got 'float16'",
     ),
 }
 

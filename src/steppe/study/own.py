@@ -54,8 +54,8 @@ class Own:
         InputError : otherwise.
         """
         if (self.loss is None) == (self.apply is None):
-            what = "one of --loss module:function and --apply module:function, for parameters of your own"
-            checks.fail("measure", "the network", what, "neither" if self.loss is None else "both")
+            what = "given for parameters of your own, one of the two, as module:function"
+            checks.fail("measure", "--loss or --apply", what, "neither" if self.loss is None else "both")
         if self.data is None:
             what = "given for parameters of your own: a .npz, .csv or .parquet file, or module:function"
             checks.fail("measure", "--data", what, "nothing")
