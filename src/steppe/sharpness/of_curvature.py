@@ -111,4 +111,6 @@ def soft_rank(
     positive = jnp.maximum(nodes, 0)
     shares = jnp.where(weights > 0, weights * positive / (positive + jnp.asarray(damping, nodes.dtype)), 0)
     found = curvature.estimate(subject.size * jnp.sum(shares, axis=1))
-    yield Quantity.of("soft_rank", found, log=True)
+    width = float(curvature.smoothed((nodes, weights)).width)
+    note = f"rough: the damping is below the resolution, {width:.2g}" if damping < width else ""
+    yield Quantity.of("soft_rank", found, note=note, log=True)

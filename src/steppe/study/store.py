@@ -7,6 +7,7 @@ DIR/runs/<condition>-s<seed>/     parameters.npz, history.json, run.json: there 
 DIR/checkpoints/                  unfinished runs and surfaces
 DIR/surfaces.npz                  loss surfaces
 DIR/landscapes/<name>/            landscape.npz, landscape.html: written by `steppe landscape`
+DIR/measures.parquet, densities.npz      written by `steppe measure`
 DIR/summary.md, report.html, results.parquet      written by the report, as is
 DIR/landscape.html                the surfaces to turn, where there are any
 ```
