@@ -16,7 +16,10 @@ from steppe.study.compared import in_order
 from steppe.study.measuring import Measured
 
 MOST_COLUMNS = 4
-"""Networks side by side; more are told by condition."""
+"""Networks one by one; more are told by condition."""
+
+COLUMN = 26
+"""Characters that a column takes: a table has as many networks as the terminal has room for."""
 
 
 def show(found: Measured, console: Console) -> None:
@@ -27,16 +30,20 @@ def show(found: Measured, console: Console) -> None:
     quantities = list(in_order(rows))
     if len(names) == 1:
         lines = [(Cell(q), number_of(by[names[0], q]), Cell(by[names[0], q]["note"])) for q in quantities]
-        table = Table(names[0], "", ("Quantity", "Value ± sem", "Note"), tuple(lines), (False, True, False))
+        tables = [Table(names[0], "", ("Quantity", "Value ± sem", "Note"), tuple(lines), (False, True, False))]
     elif len(names) <= MOST_COLUMNS:
         known = {row["quantity"]: row["note"] for row in rows.filter("converged").to_dicts()}
-        lines = [(Cell(q), *(value_of(by.get((name, q)), known) for name in names)) for q in quantities]
-        table = Table("Value ± sem", "", ("Quantity", *names), tuple(lines), (False, *(True for _ in names)))
+        tables = []
+        room = max(console.width // COLUMN - 1, 1)
+        for some in (names[at : at + room] for at in range(0, len(names), room)):
+            lines = [(Cell(q), *(value_of(by.get((name, q)), known) for name in some)) for q in quantities]
+            columns = ("Quantity", *some)
+            tables.append(Table("Value ± sem", "", columns, tuple(lines), (False, *(True for _ in some))))
     else:
-        table = _means(rows, quantities)
-    drawn = to_rich(table)
-    drawn.columns[0].min_width, drawn.columns[0].no_wrap = None, True  # names are what one copies
-    console.print(drawn)
+        tables = [_means(rows, quantities)]
+    for drawn in map(to_rich, tables):
+        drawn.columns[0].min_width, drawn.columns[0].no_wrap = None, True  # names are what one copies
+        console.print(drawn)
     for note in found.notes:
         console.print(Text(f"! {note}", style="yellow"))
 
