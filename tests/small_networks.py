@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from networks import mlp_apply, mlp_batch, mlp_params
 from steppe import losses
@@ -57,3 +58,6 @@ def transformer():
 
 
 NETWORKS = {f.__name__: f for f in (mlp, regression, binary, convnet, transformer)}
+
+EVERY = ["mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS if name != "mlp")]
+"""Parameters of a test: all of them, the others among the slow ones."""

@@ -11,7 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from networks import mlp_apply, mlp_batch, mlp_loss, mlp_params
-from small_networks import NETWORKS
+from small_networks import EVERY, NETWORKS
 from steppe import InputError, curvature, in_batches, losses
 
 
@@ -32,7 +32,7 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10 * scale)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("chunk", [7, 3])
 def test_hessian_equals_the_dense_one_whole_and_in_chunks(x64, name, chunk):
     apply, params, batch, criterion = NETWORKS[name]()
@@ -42,7 +42,7 @@ def test_hessian_equals_the_dense_one_whole_and_in_chunks(x64, name, chunk):
     close(curvature.hessian(loss, params, in_batches(batch, chunk)).dense(), expected)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("chunk", [7, 3])
 def test_ggn_equals_the_dense_one_whole_and_in_chunks(x64, name, chunk):
     apply, params, batch, criterion = NETWORKS[name]()
@@ -50,7 +50,7 @@ def test_ggn_equals_the_dense_one_whole_and_in_chunks(x64, name, chunk):
     close(curvature.ggn(apply, params, in_batches(batch, chunk), criterion=criterion).dense(), expected)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EVERY)
 def test_empirical_fisher_is_the_second_moment_of_gradients(x64, name):
     apply, params, batch, criterion = NETWORKS[name]()
     flat, unravel = ravel_pytree(params)
@@ -60,6 +60,7 @@ def test_empirical_fisher_is_the_second_moment_of_gradients(x64, name):
     close(curvature.fisher(apply, params, in_batches(batch, 3), criterion=criterion).dense(), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "regression", "binary"])
 def test_drawn_fisher_has_the_ggn_as_its_mean(x64, name):
     apply, params, batch, criterion = NETWORKS[name]()
