@@ -27,7 +27,9 @@ def of_network(name, make="hessian"):
     return curvature.ggn(apply, params, in_batches(batch, 3), criterion=criterion)
 
 
-@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
+@pytest.mark.parametrize(
+    "which", ["magnitude", *(pytest.param(end, marks=pytest.mark.slow) for end in ("largest", "smallest"))]
+)
 @pytest.mark.parametrize("name", EVERY)
 def test_leading_eigenvalues_equal_the_dense_ones(x64, name, which):
     H = of_network(name)
@@ -87,7 +89,8 @@ def test_spectral_range_has_both_ends(x64):
     assert found.converged.all() and found.residuals.shape == (2,)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
 def test_trace_diagonal_and_xtrace_are_within_four_standard_errors(x64, name):
     H = of_network(name)
     dense = H.dense()
@@ -174,6 +177,7 @@ def test_soft_rank_counts_negative_eigenvalues_as_zero(x64):
     assert abs(found.mean - 1) <= 4 * found.sem + 1e-9
 
 
+@pytest.mark.slow
 def test_everything_works_under_jit_and_in_float32():
     H = curvature.hessian(mlp_loss, mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32))
     for function in (
