@@ -29,7 +29,7 @@ class Work(NamedTuple):
     probes: int = 16
     k: int = 5
     steps: int = 64
-    updates: int = 100
+    updates: int = 10
     batches: int | None = None
 
 
