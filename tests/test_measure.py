@@ -421,18 +421,22 @@ def test_the_comparison_is_welchs_with_holms_correction_and_bounds_are_not_teste
     assert "The loss itself differs significantly" in found.notes[0]
     page = report.write(results, tiny)[2].read_text()
     assert "1 of 2 only bounds" in page and "× 50, p " in page
-    alike = rows.with_columns(value=1 + 0.01 * polars.Series(rng.random(rows.shape[0])))
+    # a baseline that is a bound, and conditions alike
+    bound = (polars.col("quantity") == "fisher_rao") & (polars.col("run") == "lam=0-s1")
+    alike = rows.with_columns(value=1 + 0.01 * polars.Series(rng.random(rows.shape[0])), converged=~bound)
     alike.write_parquet(tiny / "measures.parquet")
-    assert "no significant difference" in report.write(results, tiny)[2].read_text()
+    assert not compared(results, tiny).comparisons["fisher_rao"]
+    section = report.write(results, tiny)[2].read_text().partition('class="measured"')[2].partition("</section>")[0]
+    assert "no significant difference" in section and "not tested: bounds" in section
 
 
 def test_of_several_measurements_by_one_measure_the_last_one_is_reported(tiny):
     results = study.gathered(study.Store.read(tiny))
     assert compared(results, tiny) is None
     take(tiny, examples=10)
-    take(tiny, measures=("loss",))
+    take(tiny / "runs" / "lam=0.1-s1", measures=("loss",))
     found = compared(results, tiny)
-    assert found.rows.filter(polars.col("measure") == "loss")["examples"].to_list() == [48] * 4
+    assert found.rows.filter(polars.col("measure") == "loss")["examples"].to_list() == [48]
     assert found.rows.filter(polars.col("measure") == "fisher_rao")["examples"].to_list() == [10] * 4
     assert found.notes == ("Other measurements, with other settings or examples, are in measures.parquet.",)
 
