@@ -36,8 +36,8 @@ class Tridiagonal(NamedTuple):
 def tridiagonal(steps: int) -> Callable[..., Tridiagonal]:
     """``(A, start) -> Tridiagonal`` after m = `steps` products; ``(A, start, locked)`` on the complement of `locked`.
 
-    `start` is a flat vector (n,), `locked` (l, n) has rows that are orthonormal or zero. Memory: about 2nm numbers, half
-    of them where the basis is not used.
+    `start` is a flat vector (n,), `locked` (l, n) has rows that are orthonormal or zero. Memory: about 2nm numbers, and
+    half of them where the basis is not used.
     """
     algorithm = decomp.tridiag_sym(steps, materialize=False, reortho="full", custom_vjp=False)
 
