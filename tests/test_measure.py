@@ -524,6 +524,19 @@ def test_whole_numbers_and_excluded_arrays_go_to_the_function_and_are_no_paramet
     assert "running_mean looks like a statistic of BatchNorm" in found.notes[1]
 
 
+def test_ones_own_network_is_measured_in_float64_too(own):
+    said = Own(apply="mine:apply", data="data.npz")
+    single = take(Path("net.npz"), own=said, measures=("loss",), out=own / "out").rows["value"][0]
+    double = take(Path("net.npz"), own=said, measures=("loss",), out=own / "out", dtype="float64").rows["value"][0]
+    flat, data = (dict(np.load(name)) for name in ("net.npz", "data.npz"))
+    flat = {name: array.astype(np.float64) for name, array in flat.items()}
+    hidden = np.maximum(data["x"] @ flat["layers/0/kernel"] + flat["layers/0/bias"], 0)
+    logits = (hidden @ flat["layers/1/kernel"] + flat["layers/1/bias"])[:, 0]
+    exact = np.mean(np.logaddexp(0, np.where(data["y"] == 1, -logits, logits)))
+    np.testing.assert_allclose(double, exact, rtol=1e-12)
+    assert single != double
+
+
 def test_batches_from_a_function_are_taken_as_they_are(own):
     said = Own(apply="mine:apply", data="mine:several")
     rows = take(Path("net.npz"), own=said, measures=("loss",), out=own / "out", examples=3).rows

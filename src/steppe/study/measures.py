@@ -6,6 +6,7 @@ FOLDER/densities.npz         curves, under the fingerprint of their row
 ```
 """
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import polars
 
@@ -109,6 +111,10 @@ class Settings:
         for name in self.measures:
             self.of(name)
         return self
+
+    def precision(self) -> contextlib.AbstractContextManager:
+        """Within it, arrays can be of the dtype that is asked for."""
+        return jax.enable_x64(self.dtype == "float64")
 
     def of(self, name: str) -> dict[str, Any]:
         """All settings of one measure."""

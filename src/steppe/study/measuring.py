@@ -3,7 +3,6 @@
 import contextlib
 import importlib.metadata
 import json
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import polars
 
@@ -24,7 +22,7 @@ from steppe.study import provenance
 from steppe.study.measures import SCHEMA, Settings, Table, fingerprinted
 from steppe.study.own import Files, Own
 from steppe.study.progress import Watcher
-from steppe.study.targets import Runs, Target, is_of_a_study, run_folders
+from steppe.study.targets import Runs, Target, identity, is_of_a_study, run_folders
 from steppe.typing import Params
 
 
@@ -54,8 +52,10 @@ def asked(paths: Sequence[Path], own: Own, settings: Settings, out: Path | None 
     settings.checked()
     studies = [path for path in paths if is_of_a_study(path)]
     if not studies:
-        _check_free(out or Path("out") / paths[0].stem)
-        return Files(paths, own, settings, out or Path("out") / paths[0].stem)
+        folder = out or Path("out") / paths[0].stem
+        _check_free(folder)
+        with settings.precision():
+            return Files(paths, own, settings, folder)
     if len(studies) < len(paths):
         other = next(path for path in paths if path not in studies)
         checks.fail("measure", "TARGET", "runs and studies, or else parameters of your own", f"both: {other}",
@@ -99,7 +99,7 @@ def measured(
     watcher = watcher or Watcher()
     watcher.begin(len(targets) * len(settings.measures))
     asked, rows, failed = _Asked(settings, watcher, announce), [], []
-    with jax.enable_x64(settings.dtype == "float64"), contextlib.ExitStack() as stack:
+    with settings.precision(), contextlib.ExitStack() as stack:
         for target in targets:
             table = asked.table(target.folder, stack)
             found, reasons = asked.of(target, table)
@@ -139,7 +139,7 @@ class _Asked:
     def of(self, target: Target, table: Table) -> tuple[list[str], list["_Failure"]]:
         """The fingerprints of a target's rows, measured now or before; and what could not be measured."""
         settings = self.settings
-        base, begin = _identity(target, settings), None
+        base, begin = identity(target, settings), None
         if target.initial and any(measures.MEASURES[name].begins for name in settings.measures):
             begin = target.initial()
         began = fingerprint(jax.tree.map(np.asarray, begin))
@@ -214,24 +214,6 @@ class _Asked:
             "host": provenance.host(),
         }
         return {name: row[name] for name in SCHEMA}
-
-
-def _identity(target: Target, settings: Settings) -> list[Any]:
-    """All that a target's numbers depend on but the measures: parameters, data, the program of its loss."""
-    batch = jax.tree.map(lambda leaf: leaf[0], target.batches.stacks[0])
-    if target.loss is not None:
-        program = jax.make_jaxpr(lambda p, b: target.loss(p, b))(target.params, batch)  # noqa: PLW0108 - traced anew
-    else:
-        x, _ = checks.inputs_and_targets("measure", batch)
-        program = jax.make_jaxpr(lambda p, x: target.apply(p, x))(target.params, x)  # noqa: PLW0108
-    text = re.sub(r"0x[0-9a-f]+", "", str(program))
-    arrays = jax.tree.map(_plain, (target.params, target.batches.stacks, list(program.consts)))
-    return [target.run, text, target.criterion.__name__, fingerprint(arrays), settings.dtype, settings.seed]
-
-
-def _plain(leaf: Any) -> np.ndarray:
-    keys = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if keys else leaf)
 
 
 def _taken(name: str, subject: Subject, settings: Mapping[str, Any]) -> list[Quantity]:

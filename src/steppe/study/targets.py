@@ -1,5 +1,6 @@
 """What is measured: the networks of finished runs, or a user's own parameters, each with its data and where rows go."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from steppe import checks, losses
 from steppe.batches import Batches
+from steppe.data.dataset import fingerprint
 from steppe.study import spec as specs
 from steppe.study.measures import Settings
 from steppe.study.program import Recipe, shape_of
@@ -60,6 +63,24 @@ def as_dtype(tree: Any, dtype: str) -> Any:
         return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else jnp.asarray(leaf)
 
     return jax.tree.map(one, tree)
+
+
+def identity(target: Target, settings: Settings) -> list[Any]:
+    """All that a target's numbers depend on but the measures: parameters, data, the program of its loss."""
+    batch = jax.tree.map(lambda leaf: leaf[0], target.batches.stacks[0])
+    if target.loss is not None:
+        program = jax.make_jaxpr(lambda p, b: target.loss(p, b))(target.params, batch)  # noqa: PLW0108 - traced anew
+    else:
+        x, _ = checks.inputs_and_targets("measure", batch)
+        program = jax.make_jaxpr(lambda p, x: target.apply(p, x))(target.params, x)  # noqa: PLW0108
+    text = re.sub(r"0x[0-9a-f]+", "", str(program))
+    arrays = jax.tree.map(_plain, (target.params, target.batches.stacks, list(program.consts)))
+    return [target.run, text, target.criterion.__name__, fingerprint(arrays), settings.dtype, settings.seed]
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    keys = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if keys else leaf)
 
 
 def run_folders(target: Path) -> tuple[list[Path], list[str]]:
