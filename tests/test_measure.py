@@ -175,6 +175,11 @@ def test_logits_that_are_normalised_need_outputs():
 @pytest.fixture(scope="module")
 def everywhere():
     """All measures of one network, and of the same function with its layers, or its nodes, rescaled."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        return _everywhere()
+
+
+def _everywhere():
     networks = {
         "same": (PARAMS, INITIAL),
         "layers": tuple(rescaled(p, 5 * [3.0]) for p in (PARAMS, INITIAL)),
