@@ -178,9 +178,10 @@ def traced(function: Callable[[Params, Batch], Any], params: Params, batch: Batc
 
 @dataclass(frozen=True)
 class Through:
-    """A function of (params, batch) with one array as its result, the convolutions among its layers as `products`.
+    """A function of (params, batch) with one array as its result, its layers' products as `products`.
 
-    The same function; but derivatives of a convolution inside a loop take 25 times longer without it (on a CPU).
+    The same function; but on a CPU derivatives of a convolution inside a loop take 25 times longer without it, and a
+    transformer's Hessian-vector product a fifth longer.
     """
 
     function: Callable[[Params, Batch], jax.Array]
@@ -188,7 +189,6 @@ class Through:
     def __call__(self, params: Params, batch: Batch) -> jax.Array:
         """What the function gives."""
         found = traced(self.function, params, batch)
-        found = found._replace(layers=tuple(layer for layer in found.layers if layer.kind == "convolution"))
         if not found.layers:
             return self.function(params, batch)
         leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves((params, batch))]
