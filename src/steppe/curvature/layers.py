@@ -156,9 +156,10 @@ def find_layers(loss: Loss, params: Params, batch: Batch) -> tuple[Layer, ...]:
 def program(loss: Loss, params: Params, batch: Batch) -> Program:
     """Trace a loss and find its layers."""
     found = traced(loss, params, batch)
-    value = found.jaxpr.out_avals[0]
-    if len(found.jaxpr.out_avals) != 1 or value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        checks.fail("loss", "value", "a floating-point scalar", checks.shown(value), "Return the mean over the batch.")
+    values = found.jaxpr.out_avals
+    if len(values) != 1 or values[0].shape != () or not jnp.issubdtype(values[0].dtype, jnp.floating):
+        got = checks.shown(values[0] if len(values) == 1 else values)
+        checks.fail("loss", "value", "a floating-point scalar", got, "Return the mean over the batch.")
     return found
 
 
