@@ -155,17 +155,19 @@ def find_layers(loss: Loss, params: Params, batch: Batch) -> tuple[Layer, ...]:
 
 def program(loss: Loss, params: Params, batch: Batch) -> Program:
     """Trace a loss and find its layers."""
-    found = traced(loss, params, batch)
-    values = found.jaxpr.out_avals
-    if len(values) != 1 or values[0].shape != () or not jnp.issubdtype(values[0].dtype, jnp.floating):
-        got = checks.shown(values[0] if len(values) == 1 else values)
-        checks.fail("loss", "value", "a floating-point scalar", got, "Return the mean over the batch.")
-    return found
+    jaxpr, value = jax.make_jaxpr(loss, return_shape=True)(params, batch)
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        checks.fail("loss", "value", "a floating-point scalar", checks.shown(value), "Return the mean over the batch.")
+    return _searched(jaxpr, params)
 
 
 def traced(function: Callable[[Params, Batch], Any], params: Params, batch: Batch) -> Program:
     """Trace a function and find its layers."""
-    jaxpr = jax.make_jaxpr(function)(params, batch)
+    return _searched(jax.make_jaxpr(function)(params, batch), params)
+
+
+def _searched(jaxpr: ClosedJaxpr, params: Params) -> Program:
+    """The layers of a program of (leaves of params, leaves of batch)."""
     if _across_devices(jaxpr) or _reverse_only(jaxpr.jaxpr):
         return Program(jaxpr, ())
     named = jax.tree_util.tree_flatten_with_path(params)[0]
