@@ -1,6 +1,7 @@
 # Two commands do everything: `make study` and `make test`. Both make the environment first.
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: all study test test-fast bench lint clean
 
@@ -16,10 +17,10 @@ study: .venv/done
 	$(BIN)/steppe run fa-breast-cancer
 
 test: .venv/done
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-fast: .venv/done
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
 # PyTorch, which one comparison needs; where it does not install, the rest runs without it
 .venv/bench: .venv/done

@@ -1,5 +1,40 @@
+from pathlib import Path
+
 import jax
+import numpy as np
 import pytest
+
+from steppe import study
+
+SMALL_STUDY = """
+name = "tiny"
+baseline = "lam=0"
+seeds = 2
+data = {name = "file", file = "toy.npz", label = "y"}
+model = {name = "mlp", hidden = [5]}
+method = {name = "fa", lam = 0.0, every = 2, probes = 2}
+train = {learning_rate = 0.05, batch_size = 8, epochs = 3}
+landscape = {points = 5, grid_points = 3}
+grid = {"method.lam" = [0.0, 0.1]}
+"""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a test marked `first_is_fast` all cases but the first are slow."""
+    met = set()
+    for item in items:
+        if item.get_closest_marker("first_is_fast"):
+            if item.function in met:
+                item.add_marker("slow")
+            met.add(item.function)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Every compiled program holds memory maps, of which a process has 65,530 on Linux: XLA crashes beyond."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture
@@ -14,3 +49,14 @@ def strict():
     """No silent promotion of dtypes or ranks: the rule for our own functions."""
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory) -> Path:
+    """The folder of a small finished study, two conditions of two seeds; not to be written to."""
+    folder = tmp_path_factory.mktemp("tiny")
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    np.savez(folder / "toy.npz", x=x, y=(x.sum(axis=1) > 0).astype(int))
+    (folder / "tiny.toml").write_text(SMALL_STUDY)
+    study.run(study.load(str(folder / "tiny.toml")), folder / "study")
+    return folder / "study"

@@ -21,6 +21,7 @@ ROOMS = [
     {"outcomes"},
     {"data", "models"},
     {"study"},
+    {"trained"},
     {"report"},
     {"cli"},
     {"__init__", "__main__"},

@@ -229,6 +229,7 @@ def test_lists_name_everything_a_study_can_name(monkeypatch, capsys):
         assert word in out
 
 
+@pytest.mark.slow
 def test_text_from_data_and_spec_is_escaped_in_the_report(here, monkeypatch, capsys):
     names = np.array(["<script>alert(1)</script>", "b"])
     np.savez("evil.npz", x=np.random.default_rng(0).normal(size=(40, 3)), y=names[np.arange(40) % 2])

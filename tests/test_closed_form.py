@@ -27,6 +27,7 @@ def cross_entropy(params, batch):
     return losses.cross_entropy(batch["x"] @ params["w"] + bias, batch["y"])
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(("classes", "bias"), [(1, True), (2, False), (5, True)])
 def test_softmax_regression_equals_the_dense_hessian_with_its_gradients(x64, classes, bias):
     params, batch = regression(classes, bias)
@@ -40,6 +41,7 @@ def test_softmax_regression_equals_the_dense_hessian_with_its_gradients(x64, cla
     assert all(estimate.sem == 0 for estimate in closed_form.softmax_regression(params, batch["x"]))
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("classes", [1, 4])
 @pytest.mark.parametrize("scale", [1.0, 10.0, 30.0])
 def test_float32_keeps_its_relative_accuracy_at_saturated_logits(classes, scale):
@@ -58,6 +60,7 @@ def test_float32_keeps_its_relative_accuracy_at_saturated_logits(classes, scale)
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * float(np.abs(b).max()))
 
 
+@pytest.mark.slow
 def test_the_exact_penalty_is_what_random_probes_estimate():
     params, batch = regression(5, size=16)
     exact = closed_form.softmax_regression(params, batch["x"]).frobenius_squared.mean
@@ -101,6 +104,7 @@ def test_central_differences_converge_as_the_square_of_the_step(x64):
     assert max(first_order_errors(jnp.float64, None)) < 1e-5
 
 
+@pytest.mark.slow
 def test_in_float32_the_default_step_is_good_to_a_few_per_cent():
     assert max(first_order_errors(jnp.float32, None)) < 0.05
 

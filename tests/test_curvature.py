@@ -45,6 +45,7 @@ def test_rescaled_operator_is_w_a_w(x64):
     np.testing.assert_allclose(scaled.dense(), expected, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @pytest.mark.parametrize("key", range(3))
 def test_estimates_are_within_four_standard_errors(x64, distribution, key):
@@ -59,6 +60,7 @@ def test_estimates_are_within_four_standard_errors(x64, distribution, key):
         assert 0 < estimate.sem < 0.3 * abs(exact)
 
 
+@pytest.mark.slow
 def test_standard_error_shrinks_as_one_over_root_m(x64):
     H = curvature.hessian(mlp_loss, mlp_params(), mlp_batch())
     few, many = (curvature.frobenius_squared(H, 0, probes=m).sem for m in (100, 6400))
@@ -75,6 +77,7 @@ def test_one_probe_has_no_standard_error():
     assert np.isnan(curvature.trace(diagonal([1.0, 2.0]), 0, probes=1).sem)
 
 
+@pytest.mark.slow
 def test_unrolled_and_looped_probes_are_the_same_probes(monkeypatch):
     H = curvature.hessian(mlp_loss, mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32))
     unrolled = curvature.moments(H, 3, probes=6)
@@ -84,6 +87,7 @@ def test_unrolled_and_looped_probes_are_the_same_probes(monkeypatch):
     np.testing.assert_allclose(jax.tree.leaves(unrolled), jax.tree.leaves(looped), rtol=1e-5)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_probes_have_identity_covariance_and_keep_shapes_and_dtypes(strict, distribution, dtype):

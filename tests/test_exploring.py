@@ -15,33 +15,17 @@ import pytest
 from steppe import InputError, cli, models, report, sharpness, study
 from steppe.report import landscapes as drawn
 from steppe.report import turning
-from steppe.study import exploring, surfaces
-from steppe.study.landscapes import Settings, asked, read
+from steppe.study import surfaces
 from steppe.study.progress import Watcher
 from steppe.study.store import flattened
-
-SPEC = """
-name = "tiny"
-baseline = "lam=0"
-seeds = 2
-data = {name = "file", file = "toy.npz", label = "y"}
-model = {name = "mlp", hidden = [5]}
-method = {name = "fa", lam = 0.0, every = 2, probes = 2}
-train = {learning_rate = 0.05, batch_size = 8, epochs = 3}
-landscape = {points = 5, grid_points = 3}
-grid = {"method.lam" = [0.0, 0.1]}
-"""
+from steppe.trained import exploring
+from steppe.trained.landscapes import Settings, asked, read
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """The folder of a small finished study."""
-    folder = tmp_path_factory.mktemp("tiny")
-    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    np.savez(folder / "toy.npz", x=x, y=(x.sum(axis=1) > 0).astype(int))
-    (folder / "tiny.toml").write_text(SPEC)
-    study.run(study.load(str(folder / "tiny.toml")), folder / "study")
-    return folder / "study"
+def tiny(small_study, tmp_path_factory):
+    """A small finished study."""
+    return Path(shutil.copytree(small_study, tmp_path_factory.mktemp("tiny") / "study"))
 
 
 def runs(tiny, *names):

@@ -37,6 +37,7 @@ def assert_trees_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
 def test_gradient_equals_the_dense_gradient_on_the_same_probes(x64, monkeypatch, distribution):
     params, batch, probes, drawn = mlp_params(), mlp_batch(), 3, []
@@ -58,6 +59,7 @@ def test_gradient_equals_the_dense_gradient_on_the_same_probes(x64, monkeypatch,
     np.testing.assert_allclose(ravel_pytree(added)[0], 0.7 / 6 * gradient, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
 def test_estimate_and_gradient_are_unbiased(x64, distribution):
     params, batch = mlp_params(), mlp_batch()
@@ -135,6 +137,7 @@ OPTIMISERS = {
 }
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_lowers_curvature_with_any_optimiser_after_it(name):
     params = mlp_params(sizes=(3, 8, 2))
@@ -150,6 +153,7 @@ def test_lowers_curvature_with_any_optimiser_after_it(name):
     assert final[1.0] < final[0.0]
 
 
+@pytest.mark.slow
 def test_penalty_acts_every_k_updates_and_the_state_keeps_the_last_estimate():
     batches = jax.vmap(mlp_batch)(jnp.arange(6))
     _, flatness = train(optax.chain(fa(0.1, every=3), optax.sgd(0.1)), mlp_params(), batches)
@@ -158,6 +162,7 @@ def test_penalty_acts_every_k_updates_and_the_state_keeps_the_last_estimate():
     assert np.all(np.asarray(flatness.sem) > 0)
 
 
+@pytest.mark.slow
 def test_sweep_over_lam_and_seeds_equals_single_runs():
     batches = jax.vmap(mlp_batch)(jnp.arange(5))
     run = lambda lam, seed: train(optax.chain(fa(lam, every=2, key=seed), optax.adam(1e-2)), mlp_params(), batches)[0][
@@ -170,6 +175,7 @@ def test_sweep_over_lam_and_seeds_equals_single_runs():
         assert_trees_close(jax.tree.map(lambda x, i=i: x[i], swept), alone, rtol=2e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_schedule_acts_on_lam(x64):
     params, batch = mlp_params(), mlp_batch()
     tx = fa(lambda count: 0.5 * count, every=1, key=3)
@@ -181,6 +187,7 @@ def test_schedule_acts_on_lam(x64):
     assert_trees_close(second, fixed, rtol=1e-12)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(("normalize", "scale"), [("batch", 6), ("params", 26), (None, 1)])
 def test_normalisations(x64, normalize, scale):
     params, batch = mlp_params(), mlp_batch()
@@ -189,6 +196,7 @@ def test_normalisations(x64, normalize, scale):
     assert_trees_close(added, jax.tree.map(lambda g: g / scale, bare), rtol=1e-12)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("parts", [2, 3, 6])
 def test_microbatches_equal_the_big_batch(x64, parts):
     params, batch = mlp_params(), mlp_batch()
@@ -198,6 +206,7 @@ def test_microbatches_equal_the_big_batch(x64, parts):
     assert_trees_close(split_state.flatness, big_state.flatness, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_microbatches_bound_memory():
     params = mlp_params(sizes=(8, 32, 32, 4), dtype=jnp.float32)
     batch = mlp_batch(size=4096, inputs=8, classes=4, dtype=jnp.float32)
@@ -211,6 +220,7 @@ def test_microbatches_bound_memory():
     assert peak(16) < 0.25 * peak(1)
 
 
+@pytest.mark.slow
 def test_where_penalises_the_block_of_the_chosen_parameters(x64):
     params, batch = mlp_params(), mlp_batch()
     where = [{"w": True, "b": False}, False]
@@ -222,6 +232,7 @@ def test_where_penalises_the_block_of_the_chosen_parameters(x64):
     assert_trees_equal(by_function, added)
 
 
+@pytest.mark.slow
 def test_adaptive_penalty_is_invariant_under_rescaling_of_relu_layers(x64):
     relu_loss = lambda p, b: mlp_loss(p, b, jax.nn.relu)
     params, batch, factor = mlp_params(), mlp_batch(), 3.0
@@ -251,6 +262,7 @@ def test_penalty_loss_is_the_function_whose_curvature_is_penalised(x64):
     assert_trees_equal((added, state.flatness), (expected, expected_state.flatness))
 
 
+@pytest.mark.slow
 def test_eager_equals_jit_without_retracing(strict):
     traces, tx = [], fa(0.1, every=2)
     params, batch = mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32)
@@ -268,6 +280,7 @@ def test_eager_equals_jit_without_retracing(strict):
     assert len(traces) == 1
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_keeps_dtypes(strict, dtype):
     params, batch = mlp_params(dtype=dtype), mlp_batch(dtype=dtype)

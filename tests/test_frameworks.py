@@ -52,6 +52,7 @@ def test_flax_nnx_with_its_own_optimizer():
     assert trained(10.0) < 0.8 * trained(0.0)
 
 
+@pytest.mark.slow
 def test_equinox():
     eqx = pytest.importorskip("equinox")
 
@@ -128,6 +129,7 @@ print("sharded equals unsharded")
 """
 
 
+@pytest.mark.slow
 def test_a_batch_sharded_over_devices_equals_one_device(request):
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(request.path.parent)}
     import os

@@ -36,6 +36,7 @@ def matrices(apply, params, batch, criterion, operator):
     return jnp.einsum("iap,iajb,jbq->pq", J, S, J), C
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(
     ("criterion", "classes", "operator"),
     [
@@ -64,6 +65,7 @@ def test_takeuchi_equals_its_three_dense_forms(x64, criterion, classes, operator
             np.testing.assert_allclose(found.gap, (value / 6, 0), rtol=1e-7)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("form", ["full", "trace"])
 def test_takeuchi_is_estimated_within_four_standard_errors(x64, form):
     params, batch = mlp_params(sizes=(3, 4, 3)), data(3)
@@ -144,6 +146,7 @@ def test_takeuchi_is_invariant_in_full_and_on_the_diagonal_but_not_by_traces_nor
     assert abs(rank(other) / rank(params) - 1) > 1e-3
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("operator", ["ggn", "hessian"])
 def test_the_soft_rank_gap_is_that_of_the_eigenvalues(x64, operator):
     params, batch = mlp_params(sizes=(3, 4, 3)), data(3)
@@ -265,6 +268,7 @@ ALL = {
 }
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", ALL)
 def test_criteria_compile_once_keep_float32_and_give_the_same_under_jit(strict, name):
     batches = parts(mlp_batch(size=8, dtype=jnp.float32), 4, 4)

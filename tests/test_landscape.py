@@ -51,6 +51,7 @@ def test_several_batches_of_any_size_are_one(x64):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), whole, parts)
 
 
+@pytest.mark.slow
 def test_loss_and_accuracy_come_from_one_pass_and_are_what_they_are_called(strict):
     params, directions, batch, _ = network()
     passes = []
@@ -66,6 +67,7 @@ def test_loss_and_accuracy_come_from_one_pass_and_are_what_they_are_called(stric
     np.testing.assert_allclose(values["accuracy"][0], jnp.mean(right), rtol=1e-6)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("block", [1, 4, 100])
 def test_points_computed_at_once_are_points_computed_one_by_one(x64, strict, block):
     params, directions, batch, points = network()

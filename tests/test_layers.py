@@ -230,6 +230,7 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 name = lambda function: getattr(function, "__name__", None)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("kind", [slow("full"), slow("gram"), slow("thin"), "sketched"])
 @pytest.mark.parametrize(
     "network", [network if network in (mlp, convolutions) else slow(network) for network in APPLIES], ids=name
@@ -358,6 +359,7 @@ def test_inside_vmap_with_a_named_axis_no_layers_are_used():
     jax.vmap(found, axis_name="devices")(jnp.ones((4, 5, 3)))
 
 
+@pytest.mark.slow
 def test_eager_jit_scan_and_vmap_agree_and_nothing_is_compiled_twice():
     _, params, batch = mlp()
     traces = []
@@ -380,6 +382,7 @@ def test_eager_jit_scan_and_vmap_agree_and_nothing_is_compiled_twice():
     np.testing.assert_allclose(jax.lax.scan(lambda c, key: (c, value(key)), 0, keys)[1], one_by_one, rtol=1e-5)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize("kind", ["gram", "sketched"])
 def test_dtypes_of_gradients_are_kept_and_sums_are_at_least_float32(strict, monkeypatch, dtype, kind):
@@ -440,6 +443,7 @@ def test_parallel_rows_of_different_length_and_outliers_keep_the_estimate_exact(
             assert abs(ours.mean - theirs.mean) <= 4 * ours.sem
 
 
+@pytest.mark.slow
 def test_features_that_are_learned_elsewhere_receive_their_gradient(x64, monkeypatch):
     """What a layer sees is data to the layer, and may still be differentiated from outside."""
     monkeypatch.setattr(layer_probes, "form", lambda layer, norm, count: "rows")
@@ -468,6 +472,7 @@ def test_every_block_of_probes_takes_the_same_forms(probes):
     assert bool(jnp.isfinite(estimate.mean))
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("probes", [1, 2])
 @pytest.mark.parametrize(("weights", "data"), [(jnp.bfloat16, jnp.float32), (jnp.float32, jnp.float64)])
 def test_weights_and_data_of_different_dtypes(x64, monkeypatch, weights, data, probes):

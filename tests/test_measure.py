@@ -22,12 +22,13 @@ from networks import dense_hessian, mlp_apply, mlp_batch, mlp_params
 from steppe import InputError, cli, losses, report, sharpness, study
 from steppe.sharpness import MEASURES, measures
 from steppe.sharpness.subject import Subject
-from steppe.study import measures as stored
-from steppe.study import measuring
-from steppe.study.compared import compared
-from steppe.study.measures import Settings
-from steppe.study.own import Own
 from steppe.study.progress import Watcher
+from steppe.trained import measures as stored
+from steppe.trained import measuring
+from steppe.trained.compared import compared
+from steppe.trained.measures import Settings
+from steppe.trained.networks import trained
+from steppe.trained.own import Own
 
 DOCS = Path(__file__).parent.parent / "docs" / "measures.md"
 
@@ -235,36 +236,13 @@ def test_numbers_of_curvature_are_those_of_the_dense_hessian(everywhere):
 
 # --- runs of a study
 
-SPEC = """
-name = "tiny"
-baseline = "lam=0"
-seeds = 2
-data = {name = "file", file = "toy.npz", label = "y"}
-model = {name = "mlp", hidden = [5]}
-method = {name = "fa", lam = 0.0, every = 2, probes = 2}
-train = {learning_rate = 0.05, batch_size = 8, epochs = 3}
-landscape = {points = 3, grid_points = 3}
-grid = {"method.lam" = [0.0, 0.1]}
-"""
 FEW = ("loss", "accuracy", "distance_from_initialisation", "sam_sharpness", "fisher_rao")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a small finished study."""
-    folder = tmp_path_factory.mktemp("tiny")
-    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    np.savez(folder / "toy.npz", x=x, y=(x.sum(axis=1) > 0).astype(int))
-    (folder / "tiny.toml").write_text(SPEC)
-    study.run(study.load(str(folder / "tiny.toml")), folder / "study")
-    return folder / "study"
-
-
 @pytest.fixture
-def tiny(finished, tmp_path):
-    """A copy of it."""
-    shutil.copytree(finished, tmp_path / "study")
-    return tmp_path / "study"
+def tiny(small_study, tmp_path):
+    """A small finished study."""
+    return Path(shutil.copytree(small_study, tmp_path / "study"))
 
 
 class Counting(Watcher):
@@ -346,8 +324,9 @@ def test_what_is_there_is_not_measured_again_and_other_settings_are(tiny, monkey
     assert counting.taken == 21 + len(FEW)
 
 
-def test_interrupted_it_goes_on_with_the_next_measure_to_the_same_numbers(finished, tiny):
-    whole = take(finished).rows
+@pytest.mark.slow
+def test_interrupted_it_goes_on_with_the_next_measure_to_the_same_numbers(tiny):
+    whole = take(Path(shutil.copytree(tiny, tiny.parent / "whole"))).rows
     with pytest.raises(KeyboardInterrupt):
         take(tiny, watcher=Counting(most=7))
     kept = polars.read_parquet(tiny / "measures.parquet")
@@ -357,7 +336,6 @@ def test_interrupted_it_goes_on_with_the_next_measure_to_the_same_numbers(finish
     assert (counting.skipped, counting.taken) == (7, 13)
     same = [name for name in stored.SCHEMA if name not in ("measure_seconds", "host", "source")]
     assert again.select(same).equals(whole.select(same))
-    (finished / "measures.parquet").unlink()
 
 
 def test_another_process_that_measures_there_is_refused(tiny):
@@ -435,6 +413,7 @@ def test_the_comparison_is_welchs_with_holms_correction_and_bounds_are_not_teste
     assert "no significant difference" in section and "not tested: bounds" in section
 
 
+@pytest.mark.slow
 def test_of_several_measurements_by_one_measure_the_last_one_is_reported(tiny):
     results = study.gathered(study.Store.read(tiny))
     assert compared(results, tiny) is None
@@ -489,7 +468,7 @@ def own(tiny, monkeypatch):
     nested = {"layers": {i: {k: flat[f"layers/{i}/{k}"] for k in ("kernel", "bias")} for i in "01"}}
     with ocp.StandardCheckpointer() as writer:
         writer.save(here / "net", nested)
-    train = study.trained.trained("test", [tiny / "runs" / "lam=0-s0"])[0].dataset.train
+    train = trained("test", [tiny / "runs" / "lam=0-s0"])[0].dataset.train
     np.savez("data.npz", x=train["x"], y=train["y"])
     table = {f"f{i}": train["x"][:, i] for i in range(3)} | {"kind": train["y"]}
     polars.DataFrame(table).write_csv("data.csv")

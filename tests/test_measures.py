@@ -63,6 +63,7 @@ def example_gradients(apply, params, batch, criterion):
 # Fisher-Rao norm
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(("criterion", "classes"), [("cross-entropy", 3), ("cross-entropy", 1), ("squared error", 2)])
 def test_the_fisher_rao_norm_is_the_root_of_its_quadratic_form(x64, criterion, classes):
     params, batch = mlp_params(sizes=(3, 4, classes)), data(classes, criterion)
@@ -131,6 +132,7 @@ def dense_kappa(apply, params, batch, criterion, at, axis=-1):
     return jnp.einsum("cs,ct,dsdt->", W, W, H)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(
     ("at", "criterion", "classes"),
     [
@@ -160,6 +162,7 @@ def test_the_default_layer_is_the_last_matrix_and_has_the_closed_form(x64):
     np.testing.assert_allclose(sharpness.relative_flatness(tanh_apply, params, batch).mean, closed, rtol=1e-12)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(("layer", "standardise"), [("0/w", False), ("1/w", True), ("2/w", False), ("2/w", True)])
 def test_random_directions_estimate_relative_flatness(x64, layer, standardise):
     params, batch = mlp_params(sizes=(3, 4, 5, 2)), data(2)
@@ -313,6 +316,7 @@ def test_the_gradient_norm_flatness_reaches_the_maximum_over_the_ball_and_does_n
     np.testing.assert_allclose(values[-1], most, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_step_goes_along_the_hessian_times_the_gradient(x64):
     params, batch = mlp_params(sizes=(3, 4, 3)), data(3)
     loss = losses.of(tanh_apply)
@@ -387,6 +391,7 @@ ALL = {
 }
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", ALL)
 def test_measures_compile_once_keep_float32_and_give_the_same_under_jit(strict, name):
     batches = parts(mlp_batch(size=8, dtype=jnp.float32), 4, 4)

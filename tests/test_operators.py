@@ -32,6 +32,7 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10 * scale)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("chunk", [7, 3])
 def test_hessian_equals_the_dense_one_whole_and_in_chunks(x64, name, chunk):
@@ -84,6 +85,7 @@ def test_ggn_of_a_linear_network_is_its_hessian(x64):
     close(curvature.ggn(apply, params, batch).dense(), curvature.hessian(losses.of(apply), params, batch).dense())
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("make", ["hessian", "ggn", "fisher"])
 def test_operators_are_symmetric_and_linear(x64, make):
     apply, params, batch, criterion = NETWORKS["transformer"]()
@@ -123,6 +125,8 @@ def test_layers_are_the_diagonal_blocks(x64):
         close(block.dense(), whole[start : start + block.size, start : start + block.size])
         start += block.size
     assert start == len(whole)
+    with pytest.raises(InputError, match="where must be left out"):
+        curvature.per_layer(curvature.hessian, mlp_loss, params, batch, where=[True, False])
 
 
 def test_one_compilation_serves_all_parameters_and_vectors():
@@ -146,6 +150,7 @@ def test_one_compilation_serves_all_parameters_and_vectors():
     assert len(traces) == before
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_batches():
     apply, params = mlp_apply, mlp_params(sizes=(64, 256, 10))
     few, many = (
@@ -159,6 +164,7 @@ def test_memory_does_not_grow_with_the_number_of_batches():
     assert memory[1] < 1.1 * memory[0]
 
 
+@pytest.mark.slow
 def test_products_work_under_jit_vmap_and_strict_promotion(strict):
     params, batch = mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32)
     H = curvature.hessian(mlp_loss, params, in_batches(batch, 4))

@@ -58,6 +58,7 @@ def test_sigma_is_the_standard_deviation_that_flips_a_sign_in_one_draw_of_ten(ap
     np.testing.assert_allclose(found.drop.sem, np.sqrt(0.09 / 40_000), rtol=0.02)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("weight", [0.05, 3.0])
 def test_sigma_of_noise_in_proportion_does_not_depend_on_the_weight(weight):
     measure = lambda **options: float(
@@ -70,6 +71,7 @@ def test_sigma_of_noise_in_proportion_does_not_depend_on_the_weight(weight):
     np.testing.assert_allclose(measure(between=(1e-3, 10.0)), EXACT * weight, rtol=0.03)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("magnitude", [False, True])
 def test_sigma_is_where_the_drop_passes_what_is_allowed(x64, magnitude):
     params, batch = learnt()
@@ -93,6 +95,7 @@ def test_sigma_says_when_the_accuracy_cannot_fall_so_far():
     assert not low.bracketed and low.scale == 5 and low.drop.mean > 0.1
 
 
+@pytest.mark.slow
 def test_sigma_of_a_list_is_that_of_all_examples():
     params, batch = learnt(size=48, sizes=(3, 3))
     for measure in (sharpness.pac_bayes_sigma, sharpness.pac_bayes_alpha):
@@ -205,6 +208,7 @@ ALL = {
 }
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
 def test_values_are_kept_in_float32_at_least_without_promotion(name, dtype, strict):

@@ -84,6 +84,7 @@ def test_random_sharpness_scales_absolute_changes():
     assert sharpness.random_sharpness(fall, jnp.zeros(3), BATCH, draws=3).mean > 0
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize(("norm", "variance"), [("l2", 1.0), ("linf", 1 / 3)])
 @pytest.mark.parametrize("split", [[4], [2, 6, 5, 3, 9, 1, 8, 7]])
@@ -134,6 +135,7 @@ def test_sam_sharpness_of_a_quadratic_is_exact(x64):
         assert rise.sem == 0
 
 
+@pytest.mark.slow
 def test_sam_sharpness_tends_to_rho_times_the_norm_of_the_gradient(x64):
     params, batch = mlp_params(), mlp_batch()
     norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(jax.grad(mlp_loss)(params, batch))))
@@ -152,6 +154,7 @@ def test_sam_sharpness_without_a_gradient_is_zero_and_with_a_tiny_one_is_not():
     np.testing.assert_allclose(rise.mean, 1e-25, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_sam_sharpness_of_a_list_is_that_of_all_examples_unless_asked_for_each_batch(x64):
     params, whole = small(), mlp_batch(size=11)
     parts = in_batches(whole, 3)
@@ -193,6 +196,7 @@ def highest_in_box(hessian, gradient, half):
     return np.max(corners @ gradient + np.einsum("ki,ij,kj->k", corners, hessian, corners) / 2)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize("seed", range(6))
 def test_worst_sharpness_finds_the_highest_point_of_a_ball_and_never_more(x64, seed, adaptive):
@@ -269,6 +273,7 @@ def test_worst_sharpness_takes_the_published_steps(x64, seed):
         np.testing.assert_allclose(rise, exact, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_worst_sharpness_is_never_below_sam_sharpness(x64):
     params, parts = small(), in_batches(mlp_batch(size=12), 4)
     for rho, per_batch in itertools.product((1e-3, 0.1, 2.0), (True, False)):
@@ -295,6 +300,7 @@ def test_worst_sharpness_of_zero_weights_is_zero_when_adaptive():
         assert rise == 0
 
 
+@pytest.mark.slow
 def test_worst_sharpness_climbs_each_batch_or_all_together(x64):
     params, whole = small(), mlp_batch(size=9)
     parts = in_batches(whole, 3)
@@ -334,6 +340,7 @@ def test_projection_keeps_the_inside_and_takes_the_outside_to_the_nearest_point(
         np.testing.assert_allclose(flat, nearest.x, atol=1e-5)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(("norm", "adaptive"), [("l2", True), ("linf", False)])
 def test_the_point_found_lies_in_the_ball_and_has_the_rise_that_is_said(x64, norm, adaptive):
     params, batch = small(), mlp_batch()
@@ -443,6 +450,7 @@ MEASURES = {
 }
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("rescale", [layer_wise, node_wise])
 @pytest.mark.parametrize("name", MEASURES)
 def test_adaptive_measures_and_no_others_are_unchanged_when_layers_are_rescaled(x64, name, rescale):
@@ -520,6 +528,7 @@ ALL = {
 }
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
 def test_values_are_kept_in_float32_at_least_without_promotion(name, dtype, strict):
@@ -532,6 +541,7 @@ def test_values_are_kept_in_float32_at_least_without_promotion(name, dtype, stri
         assert np.isfinite(found.mean)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", ALL)
 def test_other_values_of_one_shape_are_not_traced_again(name):
     traces = []
@@ -548,6 +558,7 @@ def test_other_values_of_one_shape_are_not_traced_again(name):
     assert first.mean != second.mean
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", [name for name in ALL if "keskar" not in name])
 def test_measures_run_inside_a_compiled_function(name):
     params, parts = small(), in_batches(mlp_batch(size=4), 2)

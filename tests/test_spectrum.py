@@ -55,6 +55,7 @@ def test_it_agrees_with_scipy_on_a_clustered_spectrum(x64):
     np.testing.assert_allclose(curvature.top_eigenpairs(A, 0, 6).values, expected, rtol=1e-8)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("values", [[2.0] * 6, [3.0, 3.0, 3.0, 1.0, 1.0, 0.0], [0.0] * 5, [4.0, 4.0, -4.0, -4.0]])
 def test_repeated_eigenvalues_are_found_as_often_as_they_are_there(x64, values):
     A, _ = with_spectrum(values)
@@ -109,6 +110,7 @@ def test_xtrace_is_unbiased(x64):
     assert abs(draws.mean() - jnp.trace(matrix)) <= 4 * draws.std() / 600**0.5
 
 
+@pytest.mark.slow
 def test_xtrace_is_exact_once_it_has_seen_the_whole_range(x64):
     A, _ = with_spectrum(np.r_[5.0, 2.0, -1.0, np.zeros(17)])
     for probes in (4, 7, 20):

@@ -218,6 +218,7 @@ def test_flatness_is_measured_for_lam_zero_too(finished):
     )
 
 
+@pytest.mark.slow
 def test_seeds_start_alike_in_every_condition(toy, finished):
     """Seed-paired tests are paired: the first epoch before any penalty differs by λ alone."""
     results = study.run(load(toy, grid={"method.lam": [0.0, 1e-30]}), toy / "paired")
@@ -227,6 +228,7 @@ def test_seeds_start_alike_in_every_condition(toy, finished):
     assert by_seed[0][0] != by_seed[1][0]
 
 
+@pytest.mark.slow
 def test_the_same_study_again_is_bitwise_the_same(toy, finished):
     directory, results = finished
     again = study.run(load(toy), toy / "again")
@@ -239,6 +241,7 @@ def test_a_finished_study_is_not_run_again(toy, finished, monkeypatch):
     assert study.run(load(toy), directory).runs.equals(results.runs)
 
 
+@pytest.mark.slow
 def test_more_seeds_extend_a_study_by_new_runs_alone(toy, finished):
     directory, results = finished
     shutil.copytree(directory, toy / "more")
@@ -299,6 +302,7 @@ def test_a_batch_larger_than_the_data_stops_before_anything_is_written(toy, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_runs_that_diverge_are_recorded_and_the_study_goes_on(toy, tmp_path):
     conditions = [{"name": "calm"}, {"name": "wild", "train.learning_rate": 1e30, "train.optimizer": "sgd"}]
     results = study.run(
@@ -312,6 +316,7 @@ def test_runs_that_diverge_are_recorded_and_the_study_goes_on(toy, tmp_path):
     assert results.surfaces.conditions == ("calm",)
 
 
+@pytest.mark.slow
 def test_convergence_criterion_stops_on_the_training_loss(toy, tmp_path):
     spec = load(toy, train__early_stopping={"patience": 1, "min_delta": 100.0}, seeds=1)
     results = study.run(spec, tmp_path / "out")
@@ -424,6 +429,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(toy, finished, tmp_path,
     assert epochs(results).equals(epochs(finished[1]))
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_time_and_nothing_else(toy, finished, tmp_path, monkeypatch):
     out = checkpointed(toy, finished, tmp_path, monkeypatch, epochs=2)
     for path in (out / "checkpoints").rglob("*"):
@@ -438,6 +444,7 @@ def test_parameters_survive_the_way_to_disk():
     assert jax.tree.structure(back) == jax.tree.structure(params)
 
 
+@pytest.mark.slow
 def test_a_report_says_what_was_changed_of_a_shipped_study(tmp_path):
     changes = {"train.epochs": 1, "model.hidden": [4], "seeds": 1, "landscape.points": 3, "landscape.grid_points": 3}
     results = study.run(study.load("fa-breast-cancer", changes), tmp_path / "out")

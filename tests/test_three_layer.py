@@ -59,22 +59,26 @@ def check_against_dense(activation, params, x, y):
     np.testing.assert_allclose(got[1], want[1], rtol=1e-9, atol=1e-9 * float(jnp.abs(want[1]).max()))
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("classes", [1, 2, 4])
 @pytest.mark.parametrize("name", [n if n == "tanh" else pytest.param(n, marks=pytest.mark.slow) for n in ACTIVATIONS])
 def test_moments_and_their_gradients_equal_those_of_the_dense_hessian(x64, name, classes):
     check_against_dense(ACTIVATIONS[name], *network(classes))
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(("classes", "biases"), [(1, ()), (3, ("b1",)), (3, ("b2",))])
 def test_either_bias_may_be_left_out(x64, classes, biases):
     check_against_dense(jnp.tanh, *network(classes, biases))
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("classes", [1, 5])
 def test_one_example_is_enough(x64, classes):
     check_against_dense(jnp.tanh, *network(classes, size=1))
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("hidden", [2, 16])
 def test_wide_and_narrow_hidden_layers_take_either_way_to_one_result(x64, hidden):
     check_against_dense(jnp.tanh, *network(3, hidden=hidden))  # K² = 9
@@ -84,6 +88,7 @@ def test_relu_gives_the_hessian_almost_everywhere(x64):
     check_against_dense(jax.nn.relu, *network(3))
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("sure", [8.0, 16.0, 30.0])
 def test_float32_is_finite_and_accurate_at_saturated_logits(classes, sure):
@@ -120,6 +125,7 @@ def test_gradients_are_finite_where_probabilities_underflow(classes):
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves((value, gradient)))
 
 
+@pytest.mark.slow
 def test_strict_promotion_one_trace_and_exact_estimates(strict):
     params, x, y = network(3)
     params, x = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (params, x))

@@ -67,6 +67,7 @@ def test_the_last_values_are_those_of_the_dense_hessian_of_the_final_network(fin
         assert abs(last["frobenius_squared"] - np.sum(H**2)) <= 6 * last["frobenius_squared_sem"]
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without(finished, tmp_path):
     plain = study.run(study.spec.parse(TOML.replace("[track]\nevery = 2\nexamples = 300\nprobes = 3\n", "")), tmp_path)
     for column in ("train_loss", "test_accuracy", "flatness"):

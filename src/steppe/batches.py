@@ -3,6 +3,7 @@
 Where a function takes `batches`, a Python *list* is a list of batches, weighted by their sizes; anything else is one.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,17 @@ class Batches:
     def examples(self) -> int:
         """How many there are in all."""
         return sum(count * size for count, size in self.shapes)
+
+    @property
+    def first(self) -> Batch:
+        """One of the batches."""
+        return _first(self.stacks[0])
+
+    def cut(self, values: jax.Array) -> list[jax.Array]:
+        """One value an example, (N, ...), as the stacks have the examples: (count, size, ...) each."""
+        parts = np.cumsum([count * size for count, size in self.shapes])[:-1]
+        whole = [values[at:end] for at, end in itertools.pairwise([0, *map(int, parts), self.examples])]
+        return [part.reshape(*shape, *part.shape[1:]) for part, shape in zip(whole, self.shapes, strict=True)]
 
 
 def gathered(function: str, batches: Batch | list[Batch] | Batches) -> Batches:
@@ -105,8 +117,8 @@ def average(function: Callable[[Batch], Any], batches: Batches) -> Any:
     3.0
     """
     if len(batches.stacks) == 1 and batches.shapes[0][0] == 1:
-        return function(_only(batches.stacks[0]))
-    like = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], batches.stacks[0]))
+        return function(batches.first)
+    like = jax.eval_shape(function, batches.first)
     total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, trees.accumulator_dtype(leaf)), like)
     for stack, (count, size) in zip(batches.stacks, batches.shapes, strict=True):
 
@@ -114,9 +126,9 @@ def average(function: Callable[[Batch], Any], batches: Batches) -> Any:
             part = function(batch)
             return jax.tree.map(lambda t, p: t + jnp.asarray(weight, t.dtype) * p.astype(t.dtype), total, part), None
 
-        total = add(total, _only(stack))[0] if count == 1 else jax.lax.scan(add, total, stack)[0]
+        total = add(total, _first(stack))[0] if count == 1 else jax.lax.scan(add, total, stack)[0]
     return jax.tree.map(lambda leaf, t: t.astype(leaf.dtype), like, total)
 
 
-def _only(stack: Batch) -> Batch:
-    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[1:]), stack)
+def _first(stack: Batch) -> Batch:
+    return jax.tree.map(lambda leaf: leaf[0], stack)

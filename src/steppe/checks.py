@@ -7,7 +7,7 @@ traces have no range yet, so range checks let them pass: sweeps check on the hos
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import jax
@@ -160,19 +160,19 @@ def repeatable(function: str, loss: Loss, params: Params, batch: Batch) -> None:
     """
     if any(map(is_traced, jax.tree.leaves((params, batch)))):
         return
-    # a fresh function each time: JAX would remember the program of the same one
-    first, second = (
-        jax.make_jaxpr(lambda p, b: loss(p, b), return_shape=True)(params, batch)  # noqa: PLW0108
-        for _ in range(2)
-    )
-    value = first[1]
+    (text, consts, value), (again, other_consts, _) = (program(loss, params, batch) for _ in range(2))
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
         fail(function, "loss", "a function whose value is a floating-point scalar", shown(value), "Return the mean.")
-    texts = {re.sub(r"0x[0-9a-f]+", "", str(jaxpr)) for jaxpr, _ in (first, second)}
-    consts = zip(first[0].consts, second[0].consts, strict=False)
-    if len(texts) > 1 or not all(_same(a, b) for a, b in consts):
+    if text != again or not all(map(_same, consts, other_consts)):
         fail(function, "loss", "the same twice for the same arguments", "a function that changes from call to call",
              "Turn dropout and shuffling off, or fix their key outside the loss.")  # fmt: skip
+
+
+def program(function: Callable, *arguments: Any) -> tuple[str, list[Any], Any]:
+    """What a function computes, traced anew: its program as text, the arrays in it, and the shapes of its value."""
+    # a fresh function each time: JAX would remember the program of the same one
+    jaxpr, value = jax.make_jaxpr(lambda *a: function(*a), return_shape=True)(*arguments)  # noqa: PLW0108
+    return re.sub(r"0x[0-9a-f]+", "", str(jaxpr)), list(jaxpr.consts), value
 
 
 def _same(a: Any, b: Any) -> bool:

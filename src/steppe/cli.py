@@ -120,10 +120,10 @@ def measure(
 ) -> None:
     """Measure the sharpness and curvature of trained networks: measures.parquet, and a section in the report."""
     from steppe import report, sharpness, study
-    from steppe.study import measuring
-    from steppe.study.measures import Settings
-    from steppe.study.own import Own
     from steppe.study.progress import Bar
+    from steppe.trained import measuring
+    from steppe.trained.measures import Settings
+    from steppe.trained.own import Own
 
     if sum((measures is not None, quick, every)) > 1:
         fail("measure", "--measures, --quick, --all", "one of them", "several")
@@ -176,8 +176,8 @@ def landscape(
 ) -> None:
     """Draw the loss and accuracy around trained networks, or from one to another: landscape.npz and landscape.html."""
     from steppe import report
-    from steppe.study import exploring, landscapes
     from steppe.study.progress import Bar
+    from steppe.trained import exploring, landscapes
 
     settings = landscapes.Settings(along, points, grid, radius, examples, split, seed)
     question = landscapes.asked(targets, settings)

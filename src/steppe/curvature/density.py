@@ -28,6 +28,10 @@ class Quadrature(NamedTuple):
     nodes: jax.Array
     weights: jax.Array
 
+    def averages(self, function: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """(M,) Σᵢ wᵢ f(λᵢ), each an estimate of 1/n tr f(A)."""
+        return jnp.sum(jnp.where(self.weights > 0, self.weights * function(self.nodes), 0), axis=1)
+
 
 class Density(NamedTuple):
     """A spectral density, smoothed.
@@ -199,8 +203,8 @@ def trace_of_function(
     >>> round(float(trace_of_function(A, 0, jnp.log).mean), 3)  # log 12
     2.485
     """
-    nodes, weights = quadrature(A, key, probes=probes, steps=steps, distribution=distribution)
-    return estimate(A.size * jnp.sum(jnp.where(weights > 0, weights * function(nodes), 0), axis=1))
+    found = quadrature(A, key, probes=probes, steps=steps, distribution=distribution)
+    return estimate(A.size * found.averages(function))
 
 
 def soft_rank(A: Operator, key: Key, *, damping: float, probes: int = 10, steps: int = 64) -> Estimate:
@@ -233,9 +237,10 @@ def soft_rank(A: Operator, key: Key, *, damping: float, probes: int = 10, steps:
     1.25
     """
     checks.real("soft_rank", "damping", damping, least=jnp.finfo(A.dtype).tiny)
+    return trace_of_function(A, key, lambda values: soft_share(values, damping), probes=probes, steps=steps)
 
-    def share(values: jax.Array) -> jax.Array:
-        positive = jnp.maximum(values, 0)
-        return positive / (positive + jnp.asarray(damping, values.dtype))
 
-    return trace_of_function(A, key, share, probes=probes, steps=steps)
+def soft_share(values: jax.Array, damping: float | jax.Array) -> jax.Array:
+    """What each eigenvalue adds to the soft rank, λ/(λ + α), 0 for a negative one."""
+    positive = jnp.maximum(values, 0)
+    return positive / (positive + jnp.asarray(damping, values.dtype))

@@ -150,6 +150,11 @@ def estimate(samples: jax.Array) -> Estimate:
     return Estimate(jnp.mean(samples), sem)
 
 
+def exact(value: jax.Array) -> Estimate:
+    """What is known without sampling: a standard error of zero."""
+    return Estimate(value, jnp.zeros_like(value))
+
+
 def diagonal(A: Operator, key: Key, *, probes: int = 32) -> Estimate:
     """The diagonal of a symmetric operator, diag A = E v ∘ Av for random signs v (Bekas et al. 2007).
 
@@ -195,7 +200,6 @@ def _diagonal(A: Operator, keys: jax.Array) -> Estimate:
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, A.dtype), A.like)
     (mean, spread, _), _ = jax.lax.scan(add, (zeros, zeros, jnp.ones((), A.dtype)), keys)
     many = len(keys)
-    sem = jax.tree.map(
-        lambda q: jnp.sqrt(q / max(many - 1, 1) / many) if many > 1 else jnp.full_like(q, jnp.nan), spread
-    )
-    return Estimate(mean, jax.lax.stop_gradient(sem))
+    # the variance of the mean; of one sample it is not known
+    variance = jax.tree.map(lambda q: q / (many - 1) / many if many > 1 else jnp.full_like(q, jnp.nan), spread)
+    return Estimate(mean, jax.lax.stop_gradient(jax.tree.map(jnp.sqrt, variance)))

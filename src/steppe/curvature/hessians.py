@@ -162,11 +162,15 @@ def per_layer(make: Callable[..., Operator], function: Any, params: Params, batc
     Parameters
     ----------
     make : `hessian`, `ggn` or `fisher`.
-    function, params, batches, options : its arguments.
+    function, params, batches, options : its arguments, without `where`.
 
     Returns
     -------
     {path: operator on the parameters of that layer}, in the order of the parameters.
+
+    Raises
+    ------
+    InputError : `where` among the options; what `make` refuses.
 
     Examples
     --------
@@ -176,19 +180,27 @@ def per_layer(make: Callable[..., Operator], function: Any, params: Params, batc
     >>> {name: H.size for name, H in per_layer(hessian, loss, params, jnp.ones((4, 3))).items()}
     {'in': 6, 'out': 2}
     """
+    if "where" in options:
+        checks.fail("per_layer", "where", "left out: every layer gets its own operator", "given")
     paths = jax.tree_util.tree_flatten_with_path(params)[0]
     names = [jax.tree_util.keystr(path[: max(len(path) - 1, 1)], simple=True, separator="/") for path, _ in paths]
     treedef = jax.tree.structure(params)
     masks = {name: jax.tree.unflatten(treedef, [name == other for other in names]) for name in dict.fromkeys(names)}
-    gathered = batches_.gathered("per_layer", batches)
-    return {name: make(function, params, gathered, where=mask, **options) for name, mask in masks.items()}
+    whole = make(function, params, batches, **options)  # what is checked and drawn is so once
+    _, _, data = whole.data
+
+    def block(mask: Params) -> Operator:
+        chosen, others = trees.partition(params, mask)
+        return Operator(whole.product, chosen, (chosen, others, data))
+
+    return {name: block(mask) for name, mask in masks.items()}
 
 
 def _over_data(name: str, product: Any, loss: Loss, params: Params, batches: Any, where: Any) -> Operator:
     """The operator of a product known for one batch."""
     checks.floating(name, params)
     gathered = batches_.gathered(name, batches)
-    checks.repeatable(name, loss, params, jax.tree.map(lambda leaf: leaf[0], gathered.stacks[0]))
+    checks.repeatable(name, loss, params, gathered.first)
     chosen, others = trees.partition(params, where)
     return Operator(_OverData(product), chosen, (chosen, others, gathered))
 
@@ -283,9 +295,5 @@ def _outer(r: jax.Array, u: jax.Array) -> jax.Array:
 
 def _keyed(data: Batches, key: jax.Array) -> Batches:
     """Batches of x and a key for each example in the place of y: the same draws in whatever chunks."""
-    keys, stacks, begin = jax.random.split(key, data.examples), [], 0
-    for stack, (count, size) in zip(data.stacks, data.shapes, strict=True):
-        end = begin + count * size
-        stacks.append((checks.inputs_and_targets("fisher", stack)[0], keys[begin:end].reshape(count, size)))
-        begin = end
-    return Batches(tuple(stacks))
+    inputs = [checks.inputs_and_targets("fisher", stack)[0] for stack in data.stacks]
+    return Batches(tuple(zip(inputs, data.cut(jax.random.split(key, data.examples)), strict=True)))

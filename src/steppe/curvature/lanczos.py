@@ -24,12 +24,14 @@ class Tridiagonal(NamedTuple):
     beside : β₁ … βₘ: the off-diagonal of T, and the length of what is left over.
     length : how many rows are sound. The Krylov space is exhausted after them where it is below m; all entries
         beyond are zero.
+    rest : qₘ₊₁, (n,), of length βₘ.
     """
 
     basis: jax.Array
     diagonal: jax.Array
     beside: jax.Array
     length: jax.Array
+    rest: jax.Array
 
 
 @functools.cache
@@ -51,7 +53,7 @@ def tridiagonal(steps: int) -> Callable[..., Tridiagonal]:
             return v
 
         def matvec(v: jax.Array) -> jax.Array:
-            Av = operators.apply(A, (unravel(complement(v)),))[0]
+            Av = operators.apply(A, (unravel(v),))[0]
             return complement(ravel_pytree(Av)[0].astype(v.dtype))
 
         found = algorithm(matvec, complement(start))
@@ -66,6 +68,7 @@ def tridiagonal(steps: int) -> Callable[..., Tridiagonal]:
             jnp.where(inside, diagonal, 0),
             jnp.where(sound, beside, 0),
             jnp.sum(inside),
+            found.residual,
         )
 
     return operators.compiled(computed)

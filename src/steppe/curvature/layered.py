@@ -13,6 +13,7 @@ Four things make it cheap, and none of them biased:
 * Derivatives of products stay products in a good layout, to any order (`products`).
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -148,7 +149,8 @@ class _Sampler:
         """(M,) samples of vᵀHv and of ‖Hv‖²."""
         probes = layer_probes.draw(key, count, self.layers, self.plans, self.direct, self.distribution)
         if count > 1 and all(layer.kind == "dense" and layer.rows <= STACKED_ROWS for layer in self.layers):
-            return self.squares(probes, *self.along_all(probes))
+            with contextlib.suppress(NotImplementedError):  # something in the loss cannot be mapped
+                return self.squares(probes, *self.along_all(probes))
         samples = []
         for one in range(count):
             moving, fixed = self.along(jax.tree.map(lambda x, one=one: x[one], probes))
@@ -200,10 +202,7 @@ class _Sampler:
             return jax.vmap(self.along, out_axes=(0, None))(probes)
         except ValueError:  # a loop or a branch in the loss has mixed the two
             moving, fixed = jax.vmap(self.along)(probes)
-        except NotImplementedError:  # something in the loss cannot be mapped
-            each = [self.along(jax.tree.map(lambda x, i=i: x[i], probes)) for i in range(len(probes.left[0]))]
-            moving, fixed = jax.tree.map(lambda *x: jnp.stack(x), *each)
-        return moving, jax.tree.map(lambda x: x[0], fixed)
+            return moving, jax.tree.map(lambda x: x[0], fixed)
 
     def squares(self, probes: Probes, moving: _Moving, fixed: _Fixed) -> tuple[jax.Array, jax.Array]:
         """(M,) values of vᵀHv and ‖Hv‖² from the parts of M probes."""

@@ -81,28 +81,30 @@ def kernel_cotangent(form: Form, a: jax.Array, G: jax.Array, k_like: Like) -> ja
 
 
 def _output_of(a: jax.Array, K: jax.Array, *, form: Form, a_like: Like, k_like: Like) -> jax.Array:
-    return _in_one_layout(form, a, K)
+    return _laid_out(form, form, a, K)
 
 
 def _input_of(G: jax.Array, K: jax.Array, *, form: Form, a_like: Like, k_like: Like) -> jax.Array:
     def cotangent(G: jax.Array, K: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda a: form(a, K), a_like.struct())(G)[0]
 
-    return _in_one_layout(cotangent, G, K)
+    return _laid_out(form, cotangent, G, K)
 
 
 def _kernel_of(a: jax.Array, G: jax.Array, *, form: Form, a_like: Like, k_like: Like) -> jax.Array:
     def cotangent(a: jax.Array, G: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda K: form(a, K), k_like.struct())(G)[0]
 
-    return _in_one_layout(cotangent, *jax.lax.optimization_barrier((a, G)))
+    return _laid_out(form, cotangent, *jax.lax.optimization_barrier((a, G)))
 
 
-def _in_one_layout(function: Callable[..., jax.Array], *arguments: jax.Array) -> jax.Array:
-    """`function`, with its convolutions in the layout that every backend computes well: channels last.
+def _laid_out(form: Form, function: Callable[..., jax.Array], *arguments: jax.Array) -> jax.Array:
+    """`function`, its convolutions in the layout that every backend computes well: channels last.
 
     XLA brings convolutions into that layout by itself, but on a CPU not those inside a branch or a loop.
     """
+    if isinstance(form, Dense):
+        return function(*arguments)
     traced = jax.make_jaxpr(function)(*arguments).jaxpr
     env = dict(zip(traced.invars, arguments, strict=True))
     for eqn in traced.eqns:

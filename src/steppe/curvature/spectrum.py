@@ -1,22 +1,24 @@
 """Eigenvalues at the ends of a spectrum, each with its residual: never an unconverged number without saying so."""
 
 import warnings
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 
 from steppe import checks, trees
 from steppe.curvature import lanczos, operators
+from steppe.curvature.lanczos import Tridiagonal
 from steppe.curvature.operators import Operator
 from steppe.typing import Key, Params
 
-FIRST_STEPS = 16
-"""Products in a round, and three for each eigenpair. Every fourth round doubles them: each number is compiled anew."""
+STEPS = 10
+"""Products in a round, and Ritz vectors that the next one keeps; and two more of each for each eigenpair."""
 
 BASIS_BYTES = 3e9
-"""The largest basis, while it is transposed; when it is full, the search restarts from the best vector found."""
+"""The most that basis and kept vectors may take, twice: the basis is transposed, kept vectors are made anew."""
 
 
 class Eigenpairs(NamedTuple):
@@ -82,8 +84,8 @@ def top_eigenpairs(
     Returns
     -------
     Eigenpairs(values, vectors, residuals, converged). What has not converged is returned, marked, and warned of.
-    Cost: about 20 to 100 products for separated eigenvalues, and k for the residuals. Memory: the basis, n numbers a
-    product up to 1.5 GB (3 GB for a moment), then restarts. Runs on the host, not under `jax.jit`.
+    Cost: about 20 to 100 products for separated eigenvalues, and k for the residuals. Memory: about 40 + 8k vectors of
+    n numbers, fewer (and more products) where that would exceed 3 GB. Runs on the host, not under `jax.jit`.
 
     Raises
     ------
@@ -92,9 +94,9 @@ def top_eigenpairs(
 
     Notes
     -----
-    Lanczos from matfree (full reorthogonalisation); restarts with locking (Parlett 1980, section 13). Where the Krylov
-    space is exhausted early, as at repeated eigenvalues, the search goes on in its complement. A repeated eigenvalue
-    is otherwise found once.
+    Lanczos from matfree (full reorthogonalisation), with thick restarts (Wu and Simon 2000). Where the Krylov space is
+    exhausted early, as at repeated eigenvalues, the search goes on in its complement. A repeated eigenvalue is
+    otherwise found once.
 
     Examples
     --------
@@ -154,78 +156,87 @@ def _leading(
 
 
 class _Search:
-    """Rounds of Lanczos, each on the complement of what has converged, from the best vector of the last one."""
+    """Rounds of Lanczos with thick restarts: each goes on from the residual of the last and its best Ritz vectors.
+
+    For the rows Y that are kept and their values θ, A yᵢ = θᵢ yᵢ + sᵢ q, where q is what the last round left over. A
+    round begins with q and finds T on the complement of Y; on all rows together A is [[diag θ, s e₁ᵀ], [e₁ sᵀ, T]].
+    Where nothing was left over, s = 0, and a random q takes its place: what is there more than once is found so.
+    """
 
     def __init__(self, function: str, A: Operator, key: jax.Array, k: int, which: str, tol: float) -> None:
         self.function, self.A, self.key, self.k, self.which, self.tol = function, A, key, k, which, tol
-        self.flat, self.unravel = lanczos.flattening(A)
-        self.most = max(int(BASIS_BYTES / (2 * self.flat.dtype.itemsize * A.size)), 3 * k + 10)
-        self.steps = FIRST_STEPS + 3 * k
-        self.values, self.vectors = np.zeros(0), []  # locked
-        self.waiting: tuple[np.ndarray, list[jax.Array]] = (np.zeros(0), [])  # the best that has not converged
-        self.start = None
-        self.scale, self.products, self.rounds, self.complete = 0.0, 0, 0, False
+        self.flat, _ = lanczos.flattening(A)
+        self.steps = self.keep = STEPS + 2 * k
+        most = int(BASIS_BYTES / (2 * self.flat.dtype.itemsize * A.size))
+        if self.steps + self.keep > most:
+            self.keep = max(most // 3, k + 1)
+            self.steps = max(most - self.keep, k + 5)
+        self.rows = jnp.zeros((self.keep, self.flat.size), self.flat.dtype)
+        self.values, self.bounds = np.zeros(0), np.zeros(0)
+        self.coupling: np.ndarray | None = None
+        self.start = self.random()
+        self.scale, self.products, self.complete = 0.0, 0, False
+
+    def random(self) -> jax.Array:
+        self.key, key = jax.random.split(self.key)
+        return jax.random.normal(key, self.flat.shape, self.flat.dtype)
 
     def goes_on(self, max_products: int) -> bool:
         return not self.complete and self.products < max_products
 
     def round(self) -> None:
-        """One run of Lanczos, and what follows from it."""
-        left = self.A.size - len(self.vectors)
-        steps = min(self.steps, self.most, left)
-        if self.start is None:
-            self.key, key = jax.random.split(self.key)
-            self.start = jax.random.normal(key, self.flat.shape, self.flat.dtype)
-        T = lanczos.tridiagonal(steps)(self.A, self.start, self.locked())
+        """One run of Lanczos on the complement of what is kept; then the best of both is kept."""
+        steps = min(self.steps, self.A.size - len(self.values))
+        T = lanczos.tridiagonal(steps)(self.A, self.start, self.rows)
         self.products += steps
         length = int(T.length)
-        small = np.asarray(lanczos.dense(T), np.float64)[:length, :length]
+        small, left = np.asarray(lanczos.dense(T), np.float64)[:length, :length], float(T.beside[length - 1])
         if not np.isfinite(small).all():
             checks.fail(self.function, "A", "an operator whose products are finite", "NaN or infinite ones",
                         "Has training diverged? Is the loss finite?")  # fmt: skip
-        values, S = np.linalg.eigh(small)
-        self.scale = max(self.scale, np.abs(values).max(initial=0))
-        bounds = float(T.beside[length - 1]) * np.abs(S[-1])
-        self.take(values, S, bounds, T, exhausted=length < steps or length == left)
+        values, S, known = self.ritz(small)
+        self.scale = max(self.scale, np.abs(values).max())
+        order, bounds = self.order(values), left * np.abs(S[-1])
+        wanted = order[: self.k]
+        # a Krylov space that was exhausted may have missed some, unless all that it found is too small already
+        whole = left > 0 or len(values) == self.A.size or max(wanted) < known
+        self.complete = len(wanted) == self.k and whole and bool((bounds[wanted] <= 0.5 * self.tol * self.scale).all())
+        self.restart(T, values, S, order[: self.keep], left)
 
-    def locked(self) -> jax.Array:
-        """What has converged, with zeros after it: one shape, and one compilation, for all rounds."""
-        rows = max(-(-len(self.vectors) // self.k), 1) * self.k
-        return jnp.stack(self.vectors + [jnp.zeros_like(self.flat)] * (rows - len(self.vectors)))
+    def ritz(self, small: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """Eigenvalues on all rows, their coordinates, and how many of the first ones are those that were kept."""
+        kept = len(self.values)
+        if self.coupling is None:
+            values, S = np.linalg.eigh(small)
+            return np.concatenate([self.values, values]), scipy.linalg.block_diag(np.eye(kept), S), kept
+        together = scipy.linalg.block_diag(np.diag(self.values), small)
+        together[kept, :kept] = together[:kept, kept] = self.coupling
+        return *np.linalg.eigh(together), 0
 
-    def take(self, values: np.ndarray, S: np.ndarray, bounds: np.ndarray, T: Any, exhausted: bool) -> None:
-        """Lock what has converged; decide whether anything better can be left, and where to look for it."""
-        wanted = self.order(np.concatenate([self.values, values]))
-        new = [at - len(self.values) for at in wanted if at >= len(self.values)]
-        weights = np.zeros((self.k, len(T.basis)))
-        weights[: len(new), : len(values)] = S[:, new].T
-        vectors = list(_combined(T.basis, jnp.asarray(weights, T.basis.dtype)))
-        sound = [bool(bounds[at] <= 0.5 * self.tol * self.scale) for at in new]
-        left = self.A.size - len(self.vectors)
-        self.complete = all(sound) and (not exhausted or not new or len(values) == left)
-        self.vectors += [v for v, good in zip(vectors, sound, strict=False) if good]
-        self.values = np.concatenate([self.values, values[[at for at, good in zip(new, sound, strict=True) if good]]])
-        waiting = [i for i, good in enumerate(sound) if not good]
-        self.waiting = values[[new[i] for i in waiting]], [vectors[i] for i in waiting]
-        # weights fall with the rank: the leading one is what a restart must not lose
-        self.start = sum((vectors[i] / (1 + i) for i in waiting), jnp.zeros_like(self.flat)) if waiting else None
-        self.rounds += 1
-        self.steps *= 1 if self.rounds % 4 else 2
+    def restart(self, T: Tridiagonal, values: np.ndarray, S: np.ndarray, best: list[int], left: float) -> None:
+        """Keep the best Ritz vectors, and go on from what was left over."""
+        weights = np.zeros((self.keep, self.keep + len(T.basis)))
+        kept = len(self.values)
+        weights[: len(best), :kept] = S[:kept, best].T
+        weights[: len(best), self.keep : self.keep + len(S) - kept] = S[kept:, best].T
+        self.rows = _combined(self.rows, T.basis, jnp.asarray(weights, T.basis.dtype))
+        self.values = values[best]
+        self.coupling = left * S[-1, best] if left > 0 else None
+        self.start = T.rest if left > 0 else self.random()
 
     def order(self, values: np.ndarray) -> list[int]:
-        """The positions of the (at most) k wanted ones, best first."""
+        """The positions of values, best first."""
         if self.which == "ends":
-            return list(dict.fromkeys([int(np.argmax(values)), int(np.argmin(values))]))
+            rising = np.argsort(values, kind="stable")
+            return list(dict.fromkeys(np.stack([rising[::-1], rising], axis=1).ravel().tolist()))
         rank = {"largest": -values, "smallest": values, "magnitude": -np.abs(values)}[self.which]
-        return [int(at) for at in np.argsort(rank, kind="stable")[: self.k]]
+        return np.argsort(rank, kind="stable").tolist()
 
     def result(self) -> Eigenpairs:
         """The best k, with residuals from products of their own."""
-        values, vectors = np.concatenate([self.values, self.waiting[0]]), self.vectors + self.waiting[1]
-        chosen = self.order(values)
-        pairs, values, residuals = _checked(self.A, jnp.stack([vectors[at] for at in chosen]))
+        pairs, values, residuals = _checked(self.A, self.rows[: self.k])
         converged = residuals <= self.tol * self.scale
-        if not bool(jnp.all(converged)) or len(chosen) < self.k:
+        if not bool(jnp.all(converged)):
             warnings.warn(
                 f"{self.function}: {int(jnp.sum(~converged))} of {self.k} eigenpairs did not converge to residuals of "
                 f"{self.tol * self.scale:.2g} in {self.products} products (largest: {float(jnp.max(residuals)):.2g}). "
@@ -235,7 +246,7 @@ class _Search:
         return Eigenpairs(values, pairs, residuals, converged)
 
 
-_combined = jax.jit(lambda basis, weights: weights @ basis)
+_combined = jax.jit(lambda rows, basis, weights: weights[:, : len(rows)] @ rows + weights[:, len(rows) :] @ basis)
 
 
 @operators.compiled

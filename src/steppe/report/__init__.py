@@ -13,11 +13,11 @@ from rich.console import Console
 from steppe.report import landscape_page, measure_text, measures, page, text
 from steppe.report.measure_text import planned
 from steppe.study.analysis import analyse
-from steppe.study.compared import compared
 from steppe.study.files import write as write_file
-from steppe.study.landscapes import Landscape
-from steppe.study.measuring import Measured
 from steppe.study.results import Results
+from steppe.trained.compared import compared
+from steppe.trained.landscapes import Landscape
+from steppe.trained.measuring import Measured
 
 __all__ = ["planned", "show", "show_landscape", "show_measures", "write", "write_landscape", "write_measures"]
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator
 
 from steppe.report.drawing import STYLE, WIDTH, Picture, label_of, log_axis, looks, picture
 from steppe.report.formats import number
-from steppe.study.compared import Density
+from steppe.trained.compared import Density
 
 
 def pictures(found: Mapping[str, Density]) -> Iterator[Picture]:

@@ -9,8 +9,8 @@ from steppe.report.formats import number
 from steppe.report.landscapes import View
 from steppe.report.tables import Cell, Table
 from steppe.report.text import to_rich
-from steppe.study.landscapes import Landscape
 from steppe.study.results import Results
+from steppe.trained.landscapes import Landscape
 
 TEMPLATE = "landscape.html.j2"
 

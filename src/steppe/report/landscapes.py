@@ -13,8 +13,8 @@ from matplotlib.ticker import NullLocator
 
 from steppe.report.drawing import Picture, canvas, label_of, legend, log_axis, looks, panels, picture
 from steppe.report.formats import number
-from steppe.study.landscapes import Landscape
 from steppe.study.results import Results
+from steppe.trained.landscapes import Landscape
 
 
 class Words(NamedTuple):

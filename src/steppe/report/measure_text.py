@@ -12,8 +12,8 @@ from steppe.report.measures import number_of, value_of
 from steppe.report.tables import Cell, Table
 from steppe.report.text import to_rich
 from steppe.sharpness.memory import Plan
-from steppe.study.compared import in_order
-from steppe.study.measuring import Measured
+from steppe.trained.compared import in_order
+from steppe.trained.measuring import Measured
 
 MOST_COLUMNS = 4
 """Networks one by one; more are told by condition."""

@@ -15,9 +15,9 @@ from steppe.report.environment import ENVIRONMENT
 from steppe.report.formats import NOTHING, number, p_value, spread
 from steppe.report.tables import Cell, Table
 from steppe.sharpness import MEASURES
-from steppe.study import measures as stored
-from steppe.study.compared import Compared, about, densities, in_order, latest, remarks
 from steppe.study.wording import joined
+from steppe.trained import measures as stored
+from steppe.trained.compared import Compared, about, densities, in_order, latest, remarks
 
 FAMILIES = {
     "of_fit": "Fit",

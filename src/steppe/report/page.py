@@ -4,8 +4,8 @@ from steppe.report import figures, landscapes, measures, tables, tracked
 from steppe.report.environment import ENVIRONMENT
 from steppe.report.text import paragraphs
 from steppe.study.analysis import Analysis
-from steppe.study.compared import Compared
 from steppe.study.results import Results
+from steppe.trained.compared import Compared
 
 
 def html(results: Results, analysis: Analysis, compared: Compared | None = None, *, turnable: str = "") -> str:

@@ -69,8 +69,10 @@ def _figure(results: Results, history: polars.DataFrame, quantity: _Quantity) ->
     ax.set(xlabel="Epoch", ylabel=quantity.label)
     legend(figure, ax)
     ends = "; ".join(f"{c} ends at {number(line.mean[-1])}" for c, line in lines.items())
-    caption = f"{quantity.name} of the loss on fixed training examples, without dropout, over epochs: the mean over " \
-        f"seeds; the band runs from the lowest to the highest seed, bars are {quantity.errors}."  # fmt: skip
+    caption = (
+        f"{quantity.name} of the loss on fixed training examples, without dropout, over epochs: the mean over seeds; "
+        f"the band runs from the lowest to the highest seed, bars are {quantity.errors}."
+    )
     if edge and any(np.isfinite(line.limit).any() for line in lines.values()):
         caption += (
             " Dotted, the edge of stability: 2/η for learning rate η, 2(1 + β)/η with momentum β, less the weight "

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from steppe import checks, losses, trees
 from steppe.batches import Batches, average
+from steppe.curvature.estimates import exact
 from steppe.sharpness.moves import at_the_door
 from steppe.typing import Apply, Batch, Criterion, Estimate, Params
 
@@ -88,4 +89,4 @@ def _fisher_rao(
     squared = average(mean_square, batches)
     # a slope of 0 where the norm is 0
     root = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
-    return Estimate(root, jnp.zeros_like(root))
+    return exact(root)

@@ -52,18 +52,16 @@ def diagonals(apply: Apply, criterion: Criterion, params: Params, batches: Batch
 
 def signed_gradient(apply: Apply, criterion: Criterion, params: Params, batches: Batches, key: jax.Array) -> Params:
     """1/√N Σᵢ ±gᵢ, whose second moment over the signs is C."""
-    count, begin, stacks = batches.examples, 0, []
+    count = batches.examples
     signs = rademacher(key, jnp.zeros(count, trees.accumulator_dtype(params)))
-    for stack, (length, size) in zip(batches.stacks, batches.shapes, strict=True):
-        stacks.append((stack, signs[begin : begin + length * size].reshape(length, size)))
-        begin += length * size
+    signed_batches = Batches(tuple(zip(batches.stacks, batches.cut(signs), strict=True)))
 
     def loss(params: Params, signed: tuple[Batch, jax.Array]) -> jax.Array:
         x, y = checks.inputs_and_targets("takeuchi", signed[0])
         values = losses.example_losses(criterion, layers.through(apply)(params, x), y)
         return jnp.mean(values * signed[1].astype(values.dtype))
 
-    gradient = average(lambda signed: jax.grad(loss)(params, signed), Batches(tuple(stacks)))
+    gradient = average(lambda signed: jax.grad(loss)(params, signed), signed_batches)
     return trees.scale(count**0.5, gradient)
 
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from steppe import checks, curvature, trees
-from steppe.batches import Batches, average
+from steppe.batches import Batches
 from steppe.curvature.probes import gaussian
-from steppe.sharpness.moves import at_the_door, scalar, strength, unit
+from steppe.sharpness.moves import at_the_door, mean_gradient, strength, unit
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 
@@ -93,9 +93,6 @@ def gradient_norm_flatness(
 def _flatness(
     loss: Loss, params: Params, batches: Batches, rho: jax.Array, key: jax.Array, *, steps: int
 ) -> GradientNormFlatness:
-    def gradient(at: Params) -> Params:
-        return average(lambda batch: jax.grad(scalar, 1)(loss, at, batch), batches)
-
     def climb(at: Params, g: Params) -> Params:
         """The next point, along H(at) g."""
         u = unit(curvature.hessian(loss, at, batches).matvec(unit(g)))
@@ -103,10 +100,10 @@ def _flatness(
 
     def step(state: tuple[Params, Params], _: None) -> tuple[tuple[Params, Params], jax.Array]:
         at = climb(*state)
-        g = gradient(at)
+        g = mean_gradient(loss, at, batches)
         return (at, g), _norm(g)
 
-    g = gradient(params)
+    g = mean_gradient(loss, params, batches)
     # where the gradient or its slope is zero, a random direction takes the place of the first gradient
     blind = _norm(curvature.hessian(loss, params, batches).matvec(unit(g))) == 0
     start = jax.tree.map(lambda x, r: jnp.where(blind, r, x), g, gaussian(key, params))
@@ -158,7 +155,7 @@ def normalised_curvature(
 
 @functools.partial(jax.jit, static_argnames=("loss", "probes"))
 def _normalised(loss: Loss, params: Params, batches: Batches, key: jax.Array, *, probes: int) -> NormalisedCurvature:
-    size = _norm(average(lambda batch: jax.grad(scalar, 1)(loss, params, batch), batches))
+    size = _norm(mean_gradient(loss, params, batches))
     trace = curvature.trace(curvature.hessian(loss, params, batches), key, probes=probes)
 
     def over(value: jax.Array) -> jax.Array:

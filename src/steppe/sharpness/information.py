@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from steppe import checks, curvature, losses, trees
 from steppe.batches import Batches
 from steppe.curvature import Operator
+from steppe.curvature.density import soft_share
+from steppe.curvature.estimates import exact
 from steppe.sharpness import gradient_moments
 from steppe.sharpness.gradient_moments import quotient
 from steppe.sharpness.moves import at_the_door, strength
@@ -191,10 +193,6 @@ def _over(complexity: Estimate, batches: Batches) -> InformationGap:
     return InformationGap(complexity, Estimate(complexity.mean / count, complexity.sem / count))
 
 
-def _exact(value: jax.Array) -> Estimate:
-    return Estimate(value, jnp.zeros_like(value))
-
-
 def _eigenvalues(H: Operator) -> tuple[jax.Array, jax.Array]:
     matrix = H.dense().astype(H.dtype)
     return jnp.linalg.eigh((matrix + matrix.T) / 2)
@@ -205,15 +203,14 @@ def _full(H: Operator, C: Operator, alpha: jax.Array, *, damped: bool) -> Estima
     values, vectors = _eigenvalues(H)
     along = jnp.sum(vectors * (C.dense().astype(H.dtype) @ vectors), axis=0)
     if damped:
-        return _exact(jnp.sum(along / (values + alpha)))
+        return exact(jnp.sum(along / (values + alpha)))
     least = H.size * jnp.finfo(H.dtype).eps * jnp.max(jnp.abs(values))
-    return _exact(jnp.sum(quotient(along, jnp.where(jnp.abs(values) > least, values, 0))))
+    return exact(jnp.sum(quotient(along, jnp.where(jnp.abs(values) > least, values, 0))))
 
 
 @jax.jit
 def _exact_rank(H: Operator, alpha: jax.Array) -> Estimate:
-    values = jnp.maximum(_eigenvalues(H)[0], 0)
-    return _exact(jnp.sum(values / (values + alpha)))
+    return exact(jnp.sum(soft_share(_eigenvalues(H)[0], alpha)))
 
 
 @jax.jit
@@ -226,5 +223,5 @@ def _divided(C: Params, H: Params, alpha: jax.Array, *, form: str) -> Estimate:
     """The diagonal form, or that of traces, from diagonals."""
     c, h = (jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (C, H))
     if form == "trace":
-        return _exact(quotient(jnp.sum(c), jnp.sum(h) + alpha))
-    return _exact(jnp.sum(quotient(c, h + alpha)))
+        return exact(quotient(jnp.sum(c), jnp.sum(h) + alpha))
+    return exact(jnp.sum(quotient(c, h + alpha)))

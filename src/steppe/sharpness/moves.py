@@ -2,18 +2,20 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe import checks, trees
+from steppe import checks, predictions, trees
 from steppe.batches import Batches, average, gathered
 from steppe.curvature import layers
-from steppe.typing import Batch, Estimate, Loss, Params
+from steppe.typing import Apply, Batch, Estimate, Loss, Params
 
-NORMS = ("l2", "linf")
+Norm = Literal["l2", "linf"]
+
+NORMS = get_args(Norm)
 
 
 def at_the_door(function: str, params: Params, batches: Batch | list[Batch]) -> Batches:
@@ -49,6 +51,24 @@ def mean_loss(loss: Loss, params: Params, batches: Batches) -> jax.Array:
     return average(lambda batch: scalar(loss, params, batch), batches)
 
 
+def mean_gradient(loss: Loss, params: Params, batches: Batches) -> Params:
+    """The gradient of `mean_loss`."""
+    return average(lambda batch: jax.grad(scalar, 1)(loss, params, batch), batches)
+
+
+def mean_accuracy(function: str, apply: Apply, params: Params, batches: Batches) -> jax.Array:
+    """The part of all examples that is predicted right; `function` is named where targets are no labels."""
+
+    def of(batch: Batch) -> jax.Array:
+        x, y = checks.inputs_and_targets(function, batch)
+        logits = apply(params, x)
+        if logits.shape[:-1] != y.shape or not jnp.issubdtype(y.dtype, jnp.integer):
+            checks.fail(function, "y", f"integer labels of shape {logits.shape[:-1]}", f"{y.dtype} of shape {y.shape}")
+        return jnp.mean(predictions.correct(logits, y), dtype=trees.accumulator_dtype(params))
+
+    return average(of, batches)
+
+
 def single(batch: Batch) -> Batches:
     """One batch as batches."""
     return Batches((jax.tree.map(lambda leaf: leaf[None], batch),))
@@ -63,8 +83,7 @@ def each(function: Callable[[Batch, jax.Array], Any], batches: Batches, key: jax
         own = keys[start : start + count]
         if count == 1:
             # no loop around one batch: a convolution inside a loop is slow on a CPU
-            first = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[1:]), stack)
-            parts.append(jax.tree.map(lambda leaf: leaf[None], function(first, own[0])))
+            parts.append(jax.tree.map(lambda leaf: leaf[None], function(Batches((stack,)).first, own[0])))
         else:
             parts.append(jax.lax.map(lambda at: function(*at), (stack, own)))
         start += count

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from steppe import checks, curvature, sharpness
+from steppe.curvature.density import soft_share
 from steppe.sharpness.registry import BASIS, EIGEN, PROBES, STEPS, VECTORS, registered
 from steppe.sharpness.subject import Quantity, Subject
 
@@ -93,7 +94,7 @@ def spectral_density(subject: Subject, *, probes: int = VECTORS, steps: int = ST
     """How are the Hessian's eigenvalues distributed?"""
     density = curvature.smoothed(subject.quadrature(probes, steps))
     nodes, weights = density.quadrature
-    below = curvature.estimate(jnp.sum(jnp.where(nodes < -density.width, weights, 0), axis=1))
+    below = curvature.estimate(density.quadrature.averages(lambda values: values < -density.width))
     arrays = {"grid": density.grid, "density": density.density, "sem": density.sem, "width": density.width,
               "nodes": nodes, "weights": weights, "size": subject.size}  # fmt: skip
     curve = {name: np.asarray(array) for name, array in arrays.items()}
@@ -107,10 +108,9 @@ def soft_rank(
 ) -> Iterator[Quantity]:
     """How many of the Hessian's eigenvalues exceed a damping?"""
     checks.real("soft_rank", "damping", damping, least=float(jnp.finfo(subject.hessian.dtype).tiny))
-    nodes, weights = subject.quadrature(probes, steps)
-    positive = jnp.maximum(nodes, 0)
-    shares = jnp.where(weights > 0, weights * positive / (positive + jnp.asarray(damping, nodes.dtype)), 0)
-    found = curvature.estimate(subject.size * jnp.sum(shares, axis=1))
-    width = float(curvature.smoothed((nodes, weights)).width)
+    quadrature = subject.quadrature(probes, steps)
+    shares = quadrature.averages(lambda values: soft_share(values, damping))
+    found = curvature.estimate(subject.size * shares)
+    width = float(curvature.smoothed(quadrature).width)
     note = f"rough: the damping is below the resolution, {width:.2g}" if damping < width else ""
     yield Quantity.of("soft_rank", found, note=note, log=True)

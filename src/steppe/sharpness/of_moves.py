@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from steppe import checks, losses, sharpness
+from steppe.sharpness.moves import flag
 from steppe.sharpness.registry import LOWER, SEARCH, registered
 from steppe.sharpness.subject import Quantity, Subject
 from steppe.typing import Loss
@@ -88,7 +89,7 @@ def _worst(name: str, subject: Subject, normalise_logits: bool, **settings: obje
 
 
 def _loss(name: str, subject: Subject, normalise_logits: bool) -> Loss:
-    checks.one_of(name, "normalise_logits", normalise_logits, (True, False))
+    flag(name, "normalise_logits", normalise_logits)
     if not normalise_logits:
         return subject.loss
     if subject.apply is None:

@@ -1,31 +1,29 @@
 """Sharpness as the rise of the loss when the weights move: at random, or one step up the gradient."""
 
 import functools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from steppe import checks, trees
-from steppe.batches import Batches, average
-from steppe.curvature.estimates import estimate
+from steppe.batches import Batches
+from steppe.curvature.estimates import estimate, exact
 from steppe.curvature.probes import gaussian
 from steppe.sharpness.moves import (
     NORMS,
+    Norm,
     at_the_door,
     each,
     flag,
+    mean_gradient,
     mean_loss,
     moved,
     over_batches,
-    scalar,
     single,
     strength,
     unit,
 )
 from steppe.typing import Batch, Estimate, Key, Loss, Params
-
-Norm = Literal["l2", "linf"]
 
 
 def random_sharpness(
@@ -135,14 +133,12 @@ def sam_sharpness(
 @functools.partial(jax.jit, static_argnames=("loss", "per_batch"))
 def _sam(loss: Loss, params: Params, batches: Batches, rho: jax.Array, *, per_batch: bool) -> Estimate:
     def rise(part: Batches) -> jax.Array:
-        gradient = average(lambda batch: jax.grad(lambda p: scalar(loss, p, batch))(params), part)
-        up = trees.add(params, trees.scale(rho, unit(gradient)))
+        up = trees.add(params, trees.scale(rho, unit(mean_gradient(loss, params, part))))
         return mean_loss(loss, up, part) - mean_loss(loss, params, part)
 
     if per_batch:
         return over_batches(*each(lambda batch, _: rise(single(batch)), batches, jax.random.key(0)))
-    value = rise(batches)
-    return Estimate(value, jnp.zeros_like(value))
+    return exact(rise(batches))
 
 
 def average_sharpness(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from steppe import checks, curvature, losses, trees
 from steppe.batches import Batches, average
 from steppe.curvature import layers
+from steppe.curvature.estimates import exact
 from steppe.curvature.layers import Layer
 from steppe.curvature.probes import rademacher
 from steppe.sharpness import layer_view
@@ -95,15 +96,15 @@ def relative_flatness(
     name = "relative_flatness"
     known = at_the_door(name, params, batches)
     flag(name, "standardise", standardise)
-    first = jax.tree.map(lambda leaf: leaf[0], known.stacks[0])
-    at = _chosen(layers.traced(apply, params, checks.inputs_and_targets(name, first)[0]).layers, layer)
+    x, _ = checks.inputs_and_targets(name, known.first)
+    at = _chosen(layers.traced(apply, params, x).layers, layer)
     if standardise and at.kind != "dense":
         checks.fail(name, "layer", "a dense one with standardise=True", f"{at.name!r}, a {at.kind}")
     settings = Settings(apply, criterion, at.name, standardise)
     if probes is not None:
         checks.whole(name, "probes", probes)
         return _estimated(settings, params, known, jax.random.split(checks.key_array(name, key), probes))
-    if (at.kind == "dense" and at.rows == known.shapes[0][1]) or _is_closed(settings, params, first):
+    if (at.kind == "dense" and at.rows == known.shapes[0][1]) or _is_closed(settings, params, known.first):
         return _by_rows(settings, params, known)
     inputs = layer_view.matrix(at, params).shape[0]
     count = inputs * min(inputs, at.fan_out)
@@ -182,8 +183,7 @@ def _by_rows(settings: Settings, params: Params, batches: Batches) -> Estimate:
         pairs = (W, W) if wide else (jnp.eye(W.shape[1], dtype=W.dtype), W.T @ W)
         return jnp.sum(squares * jnp.sum(jax.lax.map(form, pairs), axis=0))
 
-    value = average(part, batches)
-    return Estimate(value, jnp.zeros_like(value))
+    return exact(average(part, batches))
 
 
 def _variance(logits: jax.Array, W: jax.Array) -> jax.Array:
@@ -201,7 +201,7 @@ def _variance(logits: jax.Array, W: jax.Array) -> jax.Array:
 
 def _directions(settings: Settings, params: Params, batches: Batches) -> tuple[Any, jax.Array, Callable]:
     """The layer's Hessian; a root R of the weights' products, RᵀR = WᵀW; and v = (inputs, outputs) -> vᵀHv."""
-    x = checks.inputs_and_targets("relative_flatness", jax.tree.map(lambda leaf: leaf[0], batches.stacks[0]))[0]
+    x = checks.inputs_and_targets("relative_flatness", batches.first)[0]
     layer = _view(settings, params, x).layer
     leaves, treedef = jax.tree.flatten(params)
     mask = jax.tree.unflatten(treedef, [index == layer.leaf for index in range(len(leaves))])
@@ -229,8 +229,7 @@ def _by_products(settings: Settings, params: Params, batches: Batches) -> Estima
         row = root[at % len(root)]
         return form(jnp.zeros_like(W).at[at // len(root)].set(row))
 
-    value = jnp.sum(jax.lax.map(one, jnp.arange(W.shape[0] * len(root))))
-    return Estimate(value, jnp.zeros_like(value))
+    return exact(jnp.sum(jax.lax.map(one, jnp.arange(W.shape[0] * len(root)))))
 
 
 @functools.partial(jax.jit, static_argnames="settings")

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe import checks, curvature, losses, predictions, trees
-from steppe.batches import Batches, average
+from steppe import checks, curvature, losses, trees
+from steppe.batches import Batches
 from steppe.curvature import Operator, Quadrature
-from steppe.sharpness.moves import at_the_door, mean_loss
+from steppe.sharpness.moves import at_the_door, mean_accuracy, mean_loss
 from steppe.typing import Apply, Batch, Criterion, Estimate, Key, Loss, Moments, Params
 
 
@@ -125,7 +125,7 @@ class Subject:
         """The shape of the outputs for one batch; None where only a loss is known."""
         if self.apply is None:
             return None
-        x, _ = checks.inputs_and_targets("measure", self.first_batch)
+        x, _ = checks.inputs_and_targets("measure", self.batches.first)
         return jax.eval_shape(self.apply, self.params, x)
 
     @property
@@ -133,22 +133,17 @@ class Subject:
         """Whether outputs are logits and targets are integer labels."""
         if self.outputs is None:
             return False
-        _, y = checks.inputs_and_targets("measure", self.first_batch)
+        _, y = checks.inputs_and_targets("measure", self.batches.first)
         integers = hasattr(y, "dtype") and jnp.issubdtype(y.dtype, jnp.integer)
         return integers and self.outputs.shape[:-1] == y.shape
 
-    @property
-    def first_batch(self) -> Batch:
-        """One of the batches."""
-        return jax.tree.map(lambda leaf: leaf[0], self.batches.stacks[0])
-
     def some(self, examples: int) -> Batch:
         """The first so many examples, at most one batch of them."""
-        return jax.tree.map(lambda leaf: leaf[:examples], self.first_batch)
+        return jax.tree.map(lambda leaf: leaf[:examples], self.batches.first)
 
     def accuracy(self) -> float:
         """The part of all examples that is predicted right."""
-        return float(_accuracy(self.apply, self.params, self.batches))
+        return float(_mean_accuracy(self.apply, self.params, self.batches))
 
 
 @functools.partial(jax.jit, static_argnames="loss")
@@ -157,9 +152,5 @@ def _mean_loss(loss: Loss, params: Params, batches: Batches) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="apply")
-def _accuracy(apply: Apply, params: Params, batches: Batches) -> jax.Array:
-    def of(batch: Batch) -> jax.Array:
-        x, y = checks.inputs_and_targets("measure", batch)
-        return jnp.mean(predictions.correct(apply(params, x), y), dtype=trees.accumulator_dtype(params))
-
-    return average(of, batches)
+def _mean_accuracy(apply: Apply, params: Params, batches: Batches) -> jax.Array:
+    return mean_accuracy("measure", apply, params, batches)

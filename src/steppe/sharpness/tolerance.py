@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from steppe import checks, losses, predictions, trees
-from steppe.batches import Batches, average
-from steppe.curvature.estimates import estimate
+from steppe import checks, losses, trees
+from steppe.batches import Batches
+from steppe.curvature.estimates import estimate, exact
 from steppe.curvature.probes import gaussian
-from steppe.sharpness.moves import at_the_door, flag, moved, pick
+from steppe.sharpness.moves import at_the_door, flag, mean_accuracy, moved, pick
 from steppe.sharpness.worst_case import climb
 from steppe.typing import Apply, Batch, Criterion, Estimate, Key, Params
 
@@ -122,14 +122,14 @@ def _sigma(
 ) -> Tolerance:
     dtype = epsilon.dtype
     wide = jax.tree.map(lambda w: w.astype(dtype), params)
-    accuracy = _accuracy("pac_bayes_sigma", apply, params, batches)
+    accuracy = mean_accuracy("pac_bayes_sigma", apply, params, batches)
 
     def dropped(sigma: jax.Array) -> Estimate:
         spread = jax.tree.map(lambda w: jnp.sqrt((sigma * w) ** 2 + epsilon**2) if magnitude else sigma, wide)
 
         def noisy(key: jax.Array) -> jax.Array:
             noise = jax.tree.map(lambda s, v: s * v, spread, gaussian(key, wide))
-            return accuracy - _accuracy("pac_bayes_sigma", apply, trees.add(params, noise), batches)
+            return accuracy - mean_accuracy("pac_bayes_sigma", apply, trees.add(params, noise), batches)
 
         return estimate(jax.lax.map(noisy, jax.random.split(key, draws)))
 
@@ -206,12 +206,11 @@ def _alpha(
     magnitude: bool,
 ) -> Tolerance:
     loss = losses.of(apply, criterion)
-    accuracy = _accuracy("pac_bayes_alpha", apply, params, batches)
+    accuracy = mean_accuracy("pac_bayes_alpha", apply, params, batches)
 
     def dropped(alpha: jax.Array) -> Estimate:
         u = climb(loss, params, batches, alpha, key, steps=ascent, adaptive=magnitude, norm="linf").u
-        drop = accuracy - _accuracy("pac_bayes_alpha", apply, moved(params, u, magnitude), batches)
-        return Estimate(drop, jnp.zeros_like(drop))
+        return exact(accuracy - mean_accuracy("pac_bayes_alpha", apply, moved(params, u, magnitude), batches))
 
     return _bisect(dropped, bounds, steps, accuracy)
 
@@ -226,19 +225,6 @@ def _bounds(function: str, drop: float, between: tuple[float, float], params: Pa
     if not 0 < between[0] < between[1]:
         checks.fail(function, "between", "a pair 0 < least < largest", between)
     return _Bounds(*(jnp.asarray(value, trees.accumulator_dtype(params)) for value in (drop + ROUNDING, *between)))
-
-
-def _accuracy(function: str, apply: Apply, params: Params, batches: Batches) -> jax.Array:
-    """The part of all examples that is predicted right."""
-
-    def of(batch: Batch) -> jax.Array:
-        x, y = checks.inputs_and_targets(function, batch)
-        logits = apply(params, x)
-        if logits.shape[:-1] != y.shape or not jnp.issubdtype(y.dtype, jnp.integer):
-            checks.fail(function, "y", f"integer labels of shape {logits.shape[:-1]}", f"{y.dtype} of shape {y.shape}")
-        return jnp.mean(predictions.correct(logits, y), dtype=trees.accumulator_dtype(params))
-
-    return average(of, batches)
 
 
 def _bisect(dropped: Callable[[jax.Array], Estimate], bounds: _Bounds, steps: int, accuracy: jax.Array) -> Tolerance:

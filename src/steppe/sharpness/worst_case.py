@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from steppe.batches import Batches, average
 from steppe.curvature.probes import rademacher
 from steppe.sharpness.moves import (
     NORMS,
+    Norm,
     at_the_door,
     each,
     flag,
@@ -25,8 +26,6 @@ from steppe.sharpness.moves import (
     unit,
 )
 from steppe.typing import Batch, Estimate, Key, Loss, Params
-
-Norm = Literal["l2", "linf"]
 
 MOMENTUM = 0.75
 ENOUGH = 0.75

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from steppe import checks, curvature, losses, methods, models, predictions
+from steppe import checks, curvature, losses, methods, predictions
 from steppe.data import Dataset
 from steppe.models import Model
 from steppe.study.spec import Spec, Train, split_name
@@ -90,8 +90,7 @@ class Recipe:
             checks.fail(
                 "study", "train.penalty_dropout", "false with microbatches, which cannot share the masks", "true"
             )
-        name, settings = split_name(spec.model)
-        return cls(spec, dataset, models.build(name, dataset.shape, dataset.classes, **settings))
+        return cls(spec, dataset, spec.build_model(dataset))
 
     @property
     def examples(self) -> int:
@@ -121,9 +120,13 @@ class Recipe:
         progress = jax.eval_shape(self.start, jnp.uint32(0), strengths)
         jax.eval_shape(self.epoch, progress, strengths, self.dataset.train)
 
+    def initial(self, seed: jax.Array) -> Params:
+        """The parameters that a run begins with."""
+        return self.model.init(_stream(seed, "init"))
+
     def start(self, seed: jax.Array, strengths: Strengths) -> Progress:
         """A run before its first epoch."""
-        params = self.model.init(_stream(seed, "init"))
+        params = self.initial(seed)
         return Progress(params, self._transformation(seed, strengths).init(params), jnp.int32(0), seed)
 
     def epoch(self, progress: Progress, strengths: Strengths, train: Batch) -> tuple[Progress, jax.Array]:

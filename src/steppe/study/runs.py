@@ -13,14 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from steppe import data, trees
+from steppe import trees
 from steppe.data import Dataset
 from steppe.study import provenance
 from steppe.study.checkpoints import Checkpoints
 from steppe.study.program import Compiler, Metrics, Recipe, Trainer, shape_key, shape_of, stability_limit
 from steppe.study.progress import Watcher
 from steppe.study.results import Results
-from steppe.study.spec import Condition, Spec, conditions, split_name
+from steppe.study.spec import Condition, Spec, conditions
 from steppe.study.store import Store
 from steppe.study.surfaces import add_surfaces
 from steppe.study.table import gathered
@@ -53,8 +53,7 @@ def run(
     OSError : the folder cannot be written; finished runs stay.
     """
     watcher = watcher or Watcher()
-    name, settings = split_name(spec.data)
-    dataset = data.load(name, **settings)
+    dataset = spec.load_data()
     columns = conditions(spec)
     _rehearse(columns, dataset)
     facts = {"about": dataset.about, "fingerprint": dataset.fingerprint}

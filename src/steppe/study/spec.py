@@ -16,6 +16,8 @@ import tomli_w
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from steppe import checks, data, methods, models
+from steppe.data import Dataset
+from steppe.models import Model
 
 OWNED = {"key", "where", "curvature"}
 """Arguments of methods that a study sets itself, or that only code can give."""
@@ -123,6 +125,26 @@ class Spec(Table):
     def identity(self) -> dict[str, Any]:
         """What results depend on: everything but words and the number of seeds."""
         return self.model_dump(exclude={"title", "about", "published", "seeds", "landscape"}, exclude_none=True)
+
+    def load_data(self) -> Dataset:
+        """The data set.
+
+        Raises
+        ------
+        InputError : see `data.load`.
+        """
+        name, settings = split_name(self.data)
+        return data.load(name, **settings)
+
+    def build_model(self, dataset: Dataset) -> Model:
+        """The network, for a data set.
+
+        Raises
+        ------
+        InputError : see `models.build`.
+        """
+        name, settings = split_name(self.model)
+        return models.build(name, dataset.shape, dataset.classes, **settings)
 
 
 class Condition(typing.NamedTuple):

@@ -17,7 +17,6 @@ import contextlib
 import fcntl
 import json
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -155,9 +154,8 @@ class Store:
         """A finished run's parameters, as NumPy arrays."""
         folder = self.run_folder(condition, seed)
         try:
-            with np.load(folder / "parameters.npz", allow_pickle=False) as arrays:
-                return unflattened({name: arrays[name] for name in arrays.files})
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            return unflattened(files.arrays(folder / "parameters.npz"))
+        except files.DAMAGED as error:
             _damaged(folder, error)
 
     def save_surfaces(self, surfaces: Surfaces) -> None:
@@ -172,9 +170,8 @@ class Store:
         if not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                fields = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, zipfile.BadZipFile):
+            fields = files.arrays(path)
+        except files.DAMAGED:
             return None
         return Surfaces(**{**fields, "conditions": tuple(fields["conditions"].tolist()), "about": str(fields["about"])})
 

@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import jax
 import numpy as np
 
 from steppe import batches as many
-from steppe import checks, models, sharpness
+from steppe import checks, sharpness
 from steppe.batches import Batches
 from steppe.data import Dataset
 from steppe.data.dataset import fingerprint
@@ -24,7 +23,7 @@ from steppe.sharpness.points import Function
 from steppe.study import files, provenance
 from steppe.study.progress import Watcher
 from steppe.study.results import Surfaces
-from steppe.study.spec import Condition, split_name
+from steppe.study.spec import Condition
 from steppe.study.store import Store
 from steppe.typing import Batch, Params
 
@@ -51,11 +50,9 @@ class Kept:
 
     def read(self, name: str) -> Values | None:
         """What is kept under a name; nothing where it cannot be read."""
-        path = self.folder / f"{name}.npz"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return {key: arrays[key] for key in arrays.files}
-        except (OSError, ValueError, zipfile.BadZipFile):
+            return files.arrays(self.folder / f"{name}.npz")
+        except files.DAMAGED:
             return None
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
@@ -162,9 +159,7 @@ def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watch
         params = store.params(column.name, 0)
         key = json.dumps(column.spec.model, sort_keys=True)
         if key not in networks:  # one function for all conditions that share it: it compiles once
-            name, arguments = split_name(column.spec.model)
-            model = models.build(name, dataset.shape, dataset.classes, **arguments)
-            networks[key] = sharpness.loss_and_accuracy(model.apply)
+            networks[key] = sharpness.loss_and_accuracy(column.spec.build_model(dataset).apply)
         directions = [sharpness.filter_normalised(key, params) for key in (1, 2)]
         kept = Kept(folder, [column.name, fingerprint(params), settings.model_dump(), dataset.fingerprint])
         steps = {"steps": blank.steps, "side": blank.grid_steps}

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from steppe.data.dataset import fingerprint
 from steppe.study import files
 from steppe.study.spec import differences
 from steppe.study.surfaces import Values
-from steppe.study.trained import Trained, trained
+from steppe.trained.networks import Trained, trained
 
 ALONG = ("random", "eigenvectors", "between")
 """Filter-normalised random directions; top eigenvectors of the Hessian; the line between two networks."""
@@ -201,8 +200,7 @@ def read(directory: Path) -> tuple[Landscape, dict[str, Any]]:
     """
     path = directory / NAME
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = files.arrays(path)
         text = {
             name: json.loads(str(arrays[name])) for name in ("names", "settings", "about", "provenance", "identity")
         }
@@ -216,6 +214,6 @@ def read(directory: Path) -> tuple[Landscape, dict[str, Any]]:
             about=text["about"],
             provenance=text["provenance"],
         )
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (*files.DAMAGED, KeyError, TypeError) as error:
         checks.fail("landscape", str(path), "undamaged", str(error), "Delete it, and ask again.")
     return found, text["identity"]

@@ -14,6 +14,7 @@ import numpy as np
 from steppe import checks
 from steppe.data.dataset import check_finite
 from steppe.data.files import features_and_labels
+from steppe.study import files
 from steppe.typing import Batch, Params
 
 KINDS = (".safetensors", ".npz")
@@ -59,8 +60,7 @@ def arrays(path: Path, name: str) -> dict[str, np.ndarray]:
 
             found = load_file(path)
         else:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                found = {key: file[key] for key in file.files}
+            found = files.arrays(path)
     except Exception as error:  # each library has its own words for damage
         kind = "safetensors file" if path.suffix == ".safetensors" else "npz archive without pickled objects"
         checks.fail("measure", name, f"a whole {kind}", f"{path}: {_line(error)}")

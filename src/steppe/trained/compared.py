@@ -14,10 +14,10 @@ from steppe.curvature import Quadrature
 from steppe.outcomes import statistics
 from steppe.outcomes.statistics import Comparison, Summary
 from steppe.sharpness import MEASURES
-from steppe.study import measures
-from steppe.study.measures import ASKED
 from steppe.study.results import Results
 from steppe.study.wording import factor, joined
+from steppe.trained import measures
+from steppe.trained.measures import ASKED
 
 
 @dataclass(frozen=True)

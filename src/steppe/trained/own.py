@@ -13,10 +13,10 @@ import numpy as np
 from steppe import batches as many
 from steppe import checks, losses, trees
 from steppe.batches import Batches
-from steppe.study import loading
-from steppe.study.measures import Settings
-from steppe.study.targets import Target, as_dtype
 from steppe.study.wording import joined
+from steppe.trained import loading
+from steppe.trained.measures import Settings
+from steppe.trained.targets import Target, as_dtype
 from steppe.typing import Batch, Params
 
 CRITERIA = {"cross_entropy": losses.cross_entropy, "squared_error": losses.squared_error}
@@ -191,7 +191,7 @@ class Files:
 
     def _try(self, function: Any, params: Params) -> None:
         """Trace the user's function on these parameters and data."""
-        batch = jax.tree.map(lambda leaf: leaf[0], self.batches.stacks[0])
+        batch = self.batches.first
         if self.own.apply:
             x, y = checks.inputs_and_targets("measure", batch)
             outputs = loading.called(lambda p, x: jax.eval_shape(function, p, x), "--apply", self.text, params, x)

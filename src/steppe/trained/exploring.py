@@ -13,11 +13,11 @@ import numpy as np
 from steppe import checks, losses, sharpness, trees
 from steppe.data.dataset import fingerprint
 from steppe.study import provenance
-from steppe.study.landscapes import Landscape, Question, held, save
 from steppe.study.progress import Watcher
 from steppe.study.store import flattened, unflattened
 from steppe.study.surfaces import Kept, Values, around, chosen, on_plane
-from steppe.study.trained import Trained
+from steppe.trained.landscapes import Landscape, Question, held, save
+from steppe.trained.networks import Trained
 from steppe.typing import Params
 
 Facts = dict[str, float]

@@ -19,10 +19,10 @@ from steppe.sharpness import measures
 from steppe.sharpness.memory import Plan, planned
 from steppe.sharpness.subject import Quantity, Subject
 from steppe.study import provenance
-from steppe.study.measures import SCHEMA, Settings, Table, fingerprinted
-from steppe.study.own import Files, Own
 from steppe.study.progress import Watcher
-from steppe.study.targets import Runs, Target, identity, is_of_a_study, run_folders
+from steppe.trained.measures import SCHEMA, Settings, Table, fingerprinted
+from steppe.trained.own import Files, Own
+from steppe.trained.targets import Runs, Target, identity, is_of_a_study, run_folders
 from steppe.typing import Params
 
 

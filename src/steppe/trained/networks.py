@@ -7,11 +7,11 @@ from typing import Any, NoReturn
 
 import jax
 
-from steppe import checks, data, models
+from steppe import checks
 from steppe.data import Dataset
 from steppe.models import Model
 from steppe.sharpness.points import alike
-from steppe.study.spec import Spec, conditions, split_name
+from steppe.study.spec import Spec, conditions
 from steppe.study.store import Store
 from steppe.typing import Params
 
@@ -25,6 +25,7 @@ class Trained:
     folder : of the run, DIR/runs/<condition>-s<seed>, resolved.
     name : the folder's name; with the study's before it where two runs of one call would share it.
     study : the study's folder, DIR, as seen from here.
+    spec : of its condition.
     model, dataset : shared by all networks of one kind, so that they compile once.
     params : NumPy arrays.
     record : what ``run.json`` says.
@@ -33,6 +34,7 @@ class Trained:
     folder: Path
     name: str
     study: Path
+    spec: Spec
     model: Model
     dataset: Dataset
     params: Params
@@ -81,28 +83,27 @@ class _Reader:
         record, _ = store.load(condition, int(seed))
         if record["status"] != "finished":
             self.fail("TARGET", "a run that finished", f"{path.name}, which diverged")
-        dataset = self.dataset(columns[condition])
+        spec = columns[condition]
+        dataset = self.dataset(spec)
         if store.data().get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
             self.fail("data", f"what {path.name} was trained on", "data that has changed since", "Restore the data.")
-        model, params = self.model(columns[condition], dataset), store.params(condition, int(seed))
+        model, params = self.model(spec, dataset), store.params(condition, int(seed))
         expected = jax.eval_shape(model.init, jax.random.key(0))
         alike(self.command, f"parameters.npz of {path.name}", params, expected)
-        return Trained(path, name, _from_here(store.directory), model, dataset, params, record)
+        return Trained(path, name, _from_here(store.directory), spec, model, dataset, params, record)
 
     def dataset(self, spec: Spec) -> Dataset:
         """The data of a study, loaded once."""
         key = repr(spec.data)
         if key not in self.datasets:
-            name, settings = split_name(spec.data)
-            self.datasets[key] = data.load(name, **settings)
+            self.datasets[key] = spec.load_data()
         return self.datasets[key]
 
     def model(self, spec: Spec, dataset: Dataset) -> Model:
         """The network of a condition, built once."""
         key = dataset.fingerprint, repr(spec.model)
         if key not in self.models:
-            name, settings = split_name(spec.model)
-            self.models[key] = models.build(name, dataset.shape, dataset.classes, **settings)
+            self.models[key] = spec.build_model(dataset)
         return self.models[key]
 
     def fail(self, name: str, what: str, got: str, todo: str = "") -> NoReturn:

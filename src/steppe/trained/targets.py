@@ -1,6 +1,5 @@
 """What is measured: the networks of finished runs, or a user's own parameters, each with its data and where rows go."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,11 @@ from steppe import checks, losses
 from steppe.batches import Batches
 from steppe.data.dataset import fingerprint
 from steppe.study import spec as specs
-from steppe.study.measures import Settings
-from steppe.study.program import Recipe, shape_of
+from steppe.study.program import Recipe
 from steppe.study.store import Store
 from steppe.study.surfaces import chosen
-from steppe.study.trained import Trained, each_trained
+from steppe.trained.measures import Settings
+from steppe.trained.networks import Trained, each_trained
 from steppe.typing import Apply, Criterion, Loss, Params
 
 
@@ -67,14 +66,12 @@ def as_dtype(tree: Any, dtype: str) -> Any:
 
 def identity(target: Target, settings: Settings) -> list[Any]:
     """All that a target's numbers depend on but the measures: parameters, data, the program of its loss."""
-    batch = jax.tree.map(lambda leaf: leaf[0], target.batches.stacks[0])
+    batch = target.batches.first
     if target.loss is not None:
-        program = jax.make_jaxpr(lambda p, b: target.loss(p, b))(target.params, batch)  # noqa: PLW0108 - traced anew
+        text, consts, _ = checks.program(target.loss, target.params, batch)
     else:
-        x, _ = checks.inputs_and_targets("measure", batch)
-        program = jax.make_jaxpr(lambda p, x: target.apply(p, x))(target.params, x)  # noqa: PLW0108
-    text = re.sub(r"0x[0-9a-f]+", "", str(program))
-    arrays = jax.tree.map(_plain, (target.params, target.batches.stacks, list(program.consts)))
+        text, consts, _ = checks.program(target.apply, target.params, checks.inputs_and_targets("measure", batch)[0])
+    arrays = jax.tree.map(_plain, (target.params, target.batches.stacks, consts))
     return [target.run, text, target.criterion.__name__, fingerprint(arrays), settings.dtype, settings.seed]
 
 
@@ -120,7 +117,6 @@ class Runs:
         self.folders, self.settings, self.out = folders, settings, out
         self.notes: list[str] = []
         self.batches: dict[str, Batches] = {}
-        self.stores: dict[Path, Store] = {}
         self.starts: dict[str, Callable[[jax.Array], Params]] = {}
 
     def __len__(self) -> int:
@@ -139,13 +135,12 @@ class Runs:
     def _target(self, network: Trained) -> Target:
         settings, record = self.settings, network.record
         batches = self._batches(network)
-        model = self._spec(network).model
         return Target(
             run=network.name if self.out else network.folder.name,
             condition=record["condition"],
             seed=record["seed"],
             source=str(network.study / "runs" / network.folder.name),
-            network=", ".join(f"{k} {v}" if k != "name" else str(v) for k, v in model.items()),
+            network=", ".join(f"{k} {v}" if k != "name" else str(v) for k, v in network.spec.model.items()),
             folder=self.out or network.study,
             params=as_dtype(network.params, settings.dtype),
             batches=batches,
@@ -163,19 +158,11 @@ class Runs:
             self.batches[known] = as_dtype(drawn, settings.dtype)
         return self.batches[known]
 
-    def _spec(self, network: Trained) -> specs.Spec:
-        """The settings of a run's condition."""
-        store = self.stores.setdefault(network.study, Store.read(network.study))
-        return next(c.spec for c in specs.conditions(store.spec) if c.name == network.record["condition"])
-
     def _initial(self, network: Trained) -> Params:
         """The parameters that a run began with: its seed gives them."""
-        spec = self._spec(network)
-        key = repr((network.dataset.fingerprint, spec.model))
+        key = repr((network.dataset.fingerprint, network.spec.model))
         if key not in self.starts:
-            shape, strengths = shape_of(spec)
-            recipe = Recipe.of(shape, network.dataset)
-            self.starts[key] = jax.jit(lambda seed: recipe.start(seed, strengths).params)
+            self.starts[key] = jax.jit(Recipe(network.spec, network.dataset, network.model).initial)
         with jax.enable_x64(False):  # as it was trained
             params = self.starts[key](jnp.uint32(network.record["seed"]))
         return as_dtype(params, self.settings.dtype)

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -216,7 +215,6 @@ def read(folder: Path) -> polars.DataFrame:
 def curves(folder: Path) -> dict[str, np.ndarray]:
     """All curves of a folder, ``{"<fingerprint>/<name>": array}``; none where they cannot be read."""
     try:
-        with np.load(folder / CURVES, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile):
+        return files.arrays(folder / CURVES)
+    except files.DAMAGED:
         return {}
