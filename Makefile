@@ -19,8 +19,9 @@ study: .venv/done
 test: .venv/done
 	$(BIN)/pytest $(PARALLEL)
 
+# Most of its time is compilation, which need not be thorough here; `test` compiles as users do
 test-fast: .venv/done
-	$(BIN)/pytest $(PARALLEL) -m "not slow"
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/pytest $(PARALLEL) -m "not slow"
 
 # PyTorch, which one comparison needs; where it does not install, the rest runs without it
 .venv/bench: .venv/done

@@ -109,6 +109,7 @@ def test_in_float32_the_default_step_is_good_to_a_few_per_cent():
     assert max(first_order_errors(jnp.float32, None)) < 0.05
 
 
+@pytest.mark.slow
 def test_first_order_mode_asks_for_no_second_derivative():
     @jax.custom_vjp
     def kernel(x):
@@ -134,6 +135,7 @@ def test_first_order_mode_asks_for_no_second_derivative():
         added(loss)
 
 
+@pytest.mark.slow
 def test_first_order_mode_needs_the_memory_of_gradients():
     params, batch = mlp_params(sizes=(8, 256, 256, 4)), mlp_batch(size=256, inputs=8, classes=4)
 

@@ -26,6 +26,7 @@ def test_hessian_product_equals_the_dense_product(x64):
     np.testing.assert_allclose(H.dense(), dense, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_hessian_over_a_list_is_that_of_all_examples(x64):
     params, whole = mlp_params(), mlp_batch(size=10)
     parts = [jax.tree.map(lambda x, s=s: x[s], whole) for s in (slice(0, 3), slice(3, 7), slice(7, 10))]

@@ -346,6 +346,7 @@ def test_the_hub_and_the_folder_give_the_same_data(texts, monkeypatch):
     assert data.load("imdb").fingerprint == local.fingerprint
 
 
+@pytest.mark.slow
 def test_without_a_hub_one_sentence_comes_at_once_and_nothing_is_printed(tmp_path):
     code = "import steppe.data\ntry: steppe.data.load('imdb')\nexcept steppe.data.checks.InputError as e: print(e)"
     settings = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}

@@ -114,6 +114,7 @@ def test_a_surface_of_other_parameters_compiles_nothing_new():
     assert len(traces) == 1
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_values_keep_their_dtype(strict, dtype):
     params, directions, batch, points = network(dtype)

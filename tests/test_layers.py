@@ -404,6 +404,7 @@ def test_a_hessian_of_zero_has_a_gradient_of_zero():
     assert not jnp.any(gradient)
 
 
+@pytest.mark.slow
 def test_the_penalty_reaches_only_chosen_layers(x64):
     loss, params, batch = mlp()
     mask = [{"w": False, "b": False}, {"w": True, "b": False}]
@@ -422,6 +423,7 @@ def test_derivatives_of_a_convolution_stay_three_kinds_of_product():
     assert "conv_general_dilated" not in kinds
 
 
+@pytest.mark.slow
 def test_parallel_rows_of_different_length_and_outliers_keep_the_estimate_exact(monkeypatch):
     monkeypatch.setattr(layer_probes, "form", lambda layer, norm, count: "rows")
     rng = np.random.default_rng(0)

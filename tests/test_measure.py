@@ -477,6 +477,7 @@ def own(tiny, monkeypatch):
     sys.modules.pop("mine", None)
 
 
+@pytest.mark.slow
 def test_all_forms_of_a_file_give_the_numbers_of_the_run(own):
     names = ("loss", "accuracy", "trace", "sam_sharpness", "fisher_rao")
     expected = take(own / "study" / "runs" / "lam=0-s0", measures=names).rows["value"]
@@ -492,6 +493,7 @@ def test_all_forms_of_a_file_give_the_numbers_of_the_run(own):
         assert rows["condition"].unique().to_list() == [name] and rows["seed"].null_count() == len(rows)
 
 
+@pytest.mark.slow
 def test_whole_numbers_and_excluded_arrays_go_to_the_function_and_are_no_parameters(own):
     flat = dict(np.load("net.npz"))
     np.savez("more.npz", **flat, steps=np.array(1), mean=np.zeros(3, np.float32))

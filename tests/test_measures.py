@@ -76,6 +76,7 @@ def test_the_fisher_rao_norm_is_the_root_of_its_quadratic_form(x64, criterion, c
         assert found.sem == 0
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("hidden", [(4,), (4, 5)])
 def test_the_analytic_form_counts_the_weight_matrices_of_a_relu_network_without_biases(x64, classes, hidden):
@@ -106,6 +107,7 @@ def test_the_fisher_rao_norm_does_not_change_under_rescaling_but_with_the_scale_
         assert abs(norm([*params[:-1], jax.tree.map(lambda w: 1.5 * w, params[-1])]) / norm(params) - 1) > 0.1
 
 
+@pytest.mark.slow
 def test_the_norm_of_a_network_of_zeros_is_zero_with_a_finite_gradient():
     params, batch = jax.tree.map(jnp.zeros_like, mlp_params()), mlp_batch()
     norm = lambda p: sharpness.fisher_rao(relu_apply, p, batch).mean
@@ -178,6 +180,7 @@ def conv_apply(params, x):
     return jnp.mean(jnp.tanh(y), (1, 2)) @ params["out"]
 
 
+@pytest.mark.slow
 def test_a_convolution_is_a_matrix_of_its_filters(x64):
     keys = jax.random.split(jax.random.key(0), 3)
     params = {"conv": jax.random.normal(keys[0], (2, 2, 1, 3)), "out": jax.random.normal(keys[1], (3, 2))}

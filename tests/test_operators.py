@@ -43,6 +43,7 @@ def test_hessian_equals_the_dense_one_whole_and_in_chunks(x64, name, chunk):
     close(curvature.hessian(loss, params, in_batches(batch, chunk)).dense(), expected)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("chunk", [7, 3])
 def test_ggn_equals_the_dense_one_whole_and_in_chunks(x64, name, chunk):

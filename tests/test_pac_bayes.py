@@ -49,6 +49,7 @@ def node_wise(params):
 # sigma
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("apply", [one_weight, two_logits])
 def test_sigma_is_the_standard_deviation_that_flips_a_sign_in_one_draw_of_ten(apply):
     found = sharpness.pac_bayes_sigma(apply, jnp.ones(1), ONES, draws=40_000)
@@ -137,6 +138,7 @@ def test_alpha_is_the_box_whose_worst_corner_loses_what_is_allowed(x64):
 # rescaled networks compute the same function
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("rescale", [layer_wise, node_wise])
 @pytest.mark.parametrize("measure", [sharpness.pac_bayes_sigma, sharpness.pac_bayes_alpha])
 def test_tolerances_in_proportion_and_no_others_are_unchanged_when_layers_are_rescaled(x64, measure, rescale):
@@ -219,6 +221,7 @@ def test_values_are_kept_in_float32_at_least_without_promotion(name, dtype, stri
         assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(expected), jnp.dtype(bool)}
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", ALL)
 def test_other_values_of_one_shape_are_not_traced_again(name):
     traces = []

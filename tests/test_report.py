@@ -222,6 +222,7 @@ def test_the_page_loads_nothing_and_runs_nothing(whole):
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
 
 
+@pytest.mark.slow
 def test_text_from_data_and_spec_is_escaped_everywhere(tmp_path):
     evil = "<script>alert('x')</script>|[a](b)$"
     names = (evil, "lam=0.1 <b>")

@@ -80,6 +80,7 @@ def test_what_has_not_converged_is_marked_and_warned_of(x64):
     assert not found.converged.any() and (found.residuals > 1e-6).all()
 
 
+@pytest.mark.slow
 def test_spectral_range_has_both_ends(x64):
     H = of_network("mlp")
     exact = np.linalg.eigvalsh(H.dense())
