@@ -35,6 +35,16 @@ def norm_squared(tree: Params) -> jax.Array:
     return dot(tree, tree)
 
 
+def unit(tree: Params) -> Params:
+    """A pytree divided by its norm; zeros where that is zero."""
+    dtype = accumulator_dtype(tree)
+    peak = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in jax.tree.leaves(tree)])
+    # by the largest entry first: the squares of tiny gradients would vanish
+    shrunk = jax.tree.map(lambda x: x.astype(dtype) / jnp.where(peak == 0, 1, peak), tree)
+    norm = jnp.sqrt(norm_squared(shrunk))
+    return jax.tree.map(lambda s, x: (s / jnp.where(peak == 0, 1, norm)).astype(x.dtype), shrunk, tree)
+
+
 def scale(factor: Any, tree: Params) -> Params:
     """Each leaf times a scalar, in the leaf's own dtype."""
     return jax.tree.map(lambda leaf: jnp.asarray(factor, leaf.dtype) * leaf, tree)

@@ -30,7 +30,8 @@ class Quadrature(NamedTuple):
 
     def averages(self, function: Callable[[jax.Array], jax.Array]) -> jax.Array:
         """(M,) Σᵢ wᵢ f(λᵢ), each an estimate of 1/n tr f(A)."""
-        return jnp.sum(jnp.where(self.weights > 0, self.weights * function(self.nodes), 0), axis=1)
+        values = function(self.nodes).astype(self.nodes.dtype)
+        return jnp.sum(jnp.where(self.weights > 0, self.weights * values, 0), axis=1)
 
 
 class Density(NamedTuple):

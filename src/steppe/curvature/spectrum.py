@@ -14,8 +14,9 @@ from steppe.curvature.lanczos import Tridiagonal
 from steppe.curvature.operators import Operator
 from steppe.typing import Key, Params
 
-STEPS = 10
-"""Products in a round, and Ritz vectors that the next one keeps; and two more of each for each eigenpair."""
+STEPS = 8
+"""Products in a round at least, and Ritz vectors that the next one keeps beyond those asked for. Every step goes through
+all of a round's basis: for a network whose products are cheap, long rounds cost more than short ones."""
 
 BASIS_BYTES = 3e9
 """The most that basis and kept vectors may take, twice: the basis is transposed, kept vectors are made anew."""
@@ -84,7 +85,7 @@ def top_eigenpairs(
     Returns
     -------
     Eigenpairs(values, vectors, residuals, converged). What has not converged is returned, marked, and warned of.
-    Cost: about 20 to 100 products for separated eigenvalues, and k for the residuals. Memory: about 40 + 8k vectors of
+    Cost: about 20 to 100 products for separated eigenvalues, and k for the residuals. Memory: about 32 + 2k vectors of
     n numbers, fewer (and more products) where that would exceed 3 GB. Runs on the host, not under `jax.jit`.
 
     Raises
@@ -166,7 +167,8 @@ class _Search:
     def __init__(self, function: str, A: Operator, key: jax.Array, k: int, which: str, tol: float) -> None:
         self.function, self.A, self.key, self.k, self.which, self.tol = function, A, key, k, which, tol
         self.flat, _ = lanczos.flattening(A)
-        self.steps = self.keep = STEPS + 2 * k
+        self.steps = max(STEPS, k // 2)
+        self.keep = k + self.steps
         most = int(BASIS_BYTES / (2 * self.flat.dtype.itemsize * A.size))
         if self.steps + self.keep > most:
             self.keep = max(most // 3, k + 1)

@@ -7,9 +7,15 @@ from collections.abc import Callable
 
 import optax
 
-from steppe.methods.fa import FAState, fa
+from steppe.methods.ascent import asam, m_sam, sam
+from steppe.methods.contract import MethodState
+from steppe.methods.fa import fa
+from steppe.methods.hsr import hsr
+from steppe.methods.seht import seht
 
-METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {"fa": fa}
+METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
+    method.__name__: method for method in (fa, hsr, seht, sam, asam, m_sam)
+}
 """Methods by the name that a study calls them."""
 
-__all__ = ["METHODS", "FAState", "fa"]
+__all__ = ["METHODS", "MethodState", "asam", "fa", "hsr", "m_sam", "sam", "seht"]

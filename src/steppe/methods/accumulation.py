@@ -1,10 +1,18 @@
-"""The loss of a big batch, computed part by part."""
+"""Batches in equal parts, and the loss of a big batch computed part by part."""
 
 import jax
 import jax.numpy as jnp
 
 from steppe import checks
 from steppe.typing import Batch, Loss, Params
+
+
+def in_parts(function: str, argument: str, batch: Batch, parts: int) -> Batch:
+    """A batch as so many equal ones, stacked: leaves (parts, B/parts, ...)."""
+    size = checks.batch_size(function, batch)
+    if size % parts:
+        checks.fail(function, argument, f"a divisor of the batch size {size}", parts)
+    return jax.tree.map(lambda x: x.reshape((parts, size // parts, *x.shape[1:])), batch)
 
 
 def in_microbatches(function: str, loss: Loss, parts: int) -> Loss:
@@ -17,11 +25,7 @@ def in_microbatches(function: str, loss: Loss, parts: int) -> Loss:
         return loss
 
     def accumulated(params: Params, batch: Batch) -> jax.Array:
-        size = checks.batch_size(function, batch)
-        if size % parts:
-            checks.fail(function, "microbatches", f"a divisor of the batch size {size}", parts)
-        split = jax.tree.map(lambda x: x.reshape((parts, size // parts, *x.shape[1:])), batch)
-        one = jax.checkpoint(loss)
+        split, one = in_parts(function, "microbatches", batch, parts), jax.checkpoint(loss)
         total, _ = jax.lax.scan(
             lambda t, b: (t + one(params, b), None), jnp.zeros((), loss_shape(one, params, split).dtype), split
         )

@@ -1,8 +1,7 @@
 """FA-Regularization: λ/B · tr(H²) added to the training loss."""
 
-import zlib
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,29 +9,15 @@ import optax
 
 from steppe import checks, trees
 from steppe import curvature as curvature_
-from steppe.methods.accumulation import in_microbatches
+from steppe.methods.contract import Strength
+from steppe.methods.penalty import added
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 Curvature = Callable[[Loss, Params, Batch, jax.Array], Estimate]
 
 
-class FAState(NamedTuple):
-    """State of `fa`.
-
-    Attributes
-    ----------
-    count : number of updates so far.
-    key : raw key data; each penalty folds `count` into it.
-    flatness : the last tr(H²) with its standard error, NaN until the first penalty.
-    """
-
-    count: jax.Array
-    key: jax.Array
-    flatness: Estimate
-
-
 def fa(
-    lam: float | jax.Array | optax.Schedule,
+    lam: Strength,
     *,
     probes: int = 5,
     every: int = 10,
@@ -110,10 +95,7 @@ def fa(
     >>> round(float(state[0].flatness.mean), 3)
     0.193
     """
-    checks.real_or_schedule("fa", "lam", lam, least=0.0)
     checks.whole("fa", "probes", probes)
-    checks.whole("fa", "every", every)
-    checks.whole("fa", "microbatches", microbatches)
     checks.one_of("fa", "distribution", distribution, ("rademacher", "gaussian"))
     checks.one_of("fa", "adaptive", adaptive, (True, False))
     checks.one_of("fa", "normalize", normalize, ("batch", "params", None))
@@ -121,68 +103,17 @@ def fa(
         checks.fail(
             "fa", "curvature", "None or a function (loss, params, batch, key) -> Estimate", checks.shown(curvature)
         )
-    base_key = jax.random.fold_in(checks.key_array("fa", key), zlib.crc32(b"fa"))
     measure = curvature or _squared_hessian_norm(probes, distribution, adaptive)
 
-    def init(params: Params) -> FAState:
-        checks.floating("fa", params)
-        # an array each: a training step may donate the state's buffers, and none twice
-        unknown = [jnp.full((), jnp.nan, trees.accumulator_dtype(params)) for _ in Estimate._fields]
-        return FAState(jnp.zeros((), jnp.int32), jax.random.key_data(base_key), Estimate(*unknown))
+    def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Estimate]:
+        found = measure(loss, params, batch, key)
+        return jnp.asarray(found.mean), found
 
-    def penalty_gradient(state: FAState, params: Params, loss: Loss, batch: Batch) -> tuple[Params, Estimate]:
-        """∇ λ/s · tr(H²), zero on the parameters that are not penalised, and tr(H²) itself."""
-        chosen, others = trees.partition(params, where)
-        scales = {"batch": checks.batch_size("fa", batch), "params": trees.size(chosen), None: 1}
-        probe_key = jax.random.fold_in(
-            jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(base_key)), state.count
-        )
-        whole_loss = in_microbatches("fa", loss, microbatches)
+    def divisor(batch: Batch, chosen: Params) -> int:
+        return {"batch": checks.batch_size("fa", batch), "params": trees.size(chosen), None: 1}[normalize]
 
-        def value(part: Params) -> tuple[jax.Array, Estimate]:
-            estimate = measure(lambda p, b: whole_loss(trees.merge(p, others), b), part, batch, probe_key)
-            return jnp.asarray(estimate.mean), estimate
-
-        gradient, estimate = jax.grad(value, has_aux=True)(chosen)
-        weight = jnp.asarray(lam(state.count) if callable(lam) else lam) / scales[normalize]
-        # a traced λ = 0 must agree with the plain optimiser even where the penalty overflows
-        scaled = jax.tree.map(lambda g: jnp.where(weight == 0, jnp.zeros_like(g), weight.astype(g.dtype) * g), gradient)
-        return trees.merge(scaled, trees.zeros_like(others)), estimate
-
-    def update(
-        updates: Params,
-        state: FAState,
-        params: Params | None = None,
-        *,
-        loss: Loss | None = None,
-        batch: Batch | None = None,
-        penalty_loss: Loss | None = None,
-        **_: Any,
-    ) -> tuple[Params, FAState]:
-        if params is None or loss is None or batch is None:
-            missing = ", ".join(n for n, v in (("params", params), ("loss", loss), ("batch", batch)) if v is None)
-            checks.fail("fa", "update", "given params, loss= and batch=", f"a call without {missing}",
-                        "Call tx.update(grads, state, params, loss=loss, batch=batch).")  # fmt: skip
-
-        def penalised() -> tuple[Params, Estimate]:
-            gradient, estimate = penalty_gradient(state, params, penalty_loss or loss, batch)
-            like = state.flatness.mean.dtype
-            return trees.add(updates, gradient), Estimate(*(jnp.asarray(x).astype(like) for x in estimate))
-
-        if every == 1:
-            updates, flatness = penalised()
-        else:
-            updates, flatness = jax.lax.cond(state.count % every == 0, penalised, lambda: (updates, state.flatness))
-        return updates, FAState(state.count + 1, state.key, flatness)
-
-    if _is_zero(lam):
-        return optax.GradientTransformationExtraArgs(init, lambda updates, state, params=None, **_: (updates, state))
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _is_zero(lam: Any) -> bool:
-    """Whether λ is a literal zero, known before tracing."""
-    return not callable(lam) and not checks.is_traced(lam) and float(lam) == 0.0
+    settings = {"every": every, "where": where, "microbatches": microbatches, "key": key}
+    return added("fa", value, lam, divisor=divisor, **settings)
 
 
 def _squared_hessian_norm(probes: int, distribution: Literal["rademacher", "gaussian"], adaptive: bool) -> Curvature:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from steppe import checks, curvature, trees
 from steppe.batches import Batches
 from steppe.curvature.probes import gaussian
-from steppe.sharpness.moves import at_the_door, mean_gradient, strength, unit
+from steppe.sharpness.moves import at_the_door, mean_gradient, strength
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 
@@ -95,7 +95,7 @@ def _flatness(
 ) -> GradientNormFlatness:
     def climb(at: Params, g: Params) -> Params:
         """The next point, along H(at) g."""
-        u = unit(curvature.hessian(loss, at, batches).matvec(unit(g)))
+        u = trees.unit(curvature.hessian(loss, at, batches).matvec(trees.unit(g)))
         return trees.add(params, trees.scale(rho, u))
 
     def step(state: tuple[Params, Params], _: None) -> tuple[tuple[Params, Params], jax.Array]:
@@ -105,7 +105,7 @@ def _flatness(
 
     g = mean_gradient(loss, params, batches)
     # where the gradient or its slope is zero, a random direction takes the place of the first gradient
-    blind = _norm(curvature.hessian(loss, params, batches).matvec(unit(g))) == 0
+    blind = _norm(curvature.hessian(loss, params, batches).matvec(trees.unit(g))) == 0
     start = jax.tree.map(lambda x, r: jnp.where(blind, r, x), g, gaussian(key, params))
     norms = jax.lax.scan(step, (params, start), length=steps)[1]
     flatness = rho * jnp.maximum(_norm(g), jnp.max(norms))

@@ -1,6 +1,5 @@
 """What the measures that move the weights share: checks at the door, the loss over batches, moves, directions."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -105,16 +104,6 @@ def moved(params: Params, step: Params, adaptive: bool) -> Params:
     return jax.tree.map(
         lambda w, s: w + ((jnp.abs(w).astype(s.dtype) * s) if adaptive else s).astype(w.dtype), params, step
     )
-
-
-def unit(tree: Params) -> Params:
-    """A pytree divided by its norm; zeros where that is zero."""
-    dtype = trees.accumulator_dtype(tree)
-    peak = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in jax.tree.leaves(tree)])
-    # by the largest entry first: the squares of tiny gradients would vanish
-    shrunk = jax.tree.map(lambda x: x.astype(dtype) / jnp.where(peak == 0, 1, peak), tree)
-    norm = jnp.sqrt(trees.norm_squared(shrunk))
-    return jax.tree.map(lambda s, x: (s / jnp.where(peak == 0, 1, norm)).astype(x.dtype), shrunk, tree)
 
 
 def pick(condition: jax.Array, a: Any, b: Any) -> Any:

@@ -21,7 +21,6 @@ from steppe.sharpness.moves import (
     over_batches,
     single,
     strength,
-    unit,
 )
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
@@ -133,7 +132,7 @@ def sam_sharpness(
 @functools.partial(jax.jit, static_argnames=("loss", "per_batch"))
 def _sam(loss: Loss, params: Params, batches: Batches, rho: jax.Array, *, per_batch: bool) -> Estimate:
     def rise(part: Batches) -> jax.Array:
-        up = trees.add(params, trees.scale(rho, unit(mean_gradient(loss, params, part))))
+        up = trees.add(params, trees.scale(rho, trees.unit(mean_gradient(loss, params, part))))
         return mean_loss(loss, up, part) - mean_loss(loss, params, part)
 
     if per_batch:

@@ -23,7 +23,6 @@ from steppe.sharpness.moves import (
     scalar,
     single,
     strength,
-    unit,
 )
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
@@ -211,8 +210,10 @@ def stretches(steps: int) -> list[int]:
 
 def _uphill(gradient: Params, key: jax.Array, norm: Norm) -> Params:
     """The step of norm 1 that climbs fastest; a random one where the gradient is zero."""
-    towards = unit(gradient)
-    towards = jax.lax.cond(trees.norm_squared(towards) == 0, lambda: unit(rademacher(key, towards)), lambda: towards)
+    towards = trees.unit(gradient)
+    towards = jax.lax.cond(
+        trees.norm_squared(towards) == 0, lambda: trees.unit(rademacher(key, towards)), lambda: towards
+    )
     return towards if norm == "l2" else jax.tree.map(jnp.sign, towards)
 
 

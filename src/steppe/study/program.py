@@ -1,5 +1,6 @@
 """One run as pure functions: a network, its data, its optimiser, and what is measured; and those functions compiled."""
 
+import inspect
 import json
 import time
 import zlib
@@ -194,8 +195,11 @@ class Recipe:
     def _transformation(self, seed: jax.Array, strengths: Strengths) -> optax.GradientTransformationExtraArgs:
         """The method, then the optimiser: the one chain that every condition trains with."""
         name, settings = split_name(self.spec.method)
-        method = methods.METHODS[name](**settings, **strengths, key=_stream(seed, "probes"))
-        return optax.chain(method, _optimiser(self.spec.train, self.steps * self.spec.train.epochs))
+        method = methods.METHODS[name]
+        random = {"key": _stream(seed, "probes")} if "key" in inspect.signature(method).parameters else {}
+        return optax.chain(
+            method(**settings, **strengths, **random), _optimiser(self.spec.train, self.steps * self.spec.train.epochs)
+        )
 
 
 def _stream(seed: jax.Array, purpose: str) -> jax.Array:

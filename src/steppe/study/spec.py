@@ -19,7 +19,7 @@ from steppe import checks, data, methods, models
 from steppe.data import Dataset
 from steppe.models import Model
 
-OWNED = {"key", "where", "curvature"}
+OWNED = {"key", "where", "curvature", "moments"}
 """Arguments of methods that a study sets itself, or that only code can give."""
 
 

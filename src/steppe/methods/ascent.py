@@ -1,0 +1,158 @@
+"""Sharpness-aware minimisation: the gradient is taken where the loss is higher nearby."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from steppe import checks, trees
+from steppe.curvature import layers
+from steppe.curvature.estimates import estimate, exact
+from steppe.methods.accumulation import in_parts
+from steppe.methods.contract import Call, Strength, method
+from steppe.typing import Batch, Estimate, Params
+
+
+def sam(rho: Strength = 0.05, *, every: int = 1) -> optax.GradientTransformationExtraArgs:
+    """Replace the gradient by that at the highest nearby point, ∇L(θ + ρ g/‖g‖) (Foret et al. 2021, eq. 3).
+
+    g is the gradient that comes in, ∇L(θ), and its norm the global one over all parameters. Stands first in a chain:
+
+        tx = optax.chain(steppe.methods.sam(0.05), optax.sgd(0.1, momentum=0.9))
+        updates, state = tx.update(grads, state, params, loss=loss, batch=batch)
+
+    Parameters
+    ----------
+    rho : ρ ≥ 0: a float, a traced value, or an Optax schedule. A literal 0 is the plain optimiser, bitwise and at no
+        cost.
+    every : on updates 0, k, 2k, … the gradient is replaced, on the others it stays.
+
+    Returns
+    -------
+    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. The loss is called again with
+    the masks that it closes over, and whatever else it does besides returning a number (such as statistics of
+    BatchNorm) is lost, as it should be. ``state.flatness`` is ρ‖g‖. Cost: one gradient more.
+
+    Raises
+    ------
+    InputError : rho below 0, every below 1, when made; a missing loss, batch or params, when updated.
+
+    Notes
+    -----
+    Where the gradient is zero the point is not perturbed. Before SAM in a chain, a penalty would be lost: SAM replaces
+    what comes in. Under `shard_map` a loss without ``pmean`` perturbs each device by its own gradient (m-sharpness);
+    under `jit` with a sharded batch the batch is one. Weight decay is not part of g unless it is part of the loss.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, optax, steppe
+    >>> loss = lambda w, batch: jnp.sum(w**2) / 2
+    >>> w = jnp.array([3.0, 4.0])
+    >>> tx = steppe.methods.sam(0.5)
+    >>> updates, state = tx.update(jax.grad(loss)(w, None), tx.init(w), w, loss=loss, batch=jnp.ones(1))
+    >>> [round(float(u), 3) for u in updates], float(state.flatness.mean)  # w + 0.5 w/‖w‖, and 0.5 ‖w‖
+    ([3.3, 4.4], 2.5)
+    """
+
+    def act(call: Call) -> tuple[Params, Estimate]:
+        return _uphill(call, trees.unit(call.gradient), call.gradient)
+
+    return method("sam", act, rho, called="rho", every=every)
+
+
+def asam(rho: Strength = 0.5, *, eta: float = 0.01, every: int = 1) -> optax.GradientTransformationExtraArgs:
+    """SAM in units of the weights, ∇L(θ + ρ T²g/‖Tg‖) with T = |θ| + η (Kwon et al. 2021, eq. 6).
+
+    T is 1 for parameters of fewer than two axes (biases, scales of normalisation).
+
+    Parameters
+    ----------
+    rho, every : see `sam`. ρ counts in units of the weights: ten times that of `sam` is usual.
+    eta : η ≥ 0. At 0, weights of zero stay put, and the perturbed point does not change when layers of a ReLU network
+        without biases are rescaled, layer-wise or node by node.
+
+    Returns
+    -------
+    As `sam`; ``state.flatness`` is ρ‖Tg‖.
+
+    Raises
+    ------
+    InputError : as `sam`; eta below 0.
+
+    Notes
+    -----
+    The released code takes T = |w| + η for every parameter whose name contains "weight", BatchNorm's scale included.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, optax, steppe
+    >>> loss = lambda w, batch: jnp.sum(w)
+    >>> w = jnp.array([[3.0, 4.0]])
+    >>> tx = steppe.methods.asam(0.5, eta=0.0)
+    >>> _, state = tx.update(jax.grad(loss)(w, None), tx.init(w), w, loss=loss, batch=jnp.ones(1))
+    >>> float(state.flatness.mean)  # ρ‖Tg‖ = 0.5 ‖(3, 4)‖
+    2.5
+    """
+    checks.real("asam", "eta", eta, least=0.0)
+
+    def act(call: Call) -> tuple[Params, Estimate]:
+        units = jax.tree.map(lambda w: jnp.abs(w) + eta if w.ndim >= 2 else jnp.ones_like(w), call.params)
+        towards = trees.unit(trees.multiply(units, call.gradient))
+        return _uphill(call, trees.multiply(units, towards), call.gradient)
+
+    return method("asam", act, rho, called="rho", every=every)
+
+
+def m_sam(rho: Strength = 0.05, *, shards: int = 2, every: int = 1) -> optax.GradientTransformationExtraArgs:
+    """SAM shard by shard, 1/m Σⱼ ∇Lⱼ(θ + ρ gⱼ/‖gⱼ‖), gⱼ = ∇Lⱼ(θ) on the j-th of m parts (Behdin et al. 2022).
+
+    Parameters
+    ----------
+    rho, every : see `sam`.
+    shards : m, disjoint parts of equal size in the order of the batch; 1 is `sam`. (Foret et al. call the *size* of a
+        part m.)
+
+    Returns
+    -------
+    As `sam`; ``state.flatness`` is the mean of ρ‖gⱼ‖ with its standard error over shards. Cost: two gradients, for the
+    one that comes in is not used; the memory of one shard.
+
+    Raises
+    ------
+    InputError : as `sam`; shards below 1, or none of the batch's divisors. The loss must treat examples alike: dropout
+        masks that it closes over are those of one shard, repeated.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, optax, steppe
+    >>> loss = lambda w, x: jnp.mean(jnp.square(x * w))
+    >>> tx = steppe.methods.m_sam(0.5, shards=2)
+    >>> w, x = jnp.array(1.0), jnp.array([1.0, 3.0])
+    >>> updates, state = tx.update(jax.grad(loss)(w, x), tx.init(w), w, loss=loss, batch=x)
+    >>> float(updates), float(state.flatness.mean)  # mean of 2x²·1.5, and of 0.5·2x²
+    (15.0, 5.0)
+    """
+    checks.whole("m_sam", "shards", shards)
+
+    def act(call: Call) -> tuple[Params, Estimate]:
+        parts = in_parts("m_sam", "shards", call.batch, shards)
+        shard = call._replace(loss=layers.through(call.loss))
+
+        def add(total: Params, part: Batch) -> tuple[Params, jax.Array]:
+            g = jax.grad(shard.loss)(call.params, part)
+            gradient, rise = _uphill(shard._replace(batch=part), trees.unit(g), g)
+            return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradient), rise.mean
+
+        zeros = jax.tree.map(lambda g: jnp.zeros(g.shape, trees.accumulator_dtype(g)), call.gradient)
+        total, rises = jax.lax.scan(add, zeros, parts)
+        return jax.tree.map(lambda t, g: (t / shards).astype(g.dtype), total, call.gradient), estimate(rises)
+
+    return method("m_sam", act, rho, called="rho", every=every)
+
+
+def _uphill(call: Call, towards: Params, gradient: Params) -> tuple[Params, Estimate]:
+    """The gradient at θ + ρ `towards`, and by how much the loss rises on the way there, to first order."""
+    rho = call.strength.astype(trees.accumulator_dtype(call.params))
+    up = trees.add(call.params, trees.scale(rho, towards))
+    found = jax.grad(call.loss)(up, call.batch)
+    found = jax.tree.map(lambda g, like: g.astype(like.dtype), found, call.gradient)
+    return found, exact(rho * trees.dot(towards, gradient))

@@ -1,0 +1,339 @@
+"""The contract that every method keeps, and what each promises of its own, against dense float64 references."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
+from steppe import InputError, curvature, losses, methods
+from steppe.curvature.estimates import exact
+from steppe.methods import asam, fa, hsr, m_sam, sam, seht
+from steppe.typing import Moments
+
+EVERY = {
+    "fa": functools.partial(fa, every=1, probes=2),
+    "hsr": functools.partial(hsr, every=1, probes=2),
+    "hsr unit": functools.partial(hsr, every=1, probes=2, step="unit"),
+    "hsr variance": functools.partial(hsr, every=1, probes=2, bound="variance"),
+    "seht": functools.partial(seht, every=1, probes=2),
+    "seht drop": functools.partial(seht, every=1, probes=2, drop=0.5),
+    "sam": sam,
+    "asam": asam,
+    "m_sam": functools.partial(m_sam, shards=3),
+}
+"""A method as a function of its strength, acting on every update."""
+
+each = pytest.mark.parametrize("name", EVERY)
+
+
+def close(a, b, **tolerance):
+    np.testing.assert_allclose(ravel_pytree(a)[0], ravel_pytree(b)[0], **({"rtol": 1e-9, "atol": 1e-12} | tolerance))
+
+
+def updated(tx, params, batch, loss=mlp_loss, count=0):
+    """The gradient that leaves a method, and its state after, at update `count`."""
+    state = tx.init(params)._replace(count=jnp.asarray(count, jnp.int32))
+    return tx.update(jax.grad(loss)(params, batch), state, params, loss=loss, batch=batch)
+
+
+def run(tx, params, batch, updates=3, state=None):
+    """Some updates in a scan."""
+    chain = optax.chain(tx, optax.sgd(0.05))
+
+    def step(carry, _):
+        params, state = carry
+        update, state = chain.update(jax.grad(mlp_loss)(params, batch), state, params, loss=mlp_loss, batch=batch)
+        return (optax.apply_updates(params, update), state), None
+
+    return jax.lax.scan(step, (params, chain.init(params) if state is None else state), length=updates)[0]
+
+
+def test_every_method_is_in_the_contract():
+    assert {name.partition(" ")[0] for name in EVERY} == set(methods.METHODS)
+
+
+@each
+def test_a_zero_gradient_stays_finite(name):
+    flat = lambda p, batch: 0.0 * mlp_loss(p, batch)
+    update, _ = jax.jit(lambda p, b: updated(EVERY[name](0.5), p, b, flat))(mlp_params(), mlp_batch())
+    assert not np.any(ravel_pytree(update)[0])
+
+
+@each
+def test_strength_zero_is_the_plain_gradient(name):
+    params, batch = mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32)
+    plain = jax.grad(mlp_loss)(params, batch)
+    jax.tree.map(np.testing.assert_array_equal, updated(EVERY[name](0.0), params, batch)[0], plain)
+    traced = jax.jit(lambda strength: updated(EVERY[name](strength), params, batch)[0])(0.0)
+    close(traced, plain, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(ravel_pytree(updated(EVERY[name](0.5), params, batch)[0])[0], ravel_pytree(plain)[0])
+
+
+@pytest.mark.slow
+@each
+def test_schedules_act_on_the_strength(x64, name):
+    params, batch = mlp_params(), mlp_batch()
+    tx = EVERY[name](lambda count: 0.25 * count)
+    for count in (0, 2):
+        close(updated(tx, params, batch, count=count)[0],
+              updated(EVERY[name](0.25 * count), params, batch, count=count)[0])  # fmt: skip
+
+
+@pytest.mark.slow
+@each
+def test_runs_under_jit_scan_and_vmap_over_the_strength_and_is_compiled_once(x64, name):
+    params, batch, traces = mlp_params(), mlp_batch(), []
+
+    def final(strength):
+        traces.append(1)
+        return run(EVERY[name](strength), params, batch)[0]
+
+    jitted, strengths = jax.jit(final), (0.05, 0.2)
+    singles = [jitted(strength) for strength in strengths]
+    assert len(traces) == 1
+    together = jax.vmap(final)(jnp.array(strengths))
+    for i, single in enumerate(singles):
+        close(jax.tree.map(lambda x, i=i: x[i], together), single, rtol=1e-8, atol=1e-10)
+        close(final(strengths[i]), single, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.slow
+@each
+def test_a_run_that_is_saved_and_restored_goes_on_with_the_same_bits(name, tmp_path):
+    params, batch = mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32)
+    further = jax.jit(lambda p, state: run(EVERY[name](0.1), p, batch, 2, state))
+    start = jax.jit(lambda p: run(EVERY[name](0.1), p, batch, 2))(params)
+    with ocp.StandardCheckpointer() as checkpoints:
+        checkpoints.save(tmp_path / "run", start)
+    with ocp.StandardCheckpointer() as checkpoints:
+        restored = checkpoints.restore(tmp_path / "run", jax.eval_shape(lambda: start))
+    jax.tree.map(np.testing.assert_array_equal, further(*restored)[0], further(*start)[0])
+
+
+@pytest.mark.slow
+@each
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_dtypes_are_kept_without_silent_promotion(strict, name, dtype):
+    params, batch = mlp_params(dtype=dtype), mlp_batch(dtype=dtype)
+    update, state = jax.jit(lambda p, b: updated(EVERY[name](0.1), p, b))(params, batch)
+    assert {leaf.dtype for leaf in jax.tree.leaves(update)} == {jnp.dtype(dtype)}
+    assert state.flatness.mean.dtype == jnp.float32 and np.isfinite(state.flatness.mean)
+
+
+@each
+def test_a_call_without_loss_or_with_a_bad_strength_gets_one_sentence(name):
+    method, params = name.partition(" ")[0], mlp_params()
+    with pytest.raises(
+        InputError, match=f"{method}: update must be given params, loss= and batch=, got a call without"
+    ):
+        EVERY[name](0.1).update(params, EVERY[name](0.1).init(params), params)
+    with pytest.raises(InputError, match=rf"{method}: (lam|rho) must be a finite number >= 0, got -1"):
+        EVERY[name](-1.0)
+
+
+@each
+def test_between_its_updates_a_method_lets_the_gradient_through(name):
+    params, batch = mlp_params(), mlp_batch()
+    update, state = updated(EVERY[name](0.5, every=2), params, batch, count=1)
+    jax.tree.map(np.testing.assert_array_equal, update, jax.grad(mlp_loss)(params, batch))
+    assert np.isnan(state.flatness.mean) and state.count == 2
+
+
+# --- what each promises of its own
+
+
+def test_sam_is_the_plain_gradient_at_the_perturbed_point(x64):
+    params, batch = mlp_params(), mlp_batch()
+    g, unravel = ravel_pytree(jax.grad(mlp_loss)(params, batch))
+    update, state = updated(sam(0.3), params, batch)
+    close(update, jax.grad(mlp_loss)(unravel(ravel_pytree(params)[0] + 0.3 * g / jnp.linalg.norm(g)), batch))
+    np.testing.assert_allclose(state.flatness.mean, 0.3 * jnp.linalg.norm(g))
+    assert state.flatness.sem == 0
+
+
+def test_sam_sees_the_same_dropout_masks_at_both_points(x64):
+    params, batch, key, calls = mlp_params(), mlp_batch(), jax.random.key(3), []
+
+    def loss(p, b):
+        calls.append(1)
+        return mlp_loss(p, {**b, "x": b["x"] * jax.random.bernoulli(key, 0.5, b["x"].shape)})
+
+    update, _ = updated(sam(1e-9), params, batch, loss)
+    close(update, jax.grad(loss)(params, batch), rtol=1e-6)
+    assert len(calls) == 3
+
+
+def test_m_sam_is_the_mean_of_sam_on_its_shards(x64):
+    params, batch = mlp_params(), mlp_batch()
+    shards = [jax.tree.map(lambda x, i=i: x[2 * i : 2 * i + 2], batch) for i in range(3)]
+    single = [updated(sam(0.3), params, shard) for shard in shards]
+    mean = jax.tree.map(lambda *x: sum(x) / 3, *(update for update, _ in single))
+    update, state = updated(m_sam(0.3, shards=3), params, batch)
+    close(update, mean)
+    rises = np.array([s.flatness.mean for _, s in single])
+    np.testing.assert_allclose([state.flatness.mean, state.flatness.sem], [rises.mean(), rises.std(ddof=1) / 3**0.5])
+    close(updated(m_sam(0.3, shards=1), params, batch)[0], updated(sam(0.3), params, batch)[0])
+    with pytest.raises(InputError, match="m_sam: shards must be a divisor of the batch size 6, got 4"):
+        updated(m_sam(shards=4), params, batch)
+
+
+def relu_loss(p, batch):
+    return losses.squared_error(jax.nn.relu(batch["x"] @ p["in"]) @ p["out"], batch["y"])
+
+
+def test_asam_does_not_see_the_scale_of_layers_and_sam_does(x64):
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = {"in": jax.random.normal(keys[0], (3, 4)), "out": jax.random.normal(keys[1], (4, 2))}
+    batch = {"x": jax.random.normal(keys[2], (5, 3)), "y": jax.random.normal(keys[3], (5, 2))}
+    other = {"in": 4.0 * params["in"], "out": params["out"] / 4.0}
+    for tx, same in ((asam(0.3, eta=0.0), True), (sam(0.3), False)):
+        (one, first), (two, second) = (updated(tx, p, batch, relu_loss) for p in (params, other))
+        assert np.allclose(first.flatness.mean, second.flatness.mean) is same
+        assert np.allclose(one["in"], 4.0 * two["in"]) is same
+
+
+def test_asam_moves_matrices_in_units_of_their_weights_and_vectors_in_units_of_one(x64):
+    params = {"w": jnp.array([[2.0, 0.0]]), "b": jnp.array([5.0])}
+    loss = lambda p, batch: 0.5 * (jnp.sum(p["w"] ** 2) + jnp.sum(p["b"] ** 2)) + jnp.sum(p["w"])
+    g, T = np.array([3.0, 1.0, 5.0]), np.array([2.1, 0.1, 1.0])
+    up = np.array([2.0, 0.0, 5.0]) + 0.3 * T**2 * g / np.linalg.norm(T * g)
+    update, _ = updated(asam(0.3, eta=0.1), params, jnp.ones(1), loss)
+    np.testing.assert_allclose(np.r_[update["w"][0], update["b"]], up + np.array([1, 1, 0]), rtol=1e-12)
+
+
+def from_dense(loss, params, batch, key):
+    """Exact moments, of the dense Hessian."""
+    H = dense_hessian(loss, params, batch)
+    return Moments(exact(jnp.trace(H)), exact(jnp.sum(H**2)))
+
+
+def dense_bounds(flat, unravel, batch):
+    """The three bounds from the eigenvalues of the dense Hessian."""
+    values = jnp.linalg.eigvalsh(jax.hessian(lambda p: mlp_loss(unravel(p), batch))(flat))
+    m, s, n = jnp.mean(values), jnp.std(values), len(values)
+    return {"upper": m + s * (n - 1) ** 0.5, "width": 2 * s * (n - 1) ** 0.5, "variance": n * s**2}
+
+
+@pytest.mark.parametrize("bound", ["upper", "width", "variance"])
+def test_hsr_adds_the_gradient_of_the_dense_bound(x64, bound):
+    params, batch = mlp_params(), mlp_batch()
+    flat, unravel = ravel_pytree(params)
+    value, gradient = jax.value_and_grad(lambda p: dense_bounds(p, unravel, batch)[bound])(flat)
+    plain = ravel_pytree(jax.grad(mlp_loss)(params, batch))[0]
+    update, state = updated(hsr(0.7, moments=from_dense, bound=bound, every=1), params, batch)
+    np.testing.assert_allclose(ravel_pytree(update)[0], plain + 0.7 * gradient, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose([state.flatness.mean, state.flatness.sem], [value, 0], rtol=1e-12)
+    update, _ = updated(hsr(0.7, moments=from_dense, bound=bound, every=1, step="unit"), params, batch)
+    along = 0.7 * gradient / jnp.linalg.norm(gradient)
+    np.testing.assert_allclose(ravel_pytree(update)[0], plain + along, rtol=1e-8, atol=1e-10)
+
+
+def test_hsr_in_closed_form_equals_hsr_of_the_dense_hessian(x64):
+    params, batch = mlp_params(), mlp_batch()
+
+    def closed(loss, p, batch, key):
+        named = {"w1": p[0]["w"], "b1": p[0]["b"], "w2": p[1]["w"], "b2": p[1]["b"]}
+        return curvature.closed_form.three_layer(named, batch["x"], batch["y"], jnp.tanh)
+
+    one, two = (updated(hsr(0.7, moments=m, every=1), params, batch)[0] for m in (closed, from_dense))
+    close(one, two, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_the_bound_from_probes_is_low_by_about_an_eighth_of_the_relative_variance(x64):
+    params, batch, probes = mlp_params(), mlp_batch(), 20
+    flat, unravel = ravel_pytree(params)
+    exact_bound, n = dense_bounds(flat, unravel, batch)["width"], flat.size
+
+    def draw(key):
+        found = curvature.loss_moments(mlp_loss, params, batch, key, probes=probes)
+        squared = found.frobenius_squared.mean - found.trace.mean**2 / n
+        return squared, 2 * (squared * (n - 1) / n) ** 0.5
+
+    squares, bounds = jax.lax.map(draw, jax.random.split(jax.random.key(0), 4000))
+    # what the square sees of the trace's own variance, then the square root
+    truth = (exact_bound / 2) ** 2 * n / (n - 1)
+    predicted = jnp.mean(squares) / truth - jnp.var(squares) / (4 * truth**2)
+    error = 4 * jnp.std(bounds / exact_bound) / 4000**0.5
+    assert abs((jnp.mean(bounds) / exact_bound) ** 2 - predicted) < 2 * error + 0.01
+    assert jnp.mean(bounds) < exact_bound
+
+
+@pytest.mark.parametrize("drop", [0.0, pytest.param(0.5, marks=pytest.mark.slow)])
+def test_seht_is_unbiased_in_value_and_gradient(x64, drop):
+    params, batch, draws = mlp_params(), mlp_batch(), 3000
+    flat, unravel = ravel_pytree(params)
+    of_trace = lambda p: jnp.trace(jax.hessian(lambda q: mlp_loss(unravel(q), batch))(p))
+    value, gradient = jax.value_and_grad(of_trace)(flat)
+    plain = ravel_pytree(jax.grad(mlp_loss)(params, batch))[0]
+
+    def draw(count):
+        update, state = updated(seht(1.0, probes=2, every=1, drop=drop), params, batch, count=count)
+        return jnp.append(ravel_pytree(update)[0] - plain, state.flatness.mean)
+
+    samples = jax.jit(lambda counts: jax.lax.map(draw, counts))(jnp.arange(draws))
+    sem = np.std(samples, axis=0) / draws**0.5
+    assert (np.abs(np.mean(samples, axis=0) - np.append(gradient, value)) <= 4.5 * sem).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tx", "quantity"),
+    [
+        (hsr(0.02, every=1, probes=4), "upper"),
+        (hsr(0.002, bound="variance", every=1, probes=4), "variance"),
+        (seht(0.02, every=1, probes=4), "trace"),
+        (sam(0.3), "upper"),
+    ],
+    ids=["hsr", "hsr variance", "seht", "sam"],
+)
+def test_a_regulariser_lowers_what_it_penalises(tx, quantity):
+    batch = mlp_batch(size=30, dtype=jnp.float32)
+    start = mlp_params(sizes=(3, 8, 2), dtype=jnp.float32)
+
+    def measured(params):
+        flat, unravel = ravel_pytree(params)
+        trace = jnp.trace(jax.hessian(lambda p: mlp_loss(unravel(p), batch))(flat))
+        return (dense_bounds(flat, unravel, batch) | {"trace": trace})[quantity]
+
+    plain, flat = (measured(run(each, start, batch, 400)[0]) for each in (optax.identity(), tx))
+    assert flat < 0.97 * plain
+
+
+def test_a_method_that_replaces_the_gradient_comes_before_one_that_adds_to_it(x64):
+    params, batch = mlp_params(), mlp_batch()
+
+    def chained(*parts):
+        chain = optax.chain(*parts)
+        grads = jax.grad(mlp_loss)(params, batch)
+        return chain.update(grads, chain.init(params), params, loss=mlp_loss, batch=batch)[0]
+
+    penalty, replaced = fa(0.5, every=1, probes=2), sam(0.3)
+    added = jax.tree.map(jnp.subtract, chained(penalty), jax.grad(mlp_loss)(params, batch))
+    close(chained(replaced, penalty), jax.tree.map(jnp.add, chained(replaced), added), rtol=1e-8)
+    # the other way round SAM ascends along the sum and then forgets it
+    assert not np.allclose(ravel_pytree(chained(penalty, replaced))[0], ravel_pytree(chained(replaced, penalty))[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: hsr(0.1, bound="uper"), r"hsr: bound must be one of .* Did you mean 'upper'"),
+        (lambda: hsr(0.1, step="units"), r"hsr: step must be one of .* Did you mean 'unit'"),
+        (lambda: hsr(0.1, moments=3), r"hsr: moments must be None or a function .*, got 3"),
+        (lambda: seht(0.1, drop=1.0), r"seht: drop must be a number of at least 0 and below 1, got 1.0"),
+        (lambda: seht(0.1, probes=0), r"seht: probes must be a whole number of at least 1, got 0"),
+        (lambda: sam(every=0), r"sam: every must be a whole number of at least 1, got 0"),
+        (lambda: asam(eta=-0.1), r"asam: eta must be a finite number >= 0, got -0.1"),
+        (lambda: m_sam(shards=0), r"m_sam: shards must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_bad_arguments_get_one_sentence(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
