@@ -22,7 +22,6 @@ from steppe.curvature import Operator
 
 TRACE, TOP, DENSITY = "trace", "top eigenvalues", "spectral density"
 OURS, CURVLINOPS, PYHESSIAN = "Steppe", "curvlinops", "PyHessian"
-OWN_RULE = f"{PYHESSIAN}, its own rule"
 ONE_THREAD = ", one thread"
 
 AVERAGED = ("MLP", "transformer")
@@ -115,7 +114,6 @@ def asked(case: Case, work: Work) -> dict[tuple[str, str], Callable[[], Any]]:
         (TOP, OURS): lambda: top(H, work.k),
         (TOP, CURVLINOPS): theirs.top(work.k, TOLERANCE),
         (TOP, PYHESSIAN): other.top(work.k, case.products),
-        (TOP, OWN_RULE): other.top(work.k),
         (DENSITY, OURS): lambda: curvature.spectral_density(H, 0, probes=1, steps=work.steps),
         (DENSITY, CURVLINOPS): theirs.density(work.steps),
     }

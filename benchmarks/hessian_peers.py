@@ -87,10 +87,9 @@ class PyHessian:
     def trace(self, probes: int) -> Callable[[], Any]:
         return lambda: self.H.trace(maxIter=probes, tol=-math.inf)  # never stops before
 
-    def top(self, k: int, products: int | None = None) -> Callable[[], Any]:
-        """With its own stopping rule, or after so many products."""
-        options = {} if products is None else {"maxIter": max(products // k, 1), "tol": -math.inf}
-        return lambda: self.H.eigenvalues(top_n=k, **options)
+    def top(self, k: int, products: int) -> Callable[[], Any]:
+        """After so many products, whatever its own stopping rule says."""
+        return lambda: self.H.eigenvalues(top_n=k, maxIter=max(products // k, 1), tol=-math.inf)
 
     def density(self, steps: int) -> Callable[[], Any]:
         return lambda: self.H.density(iter=steps)

@@ -25,7 +25,7 @@ PRODUCT, TOGETHER = "Hessian-vector product", "one of eight products together"
 class Work(NamedTuple):
     """Rounds, probes of a trace, eigenvalues, Lanczos steps of a density, training before, batches (None: all)."""
 
-    rounds: int = 5
+    rounds: int = 3
     probes: int = 16
     k: int = 5
     steps: int = 64

@@ -1,6 +1,11 @@
 """The contract that every method keeps, and what each promises of its own, against dense float64 references."""
 
 import functools
+import inspect
+import os
+import subprocess
+import sys
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +18,8 @@ from jax.flatten_util import ravel_pytree
 from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
 from steppe import InputError, curvature, losses, methods
 from steppe.curvature.estimates import exact
-from steppe.methods import asam, fa, hsr, m_sam, sam, seht
+from steppe.curvature.probes import gaussian, uniform
+from steppe.methods import asam, cr_sam, det_sam, fa, frob_sam, gam, hsr, m_sam, nso, sam, seht, trace_sam, universal
 from steppe.typing import Moments
 
 EVERY = {
@@ -26,6 +32,13 @@ EVERY = {
     "sam": sam,
     "asam": asam,
     "m_sam": functools.partial(m_sam, shards=3),
+    "gam": gam,
+    "cr_sam": cr_sam,
+    "nso": nso,
+    "trace_sam": trace_sam,
+    "frob_sam": functools.partial(frob_sam, rho=0.1),
+    "frob_sam loop": functools.partial(frob_sam, rho=0.1, samples=6),
+    "det_sam": functools.partial(det_sam, box=0.5),
 }
 """A method as a function of its strength, acting on every update."""
 
@@ -133,16 +146,55 @@ def test_a_call_without_loss_or_with_a_bad_strength_gets_one_sentence(name):
         InputError, match=f"{method}: update must be given params, loss= and batch=, got a call without"
     ):
         EVERY[name](0.1).update(params, EVERY[name](0.1).init(params), params)
-    with pytest.raises(InputError, match=rf"{method}: (lam|rho) must be a finite number >= 0, got -1"):
+    with pytest.raises(InputError, match=rf"{method}: (lam|rho|sigma) must be a finite number >= 0, got -1"):
         EVERY[name](-1.0)
 
 
-@each
+@pytest.mark.parametrize(
+    "name", [name for name, make in EVERY.items() if "every" in inspect.signature(make).parameters]
+)
 def test_between_its_updates_a_method_lets_the_gradient_through(name):
     params, batch = mlp_params(), mlp_batch()
     update, state = updated(EVERY[name](0.5, every=2), params, batch, count=1)
     jax.tree.map(np.testing.assert_array_equal, update, jax.grad(mlp_loss)(params, batch))
     assert np.isnan(state.flatness.mean) and state.count == 2
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from networks import mlp_batch, mlp_params
+from steppe.methods import m_sam, sam
+from test_methods import EVERY, updated
+
+assert len(jax.devices()) == 4
+mesh = Mesh(np.array(jax.devices()), ("data",))
+params, batch = mlp_params(dtype=jnp.float32), mlp_batch(size=12, dtype=jnp.float32)
+split = jax.device_put(batch, NamedSharding(mesh, P("data")))
+everywhere = jax.device_put(params, NamedSharding(mesh, P()))
+close = lambda a, b: jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-5), a, b)
+
+for make in EVERY.values():
+    update = jax.jit(lambda p, b: updated(make(0.1), p, b)[0])
+    close(update(everywhere, split), update(params, batch))
+
+def on_each_device(params, batch):
+    params = jax.lax.pcast(params, "data", to="varying")
+    return jax.lax.pmean(updated(sam(0.1), params, batch)[0], "data")
+
+mapped = jax.jit(jax.shard_map(on_each_device, mesh=mesh, in_specs=(P(), P("data")), out_specs=P()))
+close(mapped(params, batch), updated(m_sam(0.1, shards=4), params, batch)[0])
+print("sharded equals unsharded")
+"""
+
+
+@pytest.mark.slow
+def test_a_sharded_batch_is_one_batch_and_sam_on_each_device_is_m_sam(request):
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(request.path.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "sharded equals unsharded", done.stderr
 
 
 # --- what each promises of its own
@@ -218,6 +270,123 @@ def dense_bounds(flat, unravel, batch):
     values = jnp.linalg.eigvalsh(jax.hessian(lambda p: mlp_loss(unravel(p), batch))(flat))
     m, s, n = jnp.mean(values), jnp.std(values), len(values)
     return {"upper": m + s * (n - 1) ** 0.5, "width": 2 * s * (n - 1) ** 0.5, "variance": n * s**2}
+
+
+def stream(name):
+    """The key of a method's first update."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(0), zlib.crc32(name.encode())), 0)
+
+
+def test_gam_mixes_four_gradients_as_released(x64):
+    params, batch = mlp_params(), mlp_batch()
+    flat, unravel = ravel_pytree(params)
+    g = jax.grad(lambda p: mlp_loss(unravel(p), batch))
+    up = lambda at, v, length: at + length * v / jnp.linalg.norm(v)
+    g0, r, s = g(flat), 0.3, 0.06
+    g1 = g(up(flat, g0, s))
+    p = up(flat, g1 - g0, r)
+    g2, g3 = g(p), g(up(p, g(p), s))
+    a, m = 0.7 * g1 + 0.3 * g3, g0 + 0.6 * g2
+    expected = a - 0.05 * (m - a * (a @ m) / (a @ a))
+    update, state = updated(gam(r, ascent=0.2, beta=(0.4, 0.7), gamma=0.05), params, batch)
+    np.testing.assert_allclose(ravel_pytree(update)[0], expected, rtol=1e-9)
+    np.testing.assert_allclose(state.flatness.mean, r * jnp.linalg.norm(g2), rtol=1e-9)
+
+
+def test_cr_sam_adds_differences_along_the_gradient(x64):
+    params, batch = mlp_params(), mlp_batch()
+    flat, unravel = ravel_pytree(params)
+    g = jax.grad(lambda p: mlp_loss(unravel(p), batch))
+    v = g(flat) / jnp.linalg.norm(g(flat))
+    up, down = g(flat + 0.2 * v), g(flat - 0.2 * v)
+    update, _ = updated(cr_sam(0.2, gamma=0.3, beta=0.05), params, batch)
+    expected = up + 0.3 * (up + down - 2 * g(flat)) + 0.05 * (up - down)
+    np.testing.assert_allclose(ravel_pytree(update)[0], expected, rtol=1e-9)
+    along = v @ dense_hessian(mlp_loss, params, batch) @ v
+    near = updated(cr_sam(1e-4), params, batch)[1].flatness.mean
+    np.testing.assert_allclose(near, along, rtol=1e-6)
+
+
+def mean_update(tx, params, batch, draws=4000):
+    """The mean of what leaves a method over its random stream, and its standard error; of its flatness, too."""
+
+    def draw(count):
+        update, state = updated(tx, params, batch, count=count)
+        return jnp.append(ravel_pytree(update)[0], state.flatness.mean)
+
+    samples = jax.jit(lambda counts: jax.lax.map(draw, counts))(jnp.arange(draws))
+    return np.mean(samples, axis=0), np.std(samples, axis=0) / draws**0.5
+
+
+@pytest.mark.parametrize("make", [nso, trace_sam], ids=["nso", "trace_sam"])
+def test_weight_noise_descends_on_the_loss_with_half_the_squared_noise_times_its_trace(x64, make):
+    params, batch, sigma = mlp_params(), mlp_batch(), 0.05
+    flat, unravel = ravel_pytree(params)
+    loss = lambda p: mlp_loss(unravel(p), batch)
+    smooth = lambda p: loss(p) + sigma**2 / 2 * jnp.trace(jax.hessian(loss)(p))
+    expected = np.append(jax.grad(smooth)(flat), jnp.trace(jax.hessian(loss)(flat)))
+    mean, sem = mean_update(make(sigma), params, batch)
+    assert (np.abs(mean - expected) <= 4.5 * sem + 1e-4 * np.abs(expected).max()).all()
+    if make is nso:  # the noise of first order cancels
+        assert sem[:-1].max() < 0.3 * mean_update(trace_sam(sigma), params, batch)[1][:-1].max()
+
+
+def test_nso_of_several_pairs_is_their_mean(x64):
+    params, batch = mlp_params(), mlp_batch()
+    update, state = updated(nso(0.1, pairs=6), params, batch)
+    flat, unravel = ravel_pytree(params)
+    g = jax.grad(lambda p: mlp_loss(unravel(p), batch))
+    noises = [ravel_pytree(gaussian(k, params))[0] for k in jax.random.split(stream("nso"), 6)]
+    expected = np.mean([g(flat + s * 0.1 * u) for u in noises for s in (1, -1)], axis=0)
+    np.testing.assert_allclose(ravel_pytree(update)[0], expected, rtol=1e-9)
+    assert state.flatness.sem > 0
+
+
+def test_universal_adds_the_gradient_of_its_sharpness(x64):
+    params, batch, rho = mlp_params(), mlp_batch(), 0.3
+    flat, unravel = ravel_pytree(params)
+    phi, psi = jnp.log, lambda t: jnp.exp(-t / 2)
+    moves = [ravel_pytree(gaussian(k, params))[0] for k in jax.random.split(stream("universal"), 3)]
+    loss = lambda p: mlp_loss(unravel(p), batch)
+
+    def sharpness(p):
+        return phi(jnp.mean(jnp.stack([psi((loss(p + rho * x) - loss(p)) / rho**2) for x in moves])))
+
+    update, state = updated(universal(phi, psi, gaussian, lam=0.7, rho=rho, samples=3), params, batch)
+    expected = jax.grad(lambda p: loss(p) + 0.7 * rho**2 * sharpness(p))(flat)
+    np.testing.assert_allclose(ravel_pytree(update)[0], expected, rtol=1e-9)
+    np.testing.assert_allclose(state.flatness.mean, sharpness(flat), rtol=1e-9)
+
+
+def test_trace_and_det_sam_are_universal(x64):
+    params, batch = mlp_params(), mlp_batch()
+    identity = lambda t: t
+    one = universal(
+        identity, identity, lambda key, like: gaussian(stream("trace_sam"), like), lam=1.0, rho=0.1, name="trace_sam"
+    )
+    close(updated(one, params, batch)[0], updated(trace_sam(0.1), params, batch)[0], rtol=1e-8)
+    update, state = updated(det_sam(0.5, rho=0.8, box=0.5), params, batch)
+    # of one draw φ(ψ(d)) = e^d, so that λ e^d [g(θ + ρx) − g(θ)] is added
+    x = uniform(jax.random.split(stream("det_sam"), 1)[0], params)
+    up = jax.tree.map(lambda w, x: w + 0.8 * 0.5 * x, params, x)
+    growth = jnp.exp((mlp_loss(up, batch) - mlp_loss(params, batch)) / 0.64)
+    plain, there = (jax.grad(mlp_loss)(p, batch) for p in (params, up))
+    close(update, jax.tree.map(lambda g, h: g + 0.5 * growth * (h - g), plain, there))
+    np.testing.assert_allclose(state.flatness.mean, growth, rtol=1e-9)
+    near, _ = updated(det_sam(0.5, rho=0.8, box=1e-9), params, batch)
+    close(near, jax.grad(mlp_loss)(params, batch), rtol=1e-6, atol=1e-8)
+
+
+def test_frob_sam_descends_on_the_variance_of_the_loss_nearby(x64):
+    params, batch, rho = mlp_params(), mlp_batch(), 0.2
+    flat, unravel = ravel_pytree(params)
+    loss = lambda p: mlp_loss(unravel(p), batch)
+    z = jax.random.normal(jax.random.key(5), (200_000, flat.size))
+    spread = lambda p: jnp.var(jax.vmap(lambda z: loss(p + rho * z))(z))
+    value, gradient = jax.value_and_grad(spread)(flat)
+    expected = np.append(jax.grad(loss)(flat) + 3.0 / (2 * rho**2) * gradient, 2 * value / rho**4)
+    mean, sem = mean_update(frob_sam(3.0, rho=rho, samples=3), params, batch, draws=6000)
+    assert (np.abs(mean - expected) <= 5 * sem + 0.01 * np.abs(expected)).all()
 
 
 @pytest.mark.parametrize("bound", ["upper", "width", "variance"])
@@ -331,6 +500,12 @@ def test_a_method_that_replaces_the_gradient_comes_before_one_that_adds_to_it(x6
         (lambda: seht(0.1, probes=0), r"seht: probes must be a whole number of at least 1, got 0"),
         (lambda: sam(every=0), r"sam: every must be a whole number of at least 1, got 0"),
         (lambda: asam(eta=-0.1), r"asam: eta must be a finite number >= 0, got -0.1"),
+        (lambda: gam(beta=(0.5, 1.5)), r"gam: beta must be a finite number >= 0 <= 1, got 1.5"),
+        (lambda: cr_sam(gamma=-1.0), r"cr_sam: gamma must be a finite number >= 0, got -1.0"),
+        (lambda: nso(pairs=0), r"nso: pairs must be a whole number of at least 1, got 0"),
+        (lambda: frob_sam(samples=1), r"frob_sam: samples must be a whole number of at least 2, got 1"),
+        (lambda: frob_sam(rho=0.0), r"frob_sam: rho must be above 0, got 0.0"),
+        (lambda: det_sam(box=0.0), r"det_sam: box must be above 0, got 0.0"),
         (lambda: m_sam(shards=0), r"m_sam: shards must be a whole number of at least 1, got 0"),
     ],
 )

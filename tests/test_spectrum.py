@@ -89,6 +89,8 @@ def test_spectral_range_has_both_ends(x64):
         [found.smallest, found.largest, found.width], [exact[0], exact[-1], exact[-1] - exact[0]], rtol=1e-8
     )
     assert found.converged.all() and found.residuals.shape == (2,)
+    multiple = curvature.spectral_range(curvature.Operator(lambda v: 3.0 * v, jnp.zeros(50)), 0, max_products=60)
+    np.testing.assert_allclose([multiple.smallest, multiple.largest], 3)
 
 
 @pytest.mark.slow

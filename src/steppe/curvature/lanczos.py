@@ -1,4 +1,4 @@
-"""Lanczos' tridiagonalisation of an operator (by matfree, with full reorthogonalisation), safe where it breaks down."""
+"""Lanczos' tridiagonalisation of an operator (by matfree), safe where it breaks down."""
 
 import functools
 from collections.abc import Callable
@@ -35,13 +35,16 @@ class Tridiagonal(NamedTuple):
 
 
 @functools.cache
-def tridiagonal(steps: int) -> Callable[..., Tridiagonal]:
+def tridiagonal(steps: int, *, orthogonal: bool = True) -> Callable[..., Tridiagonal]:
     """``(A, start) -> Tridiagonal`` after m = `steps` products; ``(A, start, locked)`` on the complement of `locked`.
 
-    `start` is a flat vector (n,), `locked` (l, n) has rows that are orthonormal or zero. Memory: about 2nm numbers, and
-    half of them where the basis is not used.
+    `start` is a flat vector (n,), `locked` (l, n) has rows that are orthonormal or zero. Memory: about 2nm numbers.
+
+    Without `orthogonal` the three-term recurrence alone makes T: every step costs its product and little else. Rounding
+    then brings converged eigenvalues in again, whose weights share what was theirs: T is right for quadrature, and its
+    basis is not orthonormal.
     """
-    algorithm = decomp.tridiag_sym(steps, materialize=False, reortho="full", custom_vjp=False)
+    algorithm = decomp.tridiag_sym(steps, materialize=False, reortho="full" if orthogonal else "none", custom_vjp=False)
 
     def computed(A: Operator, start: jax.Array, *locked: jax.Array) -> Tridiagonal:
         unravel = flattening(A)[1]

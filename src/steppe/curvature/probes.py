@@ -1,4 +1,4 @@
-"""Random vectors with mean zero and identity covariance, E vvᵀ = I."""
+"""Random vectors with mean zero, and those with identity covariance, E vvᵀ = I, by name."""
 
 from collections.abc import Callable
 
@@ -70,6 +70,14 @@ def gaussian(key: jax.Array, like: Params) -> Params:
     leaves, treedef = jax.tree.flatten(like)
     keys = jax.random.split(key, max(len(leaves), 1))
     draws = [jax.random.normal(k, np.shape(x), jnp.result_type(x)) for k, x in zip(keys, leaves, strict=False)]
+    return jax.tree.unflatten(treedef, draws)
+
+
+def uniform(key: jax.Array, like: Params) -> Params:
+    """Independent entries uniform on [−1, 1], shaped like a pytree; their covariance is I/3."""
+    leaves, treedef = jax.tree.flatten(like)
+    keys = jax.random.split(key, max(len(leaves), 1))
+    draws = [jax.random.uniform(k, np.shape(x), jnp.result_type(x), -1, 1) for k, x in zip(keys, leaves, strict=False)]
     return jax.tree.unflatten(treedef, draws)
 
 

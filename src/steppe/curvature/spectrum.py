@@ -1,5 +1,6 @@
 """Eigenvalues at the ends of a spectrum, each with its residual: never an unconverged number without saying so."""
 
+import itertools
 import warnings
 from typing import Literal, NamedTuple
 
@@ -15,8 +16,8 @@ from steppe.curvature.operators import Operator
 from steppe.typing import Key, Params
 
 STEPS = 8
-"""Products in a round at least, and Ritz vectors that the next one keeps beyond those asked for. Every step goes through
-all of a round's basis: for a network whose products are cheap, long rounds cost more than short ones."""
+"""Products in a round at least, and Ritz vectors that the next one keeps beyond those asked for. Every step goes
+through all of a round's basis: for a network whose products are cheap, long rounds cost more than short ones."""
 
 BASIS_BYTES = 3e9
 """The most that basis and kept vectors may take, twice: the basis is transposed, kept vectors are made anew."""
@@ -174,16 +175,18 @@ class _Search:
             self.keep = max(most // 3, k + 1)
             self.steps = max(most - self.keep, k + 5)
         self.rows = jnp.zeros((self.keep, self.flat.size), self.flat.dtype)
-        self.values, self.bounds = np.zeros(0), np.zeros(0)
+        self.values = np.zeros(0)
         self.coupling: np.ndarray | None = None
         self.start = self.random()
         self.scale, self.products, self.complete = 0.0, 0, False
 
     def random(self) -> jax.Array:
+        """A vector to begin with."""
         self.key, key = jax.random.split(self.key)
         return jax.random.normal(key, self.flat.shape, self.flat.dtype)
 
     def goes_on(self, max_products: int) -> bool:
+        """Whether to look further."""
         return not self.complete and self.products < max_products
 
     def round(self) -> None:
@@ -200,9 +203,10 @@ class _Search:
         self.scale = max(self.scale, np.abs(values).max())
         order, bounds = self.order(values), left * np.abs(S[-1])
         wanted = order[: self.k]
-        # a Krylov space that was exhausted may have missed some, unless all that it found is too small already
-        whole = left > 0 or len(values) == self.A.size or max(wanted) < known
-        self.complete = len(wanted) == self.k and whole and bool((bounds[wanted] <= 0.5 * self.tol * self.scale).all())
+        sound = bool((bounds[wanted] <= 0.5 * self.tol * self.scale).all())
+        # a Krylov space that was exhausted may have missed some, unless what it found is all below what was known
+        whole = left > 0 or max(wanted) < known
+        self.complete = len(values) == self.A.size or (len(wanted) == self.k and sound and whole)
         self.restart(T, values, S, order[: self.keep], left)
 
     def ritz(self, small: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -227,12 +231,13 @@ class _Search:
         self.start = T.rest if left > 0 else self.random()
 
     def order(self, values: np.ndarray) -> list[int]:
-        """The positions of values, best first."""
+        """The positions of values, best first; of equal ones those that were kept before."""
+        falling, rising = (np.argsort(sign * values, kind="stable").tolist() for sign in (-1, 1))
         if self.which == "ends":
-            rising = np.argsort(values, kind="stable")
-            return list(dict.fromkeys(np.stack([rising[::-1], rising], axis=1).ravel().tolist()))
-        rank = {"largest": -values, "smallest": values, "magnitude": -np.abs(values)}[self.which]
-        return np.argsort(rank, kind="stable").tolist()
+            return list(dict.fromkeys(itertools.chain(*zip(falling, rising, strict=True))))
+        if self.which == "magnitude":
+            return np.argsort(-np.abs(values), kind="stable").tolist()
+        return falling if self.which == "largest" else rising
 
     def result(self) -> Eigenpairs:
         """The best k, with residuals from products of their own."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from steppe import checks, trees
+from steppe.curvature import layers
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 Strength = float | jax.Array | optax.Schedule
@@ -50,6 +51,30 @@ class Call(NamedTuple):
     penalty_loss: Loss
     strength: jax.Array
     key: jax.Array
+
+    @property
+    def distance(self) -> jax.Array:
+        """The strength, where it is a distance between parameters: in the dtype of sums over them."""
+        return self.strength.astype(trees.accumulator_dtype(self.params))
+
+    @property
+    def in_loops(self) -> "Call":
+        """The same with a loss whose gradient is fast inside loops, too."""
+        return self._replace(loss=layers.through(self.loss))
+
+    def gradient_at(self, params: Params) -> Params:
+        """The loss's gradient at other parameters, in the dtypes of the one that came in."""
+        return as_like(jax.grad(self.loss)(params, self.batch), self.gradient)
+
+
+def as_like(tree: Params, like: Params) -> Params:
+    """A pytree in the dtypes of another."""
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)
+
+
+def unless_zero(strength: jax.Array, weight: jax.Array, tree: Params) -> Params:
+    """Weight · tree, and zeros for a strength of 0: a traced 0 agrees with the plain gradient even beside overflow."""
+    return jax.tree.map(lambda x: jnp.where(strength == 0, jnp.zeros_like(x), weight.astype(x.dtype) * x), tree)
 
 
 def method(

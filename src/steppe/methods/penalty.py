@@ -4,12 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from steppe import checks, trees
 from steppe.methods.accumulation import in_microbatches
-from steppe.methods.contract import Call, Strength, method
+from steppe.methods.contract import Call, Strength, method, unless_zero
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 Penalty = Callable[[Loss, Params, Batch, jax.Array], tuple[jax.Array, Estimate]]
@@ -40,9 +39,7 @@ def added(
             return penalty(lambda p, b: loss(trees.merge(p, others), b), part, call.batch, call.key)
 
         found, estimate = jax.grad(value, has_aux=True)(chosen)
-        found, weight = direction(found), call.strength / divisor(call.batch, chosen)
-        # a traced λ = 0 must agree with the plain optimiser even where the penalty overflows
-        scaled = jax.tree.map(lambda g: jnp.where(weight == 0, jnp.zeros_like(g), weight.astype(g.dtype) * g), found)
+        scaled = unless_zero(call.strength, call.strength / divisor(call.batch, chosen), direction(found))
         return trees.add(call.gradient, trees.merge(scaled, trees.zeros_like(others))), estimate
 
     return method(name, act, lam, every=every, key=key)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from steppe import checks, trees
 from steppe.batches import Batches
 from steppe.curvature.estimates import estimate, exact
-from steppe.curvature.probes import gaussian
+from steppe.curvature.probes import gaussian, uniform
 from steppe.sharpness.moves import (
     NORMS,
     Norm,
@@ -211,7 +211,7 @@ def _average(
     adaptive: bool,
     norm: Norm,
 ) -> Estimate:
-    draw = gaussian if norm == "l2" else _uniform
+    draw = gaussian if norm == "l2" else uniform
 
     def rises(batch: Batch, key: jax.Array) -> jax.Array:
         part = single(batch)
@@ -225,11 +225,3 @@ def _average(
 
     values, sizes = each(rises, batches, key)
     return estimate(values[0]) if len(sizes) == 1 else over_batches(jnp.mean(values, axis=1), sizes)
-
-
-def _uniform(key: jax.Array, like: Params) -> Params:
-    """Independent entries uniform on [−1, 1], shaped like a pytree."""
-    leaves, treedef = jax.tree.flatten(like)
-    keys = jax.random.split(key, len(leaves))
-    draws = [jax.random.uniform(k, x.shape, x.dtype, -1, 1) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(treedef, draws)
