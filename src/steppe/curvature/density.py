@@ -68,7 +68,7 @@ def quadrature(
 
     Returns
     -------
-    Quadrature(nodes, weights), (M, m) each. Cost: M·m products; memory: at most n(m + 4) numbers.
+    Quadrature(nodes, weights), (M, m) each. Cost: M·m products; memory: n(m + 4) numbers.
 
     Raises
     ------
@@ -76,9 +76,8 @@ def quadrature(
 
     Notes
     -----
-    Golub and Meurant 1994; Ubaru, Chen and Saad 2017. Lanczos from matfree, without reorthogonalisation: in finite
-    precision it gives the quadrature of a matrix whose eigenvalues lie in tiny intervals around those of A (Greenbaum
-    1989), for a fraction of the cost.
+    Golub and Meurant 1994; Ubaru, Chen and Saad 2017. Lanczos with full reorthogonalisation, from matfree: every step goes
+    through the basis, which for a network of cheap products and many parameters costs more than the product.
 
     Examples
     --------
@@ -100,7 +99,7 @@ def _quadrature(steps: int, distribution: Distribution) -> Callable[[Operator, j
     def computed(A: Operator, keys: jax.Array) -> Quadrature:
         def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
             start = ravel_pytree(DISTRIBUTIONS[distribution](key, A.like))[0].astype(A.dtype)
-            T = lanczos.tridiagonal(steps, orthogonal=False)(A, start)
+            T = lanczos.tridiagonal(steps)(A, start)
             nodes, vectors = jnp.linalg.eigh(lanczos.dense(T))
             return nodes, vectors[0] ** 2
 

@@ -35,16 +35,14 @@ class Tridiagonal(NamedTuple):
 
 
 @functools.cache
-def tridiagonal(steps: int, *, orthogonal: bool = True) -> Callable[..., Tridiagonal]:
+def tridiagonal(steps: int) -> Callable[..., Tridiagonal]:
     """``(A, start) -> Tridiagonal`` after m = `steps` products; ``(A, start, locked)`` on the complement of `locked`.
 
-    `start` is a flat vector (n,), `locked` (l, n) has rows that are orthonormal or zero. Memory: about 2nm numbers.
-
-    Without `orthogonal` the three-term recurrence alone makes T: every step costs its product and little else. Rounding
-    then brings converged eigenvalues in again, whose weights share what was theirs: T is right for quadrature, and its
-    basis is not orthonormal.
+    `start` is a flat vector (n,), `locked` (l, n) has rows that are orthonormal or zero. Memory: about 2nm numbers, and
+    half of them where the basis is not used.
     """
-    algorithm = decomp.tridiag_sym(steps, materialize=False, reortho="full" if orthogonal else "none", custom_vjp=False)
+    # without reorthogonalisation matfree 0.6.3 computes every product twice, which costs more where products are dear
+    algorithm = decomp.tridiag_sym(steps, materialize=False, reortho="full", custom_vjp=False)
 
     def computed(A: Operator, start: jax.Array, *locked: jax.Array) -> Tridiagonal:
         unravel = flattening(A)[1]
