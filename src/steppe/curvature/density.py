@@ -76,8 +76,8 @@ def quadrature(
 
     Notes
     -----
-    Golub and Meurant 1994; Ubaru, Chen and Saad 2017. Lanczos with full reorthogonalisation, from matfree: every step goes
-    through the basis, which for a network of cheap products and many parameters costs more than the product.
+    Golub and Meurant 1994; Ubaru, Chen and Saad 2017. Lanczos with full reorthogonalisation, from matfree: every step
+    goes through the basis, which for a network of cheap products and many parameters costs more than the product.
 
     Examples
     --------
