@@ -274,7 +274,7 @@ def refused(tiny, tmp_path):
         (first, "--points", 10): "points must be an odd number",
         (first, "--grid", 4): "grid must be an odd number of at least 3, so that the middle is a point, or 0 for no",
         (first, "--radius", -1): "radius must be a finite number >= 0, got -1.0.",
-        (first, "--radius", 0): "radius must be greater than 0, got 0.0.",
+        (first, "--radius", 0): "radius must be above 0, got 0.0.",
         (first, "--examples", 0): "examples must be a whole number of at least 1, got 0.",
         (first, "--seed", -1): "seed must be a whole number of at least 0, got -1.",
         (first, "--along", "eigenvector"): "Did you mean 'eigenvectors'?",

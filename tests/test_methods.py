@@ -16,7 +16,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
-from steppe import InputError, curvature, losses, methods
+from steppe import InputError, curvature, losses, methods, study
 from steppe.curvature.estimates import exact
 from steppe.curvature.probes import gaussian, uniform
 from steppe.methods import asam, cr_sam, det_sam, fa, frob_sam, gam, hsr, m_sam, nso, sam, seht, trace_sam, universal
@@ -195,6 +195,29 @@ def test_a_sharded_batch_is_one_batch_and_sam_on_each_device_is_m_sam(request):
         [sys.executable, "-c", SHARDED], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "sharded equals unsharded", done.stderr
+
+
+@pytest.mark.slow
+def test_every_method_runs_in_a_study_by_its_name(tmp_path):
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    np.savez(tmp_path / "toy.npz", x=x, y=(x.sum(axis=1) > 0).astype(int))
+    given = {name: ", lam = 0.1" for name in ("fa", "hsr", "seht")} | {"gam": ", beta = [0.4, 0.6]"}
+    tables = [
+        f'[[conditions]]\nname = "{name}"\nmethod = {{name = "{name}"{given.get(name, "")}}}\n'
+        for name in methods.METHODS
+    ]
+    text = f"""
+name = "all"
+seeds = 1
+data = {{name = "file", file = "{tmp_path / "toy.npz"}", label = "y"}}
+model = {{name = "mlp", hidden = [4]}}
+method = {{name = "fa", lam = 0.0}}
+train = {{learning_rate = 0.1, batch_size = 8, epochs = 1}}
+landscape = {{points = 3, grid_points = 3}}
+{"".join(tables)}"""
+    runs = study.run(study.spec.parse(text), tmp_path / "out").runs
+    assert set(runs["condition"]) == set(methods.METHODS) and set(runs["status"]) == {"finished"}
+    assert runs["test_loss"].n_unique() == len(methods.METHODS)
 
 
 # --- what each promises of its own

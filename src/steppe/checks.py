@@ -86,6 +86,13 @@ def real(function: str, name: str, value: Any, *, least: float = -math.inf, most
     return value
 
 
+def positive(function: str, name: str, value: Any) -> Any:
+    """A finite real scalar above 0; a traced scalar passes unread."""
+    if not is_traced(real(function, name, value, least=0.0)) and value == 0:
+        fail(function, name, "above 0", value)
+    return value
+
+
 def real_or_schedule(function: str, name: str, value: Any, *, least: float = -math.inf) -> Any:
     """A real scalar (see `real`) or an Optax schedule, a function of the step."""
     return value if callable(value) else real(function, name, value, least=least)

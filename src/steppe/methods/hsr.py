@@ -74,8 +74,7 @@ def hsr(
     "variance" has only the first two. With an activation without second derivative (ReLU) the Hessian lacks what the
     activation's curvature adds within a layer; what couples the layers stays.
 
-    As n √(n−1)⁻¹ s ≈ √tr(H²) where n is far above the rank, "upper" is much like the square root of what `fa`
-    penalises.
+    Where n is far above the rank, B ≈ √tr(H²) + m: much like the square root of what `fa` penalises.
 
     Examples
     --------

@@ -128,8 +128,7 @@ def universal(
     True
     """
     checks.whole(name, "samples", samples)
-    if checks.real(name, "rho", rho, least=0.0) == 0:
-        checks.fail(name, "rho", "above 0", rho)
+    checks.positive(name, "rho", rho)
 
     def act(call: Call) -> tuple[Params, Estimate]:
         call, base = call.in_loops, call.loss(call.params, call.batch)
@@ -218,8 +217,7 @@ def det_sam(
     >>> bool(jnp.abs(updates - w).max() < 0.02)  # steps of up to 0.01
     True
     """
-    if checks.real("det_sam", "box", box, least=0.0) == 0:
-        checks.fail("det_sam", "box", "above 0", box)
+    checks.positive("det_sam", "box", box)
 
     def within(key: jax.Array, like: Params) -> Params:
         return trees.scale(box, uniform(key, like))
@@ -267,8 +265,7 @@ def frob_sam(
     True
     """
     checks.whole("frob_sam", "samples", samples, least=2)
-    if checks.real("frob_sam", "rho", rho, least=0.0) == 0:
-        checks.fail("frob_sam", "rho", "above 0", rho)
+    checks.positive("frob_sam", "rho", rho)
 
     def act(call: Call) -> tuple[Params, Estimate]:
         call, base = call.in_loops, call.loss(call.params, call.batch)

@@ -26,10 +26,7 @@ def at_the_door(function: str, params: Params, batches: Batch | list[Batch]) -> 
 
 def strength(function: str, name: str, value: Any, params: Params) -> jax.Array:
     """A scalar above 0, as an array of the dtype that sums over the parameters take: one program for every value."""
-    checks.real(function, name, value, least=0)
-    if not checks.is_traced(value) and value == 0:
-        checks.fail(function, name, "above 0", value)
-    return jnp.asarray(value, trees.accumulator_dtype(params))
+    return jnp.asarray(checks.positive(function, name, value), trees.accumulator_dtype(params))
 
 
 def flag(function: str, name: str, value: Any) -> None:

@@ -60,9 +60,7 @@ class Settings:
             value, odd = getattr(self, name), "an odd number of at least 3, so that the middle is a point"
             if not (isinstance(value, int) and value >= 3 and value % 2) and not (name == "grid" and value == 0):
                 checks.fail("landscape", name, odd + (", or 0 for no plane" if name == "grid" else ""), value)
-        checks.real("landscape", "radius", self.radius, least=0.0)
-        if self.radius == 0:
-            checks.fail("landscape", "radius", "greater than 0", self.radius)
+        checks.positive("landscape", "radius", self.radius)
         checks.whole("landscape", "examples", self.examples)
         checks.whole("landscape", "seed", self.seed, least=0)
         return self
