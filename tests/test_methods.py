@@ -78,6 +78,7 @@ def test_a_zero_gradient_stays_finite(name):
     assert not np.any(ravel_pytree(update)[0])
 
 
+@pytest.mark.first_is_fast
 @each
 def test_strength_zero_is_the_plain_gradient(name):
     params, batch = mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32)
@@ -153,6 +154,7 @@ def test_a_call_without_loss_or_with_a_bad_strength_gets_one_sentence(name):
 @pytest.mark.parametrize(
     "name", [name for name, make in EVERY.items() if "every" in inspect.signature(make).parameters]
 )
+@pytest.mark.first_is_fast
 def test_between_its_updates_a_method_lets_the_gradient_through(name):
     params, batch = mlp_params(), mlp_batch()
     update, state = updated(EVERY[name](0.5, every=2), params, batch, count=1)
@@ -341,6 +343,7 @@ def mean_update(tx, params, batch, draws=4000):
     return np.mean(samples, axis=0), np.std(samples, axis=0) / draws**0.5
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("make", [nso, trace_sam], ids=["nso", "trace_sam"])
 def test_weight_noise_descends_on_the_loss_with_half_the_squared_noise_times_its_trace(x64, make):
     params, batch, sigma = mlp_params(), mlp_batch(), 0.05
@@ -400,6 +403,7 @@ def test_trace_and_det_sam_are_universal(x64):
     close(near, jax.grad(mlp_loss)(params, batch), rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_frob_sam_descends_on_the_variance_of_the_loss_nearby(x64):
     params, batch, rho = mlp_params(), mlp_batch(), 0.2
     flat, unravel = ravel_pytree(params)
@@ -426,6 +430,7 @@ def test_hsr_adds_the_gradient_of_the_dense_bound(x64, bound):
     np.testing.assert_allclose(ravel_pytree(update)[0], plain + along, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_hsr_in_closed_form_equals_hsr_of_the_dense_hessian(x64):
     params, batch = mlp_params(), mlp_batch()
 
@@ -498,6 +503,7 @@ def test_a_regulariser_lowers_what_it_penalises(tx, quantity):
     assert flat < 0.97 * plain
 
 
+@pytest.mark.slow
 def test_a_method_that_replaces_the_gradient_comes_before_one_that_adds_to_it(x64):
     params, batch = mlp_params(), mlp_batch()
 
