@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import jax
@@ -49,6 +53,20 @@ def strict():
     """No silent promotion of dtypes or ranks: the rule for our own functions."""
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture
+def on_four_devices():
+    """Runs a script in a process that sees four devices; gives what it prints."""
+
+    def printed(script: str) -> str:
+        devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(Path(__file__).parent)}
+        command = [sys.executable, "-c", textwrap.dedent(script)]
+        done = subprocess.run(command, env={**os.environ, **devices}, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return printed
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,5 @@
 """FA-Regularization where people have their networks: Flax NNX, Equinox, many devices."""
 
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,11 +127,5 @@ print("sharded equals unsharded")
 
 
 @pytest.mark.slow
-def test_a_batch_sharded_over_devices_equals_one_device(request):
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(request.path.parent)}
-    import os
-
-    done = subprocess.run(
-        [sys.executable, "-c", SHARDED], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "sharded equals unsharded", done.stderr
+def test_a_batch_sharded_over_devices_equals_one_device(on_four_devices):
+    assert on_four_devices(SHARDED) == "sharded equals unsharded"

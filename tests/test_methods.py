@@ -2,9 +2,6 @@
 
 import functools
 import inspect
-import os
-import subprocess
-import sys
 import zlib
 
 import jax
@@ -191,12 +188,8 @@ print("sharded equals unsharded")
 
 
 @pytest.mark.slow
-def test_a_sharded_batch_is_one_batch_and_sam_on_each_device_is_m_sam(request):
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(request.path.parent)}
-    done = subprocess.run(
-        [sys.executable, "-c", SHARDED], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "sharded equals unsharded", done.stderr
+def test_a_sharded_batch_is_one_batch_and_sam_on_each_device_is_m_sam(on_four_devices):
+    assert on_four_devices(SHARDED) == "sharded equals unsharded"
 
 
 @pytest.mark.slow

@@ -1,9 +1,5 @@
 """Operators over data against dense float64 matrices, on every kind of network and criterion."""
 
-import subprocess
-import sys
-import textwrap
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -220,7 +216,7 @@ def test_bad_input_gets_one_sentence():
 
 
 @pytest.mark.slow
-def test_products_over_sharded_data_are_those_over_whole_data(request):
+def test_products_over_sharded_data_are_those_over_whole_data(on_four_devices):
     code = """
         import jax, jax.numpy as jnp, numpy as np
         from jax.sharding import NamedSharding, PartitionSpec as P
@@ -236,9 +232,5 @@ def test_products_over_sharded_data_are_those_over_whole_data(request):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
         print(float(curvature.trace(many, 0, probes=4).mean), float(curvature.trace(one, 0, probes=4).mean))
     """
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(request.path.parent)}
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    sharded, whole = map(float, done.stdout.split())
+    sharded, whole = map(float, on_four_devices(code).split())
     assert abs(sharded - whole) <= 1e-5 * abs(whole)

@@ -119,7 +119,7 @@ def average(function: Callable[[Batch], Any], batches: Batches) -> Any:
     if len(batches.stacks) == 1 and batches.shapes[0][0] == 1:
         return function(batches.first)
     like = jax.eval_shape(function, batches.first)
-    total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, trees.accumulator_dtype(leaf)), like)
+    total = trees.zero_sums(like)
     for stack, (count, size) in zip(batches.stacks, batches.shapes, strict=True):
 
         def add(total: Any, batch: Batch, weight: float = size / batches.examples) -> tuple[Any, None]:

@@ -55,6 +55,11 @@ def add(a: Params, b: Params) -> Params:
     return jax.tree.map(lambda x, y: x + y.astype(x.dtype), a, b)
 
 
+def add_scaled(a: Params, factor: Any, b: Params) -> Params:
+    """The sum a + factor · b, in the dtype of the leaves of `a`."""
+    return add(a, scale(factor, b))
+
+
 def multiply(a: Params, b: Params) -> Params:
     """The elementwise product a ∘ b."""
     return jax.tree.map(operator.mul, a, b)
@@ -63,6 +68,11 @@ def multiply(a: Params, b: Params) -> Params:
 def zeros_like(tree: Params) -> Params:
     """A pytree of zeros."""
     return jax.tree.map(jnp.zeros_like, tree)
+
+
+def zero_sums(like: Params) -> Params:
+    """Zeros to which trees of these shapes are added up, each leaf in the dtype of its sums."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, accumulator_dtype(leaf)), like)
 
 
 def partition(tree: Params, where: Any) -> tuple[Params, Params]:

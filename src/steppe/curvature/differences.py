@@ -126,8 +126,8 @@ def _combination(
     def add(total: Params, row: jax.Array) -> tuple[Params, None]:
         moved = params
         for direction, steps in zip(along, row[1:], strict=True):
-            moved = trees.add(moved, trees.scale(steps, direction))
-        return trees.add(total, trees.scale(row[0], gradient(moved, held))), None
+            moved = trees.add_scaled(moved, steps, direction)
+        return trees.add_scaled(total, row[0], gradient(moved, held)), None
 
     return jax.lax.scan(add, trees.zeros_like(params), table)[0]
 

@@ -141,10 +141,9 @@ def m_sam(rho: Strength = 0.05, *, shards: int = 2, every: int = 1) -> optax.Gra
         def add(total: Params, part: Batch) -> tuple[Params, jax.Array]:
             g = jax.grad(shard.loss)(call.params, part)
             gradient, rise = _uphill(shard._replace(batch=part), trees.unit(g), g)
-            return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradient), rise.mean
+            return trees.add(total, gradient), rise.mean
 
-        zeros = jax.tree.map(lambda g: jnp.zeros(g.shape, trees.accumulator_dtype(g)), call.gradient)
-        total, rises = jax.lax.scan(add, zeros, parts)
+        total, rises = jax.lax.scan(add, trees.zero_sums(call.gradient), parts)
         return jax.tree.map(lambda t, g: (t / shards).astype(g.dtype), total, call.gradient), estimate(rises)
 
     return method("m_sam", act, rho, called="rho", every=every)
@@ -206,7 +205,7 @@ def gam(
         rho, g0 = call.distance, call.gradient
 
         def uphill(at: Params, g: Params, length: jax.Array) -> Params:
-            return trees.add(at, trees.scale(length, trees.unit(g)))
+            return trees.add_scaled(at, length, trees.unit(g))
 
         g1 = call.gradient_at(uphill(call.params, g0, ascent * rho))
         p = uphill(call.params, jax.tree.map(jnp.subtract, g1, g0), rho)
@@ -262,7 +261,7 @@ def cr_sam(
 
     def act(call: Call) -> tuple[Params, Estimate]:
         rho, towards = call.distance, trees.unit(call.gradient)
-        up, down = (call.gradient_at(trees.add(call.params, trees.scale(s * rho, towards))) for s in (1, -1))
+        up, down = (call.gradient_at(trees.add_scaled(call.params, s * rho, towards)) for s in (1, -1))
         found = _mixed((1 + gamma + beta, up), (gamma - beta, down), (-2 * gamma, call.gradient))
         curvature = trees.dot(towards, jax.tree.map(jnp.subtract, up, down)) / jnp.where(rho > 0, 2 * rho, 1)
         return found, exact(curvature)
@@ -278,5 +277,5 @@ def _mixed(*parts: tuple[float | jax.Array, Params]) -> Params:
 
 def _uphill(call: Call, towards: Params, gradient: Params) -> tuple[Params, Estimate]:
     """The gradient at θ + ρ `towards`, and by how much the loss rises on the way there, to first order."""
-    up = trees.add(call.params, trees.scale(call.distance, towards))
+    up = trees.add_scaled(call.params, call.distance, towards)
     return call.gradient_at(up), exact(call.distance * trees.dot(towards, gradient))

@@ -64,7 +64,7 @@ def nso(sigma: Strength = 0.01, *, pairs: int = 1, key: Key = 0) -> optax.Gradie
 
         def add(total: Params, key: jax.Array) -> tuple[Params, jax.Array]:
             U = gaussian(key, call.params)
-            up, down = (call.gradient_at(trees.add(call.params, trees.scale(s * sigma, U))) for s in (1, -1))
+            up, down = (call.gradient_at(trees.add_scaled(call.params, s * sigma, U)) for s in (1, -1))
             slope = trees.dot(U, jax.tree.map(jnp.subtract, up, down)) / jnp.where(sigma > 0, 2 * sigma, 1)
             return trees.add(trees.add(total, up), down), slope
 
@@ -134,12 +134,12 @@ def universal(
         call, base = call.in_loops, call.loss(call.params, call.batch)
 
         def add(total: Params, key: jax.Array) -> tuple[Params, jax.Array]:
-            up = trees.add(call.params, trees.scale(rho, measure(key, call.params)))
+            up = trees.add_scaled(call.params, rho, measure(key, call.params))
             value, gradient = jax.value_and_grad(call.loss)(up, call.batch)
             d = (value - base).astype(trees.accumulator_dtype(value)) / rho**2
             level, slope = jax.value_and_grad(psi)(d)
             more = jax.tree.map(jnp.subtract, as_like(gradient, total), as_like(call.gradient, total))
-            return trees.add(total, trees.scale(slope, more)), level
+            return trees.add_scaled(total, slope, more), level
 
         total, levels = _summed(add, call, samples)
         sharpness, slope = jax.value_and_grad(phi)(jnp.mean(levels))
@@ -181,7 +181,7 @@ def trace_sam(rho: Strength = 0.01, *, key: Key = 0) -> optax.GradientTransforma
 
     def act(call: Call) -> tuple[Params, Estimate]:
         rho, z = call.distance, gaussian(call.key, call.params)
-        found = call.gradient_at(trees.add(call.params, trees.scale(rho, z)))
+        found = call.gradient_at(trees.add_scaled(call.params, rho, z))
         change = trees.dot(z, jax.tree.map(jnp.subtract, found, call.gradient)) / jnp.where(rho > 0, rho, 1)
         return found, Estimate(change, jnp.full_like(change, jnp.nan))
 
@@ -271,16 +271,16 @@ def frob_sam(
         call, base = call.in_loops, call.loss(call.params, call.batch)
 
         def add(sums: tuple[Params, Params], key: jax.Array) -> tuple[tuple[Params, Params], jax.Array]:
-            up = trees.add(call.params, trees.scale(rho, gaussian(key, call.params)))
+            up = trees.add_scaled(call.params, rho, gaussian(key, call.params))
             value, gradient = jax.value_and_grad(call.loss)(up, call.batch)
             rise = (value - base).astype(trees.accumulator_dtype(value))
             plain, weighted = sums
             wide = as_like(gradient, plain)
-            return (trees.add(plain, wide), trees.add(weighted, trees.scale(rise, wide))), rise
+            return (trees.add(plain, wide), trees.add_scaled(weighted, rise, wide)), rise
 
         (plain, weighted), rises = _summed(add, call, samples, copies=2)
         mean = jnp.mean(rises)
-        covariance = trees.add(weighted, trees.scale(-mean, plain))
+        covariance = trees.add_scaled(weighted, -mean, plain)
         scaled = unless_zero(call.strength, call.strength / rho**2 / (samples - 1), covariance)
         spread = 2 * jnp.sum((rises - mean) ** 2) / (samples - 1) / rho**4
         return trees.add(call.gradient, scaled), Estimate(spread, jnp.full_like(spread, jnp.nan))
@@ -290,7 +290,7 @@ def frob_sam(
 
 def _summed(add: Callable, call: Call, count: int, copies: int = 1) -> tuple[Any, jax.Array]:
     """``(total, key) -> (total, value)`` over so many keys, from zeros like the gradient in the dtype of sums."""
-    zeros = jax.tree.map(lambda g: jnp.zeros(g.shape, trees.accumulator_dtype(g)), call.gradient)
+    zeros = trees.zero_sums(call.gradient)
     start, keys = (zeros if copies == 1 else (zeros,) * copies), jax.random.split(call.key, count)
     if count > UNROLLED:
         return jax.lax.scan(add, start, keys)

@@ -77,7 +77,7 @@ def across(key: Key, direction: Params) -> Params:
     """
     draw = filter_normalised(key, direction)
     square = trees.norm_squared(direction)
-    draw = trees.add(draw, trees.scale(-trees.dot(draw, direction) / square, direction))
+    draw = trees.add_scaled(draw, -trees.dot(draw, direction) / square, direction)
     return trees.scale(jnp.sqrt(square / trees.norm_squared(draw)), draw)
 
 

@@ -23,7 +23,7 @@ def quotient(a: jax.Array, b: jax.Array) -> jax.Array:
 @functools.partial(jax.jit, static_argnames=("apply", "criterion", "both"))
 def diagonals(apply: Apply, criterion: Criterion, params: Params, batches: Batches, *, both: bool) -> tuple:
     """The diagonals of C and (`both`) of the Gauss-Newton matrix, two pytrees like params, example by example."""
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, trees.accumulator_dtype(leaf)), params)
+    zeros = trees.zero_sums(params)
 
     def one(totals: tuple[Params, Params], example: Batch) -> tuple[tuple[Params, Params], None]:
         x, y = jax.tree.map(lambda leaf: leaf[None], checks.inputs_and_targets("takeuchi", example))
@@ -80,7 +80,7 @@ def solved(
 
     def one(key: jax.Array) -> jax.Array:
         v = signed_gradient(apply, criterion, params, batches, key)
-        shifted = lambda u: trees.add(H.matvec(u), trees.scale(alpha, u))  # noqa: E731
+        shifted = lambda u: trees.add_scaled(H.matvec(u), alpha, u)  # noqa: E731
         solution = jax.scipy.sparse.linalg.cg(shifted, v, tol=SOLVER_TOLERANCE, maxiter=SOLVER_STEPS)[0]
         return trees.dot(v, solution)
 

@@ -96,7 +96,7 @@ def _flatness(
     def climb(at: Params, g: Params) -> Params:
         """The next point, along H(at) g."""
         u = trees.unit(curvature.hessian(loss, at, batches).matvec(trees.unit(g)))
-        return trees.add(params, trees.scale(rho, u))
+        return trees.add_scaled(params, rho, u)
 
     def step(state: tuple[Params, Params], _: None) -> tuple[tuple[Params, Params], jax.Array]:
         at = climb(*state)

@@ -79,7 +79,7 @@ def _random(loss: Loss, params: Params, batches: Batches, rho: jax.Array, key: j
     scale = rho / trees.size(params) ** 0.5
 
     def change(key: jax.Array) -> jax.Array:
-        noisy = trees.add(params, trees.scale(scale, gaussian(key, params)))
+        noisy = trees.add_scaled(params, scale, gaussian(key, params))
         return jnp.abs(mean_loss(loss, noisy, batches) - base) / rho
 
     return estimate(jax.lax.map(change, jax.random.split(key, draws)))
@@ -132,7 +132,7 @@ def sam_sharpness(
 @functools.partial(jax.jit, static_argnames=("loss", "per_batch"))
 def _sam(loss: Loss, params: Params, batches: Batches, rho: jax.Array, *, per_batch: bool) -> Estimate:
     def rise(part: Batches) -> jax.Array:
-        up = trees.add(params, trees.scale(rho, trees.unit(mean_gradient(loss, params, part))))
+        up = trees.add_scaled(params, rho, trees.unit(mean_gradient(loss, params, part)))
         return mean_loss(loss, up, part) - mean_loss(loss, params, part)
 
     if per_batch:
