@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from steppe import curvature
+from steppe import curvature, losses
 
 
 def mlp_params(key=0, sizes=(3, 4, 2), dtype=None):
@@ -33,6 +33,23 @@ def mlp_batch(key=1, size=6, inputs=3, classes=2, dtype=None):
 def mlp_loss(params, batch, activation=jnp.tanh):
     log_p = jax.nn.log_softmax(mlp_apply(params, batch["x"], activation))
     return -jnp.mean(jnp.take_along_axis(log_p, batch["y"][:, None], axis=1))
+
+
+mlp_network = losses.of(mlp_apply)
+"""`mlp_loss`, as a loss whose outputs are known."""
+
+
+def one_by_one(loss):
+    """The loss of each example, for a loss that is their mean."""
+    return lambda params, batch: jax.vmap(lambda one: loss(params, jax.tree.map(lambda x: x[None], one)))(batch)
+
+
+def dense_ggn(apply, criterion, params, batch):
+    flat, unravel = ravel_pytree(params)
+    outputs = lambda p: apply(unravel(p), batch["x"])
+    f, J = outputs(flat), jax.jacobian(outputs)(flat).reshape(-1, flat.size)
+    C = jax.hessian(lambda f: criterion(f, batch["y"]))(f).reshape(f.size, f.size)
+    return J.T @ C @ J
 
 
 def dense_hessian(loss, params, batch):

@@ -12,11 +12,29 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
-from steppe import InputError, curvature, losses, methods, study
-from steppe.curvature.estimates import exact
-from steppe.curvature.probes import gaussian, uniform
-from steppe.methods import asam, cr_sam, det_sam, fa, frob_sam, gam, hsr, m_sam, nso, sam, seht, trace_sam, universal
+from networks import dense_ggn, dense_hessian, mlp_apply, mlp_batch, mlp_loss, mlp_network, mlp_params, one_by_one
+from steppe import InputError, curvature, losses, methods, study, trees
+from steppe.curvature.estimates import estimate, exact
+from steppe.curvature.probes import gaussian, rademacher, uniform
+from steppe.methods import (
+    asam,
+    cr_sam,
+    det_sam,
+    entropy_sgd,
+    esam,
+    fa,
+    fam,
+    frob_sam,
+    gam,
+    hsr,
+    m_sam,
+    nso,
+    sam,
+    seht,
+    trace_sam,
+    universal,
+)
+from steppe.methods.draws import coordinates
 from steppe.typing import Moments
 
 EVERY = {
@@ -26,9 +44,15 @@ EVERY = {
     "hsr variance": functools.partial(hsr, every=1, probes=2, bound="variance"),
     "seht": functools.partial(seht, every=1, probes=2),
     "seht drop": functools.partial(seht, every=1, probes=2, drop=0.5),
+    "fa ggn": functools.partial(fa, every=1, probes=2, matrix="ggn"),
+    "hsr ggn": functools.partial(hsr, every=1, probes=2, matrix="ggn"),
+    "seht ggn": functools.partial(seht, every=1, probes=2, matrix="ggn"),
+    "fam": fam,
+    "fam first": functools.partial(fam, layer="0/w"),
     "sam": sam,
     "asam": asam,
     "m_sam": functools.partial(m_sam, shards=3),
+    "esam": esam,
     "gam": gam,
     "cr_sam": cr_sam,
     "nso": nso,
@@ -36,8 +60,12 @@ EVERY = {
     "frob_sam": functools.partial(frob_sam, rho=0.1),
     "frob_sam loop": functools.partial(frob_sam, rho=0.1, samples=6),
     "det_sam": functools.partial(det_sam, box=0.5),
+    "entropy_sgd": functools.partial(entropy_sgd, steps=4, noise=0.0),
 }
 """A method as a function of its strength, acting on every update."""
+
+NO_ZERO = {"entropy_sgd"}
+"""Where a strength of 0 is not the plain gradient."""
 
 each = pytest.mark.parametrize("name", EVERY)
 
@@ -46,10 +74,11 @@ def close(a, b, **tolerance):
     np.testing.assert_allclose(ravel_pytree(a)[0], ravel_pytree(b)[0], **({"rtol": 1e-9, "atol": 1e-12} | tolerance))
 
 
-def updated(tx, params, batch, loss=mlp_loss, count=0):
+def updated(tx, params, batch, loss=mlp_network, count=0):
     """The gradient that leaves a method, and its state after, at update `count`."""
     state = tx.init(params)._replace(count=jnp.asarray(count, jnp.int32))
-    return tx.update(jax.grad(loss)(params, batch), state, params, loss=loss, batch=batch)
+    given = {"loss": loss, "batch": batch, "example_losses": one_by_one(loss)}
+    return tx.update(jax.grad(loss)(params, batch), state, params, **given)
 
 
 def run(tx, params, batch, updates=3, state=None):
@@ -58,7 +87,8 @@ def run(tx, params, batch, updates=3, state=None):
 
     def step(carry, _):
         params, state = carry
-        update, state = chain.update(jax.grad(mlp_loss)(params, batch), state, params, loss=mlp_loss, batch=batch)
+        given = {"loss": mlp_network, "batch": batch, "example_losses": one_by_one(mlp_network)}
+        update, state = chain.update(jax.grad(mlp_network)(params, batch), state, params, **given)
         return (optax.apply_updates(params, update), state), None
 
     return jax.lax.scan(step, (params, chain.init(params) if state is None else state), length=updates)[0]
@@ -70,16 +100,16 @@ def test_every_method_is_in_the_contract():
 
 @each
 def test_a_zero_gradient_stays_finite(name):
-    flat = lambda p, batch: 0.0 * mlp_loss(p, batch)
+    flat = losses.of(mlp_apply, lambda f, y: 0.0 * losses.cross_entropy(f, y))
     update, _ = jax.jit(lambda p, b: updated(EVERY[name](0.5), p, b, flat))(mlp_params(), mlp_batch())
     assert not np.any(ravel_pytree(update)[0])
 
 
 @pytest.mark.first_is_fast
-@each
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in NO_ZERO])
 def test_strength_zero_is_the_plain_gradient(name):
     params, batch = mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32)
-    plain = jax.grad(mlp_loss)(params, batch)
+    plain = jax.grad(mlp_network)(params, batch)
     jax.tree.map(np.testing.assert_array_equal, updated(EVERY[name](0.0), params, batch)[0], plain)
     traced = jax.jit(lambda strength: updated(EVERY[name](strength), params, batch)[0])(0.0)
     close(traced, plain, rtol=1e-5, atol=1e-6)
@@ -91,7 +121,7 @@ def test_strength_zero_is_the_plain_gradient(name):
 def test_schedules_act_on_the_strength(x64, name):
     params, batch = mlp_params(), mlp_batch()
     tx = EVERY[name](lambda count: 0.25 * count)
-    for count in (0, 2):
+    for count in (1, 3):
         close(updated(tx, params, batch, count=count)[0],
               updated(EVERY[name](0.25 * count), params, batch, count=count)[0])  # fmt: skip
 
@@ -144,7 +174,7 @@ def test_a_call_without_loss_or_with_a_bad_strength_gets_one_sentence(name):
         InputError, match=f"{method}: update must be given params, loss= and batch=, got a call without"
     ):
         EVERY[name](0.1).update(params, EVERY[name](0.1).init(params), params)
-    with pytest.raises(InputError, match=rf"{method}: (lam|rho|sigma) must be a finite number >= 0, got -1"):
+    with pytest.raises(InputError, match=rf"{method}: (lam|rho|sigma|gamma) must be a finite number >= 0, got -1"):
         EVERY[name](-1.0)
 
 
@@ -155,7 +185,7 @@ def test_a_call_without_loss_or_with_a_bad_strength_gets_one_sentence(name):
 def test_between_its_updates_a_method_lets_the_gradient_through(name):
     params, batch = mlp_params(), mlp_batch()
     update, state = updated(EVERY[name](0.5, every=2), params, batch, count=1)
-    jax.tree.map(np.testing.assert_array_equal, update, jax.grad(mlp_loss)(params, batch))
+    jax.tree.map(np.testing.assert_array_equal, update, jax.grad(mlp_network)(params, batch))
     assert np.isnan(state.flatness.mean) and state.count == 2
 
 
@@ -196,7 +226,7 @@ def test_a_sharded_batch_is_one_batch_and_sam_on_each_device_is_m_sam(on_four_de
 def test_every_method_runs_in_a_study_by_its_name(tmp_path):
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     np.savez(tmp_path / "toy.npz", x=x, y=(x.sum(axis=1) > 0).astype(int))
-    given = {name: ", lam = 0.1" for name in ("fa", "hsr", "seht")} | {"gam": ", beta = [0.4, 0.6]"}
+    given = {name: ", lam = 0.1" for name in ("fa", "hsr", "seht", "fam")} | {"gam": ", beta = [0.4, 0.6]"}
     tables = [
         f'[[conditions]]\nname = "{name}"\nmethod = {{name = "{name}"{given.get(name, "")}}}\n'
         for name in methods.METHODS
@@ -325,11 +355,11 @@ def test_cr_sam_adds_differences_along_the_gradient(x64):
     np.testing.assert_allclose(near, along, rtol=1e-6)
 
 
-def mean_update(tx, params, batch, draws=4000):
+def mean_update(tx, params, batch, draws=4000, loss=mlp_network):
     """The mean of what leaves a method over its random stream, and its standard error; of its flatness, too."""
 
     def draw(count):
-        update, state = updated(tx, params, batch, count=count)
+        update, state = updated(tx, params, batch, loss, count=count)
         return jnp.append(ravel_pytree(update)[0], state.flatness.mean)
 
     samples = jax.jit(lambda counts: jax.lax.map(draw, counts))(jnp.arange(draws))
@@ -472,6 +502,217 @@ def test_seht_is_unbiased_in_value_and_gradient(x64, drop):
     assert (np.abs(np.mean(samples, axis=0) - np.append(gradient, value)) <= 4.5 * sem).all()
 
 
+def test_esam_is_the_gradient_of_the_examples_that_rise_most_where_some_weights_moved(x64):
+    params, batch, gradient = mlp_params(), mlp_batch(size=7), jax.jit(jax.grad(mlp_network))
+    (g, unravel), (w, _) = ravel_pytree(gradient(params, batch)), ravel_pytree(params)
+    moves = ravel_pytree(coordinates(stream("esam"), params, 0.7))[0]
+    up, alone = unravel(w + 0.3 * moves * g / (0.7 * jnp.linalg.norm(g))), jax.jit(one_by_one(mlp_network))
+    rises = np.asarray(alone(up, batch) - alone(params, batch))
+    chosen = np.argsort(-rises)[:4]
+    update, state = jax.jit(lambda p: updated(esam(0.3, perturb=0.7, select=0.5), p, batch))(params)
+    close(update, gradient(up, jax.tree.map(lambda x: x[chosen], batch)))
+    np.testing.assert_allclose(state.flatness, estimate(jnp.asarray(rises[chosen])), rtol=1e-9)
+    assert 0 < np.mean(moves) < 1
+
+
+def test_esam_of_all_weights_and_all_examples_is_sam(x64):
+    params, batch = mlp_params(), mlp_batch()
+    one, two = (
+        jax.jit(lambda p, tx=tx: updated(tx, p, batch)[0])(params)
+        for tx in (esam(0.3, perturb=1.0, select=1.0), sam(0.3))
+    )
+    close(one, two)
+
+
+@pytest.mark.first_is_fast
+@pytest.mark.parametrize(("size", "select", "k"), [(5, 0.5, 3), (100, 0.07, 7), (3, 1e-9, 1)])
+def test_esam_selects_so_many_examples_exactly_the_first_of_those_that_rise_alike(size, select, k):
+    loss = lambda w, batch: jnp.mean(w * batch)
+    w, tx = jnp.zeros(size), esam(0.1, perturb=1.0, select=select)
+    update, _ = tx.update(
+        jnp.ones(size), tx.init(w), w, loss=loss, batch=jnp.ones(size), example_losses=lambda w, batch: w * batch
+    )
+    np.testing.assert_allclose(update, np.where(np.arange(size) < k, 1 / k, 0), rtol=1e-6)
+
+
+def test_esam_without_the_loss_of_each_example_gets_one_sentence():
+    params, batch = mlp_params(), mlp_batch()
+    given = {"loss": mlp_network, "batch": batch}
+    with pytest.raises(InputError, match=r"esam: update must be given example_losses=, a function .*, got a call with"):
+        esam().update(params, esam().init(params), params, **given)
+    with pytest.raises(
+        InputError, match=r"esam: example_losses must be a function to shape \(6,\), got one to shape \(\)"
+    ):
+        esam().update(params, esam().init(params), params, **given, example_losses=mlp_loss)
+
+
+def bowl(curvatures):
+    """A quadratic loss of a vector, its Hessian with these eigenvalues, and a point."""
+    q, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (len(curvatures),) * 2))
+    H = q @ jnp.diag(jnp.asarray(curvatures)) @ q.T
+    return H, lambda w, batch: w @ H @ w / 2, jax.random.normal(jax.random.key(1), (len(curvatures),))
+
+
+def test_entropy_sgd_caps_the_curvatures_of_a_quadratic_at_gamma(x64):
+    H, loss, w = bowl([0.1, 1.0, 5.0])
+    tx = entropy_sgd(0.5, steps=2000, rate=0.3, noise=0.0)
+    update, state = jax.jit(lambda w: updated(tx, w, jnp.ones(1), loss))(w)
+    np.testing.assert_allclose(update, 0.5 * H @ jnp.linalg.solve(H + 0.5 * jnp.eye(3), w), rtol=1e-9)
+    np.testing.assert_allclose(state.flatness, (jnp.linalg.norm(update) / 0.5, 0), rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_entropy_sgd_of_a_large_gamma_is_the_plain_gradient(x64):
+    params, batch, plain = mlp_params(), mlp_batch(), jax.grad(mlp_network)(mlp_params(), mlp_batch())
+    apart = []
+    for gamma in (1e2, 1e3):
+        tx = entropy_sgd(gamma, steps=200, rate=0.5 / gamma, noise=0.0)
+        update, _ = jax.jit(lambda p, tx=tx: updated(tx, p, batch))(params)
+        apart.append(np.abs(ravel_pytree(update)[0] - ravel_pytree(plain)[0]).max())
+    assert apart[1] < 0.12 * apart[0] < 0.01
+
+
+def test_entropy_sgd_is_its_recursion_with_noise_and_on_a_quadratic_the_noise_averages_out(x64):
+    params, batch, gamma, rate, average, noise = mlp_params(), mlp_batch(), 0.4, 0.2, 0.6, 0.3
+    w, unravel = ravel_pytree(params)
+    x = mu = w
+    for key in jax.random.split(stream("entropy_sgd"), 4):
+        down = ravel_pytree(jax.grad(mlp_network)(unravel(x), batch))[0] - gamma * (w - x)
+        x = x - rate * down + rate**0.5 * noise * ravel_pytree(gaussian(key, params))[0]
+        mu = average * mu + (1 - average) * x
+    options = {"steps": 4, "rate": rate, "average": average}
+    update, _ = updated(entropy_sgd(gamma, noise=noise, **options), params, batch)
+    np.testing.assert_allclose(ravel_pytree(update)[0], gamma * (w - mu), rtol=1e-9)
+    _, loss, w = bowl([0.1, 1.0, 5.0])
+    mean, sem = mean_update(entropy_sgd(gamma, noise=noise, **options), w, jnp.ones(1), 2000, loss)
+    still, _ = updated(entropy_sgd(gamma, noise=0.0, **options), w, jnp.ones(1), loss)
+    assert (np.abs(mean[:-1] - still) <= 4.5 * sem[:-1]).all() and sem[:-1].min() > 0
+
+
+def dense_kappa(loss, params, batch, at):
+    """Relative flatness of the layer `at` by its definition."""
+
+    def of_weights(W):
+        return loss([layer | {"w": W} if i == at else layer for i, layer in enumerate(params)], batch)
+
+    W = params[at]["w"]
+    return jnp.einsum("cs,ct,asat->", W, W, jax.hessian(of_weights)(W))
+
+
+FAM_LOSSES = {
+    "closed": (mlp_network, 2),
+    "one logit": (mlp_network, 1),
+    "smoothed": (losses.of(mlp_apply, losses.smoothed_cross_entropy(0.2)), 3),
+    "any": (mlp_loss, 2),
+    "squared": (lambda p, b: losses.squared_error(mlp_apply(p, b["x"]), b["x"][:, :2]), 2),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        ("closed", 2),
+        *(pytest.param("any", at, marks=pytest.mark.slow) for at in (0, 1, 2)),
+        *(pytest.param(name, 2, marks=pytest.mark.slow) for name in ("one logit", "smoothed", "squared")),
+        pytest.param("closed", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_fam_adds_the_gradient_of_the_dense_relative_flatness_in_all_parameters(x64, name, at):
+    loss, classes = FAM_LOSSES[name]
+    params, batch = mlp_params(sizes=(3, 5, 4, classes)), mlp_batch(classes=max(classes, 2))
+    value, gradient = jax.jit(jax.value_and_grad(lambda p: dense_kappa(loss, p, batch, at)))(params)
+    plain = jax.grad(loss)(params, batch)
+    for tx in (fam(0.7, layer=f"{at}/w"), *([fam(0.7)] if at == 2 else [])):
+        update, state = jax.jit(lambda p, tx=tx: updated(tx, p, batch, loss))(params)
+        close(update, jax.tree.map(lambda g, k: g + 0.7 * k, plain, gradient), rtol=1e-8, atol=1e-11)
+        np.testing.assert_allclose(state.flatness, (value, 0), rtol=1e-9)
+    # not as released: what is above and below the layer hears of it, too
+    assert all(np.abs(layer["w"]).max() > 1e-3 for layer in gradient)
+
+
+@pytest.mark.slow
+def test_fam_knows_the_last_layer_where_it_meets_an_example_at_many_positions(x64):
+    params = {"in": jax.random.normal(jax.random.key(0), (2, 3)), "out": jax.random.normal(jax.random.key(1), (3, 4))}
+    network = losses.of(lambda p, x: jnp.tanh(x @ p["in"]) @ p["out"])
+    batch = {"x": jax.random.normal(jax.random.key(2), (3, 5, 2)), "y": jnp.arange(15).reshape(3, 5) % 4}
+    both = [{"w": params["in"]}, {"w": params["out"]}]
+    named = lambda p, b: network({"in": p[0]["w"], "out": p[1]["w"]}, b)
+    value, gradient = jax.jit(jax.value_and_grad(lambda p: dense_kappa(named, p, batch, 1)))(both)
+    update, state = jax.jit(lambda p: updated(fam(1.0), p, batch, network))(params)
+    added = jax.tree.map(jnp.subtract, update, jax.grad(network)(params, batch))
+    close(added, {"in": gradient[0]["w"], "out": gradient[1]["w"]}, rtol=1e-8)
+    np.testing.assert_allclose(state.flatness.mean, value, rtol=1e-9)
+    with pytest.raises(
+        InputError, match="fam: layer must be one that meets each example once, got 'in', which meets 15"
+    ):
+        updated(fam(1.0, layer="in"), params, batch, network)
+
+
+def test_what_fam_cannot_do_gets_one_sentence():
+    params, batch = mlp_params(), mlp_batch()
+    with pytest.raises(InputError, match=r"fam: layer must be the path of a .*, got '1/W'\. Did you mean '1/w'\?"):
+        updated(fam(1.0, layer="1/W"), params, batch)
+    with pytest.raises(InputError, match="fam: loss must be a network with a linear layer, got one in which none was"):
+        updated(fam(1.0), jnp.ones(3), jnp.ones((4, 3)), lambda w, x: jnp.mean(w * x))
+    filters = {"conv": jnp.ones((2, 2, 1, 3))}
+    layout = {"padding": "SAME", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    loss = lambda p, x: jnp.mean(jax.lax.conv_general_dilated(x, p["conv"], (1, 1), **layout) ** 2)
+    with pytest.raises(InputError, match="fam: layer must be a dense one, got 'conv', a convolution"):
+        updated(fam(1.0), filters, jnp.ones((2, 4, 4, 1)), loss)
+
+
+GGN = {
+    "fa": (functools.partial(fa, normalize=None), lambda first, second, n: second),
+    "fa adaptive": (functools.partial(fa, normalize=None, adaptive=True), lambda first, second, n: second),
+    "hsr": (functools.partial(hsr, bound="variance"), lambda first, second, n: second - first**2 / n),
+    "seht": (seht, lambda first, second, n: first),
+}
+"""Methods of the Gauss-Newton matrix, and what they penalise: a function of its two moments and its size."""
+
+
+@pytest.mark.first_is_fast
+@pytest.mark.parametrize("where", [(False, True), None], ids=["where", "all"])
+@pytest.mark.parametrize("name", GGN)
+def test_penalties_of_the_gauss_newton_matrix_are_those_of_the_dense_one_on_the_same_probes(x64, name, where):
+    params, batch = tuple(mlp_params()), mlp_batch()
+    flat, unravel = ravel_pytree(params)
+    chosen, _ = trees.partition(params, where)
+    at = slice(flat.size - ravel_pytree(chosen)[0].size, None)  # what is chosen comes last
+    make, of_moments = GGN[name]
+    keys = jax.random.split(stream(name.partition(" ")[0]), 3)
+    vectors = jnp.stack([ravel_pytree(rademacher(key, chosen))[0] for key in keys])
+
+    def penalty(p):
+        weights = p if name == "fa adaptive" else jnp.ones_like(p)
+        G = dense_ggn(mlp_apply, losses.cross_entropy, unravel(p), batch)
+        G = (weights[:, None] * G * weights)[at, at]
+        products = vectors @ G
+        first, second = (jnp.sum(products * other) / len(vectors) for other in (vectors, products))
+        return of_moments(first, second, len(G))
+
+    value, gradient = jax.jit(jax.value_and_grad(penalty))(flat)
+    tx = make(0.7, matrix="ggn", probes=3, every=1, where=where)
+    update, state = jax.jit(lambda p: updated(tx, p, batch))(params)
+    added = ravel_pytree(update)[0] - ravel_pytree(jax.grad(mlp_network)(params, batch))[0]
+    expected = 0.7 * jnp.where(jnp.arange(flat.size) >= at.start, gradient, 0)
+    np.testing.assert_allclose(added, expected, rtol=1e-8, atol=1e-11)
+    np.testing.assert_allclose(state.flatness.mean, value, rtol=1e-9)
+    assert np.abs(added).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_the_gauss_newton_matrix_is_that_of_a_loss_whose_outputs_are_known(x64):
+    params, batch = mlp_params(), mlp_batch()
+    for make in (fa, hsr, seht, functools.partial(seht, drop=0.5), functools.partial(fa, adaptive=True)):
+        with pytest.raises(
+            InputError, match=r"loss must be losses.of\(apply, criterion\) with matrix='ggn', got a func"
+        ):
+            updated(make(0.1, matrix="ggn"), params, batch, mlp_loss)
+    tx, given = fa(0.1, matrix="ggn"), {"loss": mlp_loss, "batch": batch, "penalty_loss": mlp_network}
+    update, _ = tx.update(jax.grad(mlp_loss)(params, batch), tx.init(params), params, **given)
+    close(update, updated(tx, params, batch)[0])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("tx", "quantity"),
@@ -529,6 +770,22 @@ def test_a_method_that_replaces_the_gradient_comes_before_one_that_adds_to_it(x6
         (lambda: frob_sam(rho=0.0), r"frob_sam: rho must be above 0, got 0.0"),
         (lambda: det_sam(box=0.0), r"det_sam: box must be above 0, got 0.0"),
         (lambda: m_sam(shards=0), r"m_sam: shards must be a whole number of at least 1, got 0"),
+        (lambda: esam(perturb=0.0), r"esam: perturb must be a number above 0 and at most 1, got 0.0"),
+        (lambda: esam(select=1.5), r"esam: select must be a finite number >= 0 <= 1, got 1.5"),
+        (
+            lambda: entropy_sgd(0.0),
+            r"entropy_sgd: gamma must be above 0, got 0.0\. The local entropy has no gradient at 0",
+        ),
+        (lambda: entropy_sgd(steps=0), r"entropy_sgd: steps must be a whole number of at least 1, got 0"),
+        (lambda: entropy_sgd(rate=0.0), r"entropy_sgd: rate must be above 0, got 0.0"),
+        (lambda: entropy_sgd(average=1.0), r"entropy_sgd: average must be a number of at least 0 and below 1, got 1.0"),
+        (lambda: entropy_sgd(noise=-1.0), r"entropy_sgd: noise must be a finite number >= 0, got -1.0"),
+        (lambda: fam(0.1, layer=3), r"fam: layer must be None or the path of a layer's weights, got 3"),
+        (lambda: fam(0.1, every=0), r"fam: every must be a whole number of at least 1, got 0"),
+        (lambda: fa(0.1, matrix="gnn"), r"fa: matrix must be one of 'hessian', 'ggn', got 'gnn'\. Did you mean 'ggn'"),
+        (lambda: fa(0.1, matrix="ggn", microbatches=2), r"fa: microbatches must be 1 with matrix='ggn', got 2"),
+        (lambda: hsr(0.1, matrix="ggn", microbatches=2), r"hsr: microbatches must be 1 with matrix='ggn', got 2"),
+        (lambda: seht(0.1, matrix="ggn", microbatches=2), r"seht: microbatches must be 1 with matrix='ggn', got 2"),
     ],
 )
 def test_bad_arguments_get_one_sentence(make, message):

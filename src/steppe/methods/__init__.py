@@ -8,25 +8,42 @@ from collections.abc import Callable
 import optax
 
 from steppe.methods.ascent import asam, cr_sam, gam, m_sam, sam
+from steppe.methods.averaging import averaged_params, ema, swa
 from steppe.methods.contract import MethodState
+from steppe.methods.entropy import entropy_sgd
+from steppe.methods.esam import esam
 from steppe.methods.fa import fa
+from steppe.methods.fam import fam
 from steppe.methods.hsr import hsr
 from steppe.methods.noise import det_sam, frob_sam, nso, trace_sam, universal
 from steppe.methods.seht import seht
 
 METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
     method.__name__: method
-    for method in (fa, hsr, seht, sam, asam, m_sam, gam, cr_sam, nso, trace_sam, frob_sam, det_sam)
+    for method in (
+        *(fa, hsr, seht, fam),
+        *(sam, asam, m_sam, esam, gam, cr_sam),
+        *(nso, trace_sam, frob_sam, det_sam, entropy_sgd),
+    )
 }
 """Methods by the name that a study calls them."""
 
+REPLACING = ("sam", "asam", "m_sam", "esam", "gam", "cr_sam", "nso", "trace_sam", "entropy_sgd")
+"""Methods that replace the gradient: they stand first in a chain."""
+
 __all__ = [
     "METHODS",
+    "REPLACING",
     "MethodState",
     "asam",
+    "averaged_params",
     "cr_sam",
     "det_sam",
+    "ema",
+    "entropy_sgd",
+    "esam",
     "fa",
+    "fam",
     "frob_sam",
     "gam",
     "hsr",
@@ -34,6 +51,7 @@ __all__ = [
     "nso",
     "sam",
     "seht",
+    "swa",
     "trace_sam",
     "universal",
 ]

@@ -15,6 +15,9 @@ from steppe.typing import Batch, Estimate, Key, Loss, Params
 Strength = float | jax.Array | optax.Schedule
 """λ or ρ: a number, a traced value, or a function of the update's number."""
 
+ExampleLosses = Callable[[Params, Batch], jax.Array]
+"""``(params, batch)`` -> (B,), the loss of each example alone; `Loss` is their mean."""
+
 
 class MethodState(NamedTuple):
     """State of a method.
@@ -42,6 +45,7 @@ class Call(NamedTuple):
     penalty_loss : the function whose curvature is penalised; `loss` unless somebody says otherwise.
     strength : λ or ρ, now.
     key : for this update alone.
+    example_losses : the same loss, example by example; None where nobody gave it.
     """
 
     gradient: Params
@@ -51,6 +55,7 @@ class Call(NamedTuple):
     penalty_loss: Loss
     strength: jax.Array
     key: jax.Array
+    example_losses: ExampleLosses | None = None
 
     @property
     def distance(self) -> jax.Array:
@@ -85,12 +90,17 @@ def method(
     called: str = "lam",
     every: int = 1,
     key: Key = 0,
+    no_zero: str = "",
 ) -> optax.GradientTransformationExtraArgs:
     """The method `name`, which turns a gradient into what ``act`` returns on updates 0, k, 2k, …, and else lets it be.
 
-    `called` is what the strength is called. A literal strength of 0 is the plain gradient, bitwise and at no cost.
+    `called` is what the strength is called. A literal strength of 0 is the plain gradient, bitwise and at no cost; or
+    it is refused with the sentence `no_zero`, where the limit of a small strength is not the plain gradient.
     """
     checks.real_or_schedule(name, called, strength, least=0.0)
+    is_zero = not callable(strength) and not checks.is_traced(strength) and float(strength) == 0.0
+    if is_zero and no_zero:
+        checks.fail(name, called, "above 0", strength, no_zero)
     checks.whole(name, "every", every)
     base_key = jax.random.fold_in(checks.key_array(name, key), zlib.crc32(name.encode()))
 
@@ -108,6 +118,7 @@ def method(
         loss: Loss | None = None,
         batch: Batch | None = None,
         penalty_loss: Loss | None = None,
+        example_losses: ExampleLosses | None = None,
         **_: Any,
     ) -> tuple[Params, MethodState]:
         missing = [n for n, v in (("params", params), ("loss", loss), ("batch", batch)) if v is None]
@@ -120,7 +131,8 @@ def method(
                 jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(base_key)), state.count
             )
             value = jnp.asarray(strength(state.count) if callable(strength) else strength)
-            found, flatness = act(Call(updates, params, loss, batch, penalty_loss or loss, value, now))
+            call = Call(updates, params, loss, batch, penalty_loss or loss, value, now, example_losses)
+            found, flatness = act(call)
             like = state.flatness.mean.dtype
             return found, Estimate(*(jnp.asarray(x).astype(like) for x in flatness))
 
@@ -130,6 +142,6 @@ def method(
             updates, flatness = jax.lax.cond(state.count % every == 0, acted, lambda: (updates, state.flatness))
         return updates, MethodState(state.count + 1, state.key, flatness)
 
-    if not callable(strength) and not checks.is_traced(strength) and float(strength) == 0.0:
+    if is_zero:
         return optax.GradientTransformationExtraArgs(init, lambda updates, state, params=None, **_: (updates, state))
     return optax.GradientTransformationExtraArgs(init, update)

@@ -9,8 +9,9 @@ import optax
 
 from steppe import checks, trees
 from steppe import curvature as curvature_
+from steppe.curvature.estimates import Distribution
 from steppe.methods.contract import Strength
-from steppe.methods.penalty import added
+from steppe.methods.penalty import Matrix, added, check_matrix, hutchinson, operator
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 Curvature = Callable[[Loss, Params, Batch, jax.Array], Estimate]
@@ -21,9 +22,10 @@ def fa(
     *,
     probes: int = 5,
     every: int = 10,
-    distribution: Literal["rademacher", "gaussian"] = "rademacher",
+    distribution: Distribution = "rademacher",
     normalize: Literal["batch", "params"] | None = "batch",
     curvature: Curvature | None = None,
+    matrix: Matrix = "hessian",
     adaptive: bool = False,
     where: Any = None,
     microbatches: int = 1,
@@ -50,7 +52,11 @@ def fa(
     distribution : "rademacher" (signs) or "gaussian" probes.
     normalize : what the penalty is divided by, see above.
     curvature : ``(loss, params, batch, key) -> Estimate``, differentiable in params: another estimator of what
-        is penalised. `probes`, `distribution` and `adaptive` then do nothing. None: tr(H²) by Hutchinson's probes.
+        is penalised. `probes`, `distribution`, `matrix` and `adaptive` then do nothing. None: tr(H²) by Hutchinson's
+        probes.
+    matrix : "hessian", or "ggn": the generalised Gauss-Newton matrix JᵀCJ in the place of H, J the Jacobian of the
+        outputs and C the Hessian of the criterion in them. It leaves out the network's own curvature, and is the Fisher
+        matrix under cross-entropy (`curvature.ggn`). The loss, or `penalty_loss`, must be made by `losses.of`.
     adaptive : penalise tr((W H W)²), W = diag(θ), the curvature in units of the weights: unchanged when a layer of a
         ReLU network is multiplied and the next one divided by the same number.
     where : restrict the penalty to some parameters: a pytree of bools, a prefix of params, or a function from params
@@ -68,11 +74,13 @@ def fa(
     ``state.flatness`` is the last tr(H²) as an Estimate.
 
     Cost of a penalised update, spread over `every` updates: about 2M + 1 gradients where the network consists of wide
-    dense or convolutional layers (`curvature.find_layers` lists them), 4M + 1 elsewhere.
+    dense or convolutional layers (`curvature.find_layers` lists them), 4M + 1 elsewhere; with "ggn" 3M + 1 by count of
+    operations, whatever the layers.
 
     Raises
     ------
-    InputError : arguments out of range, when made; a missing loss, batch or params, when updated.
+    InputError : arguments out of range, "ggn" with microbatches, when made; a missing loss, batch or params, a loss
+        that hides the outputs with "ggn", when updated.
 
     Notes
     -----
@@ -99,11 +107,12 @@ def fa(
     checks.one_of("fa", "distribution", distribution, ("rademacher", "gaussian"))
     checks.one_of("fa", "adaptive", adaptive, (True, False))
     checks.one_of("fa", "normalize", normalize, ("batch", "params", None))
+    check_matrix("fa", matrix, microbatches)
     if curvature is not None and not callable(curvature):
         checks.fail(
             "fa", "curvature", "None or a function (loss, params, batch, key) -> Estimate", checks.shown(curvature)
         )
-    measure = curvature or _squared_hessian_norm(probes, distribution, adaptive)
+    measure = curvature or _squared_norm(matrix, probes, distribution, adaptive)
 
     def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Estimate]:
         found = measure(loss, params, batch, key)
@@ -116,16 +125,14 @@ def fa(
     return added("fa", value, lam, divisor=divisor, **settings)
 
 
-def _squared_hessian_norm(probes: int, distribution: Literal["rademacher", "gaussian"], adaptive: bool) -> Curvature:
+def _squared_norm(matrix: Matrix, probes: int, distribution: Distribution, adaptive: bool) -> Curvature:
     """tr(H²), or tr((W H W)²) in units of the weights, by Hutchinson's probes."""
+    moments = hutchinson("fa", matrix, probes, distribution)
 
     def measure(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Estimate:
         if not adaptive:
-            return curvature_.loss_moments(
-                loss, params, batch, key, probes=probes, distribution=distribution
-            ).frobenius_squared
-        operator = curvature_.hessian(loss, params, [batch])  # one batch, even where it is a list [x, y]
-        operator = curvature_.rescaled(operator, params)
-        return curvature_.frobenius_squared(operator, key, probes=probes, distribution=distribution)
+            return moments(loss, params, batch, key).frobenius_squared
+        in_weights = curvature_.rescaled(operator("fa", matrix, loss, params, batch), params)
+        return curvature_.frobenius_squared(in_weights, key, probes=probes, distribution=distribution)
 
     return measure

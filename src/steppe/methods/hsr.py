@@ -1,7 +1,6 @@
 """HSR regularization: the Wolkowicz-Styan bound on the Hessian's largest eigenvalue, brought down."""
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -11,10 +10,8 @@ import optax
 from steppe import checks, trees
 from steppe import curvature as curvature_
 from steppe.methods.contract import Strength
-from steppe.methods.penalty import added
-from steppe.typing import Batch, Estimate, Key, Loss, Moments, Params
-
-MomentsOf = Callable[[Loss, Params, Batch, jax.Array], Moments]
+from steppe.methods.penalty import Matrix, MomentsOf, added, check_matrix, hutchinson
+from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 
 def hsr(
@@ -25,6 +22,7 @@ def hsr(
     probes: int = 5,
     every: int = 10,
     step: Literal["penalty", "unit"] = "penalty",
+    matrix: Matrix = "hessian",
     where: Any = None,
     microbatches: int = 1,
     key: Key = 0,
@@ -47,6 +45,8 @@ def hsr(
     bound : what is brought down, see above.
     probes : M, random vectors. For `moments` of one's own it does nothing.
     every : the bound acts on updates 0, k, 2k, ….
+    matrix : "hessian", or "ggn": the bound on the largest eigenvalue of the generalised Gauss-Newton matrix, see `fa`.
+        For `moments` of one's own it does nothing.
     step : "penalty" minimises L + λB. "unit" adds a step of length λ, in units of the gradient, whatever B is.
     where, microbatches, key : see `fa`.
 
@@ -58,7 +58,7 @@ def hsr(
 
     Raises
     ------
-    InputError : arguments out of range, when made; a missing loss, batch or params, when updated.
+    InputError : as `fa`.
 
     Notes
     -----
@@ -101,14 +101,14 @@ def hsr(
     checks.whole("hsr", "probes", probes)
     checks.one_of("hsr", "bound", bound, tuple(BOUNDS))
     checks.one_of("hsr", "step", step, ("penalty", "unit"))
+    check_matrix("hsr", matrix, microbatches)
     if moments is not None and not callable(moments):
         checks.fail("hsr", "moments", "None or a function (loss, params, batch, key) -> Moments", checks.shown(moments))
 
-    def hutchinson(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Moments:
-        return curvature_.loss_moments(loss, params, batch, key, probes=probes)
+    measure = moments or hutchinson("hsr", matrix, probes)
 
     def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Estimate]:
-        first, second = (moments or hutchinson)(loss, params, batch, key)
+        first, second = measure(loss, params, batch, key)
         of = lambda t1, t2: BOUNDS[bound](t1, t2, trees.size(params))  # noqa: E731
         means = jnp.asarray(first.mean), jnp.asarray(second.mean)
         found, slopes = jax.value_and_grad(of, argnums=(0, 1))(*means)

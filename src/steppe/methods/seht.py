@@ -11,7 +11,8 @@ from steppe import curvature as curvature_
 from steppe.curvature import operators
 from steppe.curvature.probes import rademacher
 from steppe.methods.contract import Strength
-from steppe.methods.penalty import added
+from steppe.methods.draws import coordinates
+from steppe.methods.penalty import Matrix, added, check_matrix, hutchinson, operator
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 
@@ -21,6 +22,7 @@ def seht(
     probes: int = 5,
     every: int = 10,
     drop: float = 0.0,
+    matrix: Matrix = "hessian",
     where: Any = None,
     microbatches: int = 1,
     key: Key = 0,
@@ -38,23 +40,26 @@ def seht(
     every : the penalty acts on updates 0, k, 2k, ….
     drop : 0: random signs ("SEHT-H"). In (0, 1): an entry is zero with that chance ("SEHT-D"), and the others are
         ±1/√(1 − drop), so that the estimate stays unbiased.
+    matrix : "hessian", or "ggn": the trace of the generalised Gauss-Newton matrix, see `fa`; never below 0 for a
+        convex criterion.
     where, microbatches, key : see `fa`.
 
     Returns
     -------
     An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``, and optionally
     ``penalty_loss``. ``state.flatness`` is the last tr H with its standard error. Cost of a penalised update: about
-    2M + 1 gradients for networks of dense or convolutional layers, 4M + 1 elsewhere and with `drop`.
+    2M + 1 gradients for networks of dense or convolutional layers, 4M + 1 elsewhere and with `drop`; with "ggn" 3M + 1
+    by count of operations.
 
     Raises
     ------
-    InputError : arguments out of range, when made; a missing loss, batch or params, when updated.
+    InputError : as `fa`.
 
     Notes
     -----
-    Far from a minimum tr H may be negative, and more so without bound: a small λ, or `fa`, is safer there. The code
-    released with the paper adds the trace as a number, which has no gradient: it does not regularise. This does. It
-    also keeps each entry with probability 2p and does not rescale; here the expectation is tr H for every `drop`.
+    Far from a minimum tr H may be negative, and more so without bound: a small λ, "ggn", or `fa`, is safer there. The
+    code released with the paper adds the trace as a number, which has no gradient: it does not regularise. This does.
+    It also keeps each entry with probability 2p and does not rescale; here the expectation is tr H for every `drop`.
 
     Examples
     --------
@@ -71,14 +76,17 @@ def seht(
     if checks.is_traced(drop) or checks.real("seht", "drop", drop, least=0.0, most=1.0) == 1:
         checks.fail("seht", "drop", "a number of at least 0 and below 1", drop)
 
+    check_matrix("seht", matrix, microbatches)
+    moments = hutchinson("seht", matrix, probes)
+
     def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Estimate]:
         if drop:
-            H = curvature_.hessian(loss, params, [batch])
+            H = operator("seht", matrix, loss, params, batch)
             vectors = tuple(_sparse(k, params, drop) for k in jax.random.split(key, probes))
             pairs = zip(vectors, operators.apply(H, vectors), strict=True)
             found = curvature_.estimate(jnp.stack([trees.dot(v, Hv) for v, Hv in pairs]))
         else:
-            found = curvature_.loss_moments(loss, params, batch, key, probes=probes).trace
+            found = moments(loss, params, batch, key).trace
         return found.mean, found
 
     settings = {"every": every, "where": where, "microbatches": microbatches, "key": key}
@@ -87,8 +95,6 @@ def seht(
 
 def _sparse(key: jax.Array, like: Params, drop: float) -> Params:
     """Random signs of which some are zero, with covariance I."""
-    leaves, treedef = jax.tree.flatten(rademacher(key, like))
-    keys = jax.random.split(jax.random.fold_in(key, 1), len(leaves))
-    stays = (jax.random.bernoulli(k, 1 - drop, jnp.shape(x)) for k, x in zip(keys, leaves, strict=True))
-    larger = [jnp.where(stay, x / (1 - drop) ** 0.5, 0).astype(x.dtype) for stay, x in zip(stays, leaves, strict=True)]
-    return jax.tree.unflatten(treedef, larger)
+    stays = coordinates(jax.random.fold_in(key, 1), like, 1 - drop)
+    larger = lambda x, stay: jnp.where(stay, x / (1 - drop) ** 0.5, 0).astype(x.dtype)  # noqa: E731
+    return jax.tree.map(larger, rademacher(key, like), stays)

@@ -39,7 +39,7 @@ class View(NamedTuple):
 
 
 def view(apply: Apply, name: str, params: Params, x: Any) -> View:
-    """The network `apply` at inputs x, seen from the layer of that name."""
+    """The network `apply` at inputs x, or a loss at a batch, seen from the layer of that name."""
     found = layers.traced(apply, params, x)
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves((params, x))]
     index = [one.name for one in found.layers].index(name)

@@ -97,15 +97,17 @@ def relative_flatness(
     known = at_the_door(name, params, batches)
     flag(name, "standardise", standardise)
     x, _ = checks.inputs_and_targets(name, known.first)
-    at = _chosen(layers.traced(apply, params, x).layers, layer)
+    at = chosen_layer(name, "apply", layers.traced(apply, params, x).layers, layer)
     if standardise and at.kind != "dense":
         checks.fail(name, "layer", "a dense one with standardise=True", f"{at.name!r}, a {at.kind}")
     settings = Settings(apply, criterion, at.name, standardise)
     if probes is not None:
         checks.whole(name, "probes", probes)
         return _estimated(settings, params, known, jax.random.split(checks.key_array(name, key), probes))
-    if (at.kind == "dense" and at.rows == known.shapes[0][1]) or _is_closed(settings, params, known.first):
-        return _by_rows(settings, params, known)
+    if is_closed(losses.NetworkLoss(apply, criterion), at.name, params, known.first):
+        return _by_rows(settings, True, params, known)
+    if at.kind == "dense" and at.rows == known.shapes[0][1]:
+        return _by_rows(settings, False, params, known)
     inputs = layer_view.matrix(at, params).shape[0]
     count = inputs * min(inputs, at.fan_out)
     if count > MOST_PRODUCTS:
@@ -114,31 +116,54 @@ def relative_flatness(
     return _by_products(settings, params, known)
 
 
-def _chosen(found: tuple[Layer, ...], layer: str | None) -> Layer:
+def chosen_layer(name: str, argument: str, found: tuple[Layer, ...], layer: str | None) -> Layer:
+    """The layer of that path among those found in `argument`, the last one for None; `name` is named in errors."""
     if not found:
-        checks.fail("relative_flatness", "apply", "a network with a linear layer", "one in which none was found",
+        checks.fail(name, argument, "a network with a linear layer", "one in which none was found",
                     "Weights used twice, or inside a loop, are not found.")  # fmt: skip
     names = [one.name for one in found]
     if layer is not None and layer not in names:
-        checks.fail("relative_flatness", "layer", "the path of a layer's weights", checks.shown(layer),
+        checks.fail(name, "layer", "the path of a layer's weights", checks.shown(layer),
                     checks.nearest(str(layer), names))  # fmt: skip
     return found[-1] if layer is None else found[names.index(layer)]
 
 
-def _view(settings: Settings, params: Params, x: Any) -> layer_view.View:
-    return layer_view.view(settings.apply, settings.layer, params, x)
-
-
-def _is_closed(settings: Settings, params: Params, batch: Batch) -> bool:
-    """Whether the last layer meets softmax cross-entropy."""
+def is_closed(loss: losses.NetworkLoss, layer: str, params: Params, batch: Batch) -> bool:
+    """Whether a layer is the network's last and meets softmax cross-entropy: `in_closed_form` then tells κ."""
     found = []
 
     def look(params: Params, batch: Batch) -> None:
-        at = _view(settings, params, checks.inputs_and_targets("relative_flatness", batch)[0])
+        at = layer_view.view(loss.apply, layer, params, checks.inputs_and_targets("relative_flatness", batch)[0])
         found.append(at.layer.kind == "dense" and layer_view.is_last(at))
 
-    jax.eval_shape(look, params, batch)
-    return found[0] and settings.criterion is losses.cross_entropy
+    # smoothed labels, too: the Hessian in the logits does not know the labels
+    if loss.criterion is losses.cross_entropy or isinstance(loss.criterion, losses.SmoothedCrossEntropy):
+        jax.eval_shape(look, params, batch)
+    return found == [True]
+
+
+def in_closed_form(at: layer_view.View, a: jax.Array, W: jax.Array) -> jax.Array:
+    """κ of the last layer under softmax cross-entropy, from what enters it, (rows, inputs), and its weights."""
+    logits = at.outputs(at.still).reshape(-1, at.layer.fan_out).astype(W.dtype)
+    return jnp.mean(jnp.sum(a**2, axis=1) * _variance(logits, W))
+
+
+def by_rows(at: layer_view.View, a: jax.Array, W: jax.Array, loss: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """κ = Σ over rows of ‖a‖² tr(WWᵀ ∂²L/∂y²) with L = loss(outputs), for rows that do not meet each other above."""
+    product = jax.linearize(jax.grad(lambda move: loss(at.outputs(move))), at.still)[1]
+
+    def form(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        along = jnp.broadcast_to(pair[0].astype(at.still.dtype)[None], at.still.shape)
+        return product(along).astype(W.dtype) @ pair[1]
+
+    # tr(WᵀW S) as Σ w_d·S w_d over the inputs, or as Σ (WᵀW)_s·S e_s over the outputs
+    wide = W.shape[0] <= W.shape[1]
+    pairs = (W, W) if wide else (jnp.eye(W.shape[1], dtype=W.dtype), W.T @ W)
+    return jnp.sum(jnp.sum(a**2, axis=1) * jnp.sum(jax.lax.map(jax.checkpoint(form), pairs), axis=0))
+
+
+def _view(settings: Settings, params: Params, x: Any) -> layer_view.View:
+    return layer_view.view(settings.apply, settings.layer, params, x)
 
 
 def _scales(settings: Settings, params: Params, batches: Batches) -> tuple[Any, Any]:
@@ -158,30 +183,19 @@ def _scales(settings: Settings, params: Params, batches: Batches) -> tuple[Any, 
     return jnp.where(varies, sigma, 0)[:, None], jnp.where(varies, 1 / jnp.where(varies, sigma, 1), 0)[:, None]
 
 
-@functools.partial(jax.jit, static_argnames="settings")
-def _by_rows(settings: Settings, params: Params, batches: Batches) -> Estimate:
-    """κ = Σ over rows of ‖a‖² tr(WWᵀ ∂²L/∂y²), for rows that do not meet each other above the layer."""
+@functools.partial(jax.jit, static_argnames=("settings", "closed"))
+def _by_rows(settings: Settings, closed: bool, params: Params, batches: Batches) -> Estimate:
+    """κ in closed form, or from products with the Hessian of the part above the layer."""
     sigma, inverse = _scales(settings, params, batches)
 
     def part(batch: Batch) -> jax.Array:
         x, y = checks.inputs_and_targets("relative_flatness", batch)
         at = _view(settings, params, x)
         W = layer_view.matrix(at.layer, params) * sigma
-        squares = jnp.sum((at.a.astype(W.dtype) * jnp.ravel(inverse)[None]) ** 2, axis=1)
-        if settings.criterion is losses.cross_entropy and layer_view.is_last(at):
-            logits = at.outputs(at.still).reshape(-1, at.layer.fan_out).astype(W.dtype)
-            return jnp.mean(squares * _variance(logits, W))
-        slope = jax.grad(lambda move: settings.criterion(at.outputs(move), y))
-        product = jax.linearize(slope, at.still)[1]
-
-        def form(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-            along = jnp.broadcast_to(pair[0].astype(at.still.dtype)[None], at.still.shape)
-            return product(along).astype(W.dtype) @ pair[1]
-
-        # tr(WᵀW S) as Σ w_d·S w_d over the inputs, or as Σ (WᵀW)_s·S e_s over the outputs
-        wide = W.shape[0] <= W.shape[1]
-        pairs = (W, W) if wide else (jnp.eye(W.shape[1], dtype=W.dtype), W.T @ W)
-        return jnp.sum(squares * jnp.sum(jax.lax.map(form, pairs), axis=0))
+        a = at.a.astype(W.dtype) * jnp.ravel(inverse)[None]
+        if closed:
+            return in_closed_form(at, a, W)
+        return by_rows(at, a, W, lambda outputs: settings.criterion(outputs, y))
 
     return exact(average(part, batches))
 
