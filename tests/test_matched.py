@@ -1,12 +1,13 @@
-"""Flatness at equal training loss."""
+"""Networks at equal training loss."""
 
+import dataclasses
 import math
 
 import numpy as np
 import polars
 import pytest
 
-from steppe.study.matched import Matched, matched_flatness
+from steppe.study.matched import Matched, matched
 from steppe.study.results import Results
 
 SEEDS = {"plain": (0, 1, 2), "other": (0, 1, 2)}
@@ -15,7 +16,7 @@ SEEDS = {"plain": (0, 1, 2), "other": (0, 1, 2)}
 def results(paths):
     """Results whose histories are ``{condition: {seed: (losses, flatness)}}``."""
     rows = [
-        {"condition": c, "seed": s, "epoch": e + 1, "train_loss": float(x), "flatness": float(y)}
+        {"condition": c, "seed": s, "epoch": e + 1, "measured_loss": float(x), "flatness": float(y)}
         for c, seeds in paths.items()
         for s, (losses, flatness) in seeds.items()
         for e, (x, y) in enumerate(zip(losses, flatness, strict=True))
@@ -38,29 +39,29 @@ def every_seed(path):
 def test_a_factor_on_the_same_curve_is_found_whatever_the_progress():
     plain = every_seed(path(np.geomspace(1.0, 0.01, 20)))
     slow = every_seed(path(np.geomspace(1.0, 0.2, 20), 0.5))  # ends at a higher tr(H²), though it is flatter
-    found = matched_flatness(results({"plain": plain, "other": slow}), SEEDS)["other"]
+    found = matched(results({"plain": plain, "other": slow}), SEEDS)["other"]
     assert found.ratio == pytest.approx(0.5, rel=1e-9)
     assert found.epochs == 60
-    assert found.verdict == "flatter"
+    assert found.verdict == "lower"
 
 
 def test_training_less_on_the_same_curve_is_no_difference():
     plain, less = every_seed(path(np.geomspace(1.0, 0.01, 20))), every_seed(path(np.geomspace(1.0, 0.3, 7)))
-    found = matched_flatness(results({"plain": plain, "other": less}), SEEDS)["other"]
+    found = matched(results({"plain": plain, "other": less}), SEEDS)["other"]
     assert found.ratio == pytest.approx(1.0, rel=1e-9)
     assert found.verdict == "equal within 1 %"
 
 
 def test_losses_that_the_baseline_never_had_are_not_compared():
     plain, other = every_seed(path([1.0, 0.5])), every_seed(path([3.0, 2.0]))
-    found = matched_flatness(results({"plain": plain, "other": other}), SEEDS)["other"]
+    found = matched(results({"plain": plain, "other": other}), SEEDS)["other"]
     assert (found.seeds, found.epochs, found.verdict) == (0, 0, "not comparable")
     assert math.isnan(found.ratio)
 
 
 def test_one_seed_has_a_ratio_and_no_interval():
     history = results({"plain": {0: path([1.0, 0.1])}, "other": {0: path([0.9, 0.2], 3.0)}})
-    found = matched_flatness(history, {"plain": (0,), "other": (0,)})["other"]
+    found = matched(history, {"plain": (0,), "other": (0,)})["other"]
     assert found.ratio == pytest.approx(3.0)
     assert found.verdict == "one seed: no interval"
 
@@ -69,18 +70,28 @@ def test_epochs_without_numbers_are_left_out():
     losses, flatness = path(np.geomspace(1.0, 0.1, 5))
     flatness[2] = math.nan
     plain = every_seed(path(np.geomspace(2.0, 0.05, 9)))
-    found = matched_flatness(results({"plain": plain, "other": every_seed((losses, flatness))}), SEEDS)["other"]
+    found = matched(results({"plain": plain, "other": every_seed((losses, flatness))}), SEEDS)["other"]
     assert found.epochs == 12
 
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (0.5, 0.9, "flatter"),
-        (1.1, 2.0, "sharper"),
+        (0.5, 0.9, "lower"),
+        (1.1, 2.0, "higher"),
         (0.9, 1.1, "no difference shown"),
         (0.995, 0.999, "equal within 1 %"),
     ],
 )
 def test_verdicts(low, high, verdict):
     assert Matched(1.0, low, high, 3, 10).verdict == verdict
+
+
+def test_any_quantity_of_the_history_is_compared_and_what_is_not_held_is_not():
+    plain, other = every_seed(path(np.geomspace(1.0, 0.01, 20))), every_seed(path(np.geomspace(1.0, 0.01, 9), 3.0))
+    given = results({"plain": plain, "other": other})
+    negative = given.history.with_columns(bottom_eigenvalue=-polars.col("flatness"), spectral_range=polars.lit(None))
+    given = dataclasses.replace(given, history=negative)
+    assert matched(given, SEEDS, "bottom_eigenvalue")["other"].ratio == pytest.approx(3.0, rel=1e-9)
+    assert matched(given, SEEDS, "bottom_eigenvalue")["other"].verdict == "higher"
+    assert matched(given, SEEDS, "spectral_range") == matched(given, SEEDS, "top_eigenvalue") == {}

@@ -49,6 +49,7 @@ def make_results(
                 history.append({
                     "condition": name, "seed": seed, "lam": lam, "epoch": epoch,
                     "train_loss": 0.02 + 0.03 * strength + 0.6 * fade, "test_loss": 0.09 + 0.5 * fade,
+                    "measured_loss": 0.02 + 0.03 * strength + 0.6 * fade,
                     "test_accuracy": final - 0.3 * fade + 0.004 * rng.standard_normal(),
                     "flatness": level * (1 + 8 * fade), "flatness_sem": 0.04 * level, "train_seconds": seconds / epochs,
                 })  # fmt: skip

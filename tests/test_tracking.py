@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from steppe import InputError, curvature, data, losses, models, study
-from steppe.report import tracked
+from steppe.report import tables, tracked
 from steppe.study.analysis import analyse
-from steppe.study.program import stability_limit
+from steppe.study.chain import stability_limit
 from steppe.study.spec import Train
 
 TOML = """
@@ -47,7 +47,8 @@ def finished(tmp_path_factory):
 
 def test_curvature_is_there_after_the_first_and_every_second_epoch(finished):
     history = finished[0].history
-    for column in ("trace", "frobenius_squared_sem", "top_eigenvalue", "top_eigenvalue_converged", "stability_limit"):
+    columns = ("trace", "frobenius_squared_sem", "top_eigenvalue_converged", "bottom_eigenvalue", "stability_limit")
+    for column in columns:
         there = history.filter(history[column].is_not_null())
         assert (sorted(set(there["epoch"])), len(there)) == ([1, 2, 4], 3 * 4)
 
@@ -61,10 +62,28 @@ def test_the_last_values_are_those_of_the_dense_hessian_of_the_final_network(fin
         params = jax.tree.map(jnp.asarray, store.params(condition, 1))
         H = curvature.hessian(losses.of(model.apply), params, batch).dense()
         last = store.load(condition, 1)[1][-1]
-        np.testing.assert_allclose(last["top_eigenvalue"], np.linalg.eigvalsh(H)[-1], rtol=1e-4)
+        values = np.linalg.eigvalsh(H)
+        np.testing.assert_allclose(last["top_eigenvalue"], values[-1], rtol=1e-4)
+        np.testing.assert_allclose(last["bottom_eigenvalue"], values[0], atol=1e-4 * values[-1])
+        np.testing.assert_allclose(last["spectral_range"], values[-1] - values[0], rtol=1e-4)
+        record = store.load(condition, 1)[0]
+        assert all(record[name] == last[name] for name in ("top_eigenvalue", "bottom_eigenvalue", "spectral_range"))
         assert last["top_eigenvalue_converged"] and last["top_eigenvalue_residual"] < 1e-2 * last["top_eigenvalue"]
         assert abs(last["trace"] - np.trace(H)) <= 6 * last["trace_sem"]
         assert abs(last["frobenius_squared"] - np.sum(H**2)) <= 6 * last["frobenius_squared_sem"]
+
+
+def test_the_last_epoch_is_tracked_and_measured_whatever_the_stride(tmp_path):
+    found = study.run(spec(seeds=1, measure__every=3, track__every=3), tmp_path).history
+    assert set(found["epoch"]) == {3, 4}
+    assert found["top_eigenvalue"].is_not_null().all()
+
+
+def test_the_spectrum_has_a_table_and_is_compared_at_equal_training_loss(finished):
+    found = analyse(finished[0])
+    assert {"flatness", "top_eigenvalue", "spectral_range", "test_loss"} <= set(found.matched)
+    titles = [table.title for table in tables.at_the_end(finished[0], found)]
+    assert titles == ["The spectrum at the end of training", "At equal training loss"]
 
 
 @pytest.mark.slow
@@ -105,7 +124,9 @@ def test_descent_on_a_quadratic_diverges_just_above_the_limit_and_not_below(mome
 def test_figures_show_every_quantity_and_the_edge(finished):
     results = finished[0]
     pictures = tracked.pictures(results, analyse(results))
-    assert [p.alt.split(" over")[0] for p in pictures] == ["λ_max of the Hessian", "tr H", "tr(H²)"]
+    assert [p.alt.split(" over")[0] for p in pictures] == [
+        *("λ_max of the Hessian", "λ_min of the Hessian", "tr H", "tr(H²)")
+    ]
     assert "edge of stability" in pictures[0].caption and "edge of stability" not in pictures[1].caption
 
 

@@ -4,10 +4,11 @@ import inspect
 from collections.abc import Callable
 
 from steppe import checks
+from steppe.data.augment import AUGMENTATIONS
 from steppe.data.dataset import Dataset, dataset
 from steppe.data.files import file
 from steppe.data.images import cifar100
-from steppe.data.tabular import breast_cancer, digits
+from steppe.data.tabular import breast_cancer, digits, moons
 from steppe.data.text import imdb, newsgroups
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
@@ -17,6 +18,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": digits,
     "file": file,
     "imdb": imdb,
+    "moons": moons,
 }
 """Data sets by the name that a study calls them: functions of their settings."""
 
@@ -48,6 +50,7 @@ def load(name: str, **settings: object) -> Dataset:
 
 
 __all__ = [
+    "AUGMENTATIONS",
     "DATASETS",
     "Dataset",
     "breast_cancer",
@@ -57,5 +60,6 @@ __all__ = [
     "file",
     "imdb",
     "load",
+    "moons",
     "newsgroups",
 ]

@@ -1,15 +1,22 @@
 """Fully connected networks: a multilayer perceptron, and a linear model."""
 
 import itertools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 from flax import nnx
 
 from steppe import checks
+from steppe.curvature import closed_form
 from steppe.models.model import Model, from_module, outputs
+from steppe.typing import Moments, Params
 
 Activation = Literal["relu", "tanh", "gelu", "silu", "softplus", "sigmoid"]
+
+
+NAMES = (("w", "kernel"), ("b", "bias"))
+"""What the closed forms and Flax call the parts of a layer."""
 
 
 class MLP(nnx.Module):
@@ -70,7 +77,22 @@ def mlp(
     for length in shape:
         size *= length
     widths = [size, *hidden, outputs(classes)]
-    return from_module(lambda rngs: MLP(widths, activation, dropout, rngs=rngs))
+    closed = not hidden or (len(hidden) == 1 and activation != "relu")
+    moments = _moments(getattr(jax.nn, activation)) if closed else None
+    return from_module(lambda rngs: MLP(widths, activation, dropout, rngs=rngs))._replace(moments=moments)
+
+
+def _moments(activation: Callable[[jax.Array], jax.Array]) -> Callable[[Params, jax.Array, jax.Array], Moments]:
+    """The closed forms of `curvature`, of parameters as `mlp` has them."""
+
+    def moments(params: Params, x: jax.Array, y: jax.Array) -> Moments:
+        layers, flat = [params["layers"][place] for place in range(len(params["layers"]))], x.reshape(x.shape[0], -1)
+        if len(layers) == 1:
+            return closed_form.softmax_regression({"w": layers[0]["kernel"], "b": layers[0]["bias"]}, flat)
+        named = {f"{name}{place}": layer[long] for place, layer in enumerate(layers, 1) for name, long in NAMES}
+        return closed_form.three_layer(named, flat, y, activation)
+
+    return moments
 
 
 def linear(shape: tuple[int, ...], classes: int) -> Model:

@@ -6,17 +6,19 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
-from steppe.typing import Params
+from steppe.typing import Moments, Params
 
 
 class Model(NamedTuple):
     """A network: ``init(key) -> params`` and ``apply(params, x, key=None) -> logits``.
 
     A key turns dropout on; without one `apply` is deterministic. Logits are (B, K), or (B, 1) for two classes.
+    ``moments(params, x, y)`` are tr H and tr(H²) of the cross-entropy, without dropout, where they have a closed form.
     """
 
     init: Callable[[jax.Array], Params]
     apply: Callable[..., jax.Array]
+    moments: Callable[[Params, jax.Array, jax.Array], Moments] | None = None
 
 
 def outputs(classes: int) -> int:

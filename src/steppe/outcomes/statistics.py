@@ -165,7 +165,11 @@ def compare_all(
     >>> found["same"].paired.status, found["higher"].welch.holm == 2 * found["higher"].welch.p
     ('identical', True)
     """
-    found = {name: compare(baseline, values, confidence=confidence) for name, values in conditions.items()}
+    return family({name: compare(baseline, values, confidence=confidence) for name, values in conditions.items()})
+
+
+def family(found: Mapping[str, Comparison]) -> dict[str, Comparison]:
+    """Comparisons made on purpose together, with Holm's correction over all of them; see `compare_all`."""
     welch = holm([c.welch.p for c in found.values()])
     paired = holm([c.paired.p for c in found.values()])
     return {

@@ -134,7 +134,7 @@ def _curve(results: Results, history: polars.DataFrame, kind: _Kind) -> Picture 
 
 def _trajectories(results: Results, history: polars.DataFrame) -> Picture | None:
     """Flatness over training loss, epoch by epoch: what tells a flatter network from one that has fitted more."""
-    kinds = (_Kind("train_loss", "", "", log=True), _Kind("flatness", "", "", log=True))
+    kinds = (_Kind("measured_loss", "", "", log=True), _Kind("flatness", "", "", log=True))
     paths = {}
     for c in results.conditions:
         (epochs, loss, *_), (others, flatness, *_) = (_over_seeds(history, c, kind) for kind in kinds)
@@ -150,7 +150,7 @@ def _trajectories(results: Results, history: polars.DataFrame) -> Picture | None
         ax.plot(loss[-1], flatness[-1], style[c].marker, color=style[c].color, ms=7, mec="white", mew=0.8, zorder=3)
     log_axis(ax.xaxis, [v for loss, _ in paths.values() for v in loss])
     log_axis(ax.yaxis, [v for _, flatness in paths.values() for v in flatness])
-    ax.set(xlabel="Train loss of the epoch (nats)", ylabel="Flatness tr(H²)")
+    ax.set(xlabel="Train loss without dropout (nats)", ylabel="Flatness tr(H²)")
     legend(figure, ax)
     caption = (
         "Flatness against training loss, epoch by epoch, geometric means over seeds; the marker is the last epoch. "

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from steppe.outcomes.statistics import Comparison, Effect
 from steppe.report.formats import NOTHING, number, p_value, spread
 from steppe.study.analysis import Analysis
+from steppe.study.matched import QUANTITIES, Matched
 from steppe.study.metrics import METRICS, TESTED, Metric
 from steppe.study.results import PublishedTable, Results
+from steppe.study.wording import verdict
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     numeric: tuple[bool, ...]
+
+
+TESTS = ("Welch p", "Holm p", "Paired p", "Paired Holm p", "Hedges’ g", "d_z")
+"""Columns of a comparison after its difference."""
 
 
 def conditions(results: Results, analysis: Analysis) -> Table:
@@ -58,21 +64,60 @@ def verdicts(results: Results, analysis: Analysis) -> tuple[Table, ...]:
     return tuple(_verdicts(m, results, analysis) for m in TESTED if analysis.comparisons[m])
 
 
-def matched(results: Results, analysis: Analysis) -> Table:
-    """Flatness at equal training loss."""
-    rows = [
-        (_head(c, results), Cell(m.verdict.capitalize(), strong=m.verdict in ("flatter", "sharper")),
-         Cell(f"× {number(m.ratio)}" if m.seeds else NOTHING, _interval(m.low, m.high, number)), Cell(str(m.epochs)))
-        for c, m in analysis.matched.items()
-    ]  # fmt: skip
+def rivals(results: Results, analysis: Analysis) -> tuple[Table, ...]:
+    """Each condition that has a rival against that."""
+    return tuple(_rivals(m, results, analysis) for m in analysis.rivals)
+
+
+def spectrum(results: Results, analysis: Analysis) -> Table | None:
+    """The ends of the spectrum where training ended, if the study tracks them."""
+    metrics = ("top_eigenvalue", "bottom_eigenvalue", "spectral_range")
+    if not any(analysis.summaries["spectral_range"][c].count for c in results.conditions):
+        return None
+    rows = [(_head(c, results), *(_cell(m, c, analysis) for m in metrics)) for c in results.conditions]
     caption = (
-        "tr(H²) over that of the baseline run of the same seed at the same training loss, for the epochs whose loss "
-        "the baseline passes through too: geometric means over epochs, then seeds. In brackets the "
-        f"{100 * analysis.confidence:g} % interval over seeds; a verdict means that it leaves out 1. Not corrected for "
-        "the number of conditions, and not part of the tests declared in advance."
+        "The largest and the smallest eigenvalue of the Hessian of the loss on fixed training examples, without "
+        f"dropout, and their distance: mean ± standard deviation over seeds, and the {100 * analysis.confidence:g} % "
+        "interval for the mean (of λ_max and the distance, for the geometric mean). Networks that end at different "
+        "training losses are compared below at equal ones."
     )
-    columns = ("Condition", "Verdict", "Ratio", "Epochs compared")
-    return _table("Flatness at equal training loss", caption, columns, rows)
+    heads = tuple(METRICS[m].label for m in metrics)
+    return _table("The spectrum at the end of training", caption, ("Condition", *heads), rows)
+
+
+def matched(results: Results, analysis: Analysis) -> Table | None:
+    """What differs at equal training loss."""
+    held = analysis.matched
+    if not held:
+        return None
+    epochs = held["flatness"] if "flatness" in held else next(iter(held.values()))
+    rows = [
+        (_head(c, results), *(_matched_cell(found[c]) for found in held.values()), Cell(str(epochs[c].epochs)))
+        for c in epochs
+    ]
+    caption = (
+        "Each quantity over that of the baseline run of the same seed at the same training loss, for the measured "
+        "epochs whose loss the baseline passes through too: geometric means over epochs, then seeds. The loss is "
+        "cross-entropy without dropout, of the network and on the examples that flatness is measured on. In brackets "
+        f"the {100 * analysis.confidence:g} % interval over seeds; lower or higher means that it leaves out 1. Not "
+        "corrected for the number of conditions, and not part of the tests declared in advance."
+    )
+    heads = tuple(QUANTITIES[quantity][0] for quantity in held)
+    return _table("At equal training loss", caption, ("Condition", *heads, "Epochs compared"), rows)
+
+
+def at_the_end(results: Results, analysis: Analysis) -> tuple[Table, ...]:
+    """The spectrum, and what differs at equal training loss: those of the two that there are."""
+    return tuple(table for table in (spectrum(results, analysis), matched(results, analysis)) if table)
+
+
+def _matched_cell(found: Matched) -> Cell:
+    """A ratio, its verdict and its interval."""
+    strong = found.verdict in ("lower", "higher")
+    if not found.seeds:
+        return Cell(NOTHING, found.verdict)
+    interval = _interval(found.low, found.high, number)
+    return Cell(f"× {number(found.ratio)}", f"{found.verdict} {interval}".strip(), strong=strong)
 
 
 def cost(results: Results, analysis: Analysis) -> Table:
@@ -118,11 +163,29 @@ def provenance(results: Results) -> Table:
     return _table("Where it all came from", "", ("What", "Value"), rows, numeric=False)
 
 
+def _rivals(metric: str, results: Results, analysis: Analysis) -> Table:
+    """One metric against the rivals."""
+    found = analysis.rivals[metric]
+    rows = []
+    for c in (c for c in results.conditions if c in found):
+        head, *rest = _verdict_row(metric, c, verdict(metric, found[c], alpha=analysis.alpha), found[c])
+        rows.append((head, Cell(results.rivals[c]), *rest))
+    change = "Difference (points)" if METRICS[metric].unit == "share" else f"Difference ({METRICS[metric].unit})"
+    columns = ("Condition", "Rival", "Verdict", change, *TESTS)
+    caption = (
+        "Conditions that name a rival besides the baseline, such as plain training with the same compute. In brackets: "
+        f"{100 * analysis.confidence:g} % intervals, not corrected. The verdict follows Welch’s test after Holm’s "
+        "correction over these conditions."
+    )
+    numeric = (False, False, False, *([True] * (len(columns) - 3)))
+    return Table(f"{METRICS[metric].label} against rivals", caption, columns, tuple(rows), numeric)
+
+
 def _verdicts(metric: str, results: Results, analysis: Analysis) -> Table:
     """One tested metric."""
     logs = METRICS[metric].log
     change = "Ratio" if logs else "Difference"
-    columns = ("Condition", "Verdict", change, "Welch p", "Holm p", "Paired p", "Paired Holm p", "Hedges’ g", "d_z")
+    columns = ("Condition", "Verdict", change, *TESTS)
     found = analysis.comparisons[metric]
     rows = [_verdict_row(metric, c, analysis.verdicts[metric][c], found[c]) for c in results.conditions if c in found]
     scale = (
@@ -157,13 +220,18 @@ def _difference(metric: str, found: Comparison) -> Cell:
     if METRICS[metric].log:
         ratio = [math.exp(min(max(x, -700.0), 700.0)) for x in (found.difference, found.low, found.high)]
         return Cell(f"× {number(ratio[0])}" if math.isfinite(ratio[0]) else NOTHING, _interval(*ratio[1:], number))
-    show = _points
+    show = _points if METRICS[metric].unit == "share" else _finer
     return Cell(show(found.difference), _interval(found.low, found.high, show))
 
 
 def _points(difference: float) -> str:
     """A signed difference of shares in percentage points."""
     return _signed(f"{100 * difference:.2f}") if math.isfinite(difference) else NOTHING
+
+
+def _finer(difference: float) -> str:
+    """A signed difference to three digits."""
+    return _signed(f"{difference:.3g}") if math.isfinite(difference) else NOTHING
 
 
 def _effect(effect: Effect) -> Cell:

@@ -24,8 +24,8 @@ def markdown(results: Results, analysis: Analysis) -> str:
     for table in tables.verdicts(results, analysis):
         parts += _section(table)
     parts += [escape_markdown(sentence) for sentence in analysis.disagreements]
-    if analysis.matched:
-        parts += _section(tables.matched(results, analysis))
+    for table in (*tables.rivals(results, analysis), *tables.at_the_end(results, analysis)):
+        parts += _section(table)
     parts += ["## What this many seeds can and cannot show", escape_markdown(analysis.power)]
     parts += _section(tables.cost(results, analysis)) + _section(tables.losses(results, analysis))
     if results.published:
@@ -43,7 +43,8 @@ def show(results: Results, analysis: Analysis, console: Console) -> None:
     console.print(Text(analysis.conclusion), "")
     for note in analysis.notes:
         console.print(Text(f"! {note}", style="yellow"))
-    for table in (tables.conditions(results, analysis), *tables.verdicts(results, analysis)):
+    compared = (*tables.verdicts(results, analysis), *tables.rivals(results, analysis))
+    for table in (tables.conditions(results, analysis), *compared):
         console.print(to_rich(_for_width(table, console.width)))
         console.print(Text(table.caption, style="dim"), "")
     for sentence in (*analysis.disagreements, analysis.power):

@@ -14,21 +14,26 @@ from steppe.study.results import Results
 
 
 class _Quantity(NamedTuple):
-    """A tracked column, the column of its error, and words."""
+    """A tracked column, the column of its error, words, and the column that says whether it has converged, if any."""
 
     column: str
     error: str
     label: str
     name: str
     errors: str
+    sound: str = ""
 
+
+OF_EIGENVALUES = "how far an eigenvalue of the Hessian can be from it (its residual)"
+OF_ESTIMATES = "standard errors of the estimates"
 
 QUANTITIES = (
     _Quantity("top_eigenvalue", "top_eigenvalue_residual", "λ_max of the Hessian", "The largest eigenvalue",
-              "how far an eigenvalue of the Hessian can be from it (its residual)"),
-    _Quantity("trace", "trace_sem", "tr H", "The trace", "standard errors of the estimates"),
-    _Quantity("frobenius_squared", "frobenius_squared_sem", "tr(H²)", "The squared Frobenius norm",
-              "standard errors of the estimates"),
+              OF_EIGENVALUES, "top_eigenvalue_converged"),
+    _Quantity("bottom_eigenvalue", "bottom_eigenvalue_residual", "λ_min of the Hessian", "The smallest eigenvalue",
+              OF_EIGENVALUES, "bottom_eigenvalue_converged"),
+    _Quantity("trace", "trace_sem", "tr H", "The trace", OF_ESTIMATES),
+    _Quantity("frobenius_squared", "frobenius_squared_sem", "tr(H²)", "The squared Frobenius norm", OF_ESTIMATES),
 )  # fmt: skip
 
 
@@ -59,9 +64,9 @@ def _figure(results: Results, history: polars.DataFrame, quantity: _Quantity) ->
         ax.plot(line.epochs, line.mean, color=color, ls=style[c].line, lw=1.3, label=label_of(c))
         ax.fill_between(line.epochs, line.low, line.high, color=color, alpha=0.13, lw=0)
         ax.errorbar(line.epochs, line.mean, yerr=line.error, fmt="none", ecolor=color, elinewidth=0.8, capsize=1.5)
+        doubtful = ~line.sound
+        ax.plot(line.epochs[doubtful], line.mean[doubtful], "x", color=color, ms=6)
         if edge:
-            doubtful = ~line.sound
-            ax.plot(line.epochs[doubtful], line.mean[doubtful], "x", color=color, ms=6)
             ax.plot(line.epochs, line.limit, color=color, ls=(0, (1, 1.5)), lw=1.1)
     shown = [v for line in lines.values() for v in line.mean]
     if min(shown) > 0:
@@ -78,7 +83,7 @@ def _figure(results: Results, history: polars.DataFrame, quantity: _Quantity) ->
             " Dotted, the edge of stability: 2/η for learning rate η, 2(1 + β)/η with momentum β, less the weight "
             "decay. Above it, gradient descent on a quadratic diverges."
         )
-    if edge and not all(line.sound.all() for line in lines.values()):
+    if not all(line.sound.all() for line in lines.values()):
         caption += " A cross marks what had not converged."
     return picture(figure, f"{quantity.label} over epochs: {ends}.", caption)
 
@@ -92,7 +97,7 @@ def _line(history: polars.DataFrame, condition: str, quantity: _Quantity) -> _Li
         value.max().alias("high"),
         ((error**2).sum().sqrt() / value.count()).fill_nan(0).alias("error"),
         polars.col("stability_limit").mean().cast(polars.Float64).alias("limit"),
-        polars.col("top_eigenvalue_converged").all().alias("sound"),
+        (polars.col(quantity.sound).all() if quantity.sound else polars.lit(True)).alias("sound"),
     ).sort("epoch")
     columns = ("epoch", "mean", "low", "high", "error", "limit", "sound")
     return _Line(*(table[name].to_numpy() for name in columns))

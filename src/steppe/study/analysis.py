@@ -11,8 +11,8 @@ import polars
 
 from steppe.outcomes import statistics
 from steppe.outcomes.statistics import Comparison, Summary
-from steppe.study.matched import Matched, matched_flatness
-from steppe.study.metrics import METRICS, TESTED
+from steppe.study.matched import QUANTITIES, Matched, matched
+from steppe.study.metrics import METRICS, RIVALRY, TESTED
 from steppe.study.results import Results
 from steppe.study.wording import conclude, disagreements, joined, power_note, verdict
 
@@ -30,7 +30,8 @@ class Analysis:
     comparisons : tested metric -> condition -> the condition against the baseline.
     verdicts : tested metric -> condition -> the outcome in words.
     disagreements : where the paired test comes out differently, one sentence each.
-    matched : condition -> flatness over the baseline's at equal training loss.
+    matched : quantity -> condition -> its value over the baseline's at equal training loss (see `matched`).
+    rivals : metric -> condition -> the condition against its rival; empty where no condition has one.
     cost : condition -> mean training time over the baseline's, NaN where unknown.
     power : what this number of seeds can and cannot show.
     conclusion : the study in one paragraph.
@@ -45,7 +46,8 @@ class Analysis:
     comparisons: Mapping[str, Mapping[str, Comparison]]
     verdicts: Mapping[str, Mapping[str, str]]
     disagreements: tuple[str, ...]
-    matched: Mapping[str, Matched]
+    matched: Mapping[str, Mapping[str, Matched]]
+    rivals: Mapping[str, Mapping[str, Comparison]]
     cost: Mapping[str, float]
     power: str
     conclusion: str
@@ -76,7 +78,8 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
     summaries = _summaries(values, confidence)
     seeds = {c: tuple(sorted(_of(finished, c)["seed"].to_list())) for c in results.conditions}
     cost = _cost(summaries["train_seconds"], results.baseline)
-    matched = matched_flatness(results, seeds, confidence=confidence)
+    equal_loss = {q: found for q in QUANTITIES if (found := matched(results, seeds, q, confidence=confidence))}
+    rivals = {m: _against_rivals(values[m], results.rivals, confidence) for m in RIVALRY if results.rivals}
     power = power_note(summaries["test_accuracy"], comparisons["test_accuracy"], alpha)
     return Analysis(
         alpha=alpha,
@@ -87,10 +90,11 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         comparisons=comparisons,
         verdicts=verdicts,
         disagreements=tuple(disagreements(comparisons, alpha)),
-        matched=matched,
+        matched=equal_loss,
+        rivals=rivals,
         cost=cost,
         power=power,
-        conclusion=conclude(results, comparisons, matched, cost, seeds, alpha),
+        conclusion=conclude(results, comparisons, equal_loss, rivals, cost=cost, seeds=seeds, alpha=alpha),
         notes=(*results.notes, *_own_notes(results, finished, seeds, values)),
     )
 
@@ -160,6 +164,14 @@ def _compare(values: Mapping[str, Mapping[int, float]], baseline: str, confidenc
     """Every other condition against the baseline."""
     others = {c: v for c, v in values.items() if c != baseline}
     return statistics.compare_all(values.get(baseline, {}), others, confidence=confidence)
+
+
+def _against_rivals(
+    values: Mapping[str, Mapping[int, float]], rivals: Mapping[str, str], confidence: float
+) -> dict[str, Comparison]:
+    """Every condition that has a rival against that."""
+    pairs = {c: statistics.compare(values[rival], values[c], confidence=confidence) for c, rival in rivals.items()}
+    return statistics.family(pairs)
 
 
 def _cost(seconds: Mapping[str, Summary], baseline: str) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""One run as pure functions: a network, its data, its optimiser, and what is measured; and those functions compiled."""
+"""One run as pure functions: a network, its data, its training, and what is measured; and those functions compiled."""
 
-import inspect
+import functools
 import json
 import time
 import zlib
@@ -12,22 +12,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from steppe import checks, curvature, losses, methods, predictions
-from steppe.data import Dataset
+from steppe import checks, curvature, data, losses, methods, predictions
+from steppe.data import Dataset, augment
 from steppe.models import Model
-from steppe.study.spec import Spec, Train, split_name
+from steppe.study.chain import Strengths, chain
+from steppe.study.settings import build
+from steppe.study.spec import Spec
 from steppe.study.tracking import Tracker
-from steppe.typing import Batch, Estimate, Params
+from steppe.typing import Batch, Criterion, Estimate, Loss, Moments, Params
 
 EVALUATION_CHUNK = 500
 """Examples in one step of an evaluation: bounds its memory."""
 
 SWEPT = ("lam", "rho")
 """Strengths of methods that enter a compiled program as an argument, so that a sweep over them compiles once."""
-
-
-Strengths = dict[str, jax.Array]
-"""Values of the `SWEPT` settings, scalars."""
 
 
 class Progress(NamedTuple):
@@ -37,6 +35,13 @@ class Progress(NamedTuple):
     opt_state: Any
     epoch: jax.Array
     seed: jax.Array
+
+
+class Flatness(NamedTuple):
+    """tr(H²) on training batches, and the mean loss there."""
+
+    value: Estimate
+    loss: jax.Array
 
 
 class Metrics(NamedTuple):
@@ -87,7 +92,7 @@ class Recipe:
         examples, size = checks.batch_size("study", dataset.train), spec.train.batch_size
         if size > examples:
             checks.fail("study", "train.batch_size", f"at most the {examples} training examples", size)
-        if spec.train.penalty_dropout and spec.method.get("microbatches", 1) > 1:
+        if spec.train.penalty_dropout and any(t.get("microbatches", 1) > 1 for t in (spec.method, *spec.then)):
             checks.fail(
                 "study", "train.penalty_dropout", "false with microbatches, which cannot share the masks", "true"
             )
@@ -103,13 +108,19 @@ class Recipe:
         """Updates in an epoch: whole batches."""
         return self.examples // self.spec.train.batch_size
 
-    def loss(self, params: Params, batch: Batch) -> jax.Array:
-        """The training loss without dropout, of a decoded batch."""
-        return losses.cross_entropy(self.model.apply(params, batch["x"]), batch["y"])
+    @property
+    def criterion(self) -> Criterion:
+        """What is trained on."""
+        return build(losses.LOSSES, self.spec.loss)
+
+    @property
+    def measured_loss(self) -> Loss:
+        """What networks are measured by, whatever they were trained on: cross-entropy without dropout."""
+        return losses.of(self.model.apply)
 
     def compact_loss(self, params: Params, batch: Batch) -> jax.Array:
-        """The training loss without dropout, of a batch as the data set holds it."""
-        return self.loss(params, self.dataset.decode(batch))
+        """The measured loss of a batch as the data set holds it."""
+        return self.measured_loss(params, self.dataset.decode(batch))
 
     def rehearse(self, strengths: Strengths) -> None:
         """Trace an epoch without running it.
@@ -128,7 +139,13 @@ class Recipe:
     def start(self, seed: jax.Array, strengths: Strengths) -> Progress:
         """A run before its first epoch."""
         params = self.initial(seed)
-        return Progress(params, self._transformation(seed, strengths).init(params), jnp.int32(0), seed)
+        return Progress(params, self._chain(seed, strengths).init(params), jnp.int32(0), seed)
+
+    def network(self, progress: Progress) -> Params:
+        """The parameters that are tested, measured and kept: the average of the weights where there is one."""
+        if self.spec.average is None:
+            return progress.params
+        return methods.averaged_params(progress.opt_state, progress.params)
 
     def epoch(self, progress: Progress, strengths: Strengths, train: Batch) -> tuple[Progress, jax.Array]:
         """One pass over the shuffled data, a scan of updates; also the mean training loss.
@@ -136,21 +153,23 @@ class Recipe:
         Examples beyond the last whole batch sit this epoch out.
         """
         seed, size = progress.seed, self.spec.train.batch_size
-        transformation = self._transformation(seed, strengths)
+        chained = self._chain(seed, strengths)
         order = jax.random.permutation(jax.random.fold_in(_stream(seed, "shuffle"), progress.epoch), self.examples)
-        dropout = jax.random.fold_in(_stream(seed, "dropout"), progress.epoch)
-        penalised = {} if self.spec.train.penalty_dropout else {"penalty_loss": self.loss}
+        dropout, augmenting = (
+            jax.random.fold_in(_stream(seed, purpose), progress.epoch) for purpose in ("dropout", "augment")
+        )
+        whole = losses.of(self.model.apply, self.criterion)
+        penalised = {} if self.spec.train.penalty_dropout else {"penalty_loss": whole}
 
         def update(carry: tuple[Params, Any], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[Params, Any], jax.Array]:
             (params, opt_state), (rows, step) = carry, now
-            batch = self._batch(train, rows)
-            masks = jax.random.fold_in(dropout, step)
-
-            def loss(params: Params, batch: Batch) -> jax.Array:
-                return losses.cross_entropy(self.model.apply(params, batch["x"], key=masks), batch["y"])
-
+            masked = functools.partial(self.model.apply, key=jax.random.fold_in(dropout, step))
+            loss = losses.of(masked, self.criterion)
+            batch = self._augmented(jax.random.fold_in(augmenting, step), self._batch(train, rows), loss, params)
             value, grads = jax.value_and_grad(loss)(params, batch)
-            updates, opt_state = transformation.update(grads, opt_state, params, loss=loss, batch=batch, **penalised)
+            updates, opt_state = chained.update(
+                grads, opt_state, params, loss=loss, batch=batch, example_losses=loss.each, **penalised
+            )
             return (optax.apply_updates(params, updates), opt_state), value
 
         rows = order[: self.steps * size].reshape(self.steps, size)
@@ -171,35 +190,47 @@ class Recipe:
         loss, correct = jax.lax.map(chunk, jnp.arange(chunks * EVALUATION_CHUNK).reshape(chunks, EVALUATION_CHUNK))
         return Metrics(jnp.sum(loss) / count, jnp.sum(correct) / count)
 
-    def flatness(self, params: Params, train: Batch) -> Estimate:
-        """tr(H²) of the loss on one training mini-batch, without dropout: what the penalty acts on.
+    def flatness(self, params: Params, train: Batch) -> Flatness:
+        """tr(H²) of the measured loss on one training mini-batch, and that loss: what a penalty acts on.
 
         The mean over `measure.batches` mini-batches and `measure.probes` sign probes on each, the same for every
         condition, seed and epoch; its standard error is that over mini-batches.
         """
-        size, many = self.spec.train.batch_size, self.spec.measure.batches
+        size, many = self.spec.measure.batch_size or self.spec.train.batch_size, self.spec.measure.batches
         key = jax.random.key(zlib.crc32(b"flatness"))
 
-        def one(now: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def one(now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             rows, index = now
-            H = curvature.hessian(self.loss, params, self._batch(train, rows))
-            return curvature.frobenius_squared(H, jax.random.fold_in(key, index), probes=self.spec.measure.probes).mean
+            batch = self._batch(train, rows)
+            H = curvature.hessian(self.measured_loss, params, batch)
+            found = curvature.frobenius_squared(H, jax.random.fold_in(key, index), probes=self.spec.measure.probes)
+            return found.mean, self.measured_loss(params, batch)
 
         rows = jax.random.randint(key, (many, size), 0, self.examples)
-        return curvature.estimate(jax.lax.map(one, (rows, jnp.arange(many))))
+        values, there = jax.lax.map(one, (rows, jnp.arange(many)))
+        return Flatness(curvature.estimate(values), jnp.mean(there))
 
     def _batch(self, examples: Batch, rows: jax.Array) -> Batch:
         """Some rows of the data, decoded."""
         return self.dataset.decode(jax.tree.map(lambda leaf: leaf[rows], examples))
 
-    def _transformation(self, seed: jax.Array, strengths: Strengths) -> optax.GradientTransformationExtraArgs:
-        """The method, then the optimiser: the one chain that every condition trains with."""
-        name, settings = split_name(self.spec.method)
-        method = methods.METHODS[name]
-        random = {"key": _stream(seed, "probes")} if "key" in inspect.signature(method).parameters else {}
-        return optax.chain(
-            method(**settings, **strengths, **random), _optimiser(self.spec.train, self.steps * self.spec.train.epochs)
-        )
+    def _augmented(self, key: jax.Array, batch: Batch, loss: Loss, params: Params) -> Batch:
+        """A batch after the study's transforms, one after another."""
+        made = [build(data.AUGMENTATIONS, table, classes=self.dataset.classes) for table in self.spec.augment]
+        return augment.chain(*made)(key, batch, functools.partial(loss, params))
+
+    def _chain(self, seed: jax.Array, strengths: Strengths) -> optax.GradientTransformationExtraArgs:
+        """Methods, optimiser, average."""
+        updates = self.steps * self.spec.train.epochs
+        return chain(self.spec, updates, _stream(seed, "probes"), strengths, self._closed_form)
+
+    def _closed_form(self, loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Moments:
+        """The exact moments of the Hessian, where the network has them."""
+        if self.model.moments is None or self.spec.loss["name"] != "cross_entropy" or self.spec.train.penalty_dropout:
+            checks.fail("study", "method", "without closed_form for this study", "a network or loss that has none",
+                        "It takes a linear model, or an mlp with one hidden layer and a smooth activation; "
+                        "cross-entropy; and penalty_dropout = false.")  # fmt: skip
+        return self.model.moments(params, batch["x"], batch["y"])
 
 
 def _stream(seed: jax.Array, purpose: str) -> jax.Array:
@@ -207,36 +238,12 @@ def _stream(seed: jax.Array, purpose: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
 
 
-def learning_rate(train: Train, updates: int) -> optax.Schedule:
-    """The learning rate at each update."""
-    if train.schedule == "cosine":
-        return optax.cosine_decay_schedule(train.learning_rate, updates)
-    return optax.constant_schedule(train.learning_rate)
-
-
-def _optimiser(train: Train, updates: int) -> optax.GradientTransformation:
-    """L2 regularisation or decoupled decay, the optimiser, and its learning-rate schedule."""
-    rate = learning_rate(train, updates) if train.schedule == "cosine" else train.learning_rate
-    if train.optimizer == "adamw":
-        return optax.adamw(rate, weight_decay=train.weight_decay)
-    base = optax.adam(rate) if train.optimizer == "adam" else optax.sgd(rate, momentum=train.momentum or None)
-    return optax.chain(optax.add_decayed_weights(train.weight_decay), base) if train.weight_decay else base
-
-
-def stability_limit(train: Train, updates: int, update: int) -> float | None:
-    """The λ_max up to which an update is stable on a quadratic (see `tracking`); None for an adaptive optimiser."""
-    rate = float(learning_rate(train, updates)(update))
-    if train.optimizer != "sgd" or rate <= 0:
-        return None
-    return 2 * (1 + train.momentum) / rate - train.weight_decay
-
-
 class Trainer(NamedTuple):
     """The compiled training of one shape.
 
     Attributes
     ----------
-    start, epoch : as in `Recipe`; `epoch` consumes its Progress.
+    start, epoch, network : as in `Recipe`; `epoch` consumes its Progress.
     steps : updates in an epoch.
     compile_seconds : how long compilation took.
     step_memory_mb : what the compiler plans for an epoch beyond parameters and data, in megabytes (10⁶ bytes).
@@ -244,6 +251,7 @@ class Trainer(NamedTuple):
 
     start: Callable[[jax.Array, Strengths], Progress]
     epoch: Callable[[Progress, Strengths, Batch], tuple[Progress, jax.Array]]
+    network: Callable[[Progress], Params]
     steps: int
     compile_seconds: float
     step_memory_mb: float
@@ -254,7 +262,7 @@ class Meter(NamedTuple):
 
     train: Callable[[Params, Batch], Metrics]
     test: Callable[[Params, Batch], Metrics]
-    flatness: Callable[[Params, Batch], Estimate]
+    flatness: Callable[[Params, Batch], Flatness]
 
 
 class Compiler:
@@ -296,7 +304,8 @@ class Compiler:
         progress = jax.eval_shape(start, jnp.uint32(0), strengths)
         epoch = jax.jit(recipe.epoch, donate_argnums=0).lower(progress, strengths, self.train).compile()
         memory = epoch.memory_analysis().temp_size_in_bytes / 1e6
-        return Trainer(start, epoch, recipe.steps, time.perf_counter() - began, memory)
+        network = jax.jit(recipe.network) if recipe.spec.average else recipe.network
+        return Trainer(start, epoch, network, recipe.steps, time.perf_counter() - began, memory)
 
     def _compiled_meter(self, recipe: Recipe) -> Meter:
         params = jax.eval_shape(recipe.model.init, jax.random.key(0))

@@ -1,6 +1,7 @@
 """What a study leaves behind, as the analysis and the report read it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars
@@ -48,14 +49,18 @@ class Results:
     about : prose, paragraphs separated by blank lines.
     baseline : the condition that others are compared to.
     conditions : in the study's order.
+    rivals : condition -> the condition that it is compared with besides the baseline, for those that have one.
     planned : how many runs the study plans; ``len(runs)`` may be fewer.
     runs : one row a run: condition, seed, lam, status ("finished" or "diverged"), epochs, steps, parameters,
         train_loss, train_accuracy, test_loss, test_accuracy, best_test_accuracy, average_flatness, flatness,
-        flatness_sem, train_seconds, compile_seconds, measure_seconds, step_memory_mb, host.
-    history : one row an epoch of a run: condition, seed, lam, epoch (from 1), train_loss, test_loss, test_accuracy,
-        flatness, flatness_sem, train_seconds; and where the study tracks curvature, on tracked epochs, trace,
-        trace_sem, frobenius_squared, frobenius_squared_sem, top_eigenvalue, top_eigenvalue_residual,
-        top_eigenvalue_converged, stability_limit (see `tracking`), null elsewhere.
+        flatness_sem, train_seconds, compile_seconds, measure_seconds, step_memory_mb, host; and top_eigenvalue,
+        bottom_eigenvalue and spectral_range where the study tracks curvature, null elsewhere.
+    history : one row a measured epoch of a run: condition, seed, lam, epoch (from 1), train_loss (what was trained on,
+        over the epochs since the row before), measured_loss (cross-entropy without dropout, where flatness is
+        measured), test_loss, test_accuracy, flatness, flatness_sem, train_seconds; and where the study tracks
+        curvature, on tracked epochs, trace, trace_sem, frobenius_squared, frobenius_squared_sem, top_eigenvalue and
+        bottom_eigenvalue with _residual and _converged each, spectral_range, stability_limit (see `tracking`), null
+        elsewhere.
     surfaces : loss surfaces, if they were computed.
     published : tables from the literature.
     provenance : ordered, what -> text: versions, hardware, seeds, data hash.
@@ -76,3 +81,4 @@ class Results:
     provenance: dict[str, str]
     notes: tuple[str, ...]
     spec_toml: str
+    rivals: Mapping[str, str] = field(default_factory=dict)

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from steppe import trees
 from steppe.data import Dataset
 from steppe.study import provenance
+from steppe.study.chain import stability_limit
 from steppe.study.checkpoints import Checkpoints
-from steppe.study.program import Compiler, Metrics, Recipe, Trainer, shape_key, shape_of, stability_limit
+from steppe.study.program import Compiler, Metrics, Recipe, Trainer, shape_key, shape_of
 from steppe.study.progress import Watcher
 from steppe.study.results import Results
 from steppe.study.spec import Condition, Spec, conditions
@@ -87,21 +88,27 @@ def _trained(
     resumed = checkpoints.latest(progress)
     if resumed:
         progress, history = resumed
-        watcher.skip(len(history))
-    while len(history) < settings.epochs and not _diverged(history) and not _converged(history, column.spec):
-        began = time.perf_counter()
-        progress, loss = jax.block_until_ready(trainer.epoch(progress, strengths, compiler.train))
+        watcher.skip(_epochs(history))
+    done = _epochs(history)
+    while done < settings.epochs and not _diverged(history) and not _converged(history, column.spec):
+        stride = min(column.spec.measure.every - done % column.spec.measure.every, settings.epochs - done)
+        began, each = time.perf_counter(), []
+        for _ in range(stride):
+            progress, loss = trainer.epoch(progress, strengths, compiler.train)
+            each.append(loss)
+        jax.block_until_ready(progress)
         trained = time.perf_counter()
-        metrics = meter.test(progress.params, compiler.test)
-        flatness = jax.block_until_ready(meter.flatness(progress.params, compiler.train))
-        epoch = len(history) + 1
-        tracked = tracker.at(progress.params, epoch) if tracker else {}
+        loss, done, network = sum(map(float, each)) / stride, done + stride, trainer.network(progress)
+        metrics = meter.test(network, compiler.test)
+        flatness, there = jax.block_until_ready(meter.flatness(network, compiler.train))
+        tracked = tracker.at(network, done, due=done == settings.epochs) if tracker else {}
         if tracked:
             updates = trainer.steps * settings.epochs
-            tracked["stability_limit"] = stability_limit(settings, updates, epoch * trainer.steps - 1)
+            tracked["stability_limit"] = stability_limit(settings, updates, done * trainer.steps - 1)
         history.append({
-            "epoch": epoch,
+            "epoch": done,
             "train_loss": _number(loss),
+            "measured_loss": _number(there),
             "test_loss": _number(metrics.loss),
             "test_accuracy": _number(metrics.accuracy),
             "flatness": _number(flatness.mean),
@@ -110,12 +117,19 @@ def _trained(
             "measure_seconds": time.perf_counter() - trained,
             **tracked,
         })  # fmt: skip
+        watcher.skip(stride - 1)
         watcher.epoch(float(loss), float(flatness.mean))
         checkpoints.offer(progress, history)
-    watcher.skip(settings.epochs - len(history))
-    final = meter.train(progress.params, compiler.train)
-    record = _record(column, seed, trainer, history, final) | {"parameters": trees.size(progress.params)}
-    return progress.params, history, record | {"made_with": provenance.machine()}
+    watcher.skip(settings.epochs - done)
+    network = trainer.network(progress)
+    final = meter.train(network, compiler.train)
+    record = _record(column, seed, trainer, history, final) | {"parameters": trees.size(network)}
+    return network, history, record | {"made_with": provenance.machine()}
+
+
+def _epochs(history: list[dict[str, Any]]) -> int:
+    """How many epochs a history spans."""
+    return history[-1]["epoch"] if history else 0
 
 
 def _number(value: Any) -> float | None:
@@ -149,8 +163,8 @@ def _record(
         "seed": seed,
         "lam": column.lam,
         "status": "diverged" if diverged else "finished",
-        "epochs": len(history),
-        "steps": len(history) * trainer.steps,
+        "epochs": _epochs(history),
+        "steps": _epochs(history) * trainer.steps,
         "train_loss": None if diverged else _number(final.loss),
         "train_accuracy": None if diverged else _number(final.accuracy),
         "test_loss": last["test_loss"],
@@ -159,6 +173,7 @@ def _record(
         "average_flatness": None if diverged or not flatness else sum(flatness) / len(flatness),
         "flatness": last["flatness"],
         "flatness_sem": last["flatness_sem"],
+        **{name: last.get(name) for name in ("top_eigenvalue", "bottom_eigenvalue", "spectral_range")},
         "train_seconds": sum(epoch["train_seconds"] for epoch in history),
         "compile_seconds": trainer.compile_seconds,
         "measure_seconds": sum(epoch["measure_seconds"] for epoch in history),

@@ -1,12 +1,9 @@
 """What is the experiment? A study as data, from a TOML file to fully resolved settings."""
 
-import inspect
 import itertools
-import json
 import tomllib
-import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,22 +12,10 @@ import pydantic
 import tomli_w
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from steppe import checks, data, methods, models
+from steppe import checks, data, losses, methods, models
 from steppe.data import Dataset
 from steppe.models import Model
-
-OWNED = {"key", "where", "curvature", "moments"}
-"""Arguments of methods that a study sets itself, or that only code can give."""
-
-
-NONE = "none"
-"""How TOML, which has no null, writes a setting of None where that is not the default."""
-
-
-class Table(pydantic.BaseModel):
-    """A table of the TOML file: no unknown keys, no changes after reading."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from steppe.study.settings import Table, build, settings, split_name, validated, with_closed_forms
 
 
 class EarlyStopping(Table):
@@ -56,17 +41,32 @@ class Train(Table):
     early_stopping: EarlyStopping | None = None
 
 
+class Average(Table):
+    """Weights averaged over updates: what is tested, measured and kept is then the average.
+
+    "ema": exponentially, with `decay`; "swa": evenly, over updates of the last 1 − `start` of training.
+    """
+
+    name: Literal["ema", "swa"]
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.75
+
+
 class Measure(Table):
-    """How flatness is measured, outside training time, the same for all conditions."""
+    """How networks are measured, outside training time, the same for all conditions: after every `every`-th epoch and
+    the last, flatness on so many training batches, of `batch_size` or as in training, with so many probes each.
+    """
 
     batches: PositiveInt = 8
     probes: PositiveInt = 5
+    batch_size: PositiveInt | None = None
+    every: PositiveInt = 1
 
 
 class Track(Table):
-    """Curvature tracked during training: tr H, tr(H²) and λ_max of the loss on the same training examples throughout,
-    without dropout; after the first epoch and after every `every`-th. Where a batch is the whole data, an epoch is a
-    step. Outside training time.
+    """Curvature tracked during training: tr H, tr(H²), λ_max and λ_min of the loss on the same training examples
+    throughout, without dropout; of the epochs that are measured, after the first, every `every`-th, and the last. Where
+    a batch is the whole data, an epoch is a step. Outside training time.
     """
 
     every: PositiveInt = 1
@@ -100,7 +100,11 @@ class Published(Table):
 
 
 class Spec(Table):
-    """A study: what varies (`grid`, `conditions`), over how many seeds, and everything that does not vary."""
+    """A study: what varies (`grid`, `conditions`), over how many seeds, and everything that does not vary.
+
+    A network is trained with `method`, methods after it in the chain (`then`), on a loss, with transforms of batches
+    (`augment`, in this order), and perhaps an average of weights.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     title: str = ""
@@ -110,13 +114,17 @@ class Spec(Table):
     data: dict[str, Any]
     model: dict[str, Any]
     method: dict[str, Any]
+    then: list[dict[str, Any]] = Field(default_factory=list)
+    loss: dict[str, Any] = Field(default_factory=lambda: {"name": "cross_entropy"})
+    augment: list[dict[str, Any]] = Field(default_factory=list)
+    average: Average | None = None
     train: Train
     measure: Measure = Measure()
     track: Track | None = None
     landscape: Landscape = Landscape()
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    conditions: list[dict[str, Any]] = []
-    published: list[Published] = []
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    conditions: list[dict[str, Any]] = Field(default_factory=list)
+    published: list[Published] = Field(default_factory=list)
 
     def toml(self) -> str:
         """The specification as TOML; reading it gives this specification again."""
@@ -147,11 +155,18 @@ class Spec(Table):
         return models.build(name, dataset.shape, dataset.classes, **settings)
 
 
+VARIED = ("method", "then", "loss", "augment", "average", "model", "train")
+"""What a condition may change."""
+
+
 class Condition(typing.NamedTuple):
-    """One column of a study: its name, and the study's settings with this condition's changes."""
+    """One column of a study: its name, the study's settings with this condition's changes, and the name of the
+    condition that it is compared with besides the baseline, if any.
+    """
 
     name: str
     spec: Spec
+    rival: str = ""
 
     @property
     def lam(self) -> float | None:
@@ -237,7 +252,7 @@ def replaced(table: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 def resolve(raw: Mapping[str, Any]) -> Spec:
     """A specification with every default written out, all conditions checked on the host before anything runs."""
-    spec = _validated(Spec, raw, "")
+    spec = validated(Spec, raw, "")
     spec = _resolved_parts(spec)
     columns = conditions(spec)
     names = [column.name for column in columns]
@@ -245,6 +260,10 @@ def resolve(raw: Mapping[str, Any]) -> Spec:
         checks.fail("study", "conditions", "distinct", names)
     if spec.baseline:
         checks.one_of("study", "baseline", spec.baseline, names)
+    for column in columns:
+        if column.rival:
+            others = [name for name in names if name != column.name]
+            checks.one_of("study", f"rival of {column.name!r}", column.rival, others)
     return spec.model_copy(update={"baseline": spec.baseline or names[0]})
 
 
@@ -256,10 +275,12 @@ def conditions(spec: Spec) -> list[Condition]:
         name = ",".join(f"{path.rpartition('.')[2]}={_shown(value)}" for path, value in changes.items())
         columns.append(_changed(spec, name, changes))
     for table in spec.conditions:
-        changes = {path: value for path, value in table.items() if path != "name"}
+        changes = {path: value for path, value in table.items() if path not in ("name", "rival")}
         if not isinstance(table.get("name"), str) or not table["name"] or set(table["name"]) & set("/\\\0"):
             checks.fail("study", "conditions.name", "a name without slashes for each condition", table)
-        columns.append(_changed(spec, table["name"], changes))
+        if not isinstance(table.get("rival", ""), str):
+            checks.fail("study", "conditions.rival", "the name of a condition", checks.shown(table["rival"]))
+        columns.append(_changed(spec, table["name"], changes)._replace(rival=table.get("rival", "")))
     return columns or [Condition("all", spec)]
 
 
@@ -271,26 +292,41 @@ def _changed(spec: Spec, name: str, changes: Mapping[str, Any]) -> Condition:
     """The study with one condition's changes: dotted paths, or whole tables of a method, model or training."""
     raw = spec.model_dump(exclude_none=True)
     for path, value in changes.items():
-        checks.one_of("study", f"{path} in condition {name!r}", path.partition(".")[0], ("method", "model", "train"))
+        checks.one_of("study", f"{path} in condition {name!r}", path.partition(".")[0], VARIED)
         raw = replaced(raw, path, value)
-    return Condition(name, _resolved_parts(_validated(Spec, raw, f" in condition {name!r}")))
+    return Condition(name, _resolved_parts(validated(Spec, raw, f" in condition {name!r}")))
 
 
 def _resolved_parts(spec: Spec) -> Spec:
-    """Data, model and method settings with their defaults, each checked against the function it names."""
+    """Every part with its defaults, each checked against the function it names."""
+    chain = [settings("method", spec.method, methods.METHODS)]
+    chain += [settings(f"then.{place}", table, methods.METHODS) for place, table in enumerate(spec.then)]
+    _check_chain(chain)
     parts = {
         "data": settings("data", spec.data, data.DATASETS),
         "model": settings("model", spec.model, models.MODELS),
-        "method": settings("method", spec.method, methods.METHODS),
+        "method": chain[0],
+        "then": chain[1:],
+        "loss": settings("loss", spec.loss, losses.LOSSES),
+        "augment": [
+            settings(f"augment.{place}", table, data.AUGMENTATIONS) for place, table in enumerate(spec.augment)
+        ],
     }
-    name, arguments = split_name(parts["method"])
-    methods.METHODS[name](**arguments)  # ranges are the method's own to check, here, before anything runs
+    build(losses.LOSSES, parts["loss"])
+    for table in parts["augment"]:
+        build(data.AUGMENTATIONS, table, classes=2)
+    if spec.train.early_stopping and spec.measure.every > 1:
+        checks.fail("study", "measure.every", "1 with early stopping, which looks at each epoch", spec.measure.every)
     return spec.model_copy(update=parts)
 
 
-def split_name(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A part's name, and its settings as the function takes them."""
-    return table["name"], {key: None if value == NONE else value for key, value in table.items() if key != "name"}
+def _check_chain(chain: list[dict[str, Any]]) -> None:
+    """Ranges are a method's own to check, here, before anything runs; and so is the order."""
+    for place, table in enumerate(chain):
+        build(methods.METHODS, with_closed_forms(table, None))
+        if place and table["name"] in methods.REPLACING:
+            checks.fail("study", "then", "of methods that add to the gradient", f"{table['name']!r}, which replaces it",
+                        "Make it the [method], and let the others follow.")  # fmt: skip
 
 
 def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -306,81 +342,3 @@ def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]
             yield from differences(a.get(key), b.get(key), f"{path}.{key}".removeprefix("."))
     elif a != b:
         yield path, a, b
-
-
-def settings(part: str, table: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
-    """A table ``{name = …, setting = …}`` checked against the function it names, with its defaults filled in."""
-    if "name" not in table:
-        checks.fail(
-            "study", f"{part}.name", f"given: one of {', '.join(functions)}", f"a [{part}] table without a name"
-        )
-    name = checks.one_of("study", f"{part}.name", table["name"], functions)
-    schema = _schema(part, functions[name])
-    _, given = split_name(table)
-    read = _validated(schema, given, "", prefix=part).model_dump()
-    absent = {key for key, value in read.items() if value is None and schema.model_fields[key].default is None}
-    return {"name": name, **{key: NONE if v is None else v for key, v in read.items() if key not in absent}}
-
-
-def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]:
-    """The keyword arguments of a function that TOML can express, as a pydantic model."""
-    hints = typing.get_type_hints(function)
-    fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        annotation = _plain(hints[name])
-        given_by_the_study = name in OWNED or (part == "model" and parameter.kind is not parameter.KEYWORD_ONLY)
-        if annotation is not None and not given_by_the_study:
-            fields[name] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
-    return pydantic.create_model(f"{part}_{function.__name__}", __base__=Table, **fields)
-
-
-def _plain(annotation: Any) -> Any:
-    """The part of an annotation that TOML can express; None if there is none."""
-    if annotation in (int, float, str, bool) or typing.get_origin(annotation) in (Literal, tuple, list):
-        return annotation
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        members = [m for m in typing.get_args(annotation) if _plain(m) is not None]
-        optional = type(None) in typing.get_args(annotation)
-        return typing.Union[(*members, *((type(None),) if optional else ()))] if members else None
-    return None
-
-
-def _validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: str, prefix: str = "") -> Any:
-    """`raw` read strictly: ints serve as floats and lists as tuples, nothing else is converted."""
-    try:
-        return schema.model_validate_json(json.dumps(raw, default=str), strict=True)
-    except pydantic.ValidationError as errors:
-        error = errors.errors()[0]
-    place = [prefix] * bool(prefix) + [str(p) for p in error["loc"] if not _is_type_name(p)]
-    path = ".".join(place)
-    if error["type"] == "extra_forbidden":
-        parent = _fields_at(schema, error["loc"][:-1])
-        checks.fail("study", path, f"a setting that exists{where}", "an unknown key", checks.nearest(place[-1], parent))
-    if error["type"] == "missing":
-        checks.fail(
-            "study", path, f"given{where}", "nothing", f"Add it to the [{place[0]}] table." if len(place) > 1 else ""
-        )
-    if error["type"] == "string_pattern_mismatch":
-        checks.fail(
-            "study", path, "letters, digits, '.', '_' and '-', as a folder's name", checks.shown(error["input"])
-        )
-    if error["type"] == "too_short":
-        checks.fail("study", path, "a list with at least one value", error["input"])
-    message = error["msg"].removeprefix("Input should ").removeprefix("be ").removeprefix("Value error, ")
-    checks.fail("study", path, message + where, checks.shown(error["input"]))
-
-
-def _is_type_name(part: Any) -> bool:
-    """Whether a step of pydantic's error path names a member of a union, not a key."""
-    return part in ("float", "int", "str", "bool") or str(part).startswith(("literal[", "tuple["))
-
-
-def _fields_at(schema: type[pydantic.BaseModel], path: tuple[Any, ...]) -> list[str]:
-    """The names of settings at a path of nested tables."""
-    for step in path:
-        annotation = schema.model_fields[str(step)].annotation if str(step) in schema.model_fields else None
-        tables = [m for m in (annotation, *typing.get_args(annotation)) if isinstance(m, type) and issubclass(m, Table)]
-        if not tables:
-            return []
-        schema = tables[0]
-    return list(schema.model_fields)

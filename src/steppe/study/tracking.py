@@ -1,4 +1,4 @@
-"""Curvature during training: tr H, tr(H²) and λ_max with their errors; how far λ_max is from the edge of stability.
+"""Curvature during training: tr H, tr(H²), λ_max and λ_min with errors; how far λ_max is from the edge of stability.
 
 Gradient descent with learning rate η and heavy-ball momentum β is stable on a quadratic whose largest curvature is
 below 2(1 + β)/η, less the weight decay in the gradient. Full-batch training drives λ_max up to that limit and stays
@@ -23,7 +23,7 @@ CHUNK = 256
 
 
 TOLERANCE = 1e-2
-"""The residual of λ_max, relative: its error is about the square of that."""
+"""The residuals of λ_max and λ_min, relative to the larger: an error is about the square of that."""
 
 
 class Tracker:
@@ -36,10 +36,10 @@ class Tracker:
         self.batches = batches.gathered("track", batches.in_batches(chosen, CHUNK))
         self.key = jax.random.key(zlib.crc32(b"track"))
 
-    def at(self, params: Params, epoch: int) -> dict[str, Any]:
-        """Columns of the history after an epoch; none where it is not due, or where training has diverged."""
+    def at(self, params: Params, epoch: int, *, due: bool = False) -> dict[str, Any]:
+        """Columns of the history after an epoch; none where it is neither due nor its turn, or has diverged."""
         finite = all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(params))
-        if not finite or (epoch > 1 and epoch % self.settings.every):
+        if not finite or not (due or epoch == 1 or epoch % self.settings.every == 0):
             return {}
         H = curvature.hessian(self.loss, params, self.batches)
         trace, frobenius_squared = curvature.moments(H, self.key, probes=self.settings.probes)
@@ -47,15 +47,19 @@ class Tracker:
             return {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # said in a column of its own
-            top = curvature.top_eigenpairs(H, self.key, 1, tol=TOLERANCE)
+            ends = curvature.spectral_range(H, self.key, tol=TOLERANCE)
         return {
             "trace": float(trace.mean),
             "trace_sem": _finite(trace.sem),
             "frobenius_squared": float(frobenius_squared.mean),
             "frobenius_squared_sem": _finite(frobenius_squared.sem),
-            "top_eigenvalue": float(top.values[0]),
-            "top_eigenvalue_residual": float(top.residuals[0]),
-            "top_eigenvalue_converged": bool(top.converged[0]),
+            "top_eigenvalue": float(ends.largest),
+            "top_eigenvalue_residual": float(ends.residuals[1]),
+            "top_eigenvalue_converged": bool(ends.converged[1]),
+            "bottom_eigenvalue": float(ends.smallest),
+            "bottom_eigenvalue_residual": float(ends.residuals[0]),
+            "bottom_eigenvalue_converged": bool(ends.converged[0]),
+            "spectral_range": float(ends.width),
         }
 
 

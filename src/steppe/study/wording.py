@@ -90,7 +90,9 @@ def power_note(accuracy: Mapping[str, Summary], comparisons: Mapping[str, Compar
 def conclude(
     results: Results,
     comparisons: Mapping[str, Mapping[str, Comparison]],
-    matched: Mapping[str, Matched],
+    matched: Mapping[str, Mapping[str, Matched]],
+    rivals: Mapping[str, Mapping[str, Comparison]],
+    *,
     cost: Mapping[str, float],
     seeds: Mapping[str, tuple[int, ...]],
     alpha: float,
@@ -106,8 +108,9 @@ def conclude(
         return f"Only the baseline, {results.baseline}, has finished runs, so there is nothing to compare it with."
     told = [
         _told("tr(H²) at the end of training (less is flatter)", "flatness", comparisons["flatness"], alpha),
-        _matched_told(matched),
+        _matched_told(matched.get("flatness", {})),
         _told("Final test accuracy", "test_accuracy", comparisons["test_accuracy"], alpha),
+        _rivals_told(rivals, results.rivals, alpha),
         _cost_told(results.baseline, {c: cost[c] for c in others}),
     ]
     counts = {len(seeds[c]) for c in (results.baseline, *others)}
@@ -201,14 +204,29 @@ def _matched_told(matched: Mapping[str, Matched]) -> str:
     """Flatness at equal training loss, in a sentence."""
     known = {c: m for c, m in matched.items() if math.isfinite(m.low)}
     parts = []
-    for outcome, word in (("flatter", "lower"), ("sharper", "higher")):
+    for outcome in ("lower", "higher"):
         those = [f"{c} ({m.ratio:.3g} times the baseline's)" for c, m in known.items() if m.verdict == outcome]
-        parts += [f"{word} under {joined(those)}"] if those else []
+        parts += [f"{outcome} under {joined(those)}"] if those else []
     if not known:
         return ""
     if not parts:
         return "At equal training loss no difference in tr(H²) was shown."
     return f"At equal training loss tr(H²) was {joined(parts)}."
+
+
+def _rivals_told(rivals: Mapping[str, Mapping[str, Comparison]], names: Mapping[str, str], alpha: float) -> str:
+    """Accuracy against the rivals, in a sentence."""
+    found = rivals.get("test_accuracy", {})
+    words = {c: verdict("test_accuracy", comparison, alpha=alpha) for c, comparison in found.items()}
+    ways = {way: [f"{c} (rival: {names[c]})" for c in words if words[c].startswith(f"significantly {way}")]
+            for way in ("higher", "lower")}  # fmt: skip
+    parts = [f"{way} under {joined(those)}" for way, those in ways.items() if those]
+    if not words or all(w.startswith("not tested") for w in words.values()):
+        return ""
+    if not parts:
+        none = f"none of {len(words)} conditions" if len(words) > 1 else f"{joined(words)} has not"
+        return f"Against rivals, {none} differed significantly in final test accuracy."
+    return f"Against its rival, final test accuracy was significantly {joined(parts)}."
 
 
 def _cost_told(baseline: str, cost: Mapping[str, float]) -> str:

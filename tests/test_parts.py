@@ -1,0 +1,197 @@
+"""The parts of training that a specification puts together: chains of methods, losses, transforms, averages, rivals."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars
+import pytest
+
+from networks import dense_hessian
+from steppe import InputError, losses, models, study
+from steppe.report import tables, text
+from steppe.study.analysis import analyse
+from steppe.study.program import Recipe, shape_of
+
+SPEC = """
+name = "tiny"
+seeds = 1
+baseline = "plain"
+data = {name = "moons", examples = 40, test_examples = 50}
+model = {name = "mlp", hidden = [4], activation = "tanh"}
+method = {name = "fa", lam = 0.0}
+train = {learning_rate = 0.05, batch_size = 20, epochs = 4}
+measure = {batches = 2, probes = 2}
+landscape = {points = 3, grid_points = 3}
+[[conditions]]
+name = "plain"
+"""
+
+
+def spec(*conditions, **changes):
+    tables = "".join(f"[[conditions]]\n{condition}\n" for condition in conditions)
+    return study.spec.parse(SPEC + tables, {key.replace("__", "."): value for key, value in changes.items()})
+
+
+def test_a_specification_with_every_part_freezes_to_itself():
+    found = spec(then=[{"name": "fa", "lam": 0.1}], augment=[{"name": "mixup"}], average={"name": "ema"},
+                 loss={"name": "smoothed_cross_entropy"}, method={"name": "sam"})  # fmt: skip
+    assert study.spec.parse(found.toml()) == found
+    assert (found.then[0]["probes"], found.augment[0]["alpha"], found.loss["smoothing"]) == (5, 0.2, 0.1)
+
+
+@pytest.mark.slow
+def test_every_part_is_a_line_of_a_condition_and_changes_what_is_trained(tmp_path):
+    lines = {
+        "two methods": 'method = {name = "sam"}\nthen = [{name = "fa", lam = 0.1, every = 1}]',
+        "the first alone": 'method = {name = "sam"}',
+        "loss": 'loss = {name = "smoothed_cross_entropy"}',
+        "unhinged": 'loss = {name = "unhinged"}',
+        "noise": 'augment = [{name = "label_noise", chance = 0.3}]',
+        "two transforms": 'augment = [{name = "mixup", alpha = 1.0}, {name = "fgsm", radius = 0.1}]',
+        "attack": 'augment = [{name = "pgd", radius = 0.1}]',
+        "ema": 'average = {name = "ema", decay = 0.9}',
+        "swa": 'average = {name = "swa", start = 0.5}',
+        "exact": 'method = {name = "hsr", lam = 0.1, every = 1, moments = "closed_form"}',
+        "exact fa": 'method = {name = "fa", lam = 0.1, every = 1, curvature = "closed_form"}',
+    }
+    found = study.run(spec(*(f'name = "{name}"\n{line}' for name, line in lines.items())), tmp_path).runs
+    assert set(found["status"]) == {"finished"}
+    assert found["test_loss"].n_unique() == 1 + len(lines)
+    # whatever was trained on, cross-entropy is measured
+    assert found.filter(polars.col("condition") == "unhinged")["test_loss"][0] > 0
+
+
+@pytest.mark.slow
+def test_an_average_is_what_is_tested_and_kept(tmp_path):
+    found = study.run(spec('name = "last"\naverage = {name = "ema", decay = 0.0}',
+                           'name = "mean"\naverage = {name = "swa", start = 0.5}'), tmp_path)  # fmt: skip
+    store = study.Store.read(tmp_path)
+    plain, last, mean = (jax.tree.map(jnp.asarray, store.params(c, 0)) for c in ("plain", "last", "mean"))
+    jax.tree.map(np.testing.assert_array_equal, plain, last)
+    dataset = spec().load_data()
+    apply = models.build("mlp", dataset.shape, dataset.classes, hidden=(4,), activation="tanh").apply
+    rows = found.runs.filter(polars.col("condition") == "mean")
+    np.testing.assert_allclose(rows["test_loss"][0], losses.of(apply)(mean, dataset.test), rtol=1e-5)
+    assert not np.allclose(plain["layers"][0]["kernel"], mean["layers"][0]["kernel"])
+
+
+@pytest.mark.parametrize(("hidden", "activation"), [((), "relu"), ((4,), "tanh"), ((3,), "softplus")])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_model_s_moments_are_those_of_the_dense_hessian(x64, hidden, activation, classes):
+    model = models.mlp((3,), classes, hidden=hidden, activation=activation)
+    params = jax.tree.map(lambda w: w.astype(jnp.float64), model.init(jax.random.key(0)))
+    x, y = jax.random.normal(jax.random.key(1), (6, 3), jnp.float64), jnp.array([0, 1, 1, 0, 1, classes - 1])
+    H = dense_hessian(losses.of(model.apply), params, {"x": x, "y": y})
+    found = model.moments(params, x, y)
+    np.testing.assert_allclose(
+        [found.trace.mean, found.frobenius_squared.mean], [jnp.trace(H), jnp.sum(H**2)], rtol=1e-9
+    )
+
+
+def test_networks_without_a_closed_form_say_so():
+    assert models.mlp((3,), 2, hidden=(4,), activation="relu").moments is None
+    assert models.mlp((3,), 2, hidden=(4, 4), activation="tanh").moments is None
+
+
+@pytest.mark.slow
+def test_measuring_seldom_trains_the_same_network(tmp_path):
+    often, seldom = (study.run(spec(measure__every=every), tmp_path / str(every)) for every in (1, 3))
+    assert often.history["epoch"].to_list() == [1, 2, 3, 4] and seldom.history["epoch"].to_list() == [3, 4]
+    for column in ("train_loss", "test_loss", "flatness", "epochs", "steps"):
+        assert often.runs[column].to_list() == seldom.runs[column].to_list()
+    each, rare = (found.history["train_loss"].to_list() for found in (often, seldom))
+    np.testing.assert_allclose(rare, [np.mean(each[:3]), each[3]], rtol=1e-6)
+    assert often.history["measured_loss"][-1] == seldom.history["measured_loss"][-1]
+
+
+def test_the_measured_loss_is_cross_entropy_of_the_batches_that_flatness_is_measured_on():
+    shape, _ = shape_of(spec(loss={"name": "unhinged"}, measure__batch_size=7))
+    recipe = Recipe.of(shape, spec().load_data())
+    params = recipe.initial(jnp.uint32(0))
+    train = jax.tree.map(jnp.asarray, recipe.dataset.train)
+    value, there = recipe.flatness(params, train)
+    loss = losses.cross_entropy(recipe.model.apply(params, train["x"]), train["y"])
+    assert abs(there - loss) < 0.5 * loss and there > 0
+    assert value.sem > 0
+
+
+BAD = {
+    'then = [{name = "sam"}]': r"then must be of methods that add to the gradient, got 'sam', which replaces it\.",
+    'then = [{name = "fa"}]': r"then\.0\.lam must be given",
+    'method = {name = "hsr", lam = 0.1, moments = "exact"}': r"method\.moments must be 'closed_form'",
+    'augment = [{name = "mixp"}]': r"augment\.0\.name must be one of .* Did you mean 'mixup'",
+    'augment = [{name = "fgsm", radius = -1.0}]': r"fgsm: radius must be",
+    'loss = {name = "hinge"}': r"loss\.name must be one of .* Did you mean 'unhinged'",
+    'average = {name = "mean"}': r"average\.name must be 'ema' or 'swa'",
+    'rival = "nobody"': r"rival of 'bad' must be one of 'plain', got 'nobody'",
+    "rival = 3": r"conditions\.rival must be the name of a condition, got 3",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_parts_get_one_sentence(line):
+    with pytest.raises(InputError, match=BAD[line]):
+        spec(f'name = "bad"\n{line}')
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__activation": "relu"}, "method must be without closed_form for this study"),
+        ({"loss": {"name": "smoothed_cross_entropy"}}, "method must be without closed_form for this study"),
+        ({"train__penalty_dropout": True}, "method must be without closed_form for this study"),
+        ({"augment": [{"name": "mixup"}]}, "three_layer: y must be integer labels"),
+        ({"augment": [{"name": "crop"}]}, "crop: .* must be"),
+    ],
+)
+def test_parts_that_do_not_fit_stop_before_anything_is_trained(tmp_path, changes, message):
+    method = {"name": "hsr", "lam": 0.1, "moments": "closed_form"}
+    with pytest.raises(InputError, match=message):
+        study.run(spec(method=method, **changes), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_early_stopping_looks_at_every_epoch():
+    with pytest.raises(InputError, match=r"measure\.every must be 1 with early stopping"):
+        spec(train__early_stopping={"patience": 2}, measure__every=2)
+
+
+@pytest.fixture(scope="module")
+def rivalry():
+    """Results of conditions whose rivals differ: one gains on its rival, the other does not."""
+    rng, rows = np.random.default_rng(0), []
+    means = {"plain": 0.80, "longer": 0.85, "good": 0.90, "idle": 0.85}
+    for condition, mean in means.items():
+        for seed in range(5):
+            noise = 0.005 * rng.standard_normal()
+            rows.append({"condition": condition, "seed": seed, "status": "finished", "test_accuracy": mean + noise,
+                         "best_test_accuracy": mean, "flatness": 1.0 + noise, "test_loss": 1 - mean + noise,
+                         "train_seconds": 1.0})  # fmt: skip
+    return study.Results(
+        name="r", title="R", about="", baseline="plain", conditions=tuple(means), planned=20,
+        runs=polars.DataFrame(rows), history=polars.DataFrame(), surfaces=None, published=(), provenance={}, notes=(),
+        spec_toml="", rivals={"good": "longer", "idle": "longer"},
+    )  # fmt: skip
+
+
+def test_a_rival_is_compared_besides_the_baseline(rivalry):
+    found = analyse(rivalry)
+    accuracy = found.rivals["test_accuracy"]
+    assert set(accuracy) == {"good", "idle"}
+    np.testing.assert_allclose(accuracy["good"].difference, 0.05, atol=0.01)
+    assert accuracy["good"].welch.holm == pytest.approx(2 * accuracy["good"].welch.p)
+    assert "Against its rival, final test accuracy was significantly higher under good (rival: longer)" in (
+        found.conclusion
+    )
+    accuracy_table, loss_table = tables.rivals(rivalry, found)
+    assert [row[0].text for row in accuracy_table.rows] == ["good", "idle"]
+    assert accuracy_table.rows[0][1].text == "longer" and loss_table.rows[0][3].text.startswith("−0.05")
+    assert "## Final test loss against rivals" in text.markdown(rivalry, found)
+
+
+def test_without_rivals_nothing_is_said_of_them(rivalry):
+    alone = dataclasses.replace(rivalry, rivals={})
+    found = analyse(alone)
+    assert found.rivals == {} and "rival" not in text.markdown(alone, found)
