@@ -1,6 +1,6 @@
 """Steppe's benchmarks: markdown tables on the terminal, everything in one JSON file.
 
-python benchmarks [fa_cost] [peers] [scaling] [variance] [measuring] [--quick] [--json out/bench.json]
+python benchmarks [fa_cost] [methods_cost] [peers] [scaling] [variance] [measuring] [--quick] [--json out/bench.json]
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 
 from steppe.study import provenance
 
-QUESTIONS = ("fa_cost", "peers", "scaling", "variance", "measuring")
+QUESTIONS = ("fa_cost", "methods_cost", "peers", "scaling", "variance", "measuring")
 
 
 def main() -> None:

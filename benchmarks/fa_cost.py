@@ -39,26 +39,9 @@ WAYS: dict[str, dict[str, Any]] = {
     PLAIN: {"name": "fa", "lam": 0.0},
     TENTH: {"name": "fa", "lam": 0.01, "probes": PROBES, "every": 10},
     ALWAYS: {"name": "fa", "lam": 0.01, "probes": PROBES, "every": 1},
-    SAM: {"name": "sam-by-hand", "rho": 0.05},
+    SAM: {"name": "sam", "rho": 0.05},
 }
 """A study's [method] table for each way to train."""
-
-
-def sam(rho: float, *, key: Any = 0) -> optax.GradientTransformationExtraArgs:
-    """Sharpness-aware minimisation: the gradient at θ + ρ g/‖g‖ in place of g, a second gradient in each update.
-
-    Foret et al. 2021, without anything that a library adds; same loss, masks, batch and optimiser as the other ways.
-    """
-
-    def update(updates: Any, state: Any, params: Any, *, loss: Callable, batch: Any, **_: Any) -> tuple[Any, Any]:
-        norm = optax.tree.norm(updates)
-        step = rho / jnp.where(norm > 0, norm, 1.0)  # a zero gradient stays where it is
-        return jax.grad(loss)(jax.tree.map(lambda p, g: p + step * g, params, updates), batch), state
-
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
-
-
-methods.METHODS["sam-by-hand"] = sam  # in this process only: a study can then be trained with it
 
 
 def tables(quick: bool) -> Iterator[timing.Table]:
@@ -89,7 +72,7 @@ def study_rows(name: str, rounds: int) -> list[dict[str, Any]]:
     base = study.load(name, {"grid": {}, "baseline": ""})
     size = base.train.batch_size
     compiler = Compiler(stand_in(name, size))
-    trainers = {way: epoch(name, method, compiler) for way, method in WAYS.items()}
+    trainers = {way: epoch(name, {"method": method}, compiler) for way, method in WAYS.items()}
     runs = {way: run for way, (run, _) in trainers.items()}
     times = timing.interleaved({**runs, "gradients": gradients(base, compiler)}, rounds)
     plain_ms, gradient_ms = (timing.median(times, way) / UPDATES for way in (PLAIN, "gradients"))
@@ -122,9 +105,9 @@ def stand_in(name: str, batch: int) -> data.Dataset:
     return data.dataset(name, part, part, decode=decode, shape=shape, classes=classes, about="random")
 
 
-def epoch(name: str, method: dict[str, Any], compiler: Compiler) -> tuple[Callable[[], Any], float]:
-    """A function that trains one epoch of `UPDATES` updates, through the study's own program; its temporaries in MB."""
-    shape, strengths = shape_of(study.load(name, {"grid": {}, "baseline": "", "method": method}))
+def epoch(name: str, changes: dict[str, Any], compiler: Compiler) -> tuple[Callable[[], Any], float]:
+    """A function that trains one epoch of `UPDATES` updates, through a study's own program; its temporaries in MB."""
+    shape, strengths = shape_of(study.load(name, {"grid": {}, "baseline": "", **changes}))
     trainer = compiler.trainer(shape, strengths)
     progress = [trainer.start(jnp.uint32(0), strengths)]
 
@@ -148,7 +131,7 @@ def gradients(spec: study.Spec, compiler: Compiler) -> Callable[[], Any]:
     @jax.jit
     def run(params: Any, batches: Any) -> Any:
         def one(_: Any, index: jax.Array) -> tuple[Any, None]:
-            return jax.grad(recipe.loss)(params, jax.tree.map(lambda x: x[index], batches)), None
+            return jax.grad(recipe.measured_loss)(params, jax.tree.map(lambda x: x[index], batches)), None
 
         return jax.lax.scan(one, params, jnp.arange(UPDATES) % 2)[0]
 
@@ -168,7 +151,7 @@ def network_rows(name: str, rounds: int) -> list[dict[str, Any]]:
         TENTH: 2 * (methods.fa(0.01, probes=1),),
         "FA, every 10, two programs": (layered, plain),
         "direct, every 10, two programs": (known_direct, plain),
-        SAM: 2 * (sam(0.05),),
+        SAM: 2 * (methods.sam(0.05),),
     }
     runs = {way: ten_updates(loss, first, other, params, batch) for way, (first, other) in ways.items()}
     times = timing.interleaved(runs, rounds)
@@ -221,7 +204,7 @@ def memory_rows() -> list[dict[str, Any]]:
         PLAIN: methods.fa(0.0),
         "FA": methods.fa(0.01, probes=PROBES, every=1),
         "FA, direct": direct(PROBES),
-        SAM: sam(0.05),
+        SAM: methods.sam(0.05),
     }
     plans = {}
     for way, method in ways.items():
