@@ -107,6 +107,13 @@ BAD = {
         "run tiny.toml --set method.microbatches=3",
         "a divisor of the batch size 8, got 3.",
     ),
+    "unknown transform": ("run tiny.toml --set augment=[{name='mixp'}]", "Did you mean 'mixup'?"),
+    "a transform of images alone": ("run tiny.toml --set augment=[{name='crop'}]", "crop: x must be"),
+    "a method that comes too late": ("run tiny.toml --set then=[{name='sam'}]", "got 'sam', which replaces it."),
+    "no closed form": (
+        "run tiny.toml --set method.curvature='closed_form'",
+        "method must be without closed_form for this study",
+    ),
     "no KEY=VALUE": ("run tiny.toml --set epochs", "--set must be KEY=VALUE, such as train.epochs=2, got 'epochs'."),
     "batch larger than the data": (
         "run tiny.toml --set train.batch_size=100",

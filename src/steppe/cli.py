@@ -194,13 +194,19 @@ def landscape(
 
 
 @app.command(name="list")
-def list_(kind: Annotated[str, typer.Argument(metavar="[studies|datasets|models|methods|measures]")] = "all") -> None:
+def list_(
+    kind: Annotated[
+        str, typer.Argument(metavar="[studies|datasets|models|methods|transforms|losses|measures]")
+    ] = "all",
+) -> None:
     """List what a study can name, and what can be measured."""
     kinds: dict[str, Callable[[], dict[str, str]]] = {
         "studies": _studies,
         "datasets": lambda: _functions("steppe.data", "DATASETS"),
         "models": lambda: _functions("steppe.models", "MODELS"),
         "methods": lambda: _functions("steppe.methods", "METHODS"),
+        "transforms": lambda: _functions("steppe.data", "AUGMENTATIONS"),
+        "losses": lambda: _functions("steppe.losses", "LOSSES"),
         "measures": _measures,
     }
     if kind not in (*kinds, "all"):

@@ -174,10 +174,20 @@ def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     return jnp.mean((outputs - targets.astype(outputs.dtype).reshape(outputs.shape)) ** 2)
 
 
+def _without_settings(criterion: Criterion) -> Callable[[], Criterion]:
+    """A function of no settings that returns a criterion, and says what the criterion's own docstring says."""
+
+    def make() -> Criterion:
+        return criterion
+
+    make.__doc__ = criterion.__doc__
+    return make
+
+
 LOSSES: dict[str, Callable[..., Criterion]] = {
-    "cross_entropy": lambda: cross_entropy,
+    "cross_entropy": _without_settings(cross_entropy),
     "smoothed_cross_entropy": smoothed_cross_entropy,
-    "unhinged": lambda: unhinged,
+    "unhinged": _without_settings(unhinged),
 }
 """Criteria for classes by the name that a study calls them: functions of their settings that return a criterion."""
 

@@ -131,7 +131,8 @@ def method(
                 jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(base_key)), state.count
             )
             value = jnp.asarray(strength(state.count) if callable(strength) else strength)
-            call = Call(updates, params, loss, batch, penalty_loss or loss, value, now, example_losses)
+            each = example_losses or getattr(loss, "each", None)  # a loss made by `losses.of` knows its examples
+            call = Call(updates, params, loss, batch, penalty_loss or loss, value, now, each)
             found, flatness = act(call)
             like = state.flatness.mean.dtype
             return found, Estimate(*(jnp.asarray(x).astype(like) for x in flatness))

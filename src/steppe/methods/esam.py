@@ -24,7 +24,7 @@ def esam(
 
         ε = ρ m ∘ g/(β‖g‖),   B⁺ = top-k of ℓᵢ(θ + ε) − ℓᵢ(θ),   gradient = 1/k Σ over B⁺ of ∇ℓᵢ(θ + ε).
 
-    Stands first in a chain, and asks for the loss of each example:
+    Stands first in a chain, and asks for the loss of each example, unless the loss is made by `losses.of`:
 
         example_losses = lambda params, batch: losses.cross_entropies(apply(params, batch["x"]), batch["y"])
         tx.update(grads, state, params, loss=loss, batch=batch, example_losses=example_losses)
@@ -41,7 +41,8 @@ def esam(
     Returns
     -------
     An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss``, ``batch`` and
-    ``example_losses=(params, batch) -> (B,)``, whose mean is the loss, with the same dropout masks. ``state.flatness``
+    ``example_losses=(params, batch) -> (B,)``, whose mean is the loss, with the same dropout masks; a loss made by
+    `losses.of` has them. ``state.flatness``
     is the mean rise of the selected examples' losses, with its standard error over them. Cost: one gradient and one
     forward pass more. That is *more* than `sam`: the forward pass at θ + ε is that of the whole batch, and which
     examples its gradient needs is known only to the compiled program. What is here is ESAM's step, not its saving.

@@ -167,9 +167,7 @@ class Recipe:
             loss = losses.of(masked, self.criterion)
             batch = self._augmented(jax.random.fold_in(augmenting, step), self._batch(train, rows), loss, params)
             value, grads = jax.value_and_grad(loss)(params, batch)
-            updates, opt_state = chained.update(
-                grads, opt_state, params, loss=loss, batch=batch, example_losses=loss.each, **penalised
-            )
+            updates, opt_state = chained.update(grads, opt_state, params, loss=loss, batch=batch, **penalised)
             return (optax.apply_updates(params, updates), opt_state), value
 
         rows = order[: self.steps * size].reshape(self.steps, size)
