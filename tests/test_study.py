@@ -156,7 +156,7 @@ BAD_SETTINGS = {
     "grid": ({"method.lam": [0.0, -1.0]}, "fa: lam must be a finite number >= 0, got -1.0."),
     "grid.train.epochs": ([], "study: grid.train.epochs must be a list with at least one value, got []."),
     "published": ([{"title": "t", "caveat": "c", "columns": ["a"], "rows": [[1, 2]]}], "whose rows have 1 cells"),
-    "grid.data": ([1], "must be one of 'method', 'model', 'train', got 'data'."),
+    "grid.data": ([1], "must be one of 'method', 'then', 'loss', 'augment', 'average', 'model', 'train', got"),
     "baseline": ("lam=2", "study: baseline must be one of 'lam=0', 'lam=0.1', 'lam=1', got 'lam=2'. Did you mean"),
     "seeds": (0, "study: seeds must be greater than 0, got 0."),
     "name": ("../x", "study: name must be letters, digits"),

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from steppe.report.formats import number
 
@@ -127,6 +128,18 @@ def condition_axis(ax: Axes, names: Sequence[str]) -> None:
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(False, axis="y")
     ax.tick_params(axis="y", length=0)
+
+
+def epoch_axis(ax: Axes, lines: Sequence[np.ndarray]) -> None:
+    """Epochs; on a logarithmic axis where one condition trains much longer than another, or the short ones vanish."""
+    lasts = [epochs[-1] for epochs in lines]
+    ax.set(xlabel="Epoch")
+    if max(lasts) >= 3 * min(lasts) > 3:
+        log_axis(ax.xaxis, [epoch for epochs in lines for epoch in epochs])
+        return
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    if max(map(len, lines)) == 1:
+        ax.set_xlim(lasts[0] - 1, lasts[0] + 1)
 
 
 def log_axis(axis: mpl.axis.Axis, values: Iterable[float]) -> None:

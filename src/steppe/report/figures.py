@@ -7,10 +7,21 @@ import numpy as np
 import polars
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from steppe.outcomes.statistics import Summary
-from steppe.report.drawing import Look, Picture, canvas, condition_axis, label_of, legend, log_axis, looks, picture
+from steppe.report.drawing import (
+    Look,
+    Picture,
+    canvas,
+    condition_axis,
+    epoch_axis,
+    label_of,
+    legend,
+    log_axis,
+    looks,
+    picture,
+)
 from steppe.report.formats import number
 from steppe.study.analysis import Analysis
 from steppe.study.results import Results
@@ -119,10 +130,8 @@ def _curve(results: Results, history: polars.DataFrame, kind: _Kind) -> Picture 
     wide = kind.column == "train_loss" and min(means) > 0 and max(means) > 30 * min(means)
     if kind.log or wide:
         log_axis(ax.yaxis, means)
-    ax.set(xlabel="Epoch", ylabel=kind.label)
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    if max(len(epochs) for epochs, *_ in lines.values()) == 1:
-        ax.set_xlim(0, 2)
+    ax.set(ylabel=kind.label)
+    epoch_axis(ax, [epochs for epochs, *_ in lines.values()])
     legend(figure, ax)
     middle = "geometric mean" if kind.log else "mean"
     band = "; the band runs from the lowest to the highest seed." if bands else " (bands left out: too many)."

@@ -117,7 +117,8 @@ def _matched_cell(found: Matched) -> Cell:
     if not found.seeds:
         return Cell(NOTHING, found.verdict)
     interval = _interval(found.low, found.high, number)
-    return Cell(f"× {number(found.ratio)}", f"{found.verdict} {interval}".strip(), strong=strong)
+    words = found.verdict if strong or not interval else ""
+    return Cell(f"× {number(found.ratio)}", f"{words} {interval}".strip(), strong=strong)
 
 
 def cost(results: Results, analysis: Analysis) -> Table:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import polars
 
-from steppe.report.drawing import Picture, canvas, label_of, legend, log_axis, looks, picture
+from steppe.report.drawing import Picture, canvas, epoch_axis, label_of, legend, log_axis, looks, picture
 from steppe.report.figures import finished_history
 from steppe.report.formats import number
 from steppe.study.analysis import Analysis
@@ -71,7 +71,8 @@ def _figure(results: Results, history: polars.DataFrame, quantity: _Quantity) ->
     shown = [v for line in lines.values() for v in line.mean]
     if min(shown) > 0:
         log_axis(ax.yaxis, shown + [v for line in lines.values() if edge for v in line.limit])
-    ax.set(xlabel="Epoch", ylabel=quantity.label)
+    ax.set(ylabel=quantity.label)
+    epoch_axis(ax, [line.epochs for line in lines.values()])
     legend(figure, ax)
     ends = "; ".join(f"{c} ends at {number(line.mean[-1])}" for c, line in lines.items())
     caption = (
