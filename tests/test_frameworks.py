@@ -1,4 +1,4 @@
-"""FA-Regularization where people have their networks: Flax NNX, Equinox, many devices."""
+"""Methods where people have their networks: Flax NNX, Equinox, many devices."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 
 import steppe
 from networks import mlp_batch
-from steppe.methods import fa
+from steppe.methods import fa, gam, nso, sam
 
 
 def batches(count=40):
@@ -47,6 +47,40 @@ def test_flax_nnx_with_its_own_optimizer():
         return curvature_of(loss, nnx.state(model, nnx.Param))
 
     assert trained(10.0) < 0.8 * trained(0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [sam(0.5), nso(0.1), fa(0.1, every=1), gam()], ids=["sam", "nso", "fa", "gam"])
+def test_statistics_of_batchnorm_are_those_of_the_plain_pass(method):
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.inner, self.norm = nnx.Linear(3, 8, rngs=rngs), nnx.BatchNorm(8, rngs=rngs)
+            self.outer = nnx.Linear(8, 2, rngs=rngs)
+
+        def __call__(self, x):
+            return self.outer(jnp.tanh(self.norm(self.inner(x))))
+
+    graph, params, statistics = nnx.split(Net(nnx.Rngs(0)), nnx.Param, nnx.BatchStat)
+    batch = batches(1)[0]
+
+    def both(params, batch):
+        model = nnx.merge(graph, params, statistics, copy=True)
+        return cross_entropy(model(batch["x"]), batch), nnx.state(model, nnx.BatchStat)
+
+    def step(tx):
+        (_, after), grads = jax.value_and_grad(both, has_aux=True)(params, batch)
+        update, _ = tx.update(grads, tx.init(params), params, loss=lambda p, b: both(p, b)[0], batch=batch)
+        return update, after
+
+    (plain, expected), (update, after) = (
+        jax.jit(step, static_argnums=0)(tx) for tx in (optax.chain(optax.identity()), method)
+    )
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.array_equal(a, b)), expected, after))
+    assert not jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.allclose(a, b)), plain, update))
+    # what the first pass saw, and the initial statistics as they were
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.any(a != b)), statistics, after))
 
 
 @pytest.mark.slow
@@ -96,7 +130,7 @@ SHARDED = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from networks import directly, mlp_params, mlp_batch, mlp_loss
-from steppe.methods import fa
+from steppe.methods import fa, gam, nso, sam
 
 assert len(jax.devices()) == 4
 mesh = Mesh(np.array(jax.devices()), ("data",))

@@ -90,8 +90,20 @@ def test_verdicts(low, high, verdict):
 def test_any_quantity_of_the_history_is_compared_and_what_is_not_held_is_not():
     plain, other = every_seed(path(np.geomspace(1.0, 0.01, 20))), every_seed(path(np.geomspace(1.0, 0.01, 9), 3.0))
     given = results({"plain": plain, "other": other})
-    negative = given.history.with_columns(bottom_eigenvalue=-polars.col("flatness"), spectral_range=polars.lit(None))
+    negative = given.history.with_columns(
+        bottom_eigenvalue=-polars.col("flatness"), bottom_eigenvalue_residual=0.0, spectral_range=polars.lit(None)
+    )
     given = dataclasses.replace(given, history=negative)
     assert matched(given, SEEDS, "bottom_eigenvalue")["other"].ratio == pytest.approx(3.0, rel=1e-9)
     assert matched(given, SEEDS, "bottom_eigenvalue")["other"].verdict == "higher"
     assert matched(given, SEEDS, "spectral_range") == matched(given, SEEDS, "top_eigenvalue") == {}
+
+
+def test_a_negative_eigenvalue_counts_where_it_is_one_for_sure():
+    paths = every_seed(path(np.geomspace(1.0, 0.01, 20)))
+    given = results({"plain": paths, "other": paths})
+    doubtful = given.history.with_columns(
+        bottom_eigenvalue=-polars.col("flatness"), bottom_eigenvalue_residual=2 * polars.col("flatness")
+    )
+    found = matched(dataclasses.replace(given, history=doubtful), SEEDS, "bottom_eigenvalue")["other"]
+    assert found.epochs == 0 and found.verdict == "not comparable"

@@ -106,15 +106,27 @@ def test_measuring_seldom_trains_the_same_network(tmp_path):
     assert often.history["measured_loss"][-1] == seldom.history["measured_loss"][-1]
 
 
-def test_the_measured_loss_is_cross_entropy_of_the_batches_that_flatness_is_measured_on():
-    shape, _ = shape_of(spec(loss={"name": "unhinged"}, measure__batch_size=7))
-    recipe = Recipe.of(shape, spec().load_data())
-    params = recipe.initial(jnp.uint32(0))
-    train = jax.tree.map(jnp.asarray, recipe.dataset.train)
-    value, there = recipe.flatness(params, train)
-    loss = losses.cross_entropy(recipe.model.apply(params, train["x"]), train["y"])
-    assert abs(there - loss) < 0.5 * loss and there > 0
-    assert value.sem > 0
+@pytest.mark.slow
+def test_the_measured_loss_is_the_cross_entropy_of_the_training_data_whatever_is_trained_on(tmp_path):
+    found = study.run(spec('name = "other"\nloss = {name = "unhinged"}\naugment = [{name = "mixup"}]'), tmp_path)
+    dataset, store = spec().load_data(), study.Store.read(tmp_path)
+    apply = models.build("mlp", dataset.shape, dataset.classes, hidden=(4,), activation="tanh").apply
+    for condition in ("plain", "other"):
+        params = jax.tree.map(jnp.asarray, store.params(condition, 0))
+        last = found.history.filter(polars.col("condition") == condition)["measured_loss"][-1]
+        np.testing.assert_allclose(last, losses.of(apply)(params, dataset.train), rtol=1e-5)
+
+
+def test_the_loss_of_large_data_is_measured_on_a_part_of_them():
+    recipe = Recipe.of(shape_of(spec())[0], spec().load_data())
+    params, train = recipe.initial(jnp.uint32(0)), jax.tree.map(jnp.asarray, recipe.dataset.train)
+    rows = np.random.default_rng(0).permutation(40)[:15]
+    part = jax.tree.map(lambda leaf: leaf[rows], train)
+    found = recipe.evaluate(params, train, most=15)
+    np.testing.assert_allclose(found.loss, recipe.measured_loss(params, part), rtol=1e-5)
+    np.testing.assert_allclose(
+        recipe.evaluate(params, train, most=90).loss, recipe.measured_loss(params, train), rtol=1e-5
+    )
 
 
 BAD = {
@@ -126,6 +138,9 @@ BAD = {
     'loss = {name = "hinge"}': r"loss\.name must be one of .* Did you mean 'unhinged'",
     'average = {name = "mean"}': r"average\.name must be 'ema' or 'swa'",
     'rival = "nobody"': r"rival of 'bad' must be one of 'plain', got 'nobody'",
+    'average = {name = "swa", decay = 0.3}': r"average must be of its own settings",
+    'method = {name = "fa", lam = 0.1, curvature = "closed_form", matrix = "ggn"}': r"method\.matrix must be 'hessian'",
+    'method = {name = "fa", lam = 0.1, curvature = "closed_form", microbatches = 2}': r"method\.microbatches must be 1",
     "rival = 3": r"conditions\.rival must be the name of a condition, got 3",
 }
 
@@ -151,6 +166,11 @@ def test_parts_that_do_not_fit_stop_before_anything_is_trained(tmp_path, changes
     with pytest.raises(InputError, match=message):
         study.run(spec(method=method, **changes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_tracked_epochs_are_measured_epochs():
+    with pytest.raises(InputError, match=r"track\.every must be a multiple of measure\.every, 2, got 3"):
+        spec(track={"every": 3}, measure__every=2)
 
 
 def test_early_stopping_looks_at_every_epoch():
@@ -187,7 +207,8 @@ def test_a_rival_is_compared_besides_the_baseline(rivalry):
     )
     accuracy_table, loss_table = tables.rivals(rivalry, found)
     assert [row[0].text for row in accuracy_table.rows] == ["good", "idle"]
-    assert accuracy_table.rows[0][1].text == "longer" and loss_table.rows[0][3].text.startswith("−0.05")
+    assert accuracy_table.rows[0][1].text == "longer" and loss_table.rows[0][4].text.startswith("−0.05")
+    assert accuracy_table.rows[0][2].text == "1.00 ×"
     assert "## Final test loss against rivals" in text.markdown(rivalry, found)
 
 

@@ -87,6 +87,18 @@ def test_the_spectrum_has_a_table_and_is_compared_at_equal_training_loss(finishe
 
 
 @pytest.mark.slow
+def test_a_run_that_stops_early_is_tracked_at_its_end(tmp_path):
+    settings = {
+        "seeds": 1,
+        "track__every": 50,
+        "train__epochs": 50,
+        "train__early_stopping": {"patience": 1, "min_delta": 9.0},
+    }
+    found = study.run(spec(**settings), tmp_path)
+    assert found.runs["epochs"].to_list() == [2, 2] and found.runs["spectral_range"].is_not_null().all()
+
+
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without(finished, tmp_path):
     plain = study.run(study.spec.parse(TOML.replace("[track]\nevery = 2\nexamples = 300\nprobes = 3\n", "")), tmp_path)
     for column in ("train_loss", "test_accuracy", "flatness"):

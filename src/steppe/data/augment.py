@@ -397,6 +397,8 @@ def _array(function: str, batch: Batch, part: str, kind: Any, needed: str) -> ja
 
 
 AUGMENTATIONS: dict[str, Callable[..., Transform]] = {
-    transform.__name__: transform for transform in (label_noise, target_noise, mixup, crop, fgsm, pgd)
+    transform.__name__: transform for transform in (label_noise, mixup, crop, fgsm, pgd)
 }
-"""Transforms by the name that a study calls them: functions of their settings; `classes` is filled in from the data."""
+"""Transforms by the name that a study calls them: functions of their settings; `classes` is filled in from the data.
+
+A study classifies: `target_noise`, for real targets, is for code."""

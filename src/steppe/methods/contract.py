@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from steppe import checks, trees
+from steppe import checks, losses, trees
 from steppe.curvature import layers
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
@@ -131,8 +131,8 @@ def method(
                 jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(base_key)), state.count
             )
             value = jnp.asarray(strength(state.count) if callable(strength) else strength)
-            each = example_losses or getattr(loss, "each", None)  # a loss made by `losses.of` knows its examples
-            call = Call(updates, params, loss, batch, penalty_loss or loss, value, now, each)
+            known = loss.each if isinstance(loss, losses.NetworkLoss) else None
+            call = Call(updates, params, loss, batch, penalty_loss or loss, value, now, example_losses or known)
             found, flatness = act(call)
             like = state.flatness.mean.dtype
             return found, Estimate(*(jnp.asarray(x).astype(like) for x in flatness))

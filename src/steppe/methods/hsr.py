@@ -54,7 +54,8 @@ def hsr(
     -------
     An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``, and optionally
     ``penalty_loss``. ``state.flatness`` is the last bound; its standard error is that of the moments passed on to first
-    order, at most (they are correlated). Cost: that of `fa`.
+    order, at most (they are correlated). Cost: that of `fa` from probes, that of
+    `moments` otherwise.
 
     Raises
     ------

@@ -50,9 +50,9 @@ def conditions(results: Results, analysis: Analysis) -> Table:
     level = f"{100 * analysis.confidence:g} %"
     caption = (
         f"Mean ± standard deviation over seeds; below it the {level} confidence interval for the mean (Student’s t; "
-        "for flatness, that of the geometric mean, from the logarithms). The best accuracy is the highest over epochs, "
-        "selected on the test set: it is optimistic. Flatness is tr(H²) of the training loss, on fixed training "
-        "batches with dropout off, measured outside training time for every condition; lower is flatter. "
+        "for flatness, that of the geometric mean, from the logarithms). The best accuracy is the highest over "
+        "measured epochs, selected on the test set: it is optimistic. Flatness is tr(H²) of the loss, on fixed "
+        "training batches with dropout off, measured outside training time for every condition; lower is flatter. "
         "Training time leaves out compiling and measuring."
     )
     heads = tuple(_headline(METRICS[m]) for m in metrics)
@@ -90,15 +90,19 @@ def matched(results: Results, analysis: Analysis) -> Table | None:
     held = analysis.matched
     if not held:
         return None
-    epochs = held["flatness"] if "flatness" in held else next(iter(held.values()))
     rows = [
-        (_head(c, results), *(_matched_cell(found[c]) for found in held.values()), Cell(str(epochs[c].epochs)))
-        for c in epochs
+        (
+            _head(c, results),
+            *(_matched_cell(found[c]) for found in held.values()),
+            _epochs([f[c] for f in held.values()]),
+        )
+        for c in next(iter(held.values()))
     ]
     caption = (
         "Each quantity over that of the baseline run of the same seed at the same training loss, for the measured "
         "epochs whose loss the baseline passes through too: geometric means over epochs, then seeds. The loss is "
-        "cross-entropy without dropout, of the network and on the examples that flatness is measured on. In brackets "
+        "cross-entropy without dropout, of the very network and on up to 2,048 training examples. −λ_min where it is "
+        "below zero by more than its residual, in both. In brackets "
         f"the {100 * analysis.confidence:g} % interval over seeds; lower or higher means that it leaves out 1. Not "
         "corrected for the number of conditions, and not part of the tests declared in advance."
     )
@@ -109,6 +113,12 @@ def matched(results: Results, analysis: Analysis) -> Table | None:
 def at_the_end(results: Results, analysis: Analysis) -> tuple[Table, ...]:
     """The spectrum, and what differs at equal training loss: those of the two that there are."""
     return tuple(table for table in (spectrum(results, analysis), matched(results, analysis)) if table)
+
+
+def _epochs(found: list[Matched]) -> Cell:
+    """How many epochs the comparisons of a row rest on."""
+    counts = sorted({m.epochs for m in found})
+    return Cell(f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}")
 
 
 def _matched_cell(found: Matched) -> Cell:
@@ -170,15 +180,16 @@ def _rivals(metric: str, results: Results, analysis: Analysis) -> Table:
     rows = []
     for c in (c for c in results.conditions if c in found):
         head, *rest = _verdict_row(metric, c, verdict(metric, found[c], alpha=analysis.alpha), found[c])
-        rows.append((head, Cell(results.rivals[c]), *rest))
+        rival = results.rivals[c]
+        rows.append((head, Cell(rival), Cell(_ratio(analysis.cost[c] / analysis.cost[rival])), *rest))
     change = "Difference (points)" if METRICS[metric].unit == "share" else f"Difference ({METRICS[metric].unit})"
-    columns = ("Condition", "Rival", "Verdict", change, *TESTS)
+    columns = ("Condition", "Rival", "Time × rival", "Verdict", change, *TESTS)
     caption = (
-        "Conditions that name a rival besides the baseline, such as plain training with the same compute. In brackets: "
+        "Conditions that name a rival besides the baseline, such as plain training with as much compute. In brackets: "
         f"{100 * analysis.confidence:g} % intervals, not corrected. The verdict follows Welch’s test after Holm’s "
         "correction over these conditions."
     )
-    numeric = (False, False, False, *([True] * (len(columns) - 3)))
+    numeric = (False, False, True, False, *([True] * (len(columns) - 4)))
     return Table(f"{METRICS[metric].label} against rivals", caption, columns, tuple(rows), numeric)
 
 

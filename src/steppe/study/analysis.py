@@ -124,9 +124,23 @@ def _own_notes(
         lost = sum(map(len, seeds.values())) - sum(map(len, values[metric].values()))
         if lost:
             yield f"{METRICS[metric].label} is missing or not finite in {lost} finished run{'s' if lost > 1 else ''}."
+    looks = _looks(results)
+    if len(set(looks.values())) > 1:
+        yield (
+            f"Conditions were tested after {min(looks.values())} to {max(looks.values())} epochs of a run, and the "
+            "best test accuracy is the highest of as many: where more were looked at, it is higher by chance."
+        )
     zeros = [c for c, v in values["flatness"].items() if any(x <= 0 for x in v.values())]
     if zeros:
         yield f"A flatness of 0 has no logarithm; such runs are left out where flatness is tested: {joined(zeros)}."
+
+
+def _looks(results: Results) -> dict[str, int]:
+    """The largest number of measured epochs in a run of each condition."""
+    if not len(results.history):
+        return {}
+    counts = results.history.group_by("condition", "seed").len().group_by("condition").agg(polars.col("len").max())
+    return dict(counts.iter_rows())
 
 
 def _of(runs: polars.DataFrame, condition: str) -> polars.DataFrame:

@@ -13,6 +13,9 @@ from steppe.typing import Moments
 Strengths = dict[str, jax.Array]
 """Values of the method's strengths that enter a compiled program as arguments, scalars."""
 
+DECAY, START = 0.99, 0.75
+"""Of averages of the weights, unless a study says otherwise."""
+
 
 def chain(
     spec: Spec, updates: int, key: jax.Array, strengths: Strengths, moments: Callable[..., Moments]
@@ -34,8 +37,8 @@ def chain(
 def average(settings: Average, updates: int) -> optax.GradientTransformation:
     """The average of the weights."""
     if settings.name == "ema":
-        return methods.ema(settings.decay)
-    return methods.swa(int(settings.start * updates))
+        return methods.ema(DECAY if settings.decay is None else settings.decay)
+    return methods.swa(int((START if settings.start is None else settings.start) * updates))
 
 
 def learning_rate(train: Train, updates: int) -> optax.Schedule:

@@ -19,11 +19,17 @@ EMPTY = np.zeros(0), np.zeros(0)
 QUANTITIES = {
     "flatness": ("tr(H²)", polars.col("flatness")),
     "top_eigenvalue": ("λ_max", polars.col("top_eigenvalue")),
-    "bottom_eigenvalue": ("−λ_min", -polars.col("bottom_eigenvalue")),
+    "bottom_eigenvalue": (
+        "−λ_min",
+        polars.when(-polars.col("bottom_eigenvalue") > polars.col("bottom_eigenvalue_residual")).then(
+            -polars.col("bottom_eigenvalue")
+        ),
+    ),
     "spectral_range": ("λ_max − λ_min", polars.col("spectral_range")),
     "test_loss": ("Test loss", polars.col("test_loss")),
 }
-"""What is compared at equal training loss: its name, and how a history gives it (where that is positive)."""
+"""What is compared at equal training loss: its name, and how a history gives it, where that is positive; −λ_min where
+some eigenvalue is negative for sure, which is where λ_min is below zero by more than its residual."""
 
 
 class Matched(NamedTuple):
@@ -61,7 +67,7 @@ def matched(
     baseline's value at ℓ is read off its epochs, linearly between logarithms; a seed's value is the geometric mean over
     epochs of the ratio of the two. The interval is Student's over seeds, on the logarithm, not corrected for the number
     of conditions. The training loss is cross-entropy without dropout of the very network that is measured, whatever it
-    was trained on.
+    was trained on, on up to 2,048 training examples.
 
     Parameters
     ----------

@@ -18,11 +18,14 @@ from steppe.models import Model
 from steppe.study.chain import Strengths, chain
 from steppe.study.settings import build
 from steppe.study.spec import Spec
-from steppe.study.tracking import Tracker
+from steppe.study.tracking import Tracker, shuffled
 from steppe.typing import Batch, Criterion, Estimate, Loss, Moments, Params
 
 EVALUATION_CHUNK = 500
 """Examples in one step of an evaluation: bounds its memory."""
+
+FITTED = 2048
+"""Training examples at most on which the loss is measured after an epoch."""
 
 SWEPT = ("lam", "rho")
 """Strengths of methods that enter a compiled program as an argument, so that a sweep over them compiles once."""
@@ -35,13 +38,6 @@ class Progress(NamedTuple):
     opt_state: Any
     epoch: jax.Array
     seed: jax.Array
-
-
-class Flatness(NamedTuple):
-    """tr(H²) on training batches, and the mean loss there."""
-
-    value: Estimate
-    loss: jax.Array
 
 
 class Metrics(NamedTuple):
@@ -174,9 +170,12 @@ class Recipe:
         carry, values = jax.lax.scan(update, (progress.params, progress.opt_state), (rows, jnp.arange(self.steps)))
         return Progress(*carry, progress.epoch + 1, seed), jnp.mean(values)
 
-    def evaluate(self, params: Params, examples: Batch) -> Metrics:
-        """Mean loss and accuracy over all examples, chunk by chunk."""
+    def evaluate(self, params: Params, examples: Batch, most: int | None = None) -> Metrics:
+        """Mean loss and accuracy over all examples, or over `most` of them in a fixed shuffle, chunk by chunk."""
         count = checks.batch_size("study", examples)
+        if most is not None and most < count:
+            chosen = shuffled(count)[:most]
+            examples, count = jax.tree.map(lambda leaf: leaf[chosen], examples), most
         chunks = -(-count // EVALUATION_CHUNK)
 
         def chunk(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -188,8 +187,8 @@ class Recipe:
         loss, correct = jax.lax.map(chunk, jnp.arange(chunks * EVALUATION_CHUNK).reshape(chunks, EVALUATION_CHUNK))
         return Metrics(jnp.sum(loss) / count, jnp.sum(correct) / count)
 
-    def flatness(self, params: Params, train: Batch) -> Flatness:
-        """tr(H²) of the measured loss on one training mini-batch, and that loss: what a penalty acts on.
+    def flatness(self, params: Params, train: Batch) -> Estimate:
+        """tr(H²) of the measured loss on one training mini-batch: what a penalty acts on.
 
         The mean over `measure.batches` mini-batches and `measure.probes` sign probes on each, the same for every
         condition, seed and epoch; its standard error is that over mini-batches.
@@ -197,16 +196,13 @@ class Recipe:
         size, many = self.spec.measure.batch_size or self.spec.train.batch_size, self.spec.measure.batches
         key = jax.random.key(zlib.crc32(b"flatness"))
 
-        def one(now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        def one(now: tuple[jax.Array, jax.Array]) -> jax.Array:
             rows, index = now
-            batch = self._batch(train, rows)
-            H = curvature.hessian(self.measured_loss, params, batch)
-            found = curvature.frobenius_squared(H, jax.random.fold_in(key, index), probes=self.spec.measure.probes)
-            return found.mean, self.measured_loss(params, batch)
+            H = curvature.hessian(self.measured_loss, params, self._batch(train, rows))
+            return curvature.frobenius_squared(H, jax.random.fold_in(key, index), probes=self.spec.measure.probes).mean
 
         rows = jax.random.randint(key, (many, size), 0, self.examples)
-        values, there = jax.lax.map(one, (rows, jnp.arange(many)))
-        return Flatness(curvature.estimate(values), jnp.mean(there))
+        return curvature.estimate(jax.lax.map(one, (rows, jnp.arange(many))))
 
     def _batch(self, examples: Batch, rows: jax.Array) -> Batch:
         """Some rows of the data, decoded."""
@@ -256,11 +252,12 @@ class Trainer(NamedTuple):
 
 
 class Meter(NamedTuple):
-    """The compiled measurements of a network; they depend on no method."""
+    """The compiled measurements of a network; they depend on no method. `fitted`: on some of the training examples."""
 
     train: Callable[[Params, Batch], Metrics]
     test: Callable[[Params, Batch], Metrics]
-    flatness: Callable[[Params, Batch], Flatness]
+    flatness: Callable[[Params, Batch], Estimate]
+    fitted: Callable[[Params, Batch], Metrics]
 
 
 class Compiler:
@@ -312,4 +309,5 @@ class Compiler:
             train=evaluate.lower(params, self.train).compile(),
             test=evaluate.lower(params, self.test).compile(),
             flatness=jax.jit(recipe.flatness).lower(params, self.train).compile(),
+            fitted=jax.jit(functools.partial(recipe.evaluate, most=FITTED)).lower(params, self.train).compile(),
         )

@@ -56,8 +56,8 @@ class Results:
         flatness_sem, train_seconds, compile_seconds, measure_seconds, step_memory_mb, host; and top_eigenvalue,
         bottom_eigenvalue and spectral_range where the study tracks curvature, null elsewhere.
     history : one row a measured epoch of a run: condition, seed, lam, epoch (from 1), train_loss (what was trained on,
-        over the epochs since the row before), measured_loss (cross-entropy without dropout, where flatness is
-        measured), test_loss, test_accuracy, flatness, flatness_sem, train_seconds; and where the study tracks
+        over the epochs since the row before), measured_loss (cross-entropy without dropout, on up to 2,048
+        training examples), test_loss, test_accuracy, flatness, flatness_sem, train_seconds; and where the study tracks
         curvature, on tracked epochs, trace, trace_sem, frobenius_squared, frobenius_squared_sem, top_eigenvalue and
         bottom_eigenvalue with _residual and _converged each, spectral_range, stability_limit (see `tracking`), null
         elsewhere.

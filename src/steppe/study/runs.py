@@ -80,7 +80,7 @@ def _rehearse(columns: list[Condition], dataset: Dataset) -> None:
 def _trained(
     column: Condition, seed: int, compiler: Compiler, checkpoints: Checkpoints, watcher: Watcher
 ) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
-    """Train one run to its end, measuring after every epoch outside the training time: parameters, history, record."""
+    """Train one run to its end, measuring now and then outside the training time: parameters, history, record."""
     settings = column.spec.train
     shape, strengths = shape_of(column.spec)
     trainer, meter, tracker = compiler.trainer(shape, strengths), compiler.meter(shape), compiler.tracker(shape)
@@ -99,24 +99,25 @@ def _trained(
         jax.block_until_ready(progress)
         trained = time.perf_counter()
         loss, done, network = sum(map(float, each)) / stride, done + stride, trainer.network(progress)
-        metrics = meter.test(network, compiler.test)
-        flatness, there = jax.block_until_ready(meter.flatness(network, compiler.train))
-        tracked = tracker.at(network, done, due=done == settings.epochs) if tracker else {}
-        if tracked:
-            updates = trainer.steps * settings.epochs
-            tracked["stability_limit"] = stability_limit(settings, updates, done * trainer.steps - 1)
+        metrics, fitted = meter.test(network, compiler.test), meter.fitted(network, compiler.train)
+        flatness = jax.block_until_ready(meter.flatness(network, compiler.train))
         history.append({
             "epoch": done,
             "train_loss": _number(loss),
-            "measured_loss": _number(there),
+            "measured_loss": _number(fitted.loss),
             "test_loss": _number(metrics.loss),
             "test_accuracy": _number(metrics.accuracy),
             "flatness": _number(flatness.mean),
             "flatness_sem": _number(flatness.sem),
             "train_seconds": trained - began,
-            "measure_seconds": time.perf_counter() - trained,
-            **tracked,
         })  # fmt: skip
+        if tracker:
+            last = done == settings.epochs or _converged(history, column.spec)
+            tracked = tracker.at(network, done, due=last)
+            updates = trainer.steps * settings.epochs
+            limit = {"stability_limit": stability_limit(settings, updates, done * trainer.steps - 1)} if tracked else {}
+            history[-1] |= tracked | limit
+        history[-1]["measure_seconds"] = time.perf_counter() - trained
         watcher.skip(stride - 1)
         watcher.epoch(float(loss), float(flatness.mean))
         checkpoints.offer(progress, history)

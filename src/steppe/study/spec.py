@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from steppe import checks, data, losses, methods, models
 from steppe.data import Dataset
 from steppe.models import Model
-from steppe.study.settings import Table, build, settings, split_name, validated, with_closed_forms
+from steppe.study.settings import EXACT, Table, build, settings, split_name, validated, with_closed_forms
 
 
 class EarlyStopping(Table):
@@ -44,12 +44,18 @@ class Train(Table):
 class Average(Table):
     """Weights averaged over updates: what is tested, measured and kept is then the average.
 
-    "ema": exponentially, with `decay`; "swa": evenly, over updates of the last 1 − `start` of training.
+    "ema": exponentially, with `decay` (0.99); "swa": evenly, over updates after the share `start` of training (0.75).
     """
 
     name: Literal["ema", "swa"]
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    start: Annotated[float, Field(ge=0, lt=1)] = 0.75
+    decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+    start: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _settings_are_its_own(self) -> Self:
+        if (self.start if self.name == "ema" else self.decay) is not None:
+            raise ValueError('of its own settings: "ema" has decay, "swa" has start')
+        return self
 
 
 class Measure(Table):
@@ -263,6 +269,8 @@ def resolve(raw: Mapping[str, Any]) -> Spec:
     for column in columns:
         if column.rival:
             others = [name for name in names if name != column.name]
+            if not others:
+                checks.fail("study", f"rival of {column.name!r}", "another condition", repr(column.rival))
             checks.one_of("study", f"rival of {column.name!r}", column.rival, others)
     return spec.model_copy(update={"baseline": spec.baseline or names[0]})
 
@@ -315,6 +323,8 @@ def _resolved_parts(spec: Spec) -> Spec:
     build(losses.LOSSES, parts["loss"])
     for table in parts["augment"]:
         build(data.AUGMENTATIONS, table, classes=2)
+    if spec.track and spec.track.every % spec.measure.every:
+        checks.fail("study", "track.every", f"a multiple of measure.every, {spec.measure.every}", spec.track.every)
     if spec.train.early_stopping and spec.measure.every > 1:
         checks.fail("study", "measure.every", "1 with early stopping, which looks at each epoch", spec.measure.every)
     return spec.model_copy(update=parts)
@@ -324,6 +334,12 @@ def _check_chain(chain: list[dict[str, Any]]) -> None:
     """Ranges are a method's own to check, here, before anything runs; and so is the order."""
     for place, table in enumerate(chain):
         build(methods.METHODS, with_closed_forms(table, None))
+        exact = [name for name in EXACT if table.get(name) == "closed_form"]
+        others = {"matrix": "hessian", "adaptive": False, "microbatches": 1}
+        for setting, value in others.items() if exact else ():
+            if table.get(setting, value) != value:
+                needed = f"{value!r} with {exact[0]} = 'closed_form', which is for the Hessian of the batch"
+                checks.fail("study", f"method.{setting}", needed, repr(table[setting]))
         if place and table["name"] in methods.REPLACING:
             checks.fail("study", "then", "of methods that add to the gradient", f"{table['name']!r}, which replaces it",
                         "Make it the [method], and let the others follow.")  # fmt: skip

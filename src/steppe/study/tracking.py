@@ -31,7 +31,7 @@ class Tracker:
 
     def __init__(self, loss: Loss, train: Batch, settings: Track) -> None:
         self.loss, self.settings = loss, settings
-        rows = np.random.default_rng(0).permutation(checks.batch_size("track", train))[: settings.examples]
+        rows = shuffled(checks.batch_size("track", train))[: settings.examples]
         chosen = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], train)
         self.batches = batches.gathered("track", batches.in_batches(chosen, CHUNK))
         self.key = jax.random.key(zlib.crc32(b"track"))
@@ -61,6 +61,11 @@ class Tracker:
             "bottom_eigenvalue_converged": bool(ends.converged[0]),
             "spectral_range": float(ends.width),
         }
+
+
+def shuffled(examples: int) -> np.ndarray:
+    """The order from which training examples to measure on are taken, always the same."""
+    return np.random.default_rng(0).permutation(examples)
 
 
 def _finite(value: Any) -> float | None:

@@ -217,15 +217,17 @@ def _matched_told(matched: Mapping[str, Matched]) -> str:
 def _rivals_told(rivals: Mapping[str, Mapping[str, Comparison]], names: Mapping[str, str], alpha: float) -> str:
     """Accuracy against the rivals, in a sentence."""
     found = rivals.get("test_accuracy", {})
-    words = {c: verdict("test_accuracy", comparison, alpha=alpha) for c, comparison in found.items()}
+    judged = {c: comparison for c, comparison in found.items() if comparison.welch.status != "too few"}
+    words = {c: verdict("test_accuracy", comparison, alpha=alpha) for c, comparison in judged.items()}
     ways = {way: [f"{c} (rival: {names[c]})" for c in words if words[c].startswith(f"significantly {way}")]
             for way in ("higher", "lower")}  # fmt: skip
     parts = [f"{way} under {joined(those)}" for way, those in ways.items() if those]
-    if not words or all(w.startswith("not tested") for w in words.values()):
+    if not words:
         return ""
+    if not parts and len(words) == 1:
+        return f"Against its rival, {joined(words)} did not differ significantly in final test accuracy."
     if not parts:
-        none = f"none of {len(words)} conditions" if len(words) > 1 else f"{joined(words)} has not"
-        return f"Against rivals, {none} differed significantly in final test accuracy."
+        return f"Against rivals, none of {len(words)} conditions differed significantly in final test accuracy."
     return f"Against its rival, final test accuracy was significantly {joined(parts)}."
 
 
