@@ -223,6 +223,16 @@ def test_a_sharded_batch_is_one_batch_and_sam_on_each_device_is_m_sam(on_four_de
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["fa", "hsr", "hsr unit", "hsr variance", "seht", "seht drop"])
+def test_parts_of_a_batch_add_up_to_the_penalty_of_the_whole(x64, name):
+    params, batch = mlp_params(), mlp_batch()
+    two, three = (updated(EVERY[name](0.5, microbatches=parts), params, batch) for parts in (2, 3))
+    close(two, three, rtol=1e-8, atol=1e-10)
+    expected, whole = updated(EVERY[name](0.5, microbatches=6), params, batch)[0], jax.grad(mlp_loss)(params, batch)
+    assert not np.allclose(ravel_pytree(expected)[0], ravel_pytree(whole)[0])
+
+
+@pytest.mark.slow
 def test_every_method_runs_in_a_study_by_its_name(tmp_path):
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     np.savez(tmp_path / "toy.npz", x=x, y=(x.sum(axis=1) > 0).astype(int))
@@ -537,13 +547,20 @@ def test_esam_selects_so_many_examples_exactly_the_first_of_those_that_rise_alik
 
 def test_esam_without_the_loss_of_each_example_gets_one_sentence():
     params, batch = mlp_params(), mlp_batch()
-    given = {"loss": mlp_network, "batch": batch}
+    given = {"loss": mlp_loss, "batch": batch}
     with pytest.raises(InputError, match=r"esam: update must be given example_losses=, a function .*, got a call with"):
         esam().update(params, esam().init(params), params, **given)
     with pytest.raises(
         InputError, match=r"esam: example_losses must be a function to shape \(6,\), got one to shape \(\)"
     ):
         esam().update(params, esam().init(params), params, **given, example_losses=mlp_loss)
+
+
+def test_a_loss_whose_outputs_are_known_knows_its_examples(x64):
+    params, batch = mlp_params(), mlp_batch()
+    state, grads = esam(0.3).init(params), jax.grad(mlp_network)(params, batch)
+    known, _ = esam(0.3).update(grads, state, params, loss=mlp_network, batch=batch)
+    close(known, updated(esam(0.3), params, batch)[0], rtol=1e-9)
 
 
 def bowl(curvatures):

@@ -67,9 +67,12 @@ def hsr(
     `curvature.closed_form.three_layer`. They descend along the bound's gradient, in a way that we could not read:
     hence both steps. From probes the bound is for any network and any loss, but not without bias:
 
-    - tr H and tr(H²) of a mini-batch are unbiased for that batch; over all data tr(H²) is overestimated.
+    - tr H and tr(H²) of a mini-batch are unbiased for that batch; over all data tr(H²) is overestimated. For a small
+      network on 1,437 digits B of batches of 512, 128, 32 and 8 is 1.03, 1.18, 1.6 and 2.7 times that of all data
+      before training, and 1.2, 1.9, 3.3 and 5.0 times after it.
     - (tr H)²/n is too large by Var(tr H)/n, which is small where n is.
     - The square root of an estimate of relative variance v is too small by a factor of about 1 − v/8, and so is s.
+      There, after training: v = 0.27 from one probe, and B low by 2 ± 1.4 %; 0.05 from five, and low by 1.0 ± 0.6 %.
     - An estimate of s² at or below 0 counts as 0, without a gradient.
 
     "variance" has only the first two. With an activation without second derivative (ReLU) the Hessian lacks what the
