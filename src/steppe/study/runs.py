@@ -18,13 +18,14 @@ from steppe.data import Dataset
 from steppe.study import provenance
 from steppe.study.chain import stability_limit
 from steppe.study.checkpoints import Checkpoints
-from steppe.study.program import Compiler, Metrics, Recipe, Trainer, shape_key, shape_of
+from steppe.study.program import Compiler, Meter, Metrics, Recipe, Trainer, shape_key, shape_of
 from steppe.study.progress import Watcher
 from steppe.study.results import Results
 from steppe.study.spec import Condition, Spec, conditions
 from steppe.study.store import Store
 from steppe.study.surfaces import add_surfaces
 from steppe.study.table import gathered
+from steppe.typing import Params
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -99,33 +100,38 @@ def _trained(
         jax.block_until_ready(progress)
         trained = time.perf_counter()
         loss, done, network = sum(map(float, each)) / stride, done + stride, trainer.network(progress)
-        metrics, fitted = meter.test(network, compiler.test), meter.fitted(network, compiler.train)
-        flatness = jax.block_until_ready(meter.flatness(network, compiler.train))
-        history.append({
-            "epoch": done,
-            "train_loss": _number(loss),
-            "measured_loss": _number(fitted.loss),
-            "test_loss": _number(metrics.loss),
-            "test_accuracy": _number(metrics.accuracy),
-            "flatness": _number(flatness.mean),
-            "flatness_sem": _number(flatness.sem),
-            "train_seconds": trained - began,
-        })  # fmt: skip
-        if tracker:
-            last = done == settings.epochs or _converged(history, column.spec)
-            tracked = tracker.at(network, done, due=last)
-            updates = trainer.steps * settings.epochs
-            limit = {"stability_limit": stability_limit(settings, updates, done * trainer.steps - 1)} if tracked else {}
-            history[-1] |= tracked | limit
+        history.append(
+            {"epoch": done, "train_loss": _number(loss), "train_seconds": trained - began}
+            | _measured(network, meter, compiler)
+        )
+        last = done == settings.epochs or _converged(history, column.spec)
+        tracked = tracker.at(network, done, due=last) if tracker else {}
+        if tracked:
+            limit = stability_limit(settings, trainer.steps * settings.epochs, done * trainer.steps - 1)
+            history[-1] |= tracked | {"stability_limit": limit}
         history[-1]["measure_seconds"] = time.perf_counter() - trained
         watcher.skip(stride - 1)
-        watcher.epoch(float(loss), float(flatness.mean))
+        watcher.epoch(loss, history[-1]["flatness"] or math.nan)
         checkpoints.offer(progress, history)
     watcher.skip(settings.epochs - done)
     network = trainer.network(progress)
     final = meter.train(network, compiler.train)
     record = _record(column, seed, trainer, history, final) | {"parameters": trees.size(network)}
     return network, history, record | {"made_with": provenance.machine()}
+
+
+def _measured(network: Params, meter: Meter, compiler: Compiler) -> dict[str, float | None]:
+    """What is measured of a network for a row of the history."""
+    metrics, fitted = meter.test(network, compiler.test), meter.fitted(network, compiler.train)
+    flatness = meter.flatness(network, compiler.train)
+    found = {
+        "measured_loss": fitted.loss,
+        "test_loss": metrics.loss,
+        "test_accuracy": metrics.accuracy,
+        "flatness": flatness.mean,
+        "flatness_sem": flatness.sem,
+    }
+    return {name: _number(value) for name, value in found.items()}
 
 
 def _epochs(history: list[dict[str, Any]]) -> int:
