@@ -98,6 +98,7 @@ def test_every_method_is_in_the_contract():
     assert {name.partition(" ")[0] for name in EVERY} == set(methods.METHODS)
 
 
+@pytest.mark.first_is_fast
 @each
 def test_a_zero_gradient_stays_finite(name):
     flat = losses.of(mlp_apply, lambda f, y: 0.0 * losses.cross_entropy(f, y))
@@ -351,6 +352,7 @@ def test_gam_mixes_four_gradients_as_released(x64):
     np.testing.assert_allclose(state.flatness.mean, r * jnp.linalg.norm(g2), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_cr_sam_adds_differences_along_the_gradient(x64):
     params, batch = mlp_params(), mlp_batch()
     flat, unravel = ravel_pytree(params)
@@ -376,7 +378,7 @@ def mean_update(tx, params, batch, draws=4000, loss=mlp_network):
     return np.mean(samples, axis=0), np.std(samples, axis=0) / draws**0.5
 
 
-@pytest.mark.first_is_fast
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [nso, trace_sam], ids=["nso", "trace_sam"])
 def test_weight_noise_descends_on_the_loss_with_half_the_squared_noise_times_its_trace(x64, make):
     params, batch, sigma = mlp_params(), mlp_batch(), 0.05
@@ -390,6 +392,7 @@ def test_weight_noise_descends_on_the_loss_with_half_the_squared_noise_times_its
         assert sem[:-1].max() < 0.3 * mean_update(trace_sam(sigma), params, batch)[1][:-1].max()
 
 
+@pytest.mark.slow
 def test_nso_of_several_pairs_is_their_mean(x64):
     params, batch = mlp_params(), mlp_batch()
     update, state = updated(nso(0.1, pairs=6), params, batch)
@@ -401,6 +404,7 @@ def test_nso_of_several_pairs_is_their_mean(x64):
     assert state.flatness.sem > 0
 
 
+@pytest.mark.slow
 def test_universal_adds_the_gradient_of_its_sharpness(x64):
     params, batch, rho = mlp_params(), mlp_batch(), 0.3
     flat, unravel = ravel_pytree(params)
@@ -556,6 +560,7 @@ def test_esam_without_the_loss_of_each_example_gets_one_sentence():
         esam().update(params, esam().init(params), params, **given, example_losses=mlp_loss)
 
 
+@pytest.mark.slow
 def test_a_loss_whose_outputs_are_known_knows_its_examples(x64):
     params, batch = mlp_params(), mlp_batch()
     state, grads = esam(0.3).init(params), jax.grad(mlp_network)(params, batch)
