@@ -28,10 +28,10 @@ from steppe.study.results import Results
 
 
 def curves(results: Results, analysis: Analysis) -> list[Picture]:
-    """Test accuracy, train loss and flatness over epochs."""
+    """Test accuracy, train loss and flatness over epochs: the loss that is compared, not that which was trained on."""
     kinds = (
         _Kind("test_accuracy", "Test accuracy (%)", "Test accuracy", factor=100.0),
-        _Kind("train_loss", "Train loss (nats)", "Training loss"),
+        _Kind("measured_loss", "Train loss (nats)", "Cross-entropy of training examples, without dropout,"),
         _Kind("flatness", "Flatness tr(H²)", "Flatness, on a logarithmic scale,", log=True),
     )
     history = finished_history(results, analysis)
@@ -127,7 +127,7 @@ def _curve(results: Results, history: polars.DataFrame, kind: _Kind) -> Picture 
         if bands:
             ax.fill_between(epochs, low, high, color=style[c].color, alpha=0.13, lw=0)
     means = [v for _, mean, _, _ in lines.values() for v in mean]
-    wide = kind.column == "train_loss" and min(means) > 0 and max(means) > 30 * min(means)
+    wide = kind.column == "measured_loss" and min(means) > 0 and max(means) > 30 * min(means)
     if kind.log or wide:
         log_axis(ax.yaxis, means)
     ax.set(ylabel=kind.label)
@@ -135,7 +135,7 @@ def _curve(results: Results, history: polars.DataFrame, kind: _Kind) -> Picture 
     legend(figure, ax)
     middle = "geometric mean" if kind.log else "mean"
     band = "; the band runs from the lowest to the highest seed." if bands else " (bands left out: too many)."
-    name = f"{kind.name}, on a logarithmic scale," if wide else kind.name
+    name = f"{kind.name.removesuffix(',')}, on a logarithmic scale," if wide else kind.name
     caption = f"{name} over epochs: the line is the {middle} over seeds{band}"
     ends = "; ".join(f"{c} ends at {number(mean[-1])}" for c, (_, mean, _, _) in lines.items())
     return picture(figure, f"{kind.label} over epochs: {ends}.", caption)

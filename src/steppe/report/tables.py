@@ -181,15 +181,16 @@ def _rivals(metric: str, results: Results, analysis: Analysis) -> Table:
     for c in (c for c in results.conditions if c in found):
         head, *rest = _verdict_row(metric, c, verdict(metric, found[c], alpha=analysis.alpha), found[c])
         rival = results.rivals[c]
-        rows.append((head, Cell(rival), Cell(_ratio(analysis.cost[c] / analysis.cost[rival])), *rest))
+        time = _ratio(analysis.cost[c] / analysis.cost[rival])
+        rows.append((Cell(head.text, f"rival {rival}, at {time} its time"), *rest))
     change = "Difference (points)" if METRICS[metric].unit == "share" else f"Difference ({METRICS[metric].unit})"
-    columns = ("Condition", "Rival", "Time × rival", "Verdict", change, *TESTS)
+    columns = ("Condition", "Verdict", change, *TESTS)
     caption = (
         "Conditions that name a rival besides the baseline, such as plain training with as much compute. In brackets: "
         f"{100 * analysis.confidence:g} % intervals, not corrected. The verdict follows Welch’s test after Holm’s "
         "correction over these conditions."
     )
-    numeric = (False, False, True, False, *([True] * (len(columns) - 4)))
+    numeric = (False, False, *([True] * (len(columns) - 2)))
     return Table(f"{METRICS[metric].label} against rivals", caption, columns, tuple(rows), numeric)
 
 

@@ -34,7 +34,10 @@ class Table(pydantic.BaseModel):
 
 def split_name(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """A part's name, and its settings as the function takes them."""
-    return table["name"], {key: None if value == NONE else value for key, value in table.items() if key != "name"}
+    given = {key: value for key, value in table.items() if key != "name"}  # traced strengths among them
+    return table["name"], {
+        key: None if isinstance(value, str) and value == NONE else value for key, value in given.items()
+    }
 
 
 def build(functions: Mapping[str, Callable[..., Any]], table: Mapping[str, Any], **owned: Any) -> Any:
