@@ -163,7 +163,8 @@ def test_a_run_that_is_saved_and_restored_goes_on_with_the_same_bits(name, tmp_p
 
 @pytest.mark.slow
 @each
-def test_dtypes_are_kept_without_silent_promotion(strict, name, dtype=jnp.bfloat16):
+def test_dtypes_are_kept_without_silent_promotion(strict, name):
+    dtype = jnp.bfloat16
     params, batch = mlp_params(dtype=dtype), mlp_batch(dtype=dtype)
     update, state = jax.jit(lambda p, b: updated(EVERY[name](0.1), p, b))(params, batch)
     assert {leaf.dtype for leaf in jax.tree.leaves(update)} == {jnp.dtype(dtype)}
