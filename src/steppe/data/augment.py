@@ -281,9 +281,9 @@ def pgd(
     >>> import jax, jax.numpy as jnp
     >>> batch = {"x": jnp.array([[3.0, 4.0], [0.0, 0.0]]), "y": jnp.array([0, 0])}
     >>> attack = pgd(0.5, norm="l2", start=False)
-    >>> print(attack(jax.random.key(0), batch, lambda batch: jnp.sum(batch["x"] ** 2))["x"])  # x + 0.5 x/‖x‖; no slope
-    [[3.3 4.4]
-     [0.  0. ]]
+    >>> found = attack(jax.random.key(0), batch, lambda batch: jnp.sum(batch["x"] ** 2))["x"]  # x + 0.5 x/‖x‖; no slope
+    >>> [[round(float(x), 3) for x in row] for row in found]
+    [[3.3, 4.4], [0.0, 0.0]]
     """
     checks.whole("pgd", "steps", steps)
     if rate is None:
