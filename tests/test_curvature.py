@@ -7,7 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
-from steppe import InputError, curvature
+from steppe import InputError, curvature, trees
 from steppe.curvature.probes import DISTRIBUTIONS
 
 
@@ -119,3 +119,12 @@ def test_bad_input_gets_one_sentence():
         curvature.trace(diagonal([1.0]), "seed")
     with pytest.raises(InputError, match="Did you mean 'gaussian'"):
         curvature.trace(diagonal([1.0]), 0, distribution="gausian")
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-20, 1.0, 1e20, 1e30])
+def test_the_norm_of_a_tree_is_found_where_its_square_is_not(size):
+    tree = {"a": size * jnp.array([3.0, 0.0], jnp.float32), "b": size * jnp.array([[4.0]], jnp.float32)}
+    unit, norm = trees.unit_and_norm(tree)
+    np.testing.assert_allclose([norm, trees.norm(tree)], 5.0 * size, rtol=1e-6)
+    expected = [0.6, 0.0, 0.8] if size else [0.0, 0.0, 0.0]
+    np.testing.assert_allclose(np.r_[unit["a"], unit["b"][0]], expected, rtol=1e-6)

@@ -35,14 +35,31 @@ def norm_squared(tree: Params) -> jax.Array:
     return dot(tree, tree)
 
 
-def unit(tree: Params) -> Params:
-    """A pytree divided by its norm; zeros where that is zero."""
+def norm(tree: Params) -> jax.Array:
+    """‖a‖ over all leaves, also where its square is too small or too large for the dtype."""
+    squared = norm_squared(tree)
+    tiny, huge = jnp.finfo(squared.dtype).tiny, jnp.finfo(squared.dtype).max
+    # rarely: by the largest entry first; the squares of tiny gradients would vanish
+    return jax.lax.cond((squared > 1e8 * tiny) & (squared <= huge), lambda: jnp.sqrt(squared), lambda: _far_norm(tree))
+
+
+def _far_norm(tree: Params) -> jax.Array:
     dtype = accumulator_dtype(tree)
     peak = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in jax.tree.leaves(tree)])
-    # by the largest entry first: the squares of tiny gradients would vanish
     shrunk = jax.tree.map(lambda x: x.astype(dtype) / jnp.where(peak == 0, 1, peak), tree)
-    norm = jnp.sqrt(norm_squared(shrunk))
-    return jax.tree.map(lambda s, x: (s / jnp.where(peak == 0, 1, norm)).astype(x.dtype), shrunk, tree)
+    return peak * jnp.sqrt(norm_squared(shrunk))
+
+
+def unit(tree: Params) -> Params:
+    """A pytree divided by its norm; zeros where that is zero."""
+    return unit_and_norm(tree)[0]
+
+
+def unit_and_norm(tree: Params) -> tuple[Params, jax.Array]:
+    """A pytree divided by its norm, zeros where that is zero; and the norm."""
+    length = norm(tree)
+    divisor = jnp.where(length == 0, 1, length)
+    return jax.tree.map(lambda x: (x.astype(length.dtype) / divisor).astype(x.dtype), tree), length
 
 
 def scale(factor: Any, tree: Params) -> Params:

@@ -56,7 +56,7 @@ def sam(rho: Strength = 0.05, *, every: int = 1) -> optax.GradientTransformation
     """
 
     def act(call: Call) -> tuple[Params, Estimate]:
-        return _uphill(call, trees.unit(call.gradient), call.gradient)
+        return _uphill(call, *trees.unit_and_norm(call.gradient))
 
     return method("sam", act, rho, called="rho", every=every)
 
@@ -98,8 +98,8 @@ def asam(rho: Strength = 0.5, *, eta: float = 0.01, every: int = 1) -> optax.Gra
 
     def act(call: Call) -> tuple[Params, Estimate]:
         units = jax.tree.map(lambda w: jnp.abs(w) + eta if w.ndim >= 2 else jnp.ones_like(w), call.params)
-        towards = trees.unit(trees.multiply(units, call.gradient))
-        return _uphill(call, trees.multiply(units, towards), call.gradient)
+        towards, slope = trees.unit_and_norm(trees.multiply(units, call.gradient))
+        return _uphill(call, trees.multiply(units, towards), slope)
 
     return method("asam", act, rho, called="rho", every=every)
 
@@ -140,7 +140,7 @@ def m_sam(rho: Strength = 0.05, *, shards: int = 2, every: int = 1) -> optax.Gra
 
         def add(total: Params, part: Batch) -> tuple[Params, jax.Array]:
             g = jax.grad(shard.loss)(call.params, part)
-            gradient, rise = _uphill(shard._replace(batch=part), trees.unit(g), g)
+            gradient, rise = _uphill(shard._replace(batch=part), *trees.unit_and_norm(g))
             return trees.add(total, gradient), rise.mean
 
         total, rises = jax.lax.scan(add, trees.zero_sums(call.gradient), parts)
@@ -214,7 +214,7 @@ def gam(
         a = _mixed((beta_1, g1), (1 - beta_1, g3))
         m = _mixed((1.0, g0), (1 - beta_0, g2))
         across = _mixed((1.0, m), (-trees.dot(trees.unit(a), m), trees.unit(a)))
-        return _mixed((1.0, a), (-gamma, across)), exact(rho * jnp.sqrt(trees.norm_squared(g2)))
+        return _mixed((1.0, a), (-gamma, across)), exact(rho * trees.norm(g2))
 
     return method("gam", act, rho, called="rho", every=every)
 
@@ -275,7 +275,7 @@ def _mixed(*parts: tuple[float | jax.Array, Params]) -> Params:
     return functools.reduce(trees.add, others, total)
 
 
-def _uphill(call: Call, towards: Params, gradient: Params) -> tuple[Params, Estimate]:
-    """The gradient at θ + ρ `towards`, and by how much the loss rises on the way there, to first order."""
+def _uphill(call: Call, towards: Params, slope: jax.Array) -> tuple[Params, Estimate]:
+    """The gradient at θ + ρ `towards`, and by how much the loss rises on the way there, ρ · slope to first order."""
     up = trees.add_scaled(call.params, call.distance, towards)
-    return call.gradient_at(up), exact(call.distance * trees.dot(towards, gradient))
+    return call.gradient_at(up), exact(call.distance * slope)
