@@ -91,7 +91,7 @@ def _squared_product(
 
     def product(params: Params, key: jax.Array, held: Any) -> Params:
         v = draw(key, params)
-        alpha = _length(params, step) / _norm(v)
+        alpha = _length(params, step) / trees.norm(v)
         return trees.scale(1 / alpha, _combination(gradient, params, held, FIRST, (trees.scale(alpha, v), v)))
 
     @jax.custom_vjp
@@ -104,8 +104,8 @@ def _squared_product(
 
     def backward(saved: Any, cotangent: jax.Array) -> tuple[Params, None, None]:
         params, key, held, w = saved
-        v, length, size = draw(key, params), _length(params, step), _norm(w)
-        alpha, beta = length / _norm(v), length / jnp.where(size > 0, size, 1)
+        v, length, size = draw(key, params), _length(params, step), trees.norm(w)
+        alpha, beta = length / trees.norm(v), length / jnp.where(size > 0, size, 1)
         steps = trees.scale(alpha, v), trees.scale(beta, w)
         third = _combination(gradient, params, held, MIXED, steps)
         return trees.scale(2 * cotangent / alpha / beta, third), None, None
@@ -135,9 +135,5 @@ def _combination(
 def _length(params: Params, step: float | None) -> jax.Array:
     """δ."""
     coarsest = max(jnp.finfo(leaf.dtype).eps for leaf in jax.tree.leaves(params))
-    size = _norm(params)
+    size = trees.norm(params)
     return (float(coarsest) ** 0.25 if step is None else step) * jnp.where(size > 0, size, 1)
-
-
-def _norm(tree: Params) -> jax.Array:
-    return jnp.sqrt(trees.norm_squared(tree))

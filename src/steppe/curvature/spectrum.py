@@ -265,6 +265,6 @@ def _checked(A: Operator, rows: jax.Array) -> tuple[Params, jax.Array, jax.Array
         v = unravel(row / jnp.linalg.norm(row))
         Av = operators.apply(A, (v,))[0]
         value = trees.dot(v, Av)
-        return v, value, jnp.sqrt(trees.norm_squared(trees.add_scaled(Av, -value, v)))
+        return v, value, trees.norm(trees.add_scaled(Av, -value, v))
 
     return jax.lax.map(one, rows)

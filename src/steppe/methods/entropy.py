@@ -1,7 +1,6 @@
 """Entropy-SGD: the gradient of the loss's local entropy, which a wide valley has more of than a deep one."""
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from steppe import checks, trees
@@ -87,7 +86,7 @@ def entropy_sgd(
 
         still, keys = trees.zero_sums(call.params), jax.random.split(call.key, steps)
         (_, mu), _ = jax.lax.scan(further, moved(still, still, call.gradient, keys[0]), keys[1:])
-        return as_like(trees.scale(-gamma, mu), call.gradient), exact(jnp.sqrt(trees.norm_squared(mu)))
+        return as_like(trees.scale(-gamma, mu), call.gradient), exact(trees.norm(mu))
 
     never = "The local entropy has no gradient at 0; the plain gradient is the limit of a large gamma."
     return method("entropy_sgd", act, gamma, called="gamma", key=key, no_zero=never)

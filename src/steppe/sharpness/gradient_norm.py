@@ -101,15 +101,15 @@ def _flatness(
     def step(state: tuple[Params, Params], _: None) -> tuple[tuple[Params, Params], jax.Array]:
         at = climb(*state)
         g = mean_gradient(loss, at, batches)
-        return (at, g), _norm(g)
+        return (at, g), trees.norm(g)
 
     g = mean_gradient(loss, params, batches)
     # where the gradient or its slope is zero, a random direction takes the place of the first gradient
-    blind = _norm(curvature.hessian(loss, params, batches).matvec(trees.unit(g))) == 0
+    blind = trees.norm(curvature.hessian(loss, params, batches).matvec(trees.unit(g))) == 0
     start = jax.tree.map(lambda x, r: jnp.where(blind, r, x), g, gaussian(key, params))
     norms = jax.lax.scan(step, (params, start), length=steps)[1]
-    flatness = rho * jnp.maximum(_norm(g), jnp.max(norms))
-    return GradientNormFlatness(flatness, _norm(g), flatness / rho**2)
+    flatness = rho * jnp.maximum(trees.norm(g), jnp.max(norms))
+    return GradientNormFlatness(flatness, trees.norm(g), flatness / rho**2)
 
 
 def normalised_curvature(
@@ -155,14 +155,10 @@ def normalised_curvature(
 
 @functools.partial(jax.jit, static_argnames=("loss", "probes"))
 def _normalised(loss: Loss, params: Params, batches: Batches, key: jax.Array, *, probes: int) -> NormalisedCurvature:
-    size = _norm(mean_gradient(loss, params, batches))
+    size = trees.norm(mean_gradient(loss, params, batches))
     trace = curvature.trace(curvature.hessian(loss, params, batches), key, probes=probes)
 
     def over(value: jax.Array) -> jax.Array:
         return jnp.where(value == 0, 0, value / size)
 
     return NormalisedCurvature(Estimate(over(trace.mean), over(trace.sem)), trace, size)
-
-
-def _norm(tree: Params) -> jax.Array:
-    return jnp.sqrt(trees.norm_squared(tree))

@@ -26,4 +26,4 @@ def accuracy(subject: Subject) -> Iterator[Quantity]:
 def distance_from_initialisation(subject: Subject) -> Iterator[Quantity]:
     """How far did training move the weights?"""
     away = jax.tree.map(jnp.subtract, subject.params, subject.initial)
-    yield Quantity("distance_from_initialisation", float(jnp.sqrt(trees.norm_squared(away))), log=True)
+    yield Quantity("distance_from_initialisation", float(trees.norm(away)), log=True)
