@@ -13,7 +13,7 @@ SOURCE = Path(steppe.__file__).parent
 ROOMS = [
     {"typing"},
     {"checks"},
-    {"trees", "losses", "predictions"},
+    {"names", "trees", "losses", "predictions"},
     {"batches"},
     {"curvature"},
     {"sharpness"},

@@ -97,7 +97,9 @@ def partition(tree: Params, where: Any) -> tuple[Params, Params]:
 
     `where` is None (all), a pytree of bools that is a prefix of `tree`, or a function from the tree to one.
     """
-    mask = True if where is None else where(tree) if callable(where) else where
+    mask = True if where is None else where
+    if callable(mask) and jax.tree_util.all_leaves([mask]):  # a network of bools can be called, too
+        mask = mask(tree)
     try:
         spread = jax.tree.map(lambda flag, part: jax.tree.map(lambda _: flag, part), mask, tree)
     except ValueError as error:

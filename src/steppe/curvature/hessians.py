@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from steppe import batches as batches_
-from steppe import checks, losses, trees
+from steppe import checks, losses, names, trees
 from steppe.batches import Batches
 from steppe.curvature import layers
 from steppe.curvature.operators import Operator
@@ -157,7 +157,8 @@ def fisher(
 def per_layer(make: Callable[..., Operator], function: Any, params: Params, batches: Any, **options: Any) -> dict:
     """One operator for each layer: the diagonal blocks of `hessian`, `ggn` or `fisher`.
 
-    A layer is what shares its path in the parameters up to the last step: a kernel and its bias.
+    A layer is what shares its path in the parameters up to the last step, a kernel and its bias, whatever framework
+    holds them (see `steppe.names.layers`). An array at the root is a layer of its own.
 
     Parameters
     ----------
@@ -166,7 +167,7 @@ def per_layer(make: Callable[..., Operator], function: Any, params: Params, batc
 
     Returns
     -------
-    {path: operator on the parameters of that layer}, in the order of the parameters.
+    {name: operator on the parameters of that layer}, in the order of the parameters.
 
     Raises
     ------
@@ -182,10 +183,8 @@ def per_layer(make: Callable[..., Operator], function: Any, params: Params, batc
     """
     if "where" in options:
         checks.fail("per_layer", "where", "left out: every layer gets its own operator", "given")
-    paths = jax.tree_util.tree_flatten_with_path(params)[0]
-    names = [jax.tree_util.keystr(path[: max(len(path) - 1, 1)], simple=True, separator="/") for path, _ in paths]
-    treedef = jax.tree.structure(params)
-    masks = {name: jax.tree.unflatten(treedef, [name == other for other in names]) for name in dict.fromkeys(names)}
+    own, treedef = names.layers(params), jax.tree.structure(params)
+    masks = {name: jax.tree.unflatten(treedef, [name == other for other in own]) for name in dict.fromkeys(own)}
     whole = make(function, params, batches, **options)  # what is checked and drawn is so once
     _, _, data = whole.data
 

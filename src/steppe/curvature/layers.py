@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
 
-from steppe import checks
+from steppe import checks, names
 from steppe.curvature import products
 from steppe.typing import Batch, Loss, Params
 
@@ -170,11 +170,9 @@ def _searched(jaxpr: ClosedJaxpr, params: Params) -> Program:
     """The layers of a program of (leaves of params, leaves of batch)."""
     if _across_devices(jaxpr) or _reverse_only(jaxpr.jaxpr):
         return Program(jaxpr, ())
-    named = jax.tree_util.tree_flatten_with_path(params)[0]
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in named]
-    search = _Search(names)
-    known = [_Seen(leaf, True) for leaf in range(len(names))]
-    known += [_Seen(None, False)] * (len(jaxpr.in_avals) - len(names))
+    search = _Search(names.names(params))
+    known = [_Seen(leaf, True) for leaf in range(len(search.names))]
+    known += [_Seen(None, False)] * (len(jaxpr.in_avals) - len(known))
     search.uses.update(out.leaf for out in search.walk(jaxpr.jaxpr, known, ()))
     return Program(jaxpr, tuple(layer for layer in search.found if search.uses[layer.leaf] == 1))
 
