@@ -14,6 +14,7 @@ from steppe.curvature.density import (
 from steppe.curvature.differences import first_order
 from steppe.curvature.estimates import diagonal, estimate, frobenius_squared, moments, trace
 from steppe.curvature.hessians import fisher, ggn, hessian, per_layer
+from steppe.curvature.last import last_layer
 from steppe.curvature.layered import loss_moments
 from steppe.curvature.layers import Layer, find_layers
 from steppe.curvature.operators import Operator, rescaled
@@ -37,6 +38,7 @@ __all__ = [
     "frobenius_squared",
     "ggn",
     "hessian",
+    "last_layer",
     "loss_moments",
     "mirsky",
     "moments",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
+from jax.tree_util import PyTreeDef
 
 from steppe import checks, names
 from steppe.curvature import products
@@ -39,6 +40,8 @@ class Layer:
     rows, fan_in, fan_out : y has `rows` rows of `fan_out` numbers, each a sum of `fan_in` products.
     from_data : whether a depends on no parameter.
     leaf : the index of W among the leaves of the parameters.
+    site : where the program holds it.
+    made : what the program does to that leaf before it is W: operations that keep its entries.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Layer:
     from_data: bool
     leaf: int
     site: "Site" = field(repr=False)
+    made: tuple[JaxprEqn, ...] = field(repr=False)
 
     @property
     def kernel_shape(self) -> tuple[int, ...]:
@@ -62,6 +66,12 @@ class Layer:
     def kernel(self, W: jax.Array) -> jax.Array:
         """The operand W, its output channels last."""
         return self.site.kernel(W)
+
+    def weights(self, leaf: jax.Array) -> jax.Array:
+        """The kernel from the array among the parameters, which the program may transpose or reshape on the way."""
+        for eqn in self.made:
+            leaf = _bound(eqn, leaf)
+        return self.kernel(leaf)
 
     def outputs(self, y: jax.Array) -> jax.Array:
         """`apply`'s result in the layout of the program."""
@@ -104,13 +114,14 @@ class Site(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A loss as a jaxpr of (leaves of params, leaves of batch), with its layers."""
+    """A function as a jaxpr of (leaves of params, leaves of batch), with its layers; `value`: its value's structure."""
 
     jaxpr: ClosedJaxpr
     layers: tuple[Layer, ...]
+    value: PyTreeDef
 
-    def run(self, leaves: list[Any], linear: Callable[[int, jax.Array, jax.Array], jax.Array]) -> jax.Array:
-        """The loss, with ``linear(index, a, K)`` for each layer's product; leaves: those of params, then of batch."""
+    def run(self, leaves: list[Any], linear: Callable[[int, jax.Array, jax.Array], jax.Array]) -> Any:
+        """Its value, with ``linear(index, a, K)`` for each layer's product; leaves: those of params, then of batch."""
         at = {layer.site.path: index for index, layer in enumerate(self.layers)}
 
         def replaced(index: int, *operands: jax.Array) -> jax.Array:
@@ -118,7 +129,8 @@ class Program(NamedTuple):
             a, W = operands[1 - layer.site.weight], operands[layer.site.weight]
             return layer.outputs(linear(index, layer.inputs(a), layer.kernel(W)))
 
-        return _run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves, Replacement(at, replaced), ())[0]
+        values = _run(self.jaxpr.jaxpr, self.jaxpr.consts, leaves, Replacement(at, replaced), ())
+        return jax.tree.unflatten(self.value, values)
 
 
 class Replacement(NamedTuple):
@@ -158,28 +170,29 @@ def program(loss: Loss, params: Params, batch: Batch) -> Program:
     jaxpr, value = jax.make_jaxpr(loss, return_shape=True)(params, batch)
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
         checks.fail("loss", "value", "a floating-point scalar", checks.shown(value), "Return the mean over the batch.")
-    return _searched(jaxpr, params)
+    return _searched(jaxpr, value, params)
 
 
 def traced(function: Callable[[Params, Batch], Any], params: Params, batch: Batch) -> Program:
     """Trace a function and find its layers."""
-    return _searched(jax.make_jaxpr(function)(params, batch), params)
+    return _searched(*jax.make_jaxpr(function, return_shape=True)(params, batch), params)
 
 
-def _searched(jaxpr: ClosedJaxpr, params: Params) -> Program:
-    """The layers of a program of (leaves of params, leaves of batch)."""
+def _searched(jaxpr: ClosedJaxpr, value: Any, params: Params) -> Program:
+    """The layers of a program of (leaves of params, leaves of batch), whose value has that structure."""
+    structure = jax.tree.structure(value)
     if _across_devices(jaxpr) or _reverse_only(jaxpr.jaxpr):
-        return Program(jaxpr, ())
+        return Program(jaxpr, (), structure)
     search = _Search(names.names(params))
     known = [_Seen(leaf, True) for leaf in range(len(search.names))]
     known += [_Seen(None, False)] * (len(jaxpr.in_avals) - len(known))
     search.uses.update(out.leaf for out in search.walk(jaxpr.jaxpr, known, ()))
-    return Program(jaxpr, tuple(layer for layer in search.found if search.uses[layer.leaf] == 1))
+    return Program(jaxpr, tuple(layer for layer in search.found if search.uses[layer.leaf] == 1), structure)
 
 
 @dataclass(frozen=True)
 class Through:
-    """A function of (params, batch) with one array as its result, its layers' products as `products`.
+    """A function of (params, batch), its layers' products as `products`.
 
     The same function; but on a CPU derivatives of a convolution inside a loop take 25 times longer without it, and a
     transformer's Hessian-vector product a fifth longer.
@@ -215,15 +228,16 @@ def _explicitly_sharded(aval: Any) -> bool:
 
 def _reverse_only(jaxpr: Jaxpr) -> bool:
     """Whether a program holds what can be differentiated in reverse only: the loss then has no slope along a probe."""
-    inner = (sub for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params))
-    return any(eqn.primitive.name.startswith("custom_vjp") for eqn in jaxpr.eqns) or any(map(_reverse_only, inner))
+    within = (sub for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params))
+    return any(eqn.primitive.name.startswith("custom_vjp") for eqn in jaxpr.eqns) or any(map(_reverse_only, within))
 
 
 class _Seen(NamedTuple):
-    """What is known of a value: the parameter whose entries it holds, and whether it depends on any."""
+    """What is known of a value: the parameter whose entries it holds, whether it depends on any, how it was made."""
 
     leaf: int | None
     depends: bool
+    made: tuple[JaxprEqn, ...] = ()
 
 
 class _Search:
@@ -244,9 +258,9 @@ class _Search:
         for index, eqn in enumerate(jaxpr.eqns):
             values = [read(atom) for atom in eqn.invars]
             if eqn.primitive.name in INLINED:
-                results = self.walk(_inner(eqn).jaxpr, values, (*path, index))
+                results = self.walk(inner(eqn).jaxpr, values, (*path, index))
             elif _keeps_entries(eqn):
-                results = values[:1]
+                results = [values[0]._replace(made=(*values[0].made, eqn) if values[0].leaf is not None else ())]
             else:
                 self.uses.update(value.leaf for value in values)
                 self.collect(eqn, values, (*path, index))
@@ -262,13 +276,14 @@ class _Search:
         site = SITES[eqn.primitive.name](eqn, weights[0], path)
         if site is None or not all(isinstance(n, int) for n in (*site.shape, *site.kernel_shape)):  # symbolic: exported
             return
-        leaf, fan_out = values[weights[0]].leaf, site.kernel_shape[-1]
+        (leaf, _, made), fan_out = values[weights[0]], site.kernel_shape[-1]
         sizes = (math.prod(site.shape[:-1]), math.prod(site.kernel_shape[:-1]), fan_out)
         kind, from_data = site.form.kind, not values[1 - weights[0]].depends
-        self.found.append(Layer(self.names[leaf], kind, *sizes, from_data, leaf, site))
+        self.found.append(Layer(self.names[leaf], kind, *sizes, from_data, leaf, site, made))
 
 
-def _inner(eqn: JaxprEqn) -> ClosedJaxpr:
+def inner(eqn: JaxprEqn) -> ClosedJaxpr:
+    """The program that a call groups."""
     return eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
 
 
@@ -349,9 +364,14 @@ def _run(
         if here in replacement.at:
             results = [replacement.linear(replacement.at[here], *values)]
         elif eqn.primitive.name in INLINED and any(site[: len(here)] == here for site in replacement.at):
-            results = _run(_inner(eqn).jaxpr, _inner(eqn).consts, values, replacement, here)
+            results = _run(inner(eqn).jaxpr, inner(eqn).consts, values, replacement, here)
         else:
-            result = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+            result = _bound(eqn, *values)
             results = result if eqn.primitive.multiple_results else [result]
         env.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _bound(eqn: JaxprEqn, *values: Any) -> Any:
+    """What an equation makes of values."""
+    return eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))

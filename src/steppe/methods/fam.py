@@ -1,17 +1,21 @@
 """Relative flatness of one layer as a penalty (FAM)."""
 
+import logging
+
 import jax
 import optax
 
 from steppe import checks, losses
-from steppe.curvature import layers
+from steppe.curvature import last, layers
 from steppe.curvature.estimates import exact
 from steppe.curvature.layers import Layer
 from steppe.methods.contract import Strength
 from steppe.methods.penalty import added
 from steppe.sharpness import layer_view
-from steppe.sharpness.relative_flatness import by_rows, chosen_layer, in_closed_form, is_closed
+from steppe.sharpness.relative_flatness import by_rows, in_closed_form, is_closed
 from steppe.typing import Batch, Estimate, Loss, Params
+
+LOG = logging.getLogger("steppe")
 
 
 def fam(lam: Strength, *, layer: str | None = None, every: int = 1) -> optax.GradientTransformationExtraArgs:
@@ -25,8 +29,9 @@ def fam(lam: Strength, *, layer: str | None = None, every: int = 1) -> optax.Gra
     ----------
     lam : λ ≥ 0: a float, a traced value, or an Optax schedule. A literal 0 is the plain optimiser, bitwise and at no
         cost.
-    layer : the path of the layer's weights in the parameters, see `curvature.find_layers`. None: the last matrix that
-        meets the loss.
+    layer : the path of the layer's weights in the parameters, see `curvature.find_layers`. None: the matrix that meets
+        the batch last; ``curvature.last_layer(loss, params, batch).name`` says which one that
+        is, and so does the logger ``steppe``, at level INFO.
     every : the penalty acts on updates 0, k, 2k, ….
 
     Returns
@@ -42,7 +47,8 @@ def fam(lam: Strength, *, layer: str | None = None, every: int = 1) -> optax.Gra
     Raises
     ------
     InputError : arguments out of range, when made; when updated a missing loss, batch or params, no layer or none of
-        that path, a layer whose κ takes more than that (a convolution; one that meets an example more than once).
+        that path; no single last one, where none is named: two heads, a head tied to an embedding; a layer whose κ
+        takes more than that (a convolution; one that meets an example more than once).
 
     Notes
     -----
@@ -71,7 +77,8 @@ def fam(lam: Strength, *, layer: str | None = None, every: int = 1) -> optax.Gra
         checks.fail("fam", "layer", "None or the path of a layer's weights", checks.shown(layer))
 
     def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Estimate]:
-        at = chosen_layer("fam", "loss", layers.program(loss, params, batch).layers, layer)
+        at = last.chosen("fam", "loss", layers.program(loss, params, batch), params, layer)
+        LOG.info("fam looks at the layer %s.", at.name)  # once for each compiled program
         found = _relative_flatness(loss, at, params, batch)
         return found, exact(found)
 

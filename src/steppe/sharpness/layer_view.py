@@ -17,7 +17,7 @@ ORDER_KEPT = ("convert_element_type", "copy", "reshape", "squeeze")
 
 def matrix(layer: Layer, params: Params) -> jax.Array:
     """W, (inputs, outputs), in at least float32."""
-    W = layer.kernel(jnp.asarray(jax.tree.leaves(params)[layer.leaf]))
+    W = layer.weights(jnp.asarray(jax.tree.leaves(params)[layer.leaf]))
     return W.reshape(-1, layer.fan_out).astype(trees.accumulator_dtype(W))
 
 
@@ -28,7 +28,7 @@ class View(NamedTuple):
     ----------
     layer : the layer.
     a : (rows, inputs), what enters it.
-    outputs : the network's outputs where y has been moved: move -> outputs.
+    outputs : the network's outputs where y has been moved, an array or several: move -> outputs.
     still : a move by zeros.
     """
 
@@ -70,4 +70,4 @@ def is_last(at: View) -> bool:
         if eqn.primitive.name not in ORDER_KEPT or eqn.invars != [here]:
             return False
         here = eqn.outvars[0]
-    return moves.outvars[0] is here and here.aval.shape[-1] == at.layer.fan_out
+    return moves.outvars == [here] and here.aval.shape[-1] == at.layer.fan_out

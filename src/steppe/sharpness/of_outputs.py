@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from steppe import checks, sharpness
 from steppe.sharpness.information import InformationGap
 from steppe.sharpness.registry import BASIS, PROBES, SEARCH, STEPS, VECTORS, registered
+from steppe.sharpness.relative_flatness import chosen_layer
 from steppe.sharpness.subject import Quantity, Subject
 from steppe.sharpness.tolerance import Tolerance
 
@@ -26,10 +27,11 @@ def relative_flatness(
     subject: Subject, *, layer: str | None = None, standardise: bool = False, probes: int | None = None
 ) -> Iterator[Quantity]:
     """How much does the last layer's loss curve, in units of its weights?"""
+    layer = chosen_layer(subject.apply, subject.params, subject.batches, layer).name
     settings = {"criterion": subject.criterion, "layer": layer, "standardise": standardise, "probes": probes}
     key = subject.key_of("relative_flatness")
     found = sharpness.relative_flatness(subject.apply, subject.params, subject.batches, key=key, **settings)
-    yield Quantity.of("relative_flatness", found, log=True)
+    yield Quantity.of("relative_flatness", found, note=f"of the layer {layer}", log=True)
 
 
 @registered(cost="2.5 × probes (80)", needs="outputs")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from steppe import checks, curvature, losses, trees
 from steppe.batches import Batches, average
-from steppe.curvature import layers
+from steppe.curvature import last, layers
 from steppe.curvature.estimates import exact
 from steppe.curvature.layers import Layer
 from steppe.curvature.probes import rademacher
@@ -54,7 +54,8 @@ def relative_flatness(
     params : pytree of floating arrays.
     batches : a list of batches ``{"x": …, "y": …}`` or ``(x, y)``, or anything else: one batch.
     criterion : ``criterion(outputs, y)``, the mean over the batch.
-    layer : the path of W in params, see `curvature.find_layers`; None: the last matrix that meets the outputs.
+    layer : the path of W in params, see `curvature.find_layers`; None: the matrix that meets the inputs last,
+        `curvature.last_layer`, which also says its name.
     standardise : scale each feature that enters the layer to a standard deviation of 1 over all examples, and its
         weights by the inverse, before measuring; a constant feature then counts for nothing. For dense layers.
     probes : None: the exact value. A number M: an unbiased estimate from M random directions, for any layer.
@@ -69,8 +70,10 @@ def relative_flatness(
 
     Raises
     ------
-    InputError : a layer that is not there, no layer at all; a convolution with `standardise`; an exact value that
-        would cost more than 10,000 products; parameters or batches that cannot be used.
+    InputError : a layer that is not there, no layer at all; no single last one, where none is named: two heads, or a
+        head whose weights are used elsewhere (tied to an embedding, decayed within the loss) or stand inside a loop or
+        `remat`; a convolution with `standardise`; an exact value that would cost more than 10,000 products; parameters
+        or batches that cannot be used.
 
     Notes
     -----
@@ -96,8 +99,7 @@ def relative_flatness(
     name = "relative_flatness"
     known = at_the_door(name, params, batches)
     flag(name, "standardise", standardise)
-    x, _ = checks.inputs_and_targets(name, known.first)
-    at = chosen_layer(name, "apply", layers.traced(apply, params, x).layers, layer)
+    at = chosen_layer(apply, params, known, layer)
     if standardise and at.kind != "dense":
         checks.fail(name, "layer", "a dense one with standardise=True", f"{at.name!r}, a {at.kind}")
     settings = Settings(apply, criterion, at.name, standardise)
@@ -116,16 +118,10 @@ def relative_flatness(
     return _by_products(settings, params, known)
 
 
-def chosen_layer(name: str, argument: str, found: tuple[Layer, ...], layer: str | None) -> Layer:
-    """The layer of that path among those found in `argument`, the last one for None; `name` is named in errors."""
-    if not found:
-        checks.fail(name, argument, "a network with a linear layer", "one in which none was found",
-                    "Weights used twice, or inside a loop, are not found.")  # fmt: skip
-    names = [one.name for one in found]
-    if layer is not None and layer not in names:
-        checks.fail(name, "layer", "the path of a layer's weights", checks.shown(layer),
-                    checks.nearest(str(layer), names))  # fmt: skip
-    return found[-1] if layer is None else found[names.index(layer)]
+def chosen_layer(apply: Apply, params: Params, batches: Batches, layer: str | None) -> Layer:
+    """The layer that is measured: the one of that path, or the last one."""
+    x, _ = checks.inputs_and_targets("relative_flatness", batches.first)
+    return last.chosen("relative_flatness", "apply", layers.traced(apply, params, x), params, layer)
 
 
 def is_closed(loss: losses.NetworkLoss, layer: str, params: Params, batch: Batch) -> bool:
@@ -226,8 +222,8 @@ def _directions(settings: Settings, params: Params, batches: Batches) -> tuple[A
     root = W if W.shape[0] <= W.shape[1] else jnp.linalg.qr(W, mode="r")
 
     def form(matrix: jax.Array) -> jax.Array:
-        kernel = (matrix * inverse).reshape(layer.kernel_shape).astype(weight.dtype)
-        (own,) = jax.linear_transpose(layer.kernel, weight)(kernel)
+        kernel = (matrix * inverse).reshape(layer.kernel_shape).astype(layer.site.weight_dtype)
+        (own,) = jax.linear_transpose(layer.weights, weight)(kernel)
         v = jax.tree.unflatten(treedef, [own if index == layer.leaf else None for index in range(len(leaves))])
         return trees.dot(v, H.matvec(v))
 
