@@ -3,7 +3,6 @@
 The table in docs/measures.md is the registry's: run ``python tests/test_measure.py`` after it has changed.
 """
 
-import dataclasses
 import json
 import re
 import shutil
@@ -449,6 +448,9 @@ def nested(p, x):
 def normed(p, x):
     return apply(p, (x - p["mean"]) * p["steps"])
 
+def scaled(p, x):
+    return apply(p, (x - p["mean"]) / jnp.sqrt(p["var"] + 1e-5))
+
 def several():
     return [{"x": jnp.ones((4, 3)), "y": jnp.zeros(4, int)}, {"x": jnp.zeros((2, 3)), "y": jnp.ones(2, int)}]
 """
@@ -504,10 +506,25 @@ def test_whole_numbers_and_excluded_arrays_go_to_the_function_and_are_no_paramet
     held = take(more, own=said, measures=names, out=own / "b")
     np.testing.assert_allclose(held.rows["value"], plain.rows["value"], rtol=1e-5)
     assert held.notes == ("more.npz: 2 of 6 arrays stay fixed and go to the loss: mean, steps.",)
-    np.savez("stats.npz", **flat, steps=np.array(1), mean=np.zeros(3, np.float32), running_mean=np.zeros(3, np.float32))
-    found = take(Path("stats.npz"), own=dataclasses.replace(said, exclude=()), measures=("loss",), out=own / "c")
-    assert "1 of 7 arrays stay fixed" in found.notes[0]
-    assert "running_mean looks like a statistic of BatchNorm" in found.notes[1]
+    assert set(held.rows["remark"]) == {"2 of 6 arrays stay fixed and go to the loss: mean, steps."}
+
+
+def test_statistics_in_a_file_stay_fixed_unless_asked_and_every_place_says_so(own, monkeypatch, capsys):
+    flat = dict(np.load("net.npz"))
+    np.savez("stats.npz", **flat, steps=np.array(1), mean=np.full(3, 0.5, np.float32), var=np.ones(3, np.float32))
+    words = ["measure", "stats.npz", "--apply", "mine:scaled", "--data", "data.npz", "--measures", "loss,fisher_rao"]
+    status, out, err = run(monkeypatch, capsys, *words, "--out", "kept")
+    assert status == 0, err
+    said = "3 of 7 arrays stay fixed and go to the loss: mean, steps, var. Taken for statistics of normalisation: mean,"
+    place = Path("kept/measures.html").read_text()
+    rows = polars.read_parquet("kept/measures.parquet")
+    assert said in place and said in " ".join(out.split()) and all(remark.startswith(said) for remark in rows["remark"])
+    assert run(monkeypatch, capsys, *words, "--perturb-statistics", "--out", "moved")[0] == 0
+    moved = polars.read_parquet("moved/measures.parquet")
+    assert "Perturbed as parameters, as asked: mean, var" in Path("moved/measures.html").read_text()
+    assert moved["value"][0] == rows["value"][0]  # the loss
+    assert abs(moved["value"][1] / rows["value"][1] - 1) > 1e-3  # a norm over parameters
+    assert all(remark.startswith("1 of 7 arrays stay fixed and go to the loss: steps.") for remark in moved["remark"])
 
 
 def test_ones_own_network_is_measured_in_float64_too(own):

@@ -115,8 +115,11 @@ def measure(
     label: Annotated[str | None, typer.Option(help="The column of a table that holds the targets.")] = None,
     initial: Annotated[Path | None, typer.Option(help="Your parameters before training.")] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Arrays that stay fixed: '*running_mean'.")
+        list[str] | None, typer.Option(metavar="PATTERN", help="Arrays that stay fixed: 'encoder/*'.")
     ] = None,
+    perturb_statistics: Annotated[
+        bool, typer.Option("--perturb-statistics", help="Count statistics, such as BatchNorm's, as parameters.")
+    ] = False,
 ) -> None:
     """Measure the sharpness and curvature of trained networks: measures.parquet, and a section in the report."""
     from steppe import report, sharpness, study
@@ -133,7 +136,7 @@ def measure(
     for change in changes or []:
         key, value = parsed(change, "measure", "sam_sharpness.rho=0.1")
         options.setdefault(key.partition(".")[0], {})[key.partition(".")[2]] = None if value == "none" else value
-    own = Own(loss, apply, criterion, data, label, initial, tuple(exclude or ()))
+    own = Own(loss, apply, criterion, data, label, initial, tuple(exclude or ()), perturb_statistics)
     settings = Settings(chosen, options, probes, examples, split, batch_size, seed, dtype)
     console = Console()
     try:

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -84,14 +85,20 @@ def last_steps(tree: Params) -> list[str]:
 
 def paths(tree: Params) -> list[Path]:
     """The path of each leaf, without the steps into Flax's variables."""
-    found = []
+    return [path for path, _ in _walked(tree)]
+
+
+def variables(tree: Params) -> list[tuple[str, ...]]:
+    """For each array the names of the classes of the Flax variable that holds it, the nearest first; () for none."""
+    return [tuple(kind.__name__ for kind in type(box).__mro__) if _is_box(box) else () for _, box in _walked(tree)]
+
+
+def _walked(tree: Params) -> Iterator[tuple[Path, Any]]:
+    """The path of each leaf, and what holds it: a variable of Flax, or itself."""
     for path, part in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_box)[0]:
-        if not _is_box(part):
-            found.append(path)
-            continue
-        for inner, _ in jax.tree_util.tree_flatten_with_path(part)[0]:
-            found.append((*path, *(inner[1:] if inner[:1] == (GetAttrKey("value"),) else inner)))
-    return found
+        inside = jax.tree_util.tree_flatten_with_path(part)[0] if _is_box(part) else [((), part)]
+        for inner, _ in inside:
+            yield (*path, *(inner[1:] if inner[:1] == (GetAttrKey("value"),) else inner)), part
 
 
 def _is_box(part: Any) -> bool:

@@ -17,7 +17,7 @@ from steppe.report.tables import Cell, Table
 from steppe.sharpness import MEASURES
 from steppe.study.wording import joined
 from steppe.trained import measures as stored
-from steppe.trained.compared import Compared, about, densities, in_order, latest, remarks
+from steppe.trained.compared import Compared, about, densities, in_order, latest, of_networks, remarks
 
 FAMILIES = {
     "of_fit": "Fit",
@@ -73,7 +73,7 @@ def of_folder(folder: Path) -> Section:
     cells = {q: (Cell(q, shared.get(q, "")), *(value_of(by.get((run, q)), shared) for run in runs)) for q in quantities}
     return Section(
         about=about(rows),
-        notes=(),
+        notes=tuple(of_networks(rows)),
         caption="Each value ± its standard error, where there is one and it is known.",
         tables=tuple(_by_family(quantities, ("", *runs), cells)),
         pictures=tuple(pictures(densities(rows, "run", runs, folder))),

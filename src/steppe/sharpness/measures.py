@@ -9,8 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from steppe import checks, losses
+import jax
+
+from steppe import checks, losses, trees
 from steppe.sharpness import of_curvature, of_fit, of_moves, of_outputs
+from steppe.sharpness.fixed import Held, parted
+from steppe.sharpness.moves import flag
 from steppe.sharpness.registry import PROBES, SETS, Measure, gathered
 from steppe.sharpness.subject import Quantity, Subject
 from steppe.typing import Apply, Batch, Criterion, Key, Loss, Params
@@ -20,7 +24,10 @@ MEASURES: dict[str, Measure] = gathered(of_fit, of_curvature, of_moves, of_outpu
 
 
 class Row(NamedTuple):
-    """One number of a measurement; see `Quantity`. `settings` are the measure's own; NaN where it was not measured."""
+    """One number of a measurement; see `Quantity`. NaN where it was not measured.
+
+    `settings` are the measure's own; `remark` is what to know of all numbers of this network.
+    """
 
     measure: str
     quantity: str
@@ -30,6 +37,7 @@ class Row(NamedTuple):
     note: str
     settings: dict[str, Any]
     measure_seconds: float
+    remark: str
 
 
 def selected(names: str | Iterable[str]) -> list[str]:
@@ -101,6 +109,7 @@ def measure(
     initial: Params | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     probes: int | None = None,
+    perturb_statistics: bool = False,
     key: Key = 0,
     progress: Callable[[list[Row]], None] | None = None,
 ) -> list[Row]:
@@ -111,18 +120,21 @@ def measure(
     names : "quick", "standard" or "all", or names of `MEASURES`.
     loss : ``loss(params, batch)``, the mean over the batch; or
     apply, criterion : ``apply(params, x)`` and ``criterion(outputs, y)``, which more measures can be taken of.
-    params : pytree of floating arrays.
+    params : pytree of arrays. Whole numbers stay fixed and go to the network with the others; so do statistics of
+        normalisation, told by their names or by Flax NNX (see `fixed.statistics`).
     batches : a list of batches, weighted by their sizes, or anything else: one batch.
     initial : the parameters before training, for what asks for them.
     settings : of single measures, ``{"sam_sharpness": {"rho": 0.1}}``.
     probes : random vectors for traces, 32 unless said here or in `settings`.
+    perturb_statistics : whether such statistics count as parameters.
     key : an int or a key array; each measure draws its own from it.
     progress : is given the rows of each measure, once it is taken.
 
     Returns
     -------
-    A list of Row(measure, quantity, value, sem, converged, note, settings, measure_seconds), one a number;
-    ``polars.DataFrame(rows)`` makes a table. What could not be measured is one row of NaN, its note says why.
+    A list of Row(measure, quantity, value, sem, converged, note, settings, measure_seconds, remark), one a number;
+    ``polars.DataFrame(rows)`` makes a table. `remark` names the arrays that stay fixed. What could not be measured is
+    one row of NaN, its note says why.
 
     Raises
     ------
@@ -141,8 +153,14 @@ def measure(
     for name in settings or {}:
         selected(name)
     options = {name: resolved(name, (settings or {}).get(name), probes) for name in chosen}
+    flag("measure", "perturb_statistics", perturb_statistics)
+    own = parted(params, perturb_statistics=perturb_statistics, ask="perturb_statistics=True")
+    if jax.tree.leaves(own.fixed):
+        loss, apply = (function and Held(function, own.fixed) for function in (loss, apply))
+        if jax.tree.structure(initial) == jax.tree.structure(params):
+            initial = trees.partition(initial, own.mask)[0]
     subject = Subject(
-        loss=loss, apply=apply, criterion=criterion, params=params, batches=batches, initial=initial, key=key
+        loss=loss, apply=apply, criterion=criterion, params=own.params, batches=batches, initial=initial, key=key
     )
     rows, failed = [], []
     for name in chosen:
@@ -154,7 +172,8 @@ def measure(
                 raise
             found, failed = [not_measured(name, error)], [*failed, error]
         seconds = time.perf_counter() - began
-        taken = [Row(name, q.name, q.value, q.sem, q.converged, q.note, options[name], seconds) for q in found]
+        taken = [Row(name, q.name, q.value, q.sem, q.converged, q.note, options[name], seconds, own.remark)
+                 for q in found]  # fmt: skip
         rows += taken
         if progress is not None:
             progress(taken)

@@ -198,6 +198,13 @@ def about(rows: polars.DataFrame) -> str:
     return f"Measured on {kinds('examples')} {parts} of {kinds('dataset')}{quiet}, {size}{same}."
 
 
+def of_networks(rows: polars.DataFrame) -> list[str]:
+    """What is to know of whole networks: each remark, with those that it is of."""
+    by = rows.filter(polars.col("remark") != "").group_by("remark", maintain_order=True)
+    found = by.agg(polars.col("run").unique(maintain_order=True))
+    return [f"{joined(runs)}: {remark}" for remark, runs in found.rows()]
+
+
 def _notes(
     rows: polars.DataFrame,
     everything: polars.DataFrame,
@@ -223,4 +230,4 @@ def _notes(
         notes.append(f"Values of 0 or less have no logarithm and are left out of tests: {joined(sorted(lost))}.")
     if everything["fingerprint"].n_unique() > rows["fingerprint"].n_unique():
         notes.append("Other measurements, with other settings or examples, are in measures.parquet.")
-    return notes
+    return notes + of_networks(rows)

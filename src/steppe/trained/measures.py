@@ -38,6 +38,7 @@ SCHEMA = {
     "sem": polars.Float64,
     "converged": polars.Boolean,
     "note": polars.String,
+    "remark": polars.String,
     "scale": polars.String,
     "dataset": polars.String,
     "split": polars.String,
@@ -55,9 +56,10 @@ SCHEMA = {
     "measure_seconds": polars.Float64,
     "host": polars.String,
 }
-"""Columns. `scale` is "log" where logarithms are what is compared; `draw_seed` that of random vectors and of the choice
-of examples; `settings` the measure's own, as JSON; `network` what makes outputs or a loss of parameters; `fingerprint`
-that of parameters, data, program, measure and settings: what makes a row the same."""
+"""Columns. `note` is what to know of the number, `remark` what to know of all numbers of its network: which arrays were
+no parameters. `scale` is "log" where logarithms are what is compared; `draw_seed` that of random vectors and of the
+choice of examples; `settings` the measure's own, as JSON; `network` what makes outputs or a loss of parameters;
+`fingerprint` that of parameters, data, program, measure and settings: what makes a row the same."""
 
 ASKED = ("measure", "settings", "dataset", "split", "examples", "batch_size", "dtype", "draw_seed")
 """Columns that say what was asked, whoever was asked it."""

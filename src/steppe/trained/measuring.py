@@ -197,6 +197,7 @@ class _Asked:
             "sem": found.sem,
             "converged": found.converged,
             "note": found.note,
+            "remark": target.remark,
             "scale": "log" if found.log else "linear",
             "dataset": target.dataset,
             "split": target.split,

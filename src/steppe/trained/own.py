@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from steppe import batches as many
-from steppe import checks, losses, trees
+from steppe import checks, losses, names
 from steppe.batches import Batches
+from steppe.sharpness.fixed import Held, Parted, parted
 from steppe.study.wording import joined
 from steppe.trained import loading
 from steppe.trained.measures import Settings
@@ -20,9 +20,6 @@ from steppe.trained.targets import Target, as_dtype
 from steppe.typing import Batch, Params
 
 CRITERIA = {"cross_entropy": losses.cross_entropy, "squared_error": losses.squared_error}
-
-STATISTICS = ("*running_mean*", "*running_var*", "*moving_mean*", "*moving_var*", "*batch_stats*")
-"""What BatchNorm's statistics are called in files."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,7 @@ class Own:
     data, label : see `loading.examples`.
     initial : a file of the parameters before training, like the others.
     exclude : patterns for the names of arrays that stay fixed.
+    perturb_statistics : whether statistics of normalisation, told by their names, are perturbed as parameters are.
     """
 
     loss: str | None = None
@@ -45,6 +43,7 @@ class Own:
     label: str | None = None
     initial: Path | None = None
     exclude: tuple[str, ...] = ()
+    perturb_statistics: bool = False
 
     def checked(self) -> "Own":
         """Itself, if it says enough.
@@ -66,18 +65,6 @@ class Own:
     def given(self) -> bool:
         """Whether anything at all is said."""
         return self != Own()
-
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """A loss or an apply with some arrays beside the parameters, at their places, that stay as they are."""
-
-    function: Any
-    fixed: Params
-
-    def __call__(self, params: Params, data: Any) -> jax.Array:
-        """The function's value on all arrays together."""
-        return self.function(trees.merge(params, self.fixed), data)
 
 
 class Files:
@@ -106,8 +93,8 @@ class Files:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on what stays fixed, and what perhaps should."""
-        return [f"{joined(names)}: {text}" for text, names in self.held.items()]
+        """Sentences on what stays fixed, and what is perturbed as asked."""
+        return [f"{joined(targets)}: {text}" for text, targets in self.held.items() if text]
 
     def _batches(self, found: Batch | list[Batch]) -> Batches:
         settings = self.settings
@@ -133,13 +120,14 @@ class Files:
 
     def _target(self, name: str, path: Path) -> Target:
         everything = as_dtype(loading.parameters(path), self.settings.dtype)
-        params, fixed = self._parted(name, everything)
+        params, fixed, _, remark = self._parted(name, everything)
         function = Held(self.function, fixed) if jax.tree.leaves(fixed) else self.function
+        self._note(name, remark)
         self._try(function, params)
         initial = None
         if self.own.initial is not None:
             before = as_dtype(loading.parameters(self.own.initial), self.settings.dtype)
-            initial = lambda: self._parted(self.own.initial.name, before)[0]  # noqa: E731
+            initial = lambda: self._parted(self.own.initial.name, before).params  # noqa: E731
         return Target(
             run=name,
             condition=name,
@@ -156,38 +144,29 @@ class Files:
             apply=function if self.own.apply else None,
             criterion=CRITERIA[self.own.criterion],
             initial=initial,
+            remark=remark,
         )
 
-    def _parted(self, name: str, everything: Params) -> tuple[Params, Params]:
-        """Parameters, and what stays fixed: whole numbers, and what `exclude` names. Says which."""
-        paths = jax.tree.leaves_with_path(everything)
-        names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+    def _parted(self, name: str, everything: Params) -> Parted:
+        """Parameters, and what stays fixed: whole numbers, statistics, and what `exclude` names."""
+        called = names.names(everything)
         for pattern in self.own.exclude:
-            if not fnmatch.filter(names, pattern):
+            if not fnmatch.filter(called, pattern):
                 checks.fail("measure", "--exclude", f"a pattern that matches an array of {name}",
-                            checks.shown(pattern), checks.nearest(pattern, names[:20]))  # fmt: skip
-        excluded = [any(fnmatch.fnmatchcase(n, pattern) for pattern in self.own.exclude) for n in names]
-        real = [jnp.issubdtype(leaf.dtype, jnp.floating) for _, leaf in paths]
-        free = [r and not e for r, e in zip(real, excluded, strict=True)]
-        if not any(free):
+                            checks.shown(pattern), checks.nearest(pattern, called[:20]))  # fmt: skip
+        found = parted(
+            everything,
+            perturb_statistics=self.own.perturb_statistics,
+            excluded=[any(fnmatch.fnmatchcase(n, pattern) for pattern in self.own.exclude) for n in called],
+            ask="--perturb-statistics",
+        )
+        if not jax.tree.leaves(found.params):
             checks.fail("measure", "TARGET", "a file with floating-point arrays to measure", f"{name}, which has none")
-        self._note(name, names, free)
-        return trees.partition(everything, jax.tree.unflatten(jax.tree.structure(everything), free))
+        return found
 
-    def _note(self, name: str, names: list[str], free: list[bool]) -> None:
-        texts, kept = [], [n for n, f in zip(names, free, strict=True) if not f]
-        if kept:
-            listed = ", ".join(kept[:4]) + (f" and {len(kept) - 4} more" if len(kept) > 4 else "")
-            texts.append(f"{len(kept)} of {len(names)} arrays stay fixed and go to the loss: {listed}.")
-        odd = [n for n, f in zip(names, free, strict=True) if f and any(fnmatch.fnmatch(n, p) for p in STATISTICS)]
-        if odd:
-            texts.append(
-                f"{odd[0]} looks like a statistic of BatchNorm, no parameter, and is perturbed as one. Keep it fixed "
-                "with --exclude '*running*', or what fits your names."
-            )
-        for text in texts:
-            known = self.held.setdefault(text, [])
-            known += [name] if name not in known else []
+    def _note(self, name: str, remark: str) -> None:
+        known = self.held.setdefault(remark, [])
+        known += [name] if name not in known else []
 
     def _try(self, function: Any, params: Params) -> None:
         """Trace the user's function on these parameters and data."""

@@ -36,6 +36,7 @@ class Target:
     dataset, split : what the data are called.
     batch_size : examples in a batch.
     initial : gives the parameters before training, if they are known.
+    remark : what to know of all its numbers: which of its arrays are no parameters.
     """
 
     run: str
@@ -53,6 +54,7 @@ class Target:
     apply: Apply | None = None
     criterion: Criterion = losses.cross_entropy
     initial: Callable[[], Params] | None = None
+    remark: str = ""
 
 
 def as_dtype(tree: Any, dtype: str) -> Any:
