@@ -4,20 +4,25 @@ import jax
 import jax.numpy as jnp
 
 from steppe import checks, curvature, trees
+from steppe.sharpness.filters import FilterAxis, filter_axes
 from steppe.typing import Batch, Key, Loss, Params
 
 
-def filter_normalised(key: Key, params: Params) -> Params:
+def filter_normalised(key: Key, params: Params, *, filter_axis: FilterAxis = None) -> Params:
     """A random direction with, filter by filter, the norm of the network's own weights (Li et al. 2018, section 4).
 
-    d ~ N(0, I), then d ← d · ‖w‖/‖d‖ for each filter, the weights of one output: all axes of an array but its last.
-    Arrays of one axis (biases, normalisation) get zero. So the picture of a ReLU network does not change when its
-    layers are rescaled, and the same key gives networks of one shape the same draw, each in its own units.
+    d ~ N(0, I), then d ← d · ‖w‖/‖d‖ for each filter, the weights of one output: all axes of an array but that of its
+    outputs. Arrays of one axis (biases, normalisation), and whatever is called a bias, get zero. So the picture of a
+    ReLU network does not change when its layers are rescaled, and the same key gives networks of one shape the same
+    draw, each in its own units.
 
     Parameters
     ----------
     key : an int or a key array.
-    params : pytree of floating arrays, outputs on the last axis (Flax's layout).
+    params : pytree of floating arrays.
+    filter_axis : the axis of the outputs: an int for all arrays, or a pytree of ints that is a prefix of params (None:
+        as known), or a function from params to one. None: known for Equinox's layers, (out, in, …), for PyTorch's
+        names, ``fc.weight``, and for Flax's, ``kernel`` and ``embedding``; of other arrays the last one.
 
     Returns
     -------
@@ -25,7 +30,9 @@ def filter_normalised(key: Key, params: Params) -> Params:
 
     Raises
     ------
-    InputError : parameters that are not floating-point arrays; a key that is neither int nor key array.
+    InputError : parameters that are not floating-point arrays; a key that is neither int nor key array; an axis that an
+        array does not have; none given for an array called ``weight`` whose framework is not known and of which no bias
+        tells the outputs, or for one whose bias is not as long as its outputs.
 
     Examples
     --------
@@ -35,21 +42,22 @@ def filter_normalised(key: Key, params: Params) -> Params:
     ([6.0, 6.0], [0.0, 0.0])
     """
     leaves, treedef = jax.tree.flatten(checks.floating("filter_normalised", params))
+    outputs = filter_axes("filter_normalised", params, filter_axis)
     keys = jax.random.split(checks.key_array("filter_normalised", key), max(len(leaves), 1))
 
-    def one(key: jax.Array, w: jax.Array) -> jax.Array:
-        if w.ndim < 2:
+    def one(key: jax.Array, w: jax.Array, outputs: tuple[int, ...]) -> jax.Array:
+        if not outputs:
             return jnp.zeros_like(w)
         d = jax.random.normal(key, w.shape, w.dtype)
-        axes = tuple(range(w.ndim - 1))
+        axes = tuple(axis for axis in range(w.ndim) if axis not in outputs)
         wide = trees.accumulator_dtype(w)
         norm = lambda a: jnp.sqrt(jnp.sum(a.astype(wide) ** 2, axes, keepdims=True))  # noqa: E731
         return (d.astype(wide) * norm(w) / jnp.maximum(norm(d), jnp.finfo(wide).tiny)).astype(w.dtype)
 
-    return jax.tree.unflatten(treedef, [one(k, w) for k, w in zip(keys, leaves, strict=False)])
+    return jax.tree.unflatten(treedef, [one(*each) for each in zip(keys, leaves, outputs, strict=False)])
 
 
-def across(key: Key, direction: Params) -> Params:
+def across(key: Key, direction: Params, *, filter_axis: FilterAxis = None) -> Params:
     """A random direction at right angles to another, of the same length.
 
     Filter by filter a random draw with the norm of `direction` (see `filter_normalised`), made orthogonal to it, and
@@ -59,6 +67,7 @@ def across(key: Key, direction: Params) -> Params:
     ----------
     key : an int or a key array.
     direction : pytree of floating arrays, such as the difference of two solutions; not all zero.
+    filter_axis : see `filter_normalised`.
 
     Returns
     -------
@@ -75,7 +84,7 @@ def across(key: Key, direction: Params) -> Params:
     >>> abs(round(float(jnp.sum(d)), 4)), round(float(jnp.sum(d**2)), 4)
     (0.0, 8.0)
     """
-    draw = filter_normalised(key, direction)
+    draw = filter_normalised(key, direction, filter_axis=filter_axis)
     square = trees.norm_squared(direction)
     draw = trees.add_scaled(draw, -trees.dot(draw, direction) / square, direction)
     return trees.scale(jnp.sqrt(square / trees.norm_squared(draw)), draw)
