@@ -1,6 +1,6 @@
 """How flat is a trained network?"""
 
-from steppe.sharpness.between import Barrier, Interpolation, barrier, interpolation
+from steppe.sharpness.between import Barrier, Interpolation, barrier, barrier_resolution, interpolation
 from steppe.sharpness.directions import across, filter_normalised, top_eigenvectors
 from steppe.sharpness.fisher_rao import fisher_rao
 from steppe.sharpness.gradient_norm import (
@@ -36,6 +36,7 @@ __all__ = [
     "across",
     "average_sharpness",
     "barrier",
+    "barrier_resolution",
     "filter_normalised",
     "fisher_rao",
     "gradient_norm_flatness",

@@ -9,6 +9,7 @@ import numpy as np
 from steppe import batches as many
 from steppe import checks, trees
 from steppe.batches import Batches
+from steppe.sharpness.moves import RESOLVED
 from steppe.sharpness.points import Function, Progress, alike, valued
 from steppe.typing import Batch, Params
 
@@ -107,7 +108,7 @@ def barrier(losses: jax.Array, *, steps: jax.Array | None = None) -> Barrier:
     Returns
     -------
     Barrier(height, step), in the units of `losses`; NaN where a loss is. A line that was sampled at P points may hide
-    a higher one between them.
+    a higher one between them. A height of no more than ``barrier_resolution(losses)`` is rounding, and none at all.
 
     Raises
     ------
@@ -137,3 +138,27 @@ def barrier(losses: jax.Array, *, steps: jax.Array | None = None) -> Barrier:
     rise = losses - ((1 - t) * losses[0] + t * losses[-1])
     highest = jnp.argmax(rise)
     return Barrier(rise[highest], steps[highest])
+
+
+def barrier_resolution(losses: jax.Array) -> jax.Array:
+    """The height, 10 ε max |L|, up to which a barrier is no more than the rounding of the losses on its line.
+
+    Parameters
+    ----------
+    losses : jax.Array
+        (P,) along the line, in the dtype in which they were computed, ε its relative precision.
+
+    Returns
+    -------
+    jax.Array
+        A scalar in the units of `losses`.
+
+    Examples
+    --------
+    >>> line = jnp.array([10.0, 10.000001, 10.0])
+    >>> bool(barrier(line).height < barrier_resolution(line))
+    True
+    """
+    losses = jnp.asarray(losses)
+    dtype = losses.dtype if jnp.issubdtype(losses.dtype, jnp.floating) else jnp.result_type(float)
+    return 2 * RESOLVED * jnp.finfo(dtype).eps * jnp.max(jnp.abs(losses)).astype(dtype)

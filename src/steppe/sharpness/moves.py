@@ -42,6 +42,26 @@ def scalar(loss: Loss, params: Params, batch: Batch) -> jax.Array:
     return value.astype(trees.accumulator_dtype(value))
 
 
+RESOLVED = 5
+"""Roundings of a difference of two losses: what is no larger is mostly rounding."""
+
+
+def rounding(loss: Loss, params: Params, batch: Batch, value: Any) -> Any:
+    """How much of a difference of two losses is rounding: 2 ε |L|, ε of the coarsest dtype of parameters and loss."""
+    dtypes = {jnp.result_type(leaf) for leaf in (*jax.tree.leaves(params), jax.eval_shape(loss, params, batch))}
+    return 2 * float(max(jnp.finfo(dtype).eps for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))) * abs(value)
+
+
+def with_rounding(found: Estimate, error: jax.Array, still: jax.Array | bool = False) -> Estimate:
+    """A mean of differences of losses, with their rounding in its standard error where it is no more than that.
+
+    `still` says that nothing was moved: a difference of 0 is then exact.
+    """
+    error = jnp.asarray(error, found.mean.dtype)
+    lost = (jnp.abs(found.mean) <= RESOLVED * error) & ~jnp.asarray(still)
+    return found._replace(sem=jnp.where(lost, jnp.hypot(found.sem, error), found.sem))
+
+
 def mean_loss(loss: Loss, params: Params, batches: Batches) -> jax.Array:
     """The loss over all examples, in float32 at least."""
     return average(lambda batch: scalar(loss, params, batch), batches)

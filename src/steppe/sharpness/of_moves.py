@@ -3,10 +3,8 @@
 import math
 from collections.abc import Iterator
 
-import jax.numpy as jnp
-
 from steppe import checks, losses, sharpness
-from steppe.sharpness.moves import flag
+from steppe.sharpness.moves import RESOLVED, flag
 from steppe.sharpness.registry import LOWER, SEARCH, registered
 from steppe.sharpness.subject import Quantity, Subject
 from steppe.typing import Loss
@@ -17,16 +15,14 @@ def random_sharpness(subject: Subject, *, rho: float = 0.005, draws: int = 100) 
     """How much does the loss change under tiny random noise? (Published as SAM-sharpness.)"""
     key = subject.key_of("random_sharpness")
     found = sharpness.random_sharpness(subject.loss, subject.params, subject.batches, rho=rho, draws=draws, key=key)
-    rounding = float(jnp.finfo(found.mean.dtype).eps) * abs(subject.value) / rho
-    note = "mostly rounding: take float64" if float(found.mean) < 10 * rounding else ""
-    yield Quantity.of("random_sharpness", found, note=note, log=True)
+    yield _resolved(Quantity.of("random_sharpness", found, log=True), subject.rounding() / rho)
 
 
 @registered(cost="1⅔", chosen="quick")
 def sam_sharpness(subject: Subject, *, rho: float = 0.05, per_batch: bool = False) -> Iterator[Quantity]:
     """How much does the loss rise one step up its gradient, as SAM sees it?"""
     found = sharpness.sam_sharpness(subject.loss, subject.params, subject.batches, rho=rho, per_batch=per_batch)
-    yield Quantity.of("sam_sharpness", found, log=True)
+    yield _resolved(Quantity.of("sam_sharpness", found, log=True), subject.rounding())
 
 
 @registered(cost="⅓ (draws + 1) (34)", chosen="all")
@@ -79,13 +75,22 @@ def adaptive_worst_sharpness(
 def _average(name: str, subject: Subject, normalise_logits: bool, **settings: object) -> Quantity:
     loss, key = _loss(name, subject, normalise_logits), subject.key_of(name)
     found = sharpness.average_sharpness(loss, subject.params, subject.batches, key=key, **settings)
-    return Quantity.of(name, found)
+    return _resolved(Quantity.of(name, found), subject.rounding(loss))
 
 
 def _worst(name: str, subject: Subject, normalise_logits: bool, **settings: object) -> Quantity:
     loss, key = _loss(name, subject, normalise_logits), subject.key_of(name)
     found = sharpness.worst_sharpness(loss, subject.params, subject.batches, key=key, **settings)
-    return Quantity.of(name, found, note=LOWER, log=True)
+    return _resolved(Quantity.of(name, found, note=LOWER, log=True), subject.rounding(loss))
+
+
+def _resolved(found: Quantity, error: float) -> Quantity:
+    """A difference of losses as it is, or with a note where it is mostly rounding, of about `error`."""
+    seen = max(abs(found.value), found.sem) > RESOLVED * error  # or what its standard error is made of
+    if seen or found.value == found.sem == 0 or math.isnan(found.value):
+        return found
+    note = "; ".join(filter(None, (found.note, f"mostly rounding, of about {error:.1g}: take float64")))
+    return found._replace(note=note, converged=False)
 
 
 def _loss(name: str, subject: Subject, normalise_logits: bool) -> Loss:
@@ -104,7 +109,8 @@ def keskar_sharpness(
     """By how many percent does the loss rise within a small box around the weights?"""
     settings = {"epsilon": epsilon, "steps": steps, "subspace": subspace, "key": subject.key_of("keskar_sharpness")}
     found = sharpness.keskar_sharpness(subject.loss, subject.params, subject.batches, **settings)
-    yield Quantity.of("keskar_sharpness", found, note=LOWER, log=True)
+    error = 100 * subject.rounding() / (1 + subject.value)
+    yield _resolved(Quantity.of("keskar_sharpness", found, note=LOWER, log=True), error)
 
 
 @registered(cost="3 × steps + 4 (34)", copies=SEARCH)

@@ -19,8 +19,10 @@ from steppe.sharpness.moves import (
     mean_loss,
     moved,
     over_batches,
+    rounding,
     single,
     strength,
+    with_rounding,
 )
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
@@ -56,8 +58,8 @@ def random_sharpness(
     -----
     Changes when the layers of a ReLU network are rescaled, layer-wise (aW₁, ab₁, W₂/a) or node by node.
     For small ρ, S is √(2/π)‖g‖/√n + O(ρ): most of what it sees is the gradient. Float32 knows L to about 10⁻⁷ L, hence
-    S to about 10⁻⁷ L/ρ; values near that are rounding, and need float64. In bfloat16 moves below 0.4 % of a weight are
-    lost.
+    S to about 10⁻⁷ L/ρ; values near that are rounding, which their standard error then holds, and need float64. In
+    bfloat16 moves below 0.4 % of a weight are lost.
 
     Examples
     --------
@@ -82,7 +84,8 @@ def _random(loss: Loss, params: Params, batches: Batches, rho: jax.Array, key: j
         noisy = trees.add_scaled(params, scale, gaussian(key, params))
         return jnp.abs(mean_loss(loss, noisy, batches) - base) / rho
 
-    return estimate(jax.lax.map(change, jax.random.split(key, draws)))
+    found = estimate(jax.lax.map(change, jax.random.split(key, draws)))
+    return with_rounding(found, rounding(loss, params, batches.first, base) / rho)
 
 
 def sam_sharpness(
@@ -103,8 +106,9 @@ def sam_sharpness(
     Returns
     -------
     Estimate in units of the loss; 0 where the gradient is zero. Its standard error is 0 (exact for these examples), or
-    with per_batch that over batches, as draws of m examples (NaN for one batch). Cost: one gradient and two forward
-    passes over all examples.
+    with per_batch that over batches, as draws of m examples (NaN for one batch); where the rise is no more than the
+    rounding of two losses (10 ε |L|), it holds that of their difference: take float64. Cost: one gradient and two
+    forward passes over all examples.
 
     Raises
     ------
@@ -131,13 +135,19 @@ def sam_sharpness(
 
 @functools.partial(jax.jit, static_argnames=("loss", "per_batch"))
 def _sam(loss: Loss, params: Params, batches: Batches, rho: jax.Array, *, per_batch: bool) -> Estimate:
-    def rise(part: Batches) -> jax.Array:
-        up = trees.add_scaled(params, rho, trees.unit(mean_gradient(loss, params, part)))
-        return mean_loss(loss, up, part) - mean_loss(loss, params, part)
+    def rise(part: Batches) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """How far the loss rises from which value, and whether there is no way up."""
+        up, slope = trees.unit_and_norm(mean_gradient(loss, params, part))
+        base = mean_loss(loss, params, part)
+        return mean_loss(loss, trees.add_scaled(params, rho, up), part) - base, base, slope == 0
 
     if per_batch:
-        return over_batches(*each(lambda batch, _: rise(single(batch)), batches, jax.random.key(0)))
-    return exact(rise(batches))
+        (rises, bases, still), shares = each(lambda batch, _: rise(single(batch)), batches, jax.random.key(0))
+        found, base = over_batches(rises, shares), over_batches(bases, shares).mean
+    else:
+        found, base, still = rise(batches)
+        found = exact(found)
+    return with_rounding(found, rounding(loss, params, batches.first, base), jnp.all(still))
 
 
 def average_sharpness(
@@ -171,7 +181,8 @@ def average_sharpness(
     -------
     Estimate in units of the loss. With several batches its standard error is that of their spread, which covers the
     noise and the choice of the batches; with one batch it covers the noise alone, the examples held fixed (NaN for one
-    draw). Cost: draws + 1 forward passes over all examples.
+    draw). Where the rise is no more than rounding, it holds that, see `sam_sharpness`. Cost: draws + 1 forward passes
+    over all examples.
 
     Raises
     ------
@@ -213,7 +224,7 @@ def _average(
 ) -> Estimate:
     draw = gaussian if norm == "l2" else uniform
 
-    def rises(batch: Batch, key: jax.Array) -> jax.Array:
+    def rises(batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         part = single(batch)
         base = mean_loss(loss, params, part)
 
@@ -221,7 +232,8 @@ def _average(
             noise = trees.scale(rho, draw(key, params))
             return mean_loss(loss, moved(params, noise, adaptive), part) - base
 
-        return jax.lax.map(rise, jax.random.split(key, draws))
+        return jax.lax.map(rise, jax.random.split(key, draws)), base
 
-    values, sizes = each(rises, batches, key)
-    return estimate(values[0]) if len(sizes) == 1 else over_batches(jnp.mean(values, axis=1), sizes)
+    (values, bases), sizes = each(rises, batches, key)
+    found = estimate(values[0]) if len(sizes) == 1 else over_batches(jnp.mean(values, axis=1), sizes)
+    return with_rounding(found, rounding(loss, params, batches.first, over_batches(bases, sizes).mean))

@@ -13,7 +13,7 @@ import numpy as np
 from steppe import checks, curvature, losses, trees
 from steppe.batches import Batches
 from steppe.curvature import Operator, Quadrature
-from steppe.sharpness.moves import at_the_door, mean_accuracy, mean_loss
+from steppe.sharpness.moves import at_the_door, mean_accuracy, mean_loss, rounding
 from steppe.typing import Apply, Batch, Criterion, Estimate, Key, Loss, Moments, Params
 
 
@@ -94,6 +94,11 @@ class Subject:
     def size(self) -> int:
         """The number n of parameters."""
         return trees.size(self.params)
+
+    def rounding(self, loss: Loss | None = None) -> float:
+        """How much of a difference of two losses is rounding, of `loss` or the subject's own."""
+        value = self.value if loss in (None, self.loss) else float(_mean_loss(loss, self.params, self.batches))
+        return rounding(loss or self.loss, self.params, self.batches.first, value)
 
     def key_of(self, purpose: str) -> jax.Array:
         """A key for each purpose, so that no two measures share their draws by accident."""

@@ -20,9 +20,11 @@ from steppe.sharpness.moves import (
     moved,
     over_batches,
     pick,
+    rounding,
     scalar,
     single,
     strength,
+    with_rounding,
 )
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
@@ -63,7 +65,8 @@ def worst_sharpness(
     Returns
     -------
     Estimate in units of the loss. Its standard error is that over batches, as draws of m examples (NaN for one
-    batch); with per_batch=False it is NaN, for how far the search stayed below the maximum is not known.
+    batch), with the rounding of two losses where the rise is no more than that, see `sam_sharpness`; with
+    per_batch=False it is NaN, for how far the search stayed below the maximum is not known.
     NaN where the loss is. Cost: steps + 1 gradients of all examples; five copies of the parameters.
 
     Raises
@@ -113,20 +116,24 @@ def _worst(
     norm: Norm,
     per_batch: bool,
 ) -> Estimate:
-    def rise(part: Batches, key: jax.Array) -> jax.Array:
-        return climb(loss, params, part, rho, key, steps=steps, adaptive=adaptive, norm=norm).rise
+    def search(part: Batches, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found = climb(loss, params, part, rho, key, steps=steps, adaptive=adaptive, norm=norm)
+        return found.rise, found.base
 
-    if per_batch:
-        return over_batches(*each(lambda batch, key: rise(single(batch), key), batches, key))
-    value = rise(batches, key)
-    return Estimate(value, jnp.full_like(value, jnp.nan))
+    if not per_batch:
+        value = search(batches, key)[0]
+        return Estimate(value, jnp.full_like(value, jnp.nan))
+    (rises, bases), sizes = each(lambda batch, key: search(single(batch), key), batches, key)
+    error = rounding(loss, params, batches.first, over_batches(bases, sizes).mean)
+    return with_rounding(over_batches(rises, sizes), error)
 
 
 class Peak(NamedTuple):
-    """The best point θ + c∘u of a search, and how much higher the loss is there."""
+    """The best point θ + c∘u of a search, how much higher the loss is there, and what it is at θ."""
 
     u: Params
     rise: jax.Array
+    base: jax.Array
 
 
 class _Point(NamedTuple):
@@ -179,7 +186,7 @@ def climb(
     weights = jnp.full(steps, MOMENTUM, dtype).at[0].set(1)
     turns = jnp.asarray(stretches(steps), dtype), weights, jax.random.split(key, steps)
     best = jax.lax.scan(advance, search, turns)[0].best
-    return Peak(best.u, best.value - start.value)
+    return Peak(best.u, best.value - start.value, start.value)
 
 
 def _checkpoint(state: _Search, stretch: jax.Array) -> _Search:

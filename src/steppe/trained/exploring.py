@@ -133,12 +133,14 @@ class _Explorer:
         plane = on_plane(
             function, middle, self.batches, directions, side=self.side, kept=kept, told=self.watcher.points
         )
-        barrier = sharpness.barrier(jnp.asarray(line["loss"]))
+        rise, errors = sharpness.barrier(jnp.asarray(line["loss"])), 1 - jnp.asarray(line["accuracy"])
+        more = sharpness.barrier(errors).height  # of whole examples, or none
         facts = {
             "start_loss": line["loss"][0], "end_loss": line["loss"][-1],
             "start_accuracy": line["accuracy"][0], "end_accuracy": line["accuracy"][-1],
-            "barrier": barrier.height, "barrier_step": barrier.step,
-            "error_barrier": sharpness.barrier(1 - jnp.asarray(line["accuracy"])).height,
+            "barrier": rise.height, "barrier_step": rise.step,
+            "barrier_resolution": sharpness.barrier_resolution(jnp.asarray(line["loss"])),
+            "error_barrier": jnp.where(more <= sharpness.barrier_resolution(errors), 0, more),
             "distance": np.sqrt(trees.norm_squared(difference)),
         }  # fmt: skip
         return line, plane, {name: float(value) for name, value in facts.items()}
