@@ -68,22 +68,20 @@ def test_measure_keeps_statistics_and_whole_numbers_fixed_and_says_so():
         names, apply=alone, params={"w": params["w"]}, batches=batch, initial={"w": begin["w"]}
     )
     np.testing.assert_allclose([r.value for r in rows], [r.value for r in expected], rtol=1e-6)
-    assert {row.remark for row in expected} == {""}
-    assert (
-        rows[0].remark
-        == rows[1].remark
-        == (
-            "3 of 4 arrays stay fixed and go to the loss: norm/mean, norm/var, steps. Taken for statistics of "
-            "normalisation: norm/mean, norm/var; perturb_statistics=True perturbs them, too."
-        )
-    )
+    assert {row.note for row in expected} == {""}
+    said = "3 of 4 arrays stay fixed and go to the loss: norm/mean, norm/var, steps. Taken for statistics of "
+    said += "normalisation: norm/mean, norm/var; perturb_statistics=True perturbs them, too."
+    assert rows[0].note == rows[1].note == said
     options = {"apply": apply, "params": params, "batches": batch, "perturb_statistics": True}
     (moved,) = sharpness.measure(["fisher_rao"], **options)
-    assert moved.value != rows[1].value and "Perturbed as parameters, as asked: norm/mean, norm/var" in moved.remark
+    assert moved.value != rows[1].value and "Perturbed as parameters, as asked: norm/mean, norm/var" in moved.note
     with pytest.raises(InputError, match="perturb_statistics must be one of True, False"):
         sharpness.measure(["loss"], **options | {"perturb_statistics": 1})
 
 
 def test_arrays_that_are_all_fixed_leave_nothing_to_measure():
-    with pytest.raises(InputError, match="measure: params must be a pytree of arrays"):
+    with pytest.raises(
+        InputError,
+        match="measure: params must be a pytree of arrays with parameters among them, got 1 of",
+    ):
         sharpness.measure(["loss"], loss=lambda p, b: jnp.mean(b), params={"running_mean": ONES}, batches=jnp.ones(3))

@@ -24,10 +24,7 @@ MEASURES: dict[str, Measure] = gathered(of_fit, of_curvature, of_moves, of_outpu
 
 
 class Row(NamedTuple):
-    """One number of a measurement; see `Quantity`. NaN where it was not measured.
-
-    `settings` are the measure's own; `remark` is what to know of all numbers of this network.
-    """
+    """One number of a measurement; see `Quantity`. `settings` are the measure's own; NaN where it was not measured."""
 
     measure: str
     quantity: str
@@ -37,7 +34,6 @@ class Row(NamedTuple):
     note: str
     settings: dict[str, Any]
     measure_seconds: float
-    remark: str
 
 
 def selected(names: str | Iterable[str]) -> list[str]:
@@ -132,8 +128,8 @@ def measure(
 
     Returns
     -------
-    A list of Row(measure, quantity, value, sem, converged, note, settings, measure_seconds, remark), one a number;
-    ``polars.DataFrame(rows)`` makes a table. `remark` names the arrays that stay fixed. What could not be measured is
+    A list of Row(measure, quantity, value, sem, converged, note, settings, measure_seconds), one a number;
+    ``polars.DataFrame(rows)`` makes a table. The note names the arrays that stay fixed. What could not be measured is
     one row of NaN, its note says why.
 
     Raises
@@ -155,6 +151,11 @@ def measure(
     options = {name: resolved(name, (settings or {}).get(name), probes) for name in chosen}
     flag("measure", "perturb_statistics", perturb_statistics)
     own = parted(params, perturb_statistics=perturb_statistics, ask="perturb_statistics=True")
+    if not jax.tree.leaves(own.params):
+        checks.floating("measure", params)
+        checks.fail(
+            "measure", "params", "a pytree of arrays with parameters among them", own.remark.rstrip(".") or params
+        )
     if jax.tree.leaves(own.fixed):
         loss, apply = (function and Held(function, own.fixed) for function in (loss, apply))
         if jax.tree.structure(initial) == jax.tree.structure(params):
@@ -172,8 +173,8 @@ def measure(
                 raise
             found, failed = [not_measured(name, error)], [*failed, error]
         seconds = time.perf_counter() - began
-        taken = [Row(name, q.name, q.value, q.sem, q.converged, q.note, options[name], seconds, own.remark)
-                 for q in found]  # fmt: skip
+        noted = [(q, "; ".join(filter(None, (q.note, own.remark)))) for q in found]
+        taken = [Row(name, q.name, q.value, q.sem, q.converged, n, options[name], seconds) for q, n in noted]
         rows += taken
         if progress is not None:
             progress(taken)
