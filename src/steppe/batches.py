@@ -107,7 +107,8 @@ def average(function: Callable[[Batch], Any], batches: Batches) -> Any:
 
     Returns
     -------
-    Σᵢ Bᵢ function(batchᵢ) / Σᵢ Bᵢ, summed in at least float32, in the dtypes that `function` gives.
+    Σᵢ Bᵢ function(batchᵢ) / Σᵢ Bᵢ, summed in at least float32, in the dtypes that `function` gives. Its derivatives
+    take the memory of one batch, too: what a batch needs for them is computed again.
 
     Examples
     --------
@@ -123,7 +124,7 @@ def average(function: Callable[[Batch], Any], batches: Batches) -> Any:
     for stack, (count, size) in zip(batches.stacks, batches.shapes, strict=True):
 
         def add(total: Any, batch: Batch, weight: float = size / batches.examples) -> tuple[Any, None]:
-            part = function(batch)
+            part = jax.checkpoint(function)(batch)
             return jax.tree.map(lambda t, p: t + jnp.asarray(weight, t.dtype) * p.astype(t.dtype), total, part), None
 
         total = add(total, _first(stack))[0] if count == 1 else jax.lax.scan(add, total, stack)[0]

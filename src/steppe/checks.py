@@ -109,18 +109,15 @@ def key_array(function: str, key: Key) -> jax.Array:
     return key
 
 
-def floating(function: str, params: Params) -> Params:
-    """Parameters whose leaves are all floating-point arrays (not integers, not Optax's MaskedNode)."""
+def floating(function: str, params: Params, *, if_masked: str = "Give it the whole parameters.") -> Params:
+    """Parameters whose leaves are all floating-point arrays (not integers, not Optax's MaskedNode).
+
+    `if_masked` says what to do instead of ``optax.masked``.
+    """
     for path, leaf in jax.tree.leaves_with_path(params, is_leaf=lambda x: type(x).__name__ == "MaskedNode"):
         name = "params" + jax.tree_util.keystr(path)
         if type(leaf).__name__ == "MaskedNode":
-            fail(
-                function,
-                name,
-                "an array",
-                "a MaskedNode",
-                "Inside optax.masked the loss misses parameters: use where= instead.",
-            )
+            fail(function, name, "an array", "a MaskedNode, which hides it from the loss", if_masked)
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             fail(
                 function,

@@ -92,14 +92,24 @@ def zero_sums(like: Params) -> Params:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, accumulator_dtype(leaf)), like)
 
 
+def mask_of(tree: Params, where: Any) -> Any:
+    """What `where` says of a tree: None for all of it, or a pytree of bools that is a prefix of it.
+
+    `where` is one of these, or a function from the tree to one. A pytree of bools stays one where it can be called, as
+    an Equinox module can.
+    """
+    flags = jax.tree.leaves(where)
+    is_mask = bool(flags) and all(isinstance(flag, (bool, np.bool_)) for flag in flags)
+    return where(tree) if callable(where) and not is_mask else where
+
+
 def partition(tree: Params, where: Any) -> tuple[Params, Params]:
     """The leaves that a mask chooses and the others: two trees, each with None in the place of the other's leaves.
 
     `where` is None (all), a pytree of bools that is a prefix of `tree`, or a function from the tree to one.
     """
-    mask = True if where is None else where
-    if callable(mask) and jax.tree_util.all_leaves([mask]):  # a network of bools can be called, too
-        mask = mask(tree)
+    mask = mask_of(tree, where)
+    mask = True if mask is None else mask
     try:
         spread = jax.tree.map(lambda flag, part: jax.tree.map(lambda _: flag, part), mask, tree)
     except ValueError as error:
@@ -119,3 +129,11 @@ def partition(tree: Params, where: Any) -> tuple[Params, Params]:
 def merge(chosen: Params, others: Params) -> Params:
     """The whole tree again from the two parts of `partition`."""
     return jax.tree.map(lambda a, b: b if a is None else a, chosen, others, is_leaf=lambda leaf: leaf is None)
+
+
+def confined(tree: Params, where: Any) -> Params:
+    """The tree with zeros in the place of the leaves that a mask does not choose; see `partition`."""
+    if where is None:
+        return tree
+    chosen, others = partition(tree, where)
+    return merge(chosen, zeros_like(others))

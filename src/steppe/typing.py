@@ -18,6 +18,9 @@ Batch: TypeAlias = Any
 Loss: TypeAlias = Callable[[Params, Batch], jax.Array]
 """``loss(params, batch)``: a scalar, the mean over the batch; the same twice for the same arguments."""
 
+ExampleLosses: TypeAlias = Callable[[Params, Batch], jax.Array]
+"""``(params, batch)`` -> (B,), the loss of each example alone; `Loss` is their mean."""
+
 Apply: TypeAlias = Callable[[Params, Any], jax.Array]
 """``apply(params, x)``: a network's outputs for B inputs, (B, ...); the same twice for the same arguments."""
 

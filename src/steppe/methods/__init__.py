@@ -18,17 +18,15 @@ from steppe.methods.hsr import hsr
 from steppe.methods.noise import det_sam, frob_sam, nso, trace_sam, universal
 from steppe.methods.seht import seht
 
+_ADDING = (fa, hsr, seht, fam, frob_sam, det_sam)
+_REPLACING = (sam, asam, m_sam, esam, gam, cr_sam, nso, trace_sam, entropy_sgd)
+
 METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
-    method.__name__: method
-    for method in (
-        *(fa, hsr, seht, fam),
-        *(sam, asam, m_sam, esam, gam, cr_sam),
-        *(nso, trace_sam, frob_sam, det_sam, entropy_sgd),
-    )
+    method.__name__: method for method in (*_ADDING, *_REPLACING)
 }
 """Methods by the name that a study calls them."""
 
-REPLACING = ("sam", "asam", "m_sam", "esam", "gam", "cr_sam", "nso", "trace_sam", "entropy_sgd")
+REPLACING = tuple(method.__name__ for method in _REPLACING)
 """Methods that replace the gradient: they stand first in a chain."""
 
 __all__ = [

@@ -1,39 +1,57 @@
-"""Batches in equal parts, and the loss of a big batch computed part by part."""
+"""Batches in equal parts, and the loss of a big batch computed part by part.
+
+Accumulation happens here and not around a method, because ‖mean Hᵢ v‖² is not mean ‖Hᵢ v‖².
+"""
 
 import jax
-import jax.numpy as jnp
 
 from steppe import checks
-from steppe.typing import Batch, Loss, Params
+from steppe.batches import Batches, average
+from steppe.curvature import layers
+from steppe.typing import Batch, ExampleLosses, Loss, Params
+
+
+def divided(function: str, argument: str, batch: Batch, parts: int) -> int:
+    """The size of one of so many equal parts of a batch."""
+    size = checks.batch_size(function, batch)
+    if size % parts:
+        checks.fail(function, argument, f"a divisor of the batch size {size}", parts)
+    return size // parts
 
 
 def in_parts(function: str, argument: str, batch: Batch, parts: int) -> Batch:
     """A batch as so many equal ones, stacked: leaves (parts, B/parts, ...)."""
-    size = checks.batch_size(function, batch)
-    if size % parts:
-        checks.fail(function, argument, f"a divisor of the batch size {size}", parts)
-    return jax.tree.map(lambda x: x.reshape((parts, size // parts, *x.shape[1:])), batch)
+    size = divided(function, argument, batch, parts)
+    return jax.tree.map(lambda x: x.reshape((parts, size, *x.shape[1:])), batch)
 
 
-def in_microbatches(function: str, loss: Loss, parts: int) -> Loss:
-    """The same mean loss, as a loop over `parts` equal micro-batches whose insides are recomputed, never stored.
+def microbatches_of(function: str, batch: Batch, parts: int | None) -> Batches:
+    """A batch as equal micro-batches; None is one of them."""
+    return Batches((in_parts(function, "microbatches", batch, parts or 1),))
 
-    Every derivative of it is that of the big batch, to rounding, in the memory of one part. This is why
-    accumulation happens here and not around a method: ‖mean Hᵢ v‖² is not mean ‖Hᵢ v‖².
+
+def in_microbatches(function: str, loss: Loss, parts: int | None) -> Loss:
+    """The same mean loss, as a loop over so many equal micro-batches; None is the loss itself.
+
+    Every derivative of it is that of the big batch, to rounding, in the memory of one part.
     """
-    if parts == 1:
+    if parts is None:
         return loss
+    one = layers.through(loss)  # derivatives of convolutions are slow in loops
 
     def accumulated(params: Params, batch: Batch) -> jax.Array:
-        split, one = in_parts(function, "microbatches", batch, parts), jax.checkpoint(loss)
-        total, _ = jax.lax.scan(
-            lambda t, b: (t + one(params, b), None), jnp.zeros((), loss_shape(one, params, split).dtype), split
-        )
-        return total / parts
+        return average(lambda part: one(params, part), microbatches_of(function, batch, parts))
 
     return accumulated
 
 
-def loss_shape(loss: Loss, params: Params, split: Batch) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of the loss on one micro-batch."""
-    return jax.eval_shape(loss, params, jax.tree.map(lambda x: x[0], split))
+def each_in_microbatches(function: str, each: ExampleLosses | None, parts: int | None) -> ExampleLosses | None:
+    """The same losses of single examples, computed micro-batch by micro-batch."""
+    if parts is None or each is None:
+        return each
+
+    def accumulated(params: Params, batch: Batch) -> jax.Array:
+        split = in_parts(function, "microbatches", batch, parts)
+        return jax.lax.map(jax.checkpoint(lambda part: each(params, part)), split).reshape(-1)
+
+    return accumulated

@@ -1,6 +1,7 @@
 """Sharpness-aware minimisation: the gradient is taken where the loss is higher nearby."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,14 @@ import optax
 
 from steppe import checks, trees
 from steppe.curvature.estimates import estimate, exact
-from steppe.methods.accumulation import in_parts
-from steppe.methods.contract import Call, Strength, method
+from steppe.methods.accumulation import divided, in_microbatches, in_parts
+from steppe.methods.contract import Call, Strength, method, whole
 from steppe.typing import Batch, Estimate, Params
 
 
-def sam(rho: Strength = 0.05, *, every: int = 1) -> optax.GradientTransformationExtraArgs:
+def sam(
+    rho: Strength = 0.05, *, every: int = 1, where: Any = None, microbatches: int | None = None
+) -> optax.GradientTransformationExtraArgs:
     """Replace the gradient by that at the highest nearby point, ∇L(θ + ρ g/‖g‖) (Foret et al. 2021, eq. 3).
 
     g is the gradient that comes in, ∇L(θ), and its norm the global one over all parameters. Stands first in a chain:
@@ -26,6 +29,11 @@ def sam(rho: Strength = 0.05, *, every: int = 1) -> optax.GradientTransformation
     rho : ρ ≥ 0: a float, a traced value, or an Optax schedule. A literal 0 is the plain optimiser, bitwise and at no
         cost.
     every : on updates 0, k, 2k, … the gradient is replaced, on the others it stays.
+    where : perturb some parameters only: a pytree of bools, a prefix of params, or a function from params to one. g in
+        the step ρ g/‖g‖ is then the gradient in these parameters and zero elsewhere. All parameters receive their
+        gradient at the perturbed point (as in "SAM-ON", Mueller et al. 2023).
+    microbatches : take the gradient in so many equal parts of the batch: the same one, to rounding, in the memory of
+        one part. The loss must treat examples alike: dropout masks that it closes over are those of one part, repeated.
 
     Returns
     -------
@@ -35,14 +43,15 @@ def sam(rho: Strength = 0.05, *, every: int = 1) -> optax.GradientTransformation
 
     Raises
     ------
-    InputError : rho below 0, every below 1, when made; a missing loss, batch or params, when updated.
+    InputError : rho below 0, every below 1, when made; when updated a missing loss, batch or params, microbatches that
+        do not divide the batch, a place in a chain after the optimiser or another method, or inside `optax.MultiSteps`.
 
     Notes
     -----
-    Where the gradient is zero the point is not perturbed. Before SAM in a chain, a penalty would be lost: SAM replaces
-    what comes in. Under `shard_map`, with parameters that vary over devices (`jax.lax.pcast`) and a loss without
-    ``pmean``, each device is perturbed by its own gradient (`m_sam`); under `jit` with a sharded batch the batch is
-    one. Weight decay is not part of g unless it is part of the loss.
+    Where the gradient is zero the point is not perturbed. What is added before SAM in a chain, such as weight decay, is
+    lost: SAM replaces what comes in. Under `shard_map`, with parameters that vary over devices (`jax.lax.pcast`) and a
+    loss without ``pmean``, each device is perturbed by its own gradient (`m_sam`); under `jit` with a sharded batch the
+    batch is one. Weight decay is not part of g unless it is part of the loss.
 
     Examples
     --------
@@ -56,19 +65,26 @@ def sam(rho: Strength = 0.05, *, every: int = 1) -> optax.GradientTransformation
     """
 
     def act(call: Call) -> tuple[Params, Estimate]:
-        return _uphill(call, *trees.unit_and_norm(call.gradient))
+        return _uphill(call, *trees.unit_and_norm(call.confined(call.gradient)))
 
-    return method("sam", act, rho, called="rho", every=every)
+    return method("sam", act, rho, called="rho", every=every, where=where, microbatches=microbatches)
 
 
-def asam(rho: Strength = 0.5, *, eta: float = 0.01, every: int = 1) -> optax.GradientTransformationExtraArgs:
+def asam(
+    rho: Strength = 0.5,
+    *,
+    eta: float = 0.01,
+    every: int = 1,
+    where: Any = None,
+    microbatches: int | None = None,
+) -> optax.GradientTransformationExtraArgs:
     """SAM in units of the weights, ∇L(θ + ρ T²g/‖Tg‖) with T = |θ| + η (Kwon et al. 2021, eq. 6).
 
     T is 1 for parameters of fewer than two axes (biases, scales of normalisation).
 
     Parameters
     ----------
-    rho, every : see `sam`. ρ counts in units of the weights: ten times that of `sam` is usual.
+    rho, every, where, microbatches : see `sam`. ρ counts in units of the weights: ten times that of `sam` is usual.
     eta : η ≥ 0. At 0, weights of zero stay put, and the perturbed point does not change when layers of a ReLU network
         without biases are rescaled, layer-wise or node by node.
 
@@ -98,20 +114,29 @@ def asam(rho: Strength = 0.5, *, eta: float = 0.01, every: int = 1) -> optax.Gra
 
     def act(call: Call) -> tuple[Params, Estimate]:
         units = jax.tree.map(lambda w: jnp.abs(w) + eta if w.ndim >= 2 else jnp.ones_like(w), call.params)
-        towards, slope = trees.unit_and_norm(trees.multiply(units, call.gradient))
+        towards, slope = trees.unit_and_norm(trees.multiply(units, call.confined(call.gradient)))
         return _uphill(call, trees.multiply(units, towards), slope)
 
-    return method("asam", act, rho, called="rho", every=every)
+    return method("asam", act, rho, called="rho", every=every, where=where, microbatches=microbatches)
 
 
-def m_sam(rho: Strength = 0.05, *, shards: int = 2, every: int = 1) -> optax.GradientTransformationExtraArgs:
+def m_sam(
+    rho: Strength = 0.05,
+    *,
+    shards: int = 2,
+    every: int = 1,
+    where: Any = None,
+    microbatches: int | None = None,
+) -> optax.GradientTransformationExtraArgs:
     """SAM shard by shard, 1/m Σⱼ ∇Lⱼ(θ + ρ gⱼ/‖gⱼ‖), gⱼ = ∇Lⱼ(θ) on the j-th of m parts (Behdin et al. 2022).
 
     Parameters
     ----------
-    rho, every : see `sam`.
+    rho, every, where : see `sam`.
     shards : m, disjoint parts of equal size in the order of the batch; 1 is `sam`. (Foret et al. call the *size* of a
         part m.)
+    microbatches : split the shards further where that takes less memory: to parts of the batch's size over this number,
+        or smaller ones.
 
     Returns
     -------
@@ -133,20 +158,30 @@ def m_sam(rho: Strength = 0.05, *, shards: int = 2, every: int = 1) -> optax.Gra
     >>> float(updates), float(state.flatness.mean)  # mean of 2x²·1.5, and of 0.5·2x²
     (15.0, 5.0)
     """
-    checks.whole("m_sam", "shards", shards)
+    shards = whole("m_sam", "shards", shards)
+    parts = microbatches if microbatches is None else whole("m_sam", "microbatches", microbatches)
 
     def act(call: Call) -> tuple[Params, Estimate]:
-        parts, shard = in_parts("m_sam", "shards", call.batch, shards), call.in_loops
+        split, within = in_parts("m_sam", "shards", call.batch, shards), None
+        if parts is not None:
+            size = divided("m_sam", "microbatches", call.batch, parts)
+            within = _fewest_parts(divided("m_sam", "shards", call.batch, shards), size)
+        shard = call._replace(loss=in_microbatches("m_sam", call.loss, within)).in_loops
 
         def add(total: Params, part: Batch) -> tuple[Params, jax.Array]:
-            g = jax.grad(shard.loss)(call.params, part)
+            g = call.confined(jax.grad(shard.loss)(call.params, part))
             gradient, rise = _uphill(shard._replace(batch=part), *trees.unit_and_norm(g))
             return trees.add(total, gradient), rise.mean
 
-        total, rises = jax.lax.scan(add, trees.zero_sums(call.gradient), parts)
+        total, rises = jax.lax.scan(add, trees.zero_sums(call.gradient), split)
         return jax.tree.map(lambda t, g: (t / shards).astype(g.dtype), total, call.gradient), estimate(rises)
 
-    return method("m_sam", act, rho, called="rho", every=every)
+    return method("m_sam", act, rho, called="rho", every=every, where=where)
+
+
+def _fewest_parts(shard: int, size: int) -> int:
+    """The smallest number of equal parts of a shard that are no larger than `size`."""
+    return next(parts for parts in range(1, shard + 1) if shard % parts == 0 and shard // parts <= size)
 
 
 def gam(
@@ -156,6 +191,8 @@ def gam(
     beta: tuple[float, float] = (0.5, 0.6),
     gamma: float = 0.03,
     every: int = 1,
+    where: Any = None,
+    microbatches: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient-norm aware minimisation, the released step of four gradients (Zhang et al. 2023, "GAM").
 
@@ -172,7 +209,8 @@ def gam(
     ascent : r′ as a part of ρ.
     beta : (β₀, β₁).
     gamma : γ. The defaults are those for ResNets on CIFAR-100.
-    every : see `sam`.
+    every, where, microbatches : see `sam`. With `where`, ĝ₀, ĥ and ĝ₂ are directions in the chosen parameters, and R is
+        the largest gradient in these; the step mixes the gradients in all of them.
 
     Returns
     -------
@@ -205,7 +243,7 @@ def gam(
         rho, g0 = call.distance, call.gradient
 
         def uphill(at: Params, g: Params, length: jax.Array) -> Params:
-            return trees.add_scaled(at, length, trees.unit(g))
+            return trees.add_scaled(at, length, trees.unit(call.confined(g)))
 
         g1 = call.gradient_at(uphill(call.params, g0, ascent * rho))
         p = uphill(call.params, jax.tree.map(jnp.subtract, g1, g0), rho)
@@ -214,13 +252,19 @@ def gam(
         a = _mixed((beta_1, g1), (1 - beta_1, g3))
         m = _mixed((1.0, g0), (1 - beta_0, g2))
         across = _mixed((1.0, m), (-trees.dot(trees.unit(a), m), trees.unit(a)))
-        return _mixed((1.0, a), (-gamma, across)), exact(rho * trees.norm(g2))
+        return _mixed((1.0, a), (-gamma, across)), exact(rho * trees.norm(call.confined(g2)))
 
-    return method("gam", act, rho, called="rho", every=every)
+    return method("gam", act, rho, called="rho", every=every, where=where, microbatches=microbatches)
 
 
 def cr_sam(
-    rho: Strength = 0.1, *, gamma: float = 0.1, beta: float = 0.01, every: int = 1
+    rho: Strength = 0.1,
+    *,
+    gamma: float = 0.1,
+    beta: float = 0.01,
+    every: int = 1,
+    where: Any = None,
+    microbatches: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """SAM with the curvature along the gradient held down (Wu et al. 2024, "CR-SAM"), as released.
 
@@ -231,7 +275,7 @@ def cr_sam(
     rho : ρ ≥ 0: a float, a traced value, or an Optax schedule. A literal 0 is the plain optimiser, bitwise and at no
         cost.
     gamma, beta : weights of the two differences.
-    every : see `sam`.
+    every, where, microbatches : see `sam`. With `where`, ĝ is a direction in the chosen parameters.
 
     Returns
     -------
@@ -260,13 +304,13 @@ def cr_sam(
     checks.real("cr_sam", "beta", beta, least=0.0)
 
     def act(call: Call) -> tuple[Params, Estimate]:
-        rho, towards = call.distance, trees.unit(call.gradient)
+        rho, towards = call.distance, trees.unit(call.confined(call.gradient))
         up, down = (call.gradient_at(trees.add_scaled(call.params, s * rho, towards)) for s in (1, -1))
         found = _mixed((1 + gamma + beta, up), (gamma - beta, down), (-2 * gamma, call.gradient))
         curvature = trees.dot(towards, jax.tree.map(jnp.subtract, up, down)) / jnp.where(rho > 0, 2 * rho, 1)
         return found, exact(curvature)
 
-    return method("cr_sam", act, rho, called="rho", every=every)
+    return method("cr_sam", act, rho, called="rho", every=every, where=where, microbatches=microbatches)
 
 
 def _mixed(*parts: tuple[float | jax.Array, Params]) -> Params:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from steppe import checks, trees
+from steppe.methods import place
 from steppe.methods.contract import as_like
 from steppe.typing import Params
 
@@ -132,7 +133,7 @@ def _averaging(name: str, weight: Callable[[jax.Array, Any], jax.Array]) -> opta
     """θ̄ ← θ̄ + w (θ − θ̄), with ``weight(number of the update, dtype)``; w = 1 is θ and w = 0 is θ̄, bitwise."""
 
     def init(params: Params) -> AverageState:
-        checks.floating(name, params)
+        checks.floating(name, params, if_masked=f"Put {name} after optax.masked, multi_transform or partition.")
         # a copy: a training step may donate the state's buffers, and none twice
         mean = jax.tree.map(lambda p: jnp.array(p, trees.accumulator_dtype(p), copy=True), params)
         return AverageState(jnp.zeros((), jnp.int32), mean)
@@ -140,6 +141,7 @@ def _averaging(name: str, weight: Callable[[jax.Array, Any], jax.Array]) -> opta
     def update(updates: Params, state: AverageState, params: Params | None = None) -> tuple[Params, AverageState]:
         if params is None:
             checks.fail(name, "update", "given params", "a call without", "Call tx.update(grads, state, params).")
+        place.refuse_later(name)
 
         def moved(mean: jax.Array, new: jax.Array) -> jax.Array:
             w, new = weight(state.count, mean.dtype), new.astype(mean.dtype)

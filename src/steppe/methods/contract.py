@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from steppe import checks, losses, trees
 from steppe.curvature import layers
-from steppe.typing import Batch, Estimate, Key, Loss, Params
+from steppe.methods import place
+from steppe.methods.accumulation import each_in_microbatches, in_microbatches
+from steppe.typing import Batch, Estimate, ExampleLosses, Key, Loss, Params
 
 Strength = float | jax.Array | optax.Schedule
 """λ or ρ: a number, a traced value, or a function of the update's number."""
-
-ExampleLosses = Callable[[Params, Batch], jax.Array]
-"""``(params, batch)`` -> (B,), the loss of each example alone; `Loss` is their mean."""
 
 
 class MethodState(NamedTuple):
@@ -41,11 +41,13 @@ class Call(NamedTuple):
     Attributes
     ----------
     gradient : what comes in.
-    params, loss, batch : where, of what, on what.
-    penalty_loss : the function whose curvature is penalised; `loss` unless somebody says otherwise.
+    params, loss, batch : where, of what, on what; the loss goes through the batch by micro-batches, if asked to.
+    penalty_loss : the function whose curvature is penalised, never by micro-batches; `loss` unless somebody says
+        otherwise.
     strength : λ or ρ, now.
     key : for this update alone.
     example_losses : the same loss, example by example; None where nobody gave it.
+    where : the parameters that are moved or penalised: None for all, or a pytree of bools, a prefix of `params`.
     """
 
     gradient: Params
@@ -55,7 +57,8 @@ class Call(NamedTuple):
     penalty_loss: Loss
     strength: jax.Array
     key: jax.Array
-    example_losses: ExampleLosses | None = None
+    example_losses: ExampleLosses | None
+    where: Any
 
     @property
     def distance(self) -> jax.Array:
@@ -66,6 +69,10 @@ class Call(NamedTuple):
     def in_loops(self) -> "Call":
         """The same with a loss whose gradient is fast inside loops, too."""
         return self._replace(loss=layers.through(self.loss))
+
+    def confined(self, tree: Params) -> Params:
+        """A direction in the space of parameters, zero outside of those that are moved."""
+        return trees.confined(tree, self.where)
 
     def gradient_at(self, params: Params) -> Params:
         """The loss's gradient at other parameters, in the dtypes of the one that came in."""
@@ -82,6 +89,26 @@ def unless_zero(strength: jax.Array, weight: jax.Array, tree: Params) -> Params:
     return jax.tree.map(lambda x: jnp.where(strength == 0, jnp.zeros_like(x), weight.astype(x.dtype) * x), tree)
 
 
+def whole(name: str, called: str, value: Any, *, least: int = 1) -> int:
+    """A whole number that shapes of a program depend on, as a Python int; a concrete array of one will do."""
+    if checks.is_traced(value):
+        checks.fail(name, called, "a Python int, for shapes depend on it", "a traced value",
+                    f"With optax.inject_hyperparams, say static_args={called!r}.")  # fmt: skip
+    return checks.whole(name, called, _as_int(value), least=least)
+
+
+def _as_int(value: Any) -> Any:
+    is_array = isinstance(value, (jax.Array, np.ndarray)) and value.ndim == 0
+    return int(value) if is_array and jnp.issubdtype(value.dtype, jnp.integer) else value
+
+
+def _interval(name: str, every: Any) -> Any:
+    """Of acting updates: a whole number, which may be traced."""
+    if checks.is_traced(every) and every.ndim == 0 and jnp.issubdtype(every.dtype, jnp.integer):
+        return every
+    return checks.whole(name, "every", _as_int(every))
+
+
 def method(
     name: str,
     act: Callable[[Call], tuple[Params, Estimate]],
@@ -89,60 +116,97 @@ def method(
     *,
     called: str = "lam",
     every: int = 1,
+    where: Any = None,
+    microbatches: int | None = None,
     key: Key = 0,
     no_zero: str = "",
+    replaces: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     """The method `name`, which turns a gradient into what ``act`` returns on updates 0, k, 2k, …, and else lets it be.
 
     `called` is what the strength is called. A literal strength of 0 is the plain gradient, bitwise and at no cost; or
-    it is refused with the sentence `no_zero`, where the limit of a small strength is not the plain gradient.
+    it is refused with the sentence `no_zero`, where the limit of a small strength is not the plain gradient. `replaces`
+    says whether what comes in is replaced or added to; `place` refuses the places in a chain where that goes wrong.
     """
     checks.real_or_schedule(name, called, strength, least=0.0)
-    is_zero = not callable(strength) and not checks.is_traced(strength) and float(strength) == 0.0
-    if is_zero and no_zero:
+    known = not callable(strength) and not checks.is_traced(strength)
+    if known and no_zero and float(strength) == 0:
         checks.fail(name, called, "above 0", strength, no_zero)
-    checks.whole(name, "every", every)
+    every = _interval(name, every)
+    if microbatches is not None:
+        microbatches = whole(name, "microbatches", microbatches)
     base_key = jax.random.fold_in(checks.key_array(name, key), zlib.crc32(name.encode()))
 
     def init(params: Params) -> MethodState:
-        checks.floating(name, params)
-        # an array each: a training step may donate the state's buffers, and none twice
-        unknown = [jnp.full((), jnp.nan, trees.accumulator_dtype(params)) for _ in Estimate._fields]
-        return MethodState(jnp.zeros((), jnp.int32), jax.random.key_data(base_key), Estimate(*unknown))
+        checks.floating(name, params, if_masked=_IF_MASKED.format(name))
+        trees.partition(params, where)
+        return _initial_state(params, base_key)
 
     def update(
-        updates: Params,
-        state: MethodState,
-        params: Params | None = None,
-        *,
-        loss: Loss | None = None,
-        batch: Batch | None = None,
-        penalty_loss: Loss | None = None,
-        example_losses: ExampleLosses | None = None,
-        **_: Any,
+        updates: Params, state: MethodState, params: Params | None = None, **given: Any
     ) -> tuple[Params, MethodState]:
-        missing = [n for n, v in (("params", params), ("loss", loss), ("batch", batch)) if v is None]
-        if missing:
-            checks.fail(name, "update", "given params, loss= and batch=", f"a call without {', '.join(missing)}",
-                        "Call tx.update(grads, state, params, loss=loss, batch=batch).")  # fmt: skip
+        loss, batch, penalty_loss, each = _given(name, params, **given)
+        place.refuse_accumulation(name)
+        place.refuse_order(name, replaces=replaces)
+
+        def call() -> Call:
+            value = jnp.asarray(strength(state.count) if callable(strength) else strength)
+            stream = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(base_key))
+            now, mask = jax.random.fold_in(stream, state.count), trees.mask_of(params, where)
+            mean = in_microbatches(name, loss, microbatches)
+            singles = each_in_microbatches(name, each, microbatches)
+            return Call(updates, params, mean, batch, penalty_loss, value, now, singles, mask)
 
         def acted() -> tuple[Params, Estimate]:
-            now = jax.random.fold_in(
-                jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(base_key)), state.count
-            )
-            value = jnp.asarray(strength(state.count) if callable(strength) else strength)
-            known = loss.each if isinstance(loss, losses.NetworkLoss) else None
-            call = Call(updates, params, loss, batch, penalty_loss or loss, value, now, example_losses or known)
-            found, flatness = act(call)
+            found, flatness = act(call())
             like = state.flatness.mean.dtype
             return found, Estimate(*(jnp.asarray(x).astype(like) for x in flatness))
 
-        if every == 1:
+        if replaces and _is_first_outside_of_jit(state.count, updates, params, batch):
+            place.refuse_downhill(name, updates, call().gradient_at(params))
+        if isinstance(every, int) and every == 1:
             updates, flatness = acted()
         else:
             updates, flatness = jax.lax.cond(state.count % every == 0, acted, lambda: (updates, state.flatness))
         return updates, MethodState(state.count + 1, state.key, flatness)
 
-    if is_zero:
+    # a zero that schedules or sweeps hand over is an array, and counts its updates
+    if known and not isinstance(strength, jax.Array) and float(strength) == 0:
         return optax.GradientTransformationExtraArgs(init, lambda updates, state, params=None, **_: (updates, state))
+    update.method = name
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _initial_state(params: Params, key: jax.Array) -> MethodState:
+    # an array each: a training step may donate the state's buffers, and none twice
+    unknown = [jnp.full((), jnp.nan, trees.accumulator_dtype(params)) for _ in Estimate._fields]
+    return MethodState(jnp.zeros((), jnp.int32), jax.random.key_data(key), Estimate(*unknown))
+
+
+def _given(
+    name: str,
+    params: Params | None,
+    *,
+    loss: Loss | None = None,
+    batch: Batch | None = None,
+    penalty_loss: Loss | None = None,
+    example_losses: ExampleLosses | None = None,
+    **_: Any,
+) -> tuple[Loss, Batch, Loss, ExampleLosses | None]:
+    """The loss, the batch, the loss that is penalised and the losses of single examples, as far as they are known."""
+    missing = [n for n, v in (("params", params), ("loss", loss), ("batch", batch)) if v is None]
+    if missing:
+        checks.fail(name, "update", "given params, loss= and batch=", f"a call without {', '.join(missing)}",
+                    "Call tx.update(grads, state, params, loss=loss, batch=batch).")  # fmt: skip
+    each = loss.each if isinstance(loss, losses.NetworkLoss) else None
+    return loss, batch, penalty_loss or loss, example_losses or each
+
+
+_IF_MASKED = (
+    "Leave optax.masked, multi_transform and partition out, and choose parameters by where=: {}(…, where=mask)."
+)
+
+
+def _is_first_outside_of_jit(count: jax.Array, *trees: Any) -> bool:
+    """Whether this is a first update whose values are known."""
+    return not any(map(checks.is_traced, jax.tree.leaves((count, trees)))) and int(count) == 0

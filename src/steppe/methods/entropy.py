@@ -1,12 +1,14 @@
 """Entropy-SGD: the gradient of the loss's local entropy, which a wide valley has more of than a deep one."""
 
+from typing import Any
+
 import jax
 import optax
 
 from steppe import checks, trees
 from steppe.curvature.estimates import exact
 from steppe.curvature.probes import gaussian
-from steppe.methods.contract import Call, Strength, as_like, method
+from steppe.methods.contract import Call, Strength, as_like, method, whole
 from steppe.typing import Estimate, Key, Params
 
 
@@ -17,6 +19,8 @@ def entropy_sgd(
     rate: float = 0.1,
     average: float = 0.75,
     noise: float = 1e-4,
+    where: Any = None,
+    microbatches: int | None = None,
     key: Key = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Replace the gradient by that of the negative local entropy, γ(θ − μ) (Chaudhari et al. 2017, "Entropy-SGD").
@@ -36,6 +40,9 @@ def entropy_sgd(
         of the Hessian.
     average : α in [0, 1).
     noise : ε ≥ 0; √2 at the temperature of the density, in practice far below. 0: the chain only descends.
+    where : the chain moves some parameters only, see `sam`. The others receive their gradient's average along the chain
+        with the same weights, one step behind: from ν = ∇L(θ), ν ← α ν + (1 − α) ∇L(x) at each step's start.
+    microbatches : see `sam`.
     key : seed of the noise.
 
     Returns
@@ -65,7 +72,7 @@ def entropy_sgd(
     >>> [round(float(u), 3) for u in updates]  # 1/(1 + 1) and 4/(4 + 1)
     [0.5, 0.8]
     """
-    checks.whole("entropy_sgd", "steps", steps)
+    steps = whole("entropy_sgd", "steps", steps)
     checks.positive("entropy_sgd", "rate", rate)
     checks.real("entropy_sgd", "noise", noise, least=0.0)
     if not checks.is_traced(checks.real("entropy_sgd", "average", average, least=0.0, most=1.0)) and average == 1:
@@ -73,20 +80,25 @@ def entropy_sgd(
 
     def act(call: Call) -> tuple[Params, Estimate]:
         call, gamma = call.in_loops, call.strength
+        others_of = lambda tree: trees.partition(tree, call.where)[1]  # noqa: E731
 
-        def moved(x: Params, mu: Params, gradient: Params, key: jax.Array) -> tuple[Params, Params]:
-            """One step; x and μ are differences from θ."""
-            x = trees.add_scaled(x, -rate, trees.add(trees.scale(gamma, x), gradient))
-            x = trees.add_scaled(x, rate**0.5 * noise, gaussian(key, x))
-            return x, trees.add_scaled(trees.scale(average, mu), 1 - average, x)
+        def moved(x: Params, mu: Params, nu: Params, gradient: Params, key: jax.Array) -> tuple[Params, Params, Params]:
+            """One step; x and μ are differences from θ, ν is the average gradient of the parameters that stay."""
+            x = trees.add_scaled(x, -rate, trees.add(trees.scale(gamma, x), call.confined(gradient)))
+            x = trees.add_scaled(x, rate**0.5 * noise, call.confined(gaussian(key, x)))
+            mu = trees.add_scaled(trees.scale(average, mu), 1 - average, x)
+            return x, mu, trees.add_scaled(trees.scale(average, nu), 1 - average, others_of(gradient))
 
-        def further(chain: tuple[Params, Params], key: jax.Array) -> tuple[tuple[Params, Params], None]:
-            x, mu = chain
-            return moved(x, mu, call.gradient_at(trees.add(call.params, x)), key), None
+        def further(chain: tuple[Params, Params, Params], key: jax.Array) -> tuple[tuple[Params, Params, Params], None]:
+            x, mu, nu = chain
+            return moved(x, mu, nu, call.gradient_at(trees.add(call.params, x)), key), None
 
         still, keys = trees.zero_sums(call.params), jax.random.split(call.key, steps)
-        (_, mu), _ = jax.lax.scan(further, moved(still, still, call.gradient, keys[0]), keys[1:])
-        return as_like(trees.scale(-gamma, mu), call.gradient), exact(trees.norm(mu))
+        resting = as_like(others_of(call.gradient), others_of(still))
+        (_, mu, nu), _ = jax.lax.scan(further, moved(still, still, resting, call.gradient, keys[0]), keys[1:])
+        chosen, _ = trees.partition(trees.scale(-gamma, mu), call.where)
+        return as_like(trees.merge(chosen, nu), call.gradient), exact(trees.norm(mu))
 
     never = "The local entropy has no gradient at 0; the plain gradient is the limit of a large gamma."
-    return method("entropy_sgd", act, gamma, called="gamma", key=key, no_zero=never)
+    settings = {"where": where, "microbatches": microbatches, "key": key}
+    return method("entropy_sgd", act, gamma, called="gamma", no_zero=never, **settings)

@@ -15,7 +15,14 @@ from steppe.typing import Estimate, Key, Params
 
 
 def esam(
-    rho: Strength = 0.05, *, perturb: float = 0.6, select: float = 0.5, every: int = 1, key: Key = 0
+    rho: Strength = 0.05,
+    *,
+    perturb: float = 0.6,
+    select: float = 0.5,
+    every: int = 1,
+    where: Any = None,
+    microbatches: int | None = None,
+    key: Key = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Replace the gradient by that of the examples whose loss rises most nearby (Du et al. 2022, "ESAM").
 
@@ -35,7 +42,7 @@ def esam(
         cost; a traced 0 agrees with it (nothing rises, so nothing is selected).
     perturb : β in (0, 1], the chance of a weight to be perturbed. 1: all of them.
     select : γ in (0, 1], the part of the batch that is selected. 1: all of it, and with ``perturb=1`` this is `sam`.
-    every : see `sam`.
+    every, where, microbatches : see `sam`. The examples are selected from the whole batch.
     key : seed of m.
 
     Returns
@@ -69,7 +76,10 @@ def esam(
     (9.0, 3.75)
     """
     _part("perturb", perturb)
-    _part("select", select)
+    if checks.is_traced(_part("select", select)):
+        checks.fail("esam", "select", "a Python number, for shapes depend on it", "a traced value",
+                    "With optax.inject_hyperparams, say static_args='select'.")  # fmt: skip
+    select = float(select)
 
     def act(call: Call) -> tuple[Params, Estimate]:
         losses, pull = jax.vjp(lambda p: _each(call, p), _perturbed(call, perturb))
@@ -83,17 +93,19 @@ def esam(
         )
         return moved, estimate(rises)
 
-    return method("esam", act, rho, called="rho", every=every, key=key)
+    settings = {"every": every, "where": where, "microbatches": microbatches, "key": key}
+    return method("esam", act, rho, called="rho", **settings)
 
 
-def _part(name: str, value: Any) -> None:
-    if checks.is_traced(value) or checks.real("esam", name, value, least=0.0, most=1.0) == 0:
+def _part(name: str, value: Any) -> Any:
+    if not checks.is_traced(checks.real("esam", name, value, least=0.0, most=1.0)) and value == 0:
         checks.fail("esam", name, "a number above 0 and at most 1", checks.shown(value))
+    return value
 
 
 def _perturbed(call: Call, chance: float) -> Params:
     """θ + ρ m ∘ g/(β‖g‖)."""
-    towards, moves = trees.unit(call.gradient), coordinates(call.key, call.params, chance)
+    towards, moves = trees.unit(call.confined(call.gradient)), coordinates(call.key, call.params, chance)
     some = jax.tree.map(lambda u, m: jnp.where(m, u, jnp.zeros_like(u)), towards, moves)
     return trees.add_scaled(call.params, call.distance / chance, some)
 

@@ -10,8 +10,8 @@ import optax
 from steppe import checks, trees
 from steppe import curvature as curvature_
 from steppe.curvature.estimates import Distribution
-from steppe.methods.contract import Strength
-from steppe.methods.penalty import Matrix, added, check_matrix, hutchinson, operator
+from steppe.methods.contract import Strength, whole
+from steppe.methods.penalty import Matrix, accumulated, added, hutchinson, operator
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 Curvature = Callable[[Loss, Params, Batch, jax.Array], Estimate]
@@ -28,7 +28,7 @@ def fa(
     matrix: Matrix = "hessian",
     adaptive: bool = False,
     where: Any = None,
-    microbatches: int = 1,
+    microbatches: int | None = None,
     key: Key = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Add the gradient of a penalty on the squared Hessian norm to the gradients (FA-Regularization).
@@ -61,9 +61,10 @@ def fa(
         ReLU network is multiplied and the next one divided by the same number.
     where : restrict the penalty to some parameters: a pytree of bools, a prefix of params, or a function from params
         to one. H is then the block of the chosen parameters, and only they receive the penalty's gradient.
-    microbatches : split the batch into so many equal parts and compute H part by part: the same penalty with the memory
-        of one part (and the cost of a network without layers). The loss must treat examples alike: dropout masks that
-        it closes over are those of one part, repeated.
+    microbatches : compute H in so many equal parts of the batch: the same penalty in the memory of one part, at the
+        cost of a network without layers. Every number of parts, 1 included, sees the same random vectors, other ones
+        than None, which computes H from the whole batch in the cheapest way. The loss must treat examples alike:
+        dropout masks that it closes over are those of one part, repeated.
     key : seed of the probes, an int or a key array.
 
     Returns
@@ -79,13 +80,14 @@ def fa(
 
     Raises
     ------
-    InputError : arguments out of range, "ggn" with microbatches, when made; a missing loss, batch or params, a loss
-        that hides the outputs with "ggn", when updated.
+    InputError : arguments out of range, when made; when updated a missing loss, batch or params, a loss that hides the
+        outputs with "ggn", microbatches that do not divide the batch, a place in a chain after the optimiser, or inside
+        `optax.MultiSteps`.
 
     Notes
     -----
     A schedule must stay at 0 or above; its values are known only to the compiled program, and are not checked. With
-    ``optax.inject_hyperparams`` name every argument but `lam` as static.
+    ``optax.inject_hyperparams`` name `probes` as static, and arguments that are functions.
 
     Algorithms 1 and 2 of "Flat is the New Sharp: Flatness-Aware Regularization for Robust Learning" (submission
     21421 to ICLR 2026), eqs. 1-4. Under `shard_map` the loss must contain its own ``pmean``, and B is the size of the
@@ -103,16 +105,17 @@ def fa(
     >>> round(float(state[0].flatness.mean), 3)
     0.193
     """
-    checks.whole("fa", "probes", probes)
+    probes = whole("fa", "probes", probes)
+    parts = microbatches if microbatches is None else whole("fa", "microbatches", microbatches)
     checks.one_of("fa", "distribution", distribution, ("rademacher", "gaussian"))
     checks.one_of("fa", "adaptive", adaptive, (True, False))
     checks.one_of("fa", "normalize", normalize, ("batch", "params", None))
-    check_matrix("fa", matrix, microbatches)
     if curvature is not None and not callable(curvature):
         checks.fail(
             "fa", "curvature", "None or a function (loss, params, batch, key) -> Estimate", checks.shown(curvature)
         )
-    measure = curvature or _squared_norm(matrix, probes, distribution, adaptive)
+    known = _squared_norm(matrix, probes, distribution, adaptive, parts)
+    measure = known if curvature is None else accumulated("fa", curvature, parts)
 
     def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Estimate]:
         found = measure(loss, params, batch, key)
@@ -121,18 +124,19 @@ def fa(
     def divisor(batch: Batch, chosen: Params) -> int:
         return {"batch": checks.batch_size("fa", batch), "params": trees.size(chosen), None: 1}[normalize]
 
-    settings = {"every": every, "where": where, "microbatches": microbatches, "key": key}
-    return added("fa", value, lam, divisor=divisor, **settings)
+    return added("fa", value, lam, divisor=divisor, every=every, where=where, key=key)
 
 
-def _squared_norm(matrix: Matrix, probes: int, distribution: Distribution, adaptive: bool) -> Curvature:
+def _squared_norm(
+    matrix: Matrix, probes: int, distribution: Distribution, adaptive: bool, parts: int | None
+) -> Curvature:
     """tr(H²), or tr((W H W)²) in units of the weights, by Hutchinson's probes."""
-    moments = hutchinson("fa", matrix, probes, distribution)
+    moments = hutchinson("fa", matrix, probes, parts, distribution)
 
     def measure(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Estimate:
         if not adaptive:
             return moments(loss, params, batch, key).frobenius_squared
-        in_weights = curvature_.rescaled(operator("fa", matrix, loss, params, batch), params)
+        in_weights = curvature_.rescaled(operator("fa", matrix, loss, params, batch, parts), params)
         return curvature_.frobenius_squared(in_weights, key, probes=probes, distribution=distribution)
 
     return measure

@@ -1,15 +1,18 @@
 """Relative flatness of one layer as a penalty (FAM)."""
 
 import logging
+from typing import Any
 
 import jax
 import optax
 
 from steppe import checks, losses
+from steppe.batches import average
 from steppe.curvature import last, layers
 from steppe.curvature.estimates import exact
 from steppe.curvature.layers import Layer
-from steppe.methods.contract import Strength
+from steppe.methods.accumulation import microbatches_of
+from steppe.methods.contract import Strength, whole
 from steppe.methods.penalty import added
 from steppe.sharpness import layer_view
 from steppe.sharpness.relative_flatness import by_rows, in_closed_form, is_closed
@@ -18,7 +21,14 @@ from steppe.typing import Batch, Estimate, Loss, Params
 LOG = logging.getLogger("steppe")
 
 
-def fam(lam: Strength, *, layer: str | None = None, every: int = 1) -> optax.GradientTransformationExtraArgs:
+def fam(
+    lam: Strength,
+    *,
+    layer: str | None = None,
+    every: int = 1,
+    where: Any = None,
+    microbatches: int | None = None,
+) -> optax.GradientTransformationExtraArgs:
     """Add the gradient of the relative flatness of one layer to the gradients (Adilova et al. 2023, "FAM").
 
     Minimises ``L(θ) + λ κ(θ)`` with κ = Σ_{s,s'} ⟨w_s, w_s'⟩ tr H_ss' (Petzka et al. 2021), w_s the weights of the
@@ -33,6 +43,9 @@ def fam(lam: Strength, *, layer: str | None = None, every: int = 1) -> optax.Gra
         the batch last; ``curvature.last_layer(loss, params, batch).name`` says which one that
         is, and so does the logger ``steppe``, at level INFO.
     every : the penalty acts on updates 0, k, 2k, ….
+    where : add the gradient of κ to some parameters only: a pytree of bools, a prefix of params, or a function from
+        params to one. It changes neither the layer nor κ.
+    microbatches : compute κ, which is a mean over examples, in so many equal parts of the batch; see `sam`.
 
     Returns
     -------
@@ -76,13 +89,16 @@ def fam(lam: Strength, *, layer: str | None = None, every: int = 1) -> optax.Gra
     if layer is not None and not isinstance(layer, str):
         checks.fail("fam", "layer", "None or the path of a layer's weights", checks.shown(layer))
 
+    parts = microbatches if microbatches is None else whole("fam", "microbatches", microbatches)
+
     def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Estimate]:
-        at = last.chosen("fam", "loss", layers.program(loss, params, batch), params, layer)
+        split = microbatches_of("fam", batch, parts)
+        at = last.chosen("fam", "loss", layers.program(loss, params, split.first), params, layer)
         LOG.info("fam looks at the layer %s.", at.name)  # once for each compiled program
-        found = _relative_flatness(loss, at, params, batch)
+        found = average(lambda part: _relative_flatness(loss, at, params, part), split)
         return found, exact(found)
 
-    return added("fam", value, lam, every=every)
+    return added("fam", value, lam, every=every, where=where, block=False)
 
 
 def _relative_flatness(loss: Loss, layer: Layer, params: Params, batch: Batch) -> jax.Array:

@@ -9,8 +9,8 @@ import optax
 
 from steppe import checks, trees
 from steppe import curvature as curvature_
-from steppe.methods.contract import Strength
-from steppe.methods.penalty import Matrix, MomentsOf, added, check_matrix, hutchinson
+from steppe.methods.contract import Strength, whole
+from steppe.methods.penalty import Matrix, MomentsOf, accumulated, added, hutchinson
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 
@@ -24,7 +24,7 @@ def hsr(
     step: Literal["penalty", "unit"] = "penalty",
     matrix: Matrix = "hessian",
     where: Any = None,
-    microbatches: int = 1,
+    microbatches: int | None = None,
     key: Key = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Add the gradient of a bound on the largest eigenvalue of the Hessian to the gradients (HSR regularization).
@@ -102,14 +102,15 @@ def hsr(
     >>> bool(top <= state[0].flatness.mean)
     True
     """
-    checks.whole("hsr", "probes", probes)
+    probes = whole("hsr", "probes", probes)
+    parts = microbatches if microbatches is None else whole("hsr", "microbatches", microbatches)
     checks.one_of("hsr", "bound", bound, tuple(BOUNDS))
     checks.one_of("hsr", "step", step, ("penalty", "unit"))
-    check_matrix("hsr", matrix, microbatches)
     if moments is not None and not callable(moments):
         checks.fail("hsr", "moments", "None or a function (loss, params, batch, key) -> Moments", checks.shown(moments))
 
-    measure = moments or hutchinson("hsr", matrix, probes)
+    known = hutchinson("hsr", matrix, probes, parts)
+    measure = known if moments is None else accumulated("hsr", moments, parts)
 
     def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Estimate]:
         first, second = measure(loss, params, batch, key)
@@ -120,8 +121,7 @@ def hsr(
         return found, jax.lax.stop_gradient(Estimate(found, sem))
 
     direction = trees.unit if step == "unit" else lambda gradient: gradient
-    settings = {"every": every, "where": where, "microbatches": microbatches, "key": key}
-    return added("hsr", value, lam, direction=direction, **settings)
+    return added("hsr", value, lam, direction=direction, every=every, where=where, key=key)
 
 
 def _upper(trace: jax.Array, frobenius_squared: jax.Array, size: int) -> jax.Array:

@@ -10,7 +10,7 @@ import optax
 from steppe import checks, trees
 from steppe.curvature.estimates import estimate
 from steppe.curvature.probes import gaussian, uniform
-from steppe.methods.contract import Call, Strength, as_like, method, unless_zero
+from steppe.methods.contract import Call, Strength, as_like, method, unless_zero, whole
 from steppe.typing import Estimate, Key, Params
 
 Scalar = Callable[[jax.Array], jax.Array]
@@ -19,7 +19,14 @@ UNROLLED = 4
 """So many points nearby are looked at without a loop: convolutions inside one are slow on a CPU."""
 
 
-def nso(sigma: Strength = 0.01, *, pairs: int = 1, key: Key = 0) -> optax.GradientTransformationExtraArgs:
+def nso(
+    sigma: Strength = 0.01,
+    *,
+    pairs: int = 1,
+    where: Any = None,
+    microbatches: int | None = None,
+    key: Key = 0,
+) -> optax.GradientTransformationExtraArgs:
     """Replace the gradient by its mean over two-sided weight noise (Zhang, Li and Ju 2024, "NSO").
 
         1/(2k) Σⱼ [∇L(θ + σUⱼ) + ∇L(θ − σUⱼ)],   U ~ N(0, I):   the gradient of E L(θ + σU) ≈ L + σ²/2 tr H.
@@ -29,6 +36,7 @@ def nso(sigma: Strength = 0.01, *, pairs: int = 1, key: Key = 0) -> optax.Gradie
     sigma : σ ≥ 0: a float, a traced value, or an Optax schedule. A literal 0 is the plain optimiser, bitwise and at no
         cost.
     pairs : k, how many noises, each with both signs: the term of first order in σ cancels.
+    where, microbatches : see `sam`. With `where`, U is zero elsewhere, and tr H is that of the chosen block.
     key : seed of the noise.
 
     Returns
@@ -57,13 +65,13 @@ def nso(sigma: Strength = 0.01, *, pairs: int = 1, key: Key = 0) -> optax.Gradie
     >>> bool(abs(state.flatness.mean - 4.0) < 4 * state.flatness.sem)  # tr H
     True
     """
-    checks.whole("nso", "pairs", pairs)
+    pairs = whole("nso", "pairs", pairs)
 
     def act(call: Call) -> tuple[Params, Estimate]:
         call, sigma = call.in_loops, call.distance
 
         def add(total: Params, key: jax.Array) -> tuple[Params, jax.Array]:
-            U = gaussian(key, call.params)
+            U = call.confined(gaussian(key, call.params))
             up, down = (call.gradient_at(trees.add_scaled(call.params, s * sigma, U)) for s in (1, -1))
             slope = trees.dot(U, jax.tree.map(jnp.subtract, up, down)) / jnp.where(sigma > 0, 2 * sigma, 1)
             return trees.add(trees.add(total, up), down), slope
@@ -71,7 +79,7 @@ def nso(sigma: Strength = 0.01, *, pairs: int = 1, key: Key = 0) -> optax.Gradie
         total, slopes = _summed(add, call, pairs)
         return as_like(trees.scale(1 / (2 * pairs), total), call.gradient), estimate(slopes)
 
-    return method("nso", act, sigma, called="sigma", key=key)
+    return method("nso", act, sigma, called="sigma", where=where, microbatches=microbatches, key=key)
 
 
 def universal(
@@ -82,6 +90,8 @@ def universal(
     lam: Strength,
     rho: float,
     samples: int = 1,
+    where: Any = None,
+    microbatches: int | None = None,
     key: Key = 0,
     name: str = "universal",
 ) -> optax.GradientTransformationExtraArgs:
@@ -100,6 +110,8 @@ def universal(
         cost.
     rho : ρ > 0, the distance.
     samples : n.
+    where, microbatches : see `sam`. With `where`, xᵢ is zero elsewhere, and S is a function of all parameters still:
+        all receive its gradient.
     key : seed of the draws.
     name : under which it is known in errors and in its random stream.
 
@@ -127,14 +139,14 @@ def universal(
     >>> bool(jnp.isfinite(updates).all())
     True
     """
-    checks.whole(name, "samples", samples)
+    samples = whole(name, "samples", samples)
     checks.positive(name, "rho", rho)
 
     def act(call: Call) -> tuple[Params, Estimate]:
         call, base = call.in_loops, call.loss(call.params, call.batch)
 
         def add(total: Params, key: jax.Array) -> tuple[Params, jax.Array]:
-            up = trees.add_scaled(call.params, rho, measure(key, call.params))
+            up = trees.add_scaled(call.params, rho, call.confined(measure(key, call.params)))
             value, gradient = jax.value_and_grad(call.loss)(up, call.batch)
             d = (value - base).astype(trees.accumulator_dtype(value)) / rho**2
             level, slope = jax.value_and_grad(psi)(d)
@@ -146,10 +158,12 @@ def universal(
         scaled = unless_zero(call.strength, call.strength * slope / samples, total)
         return trees.add(call.gradient, scaled), Estimate(sharpness, jnp.full_like(sharpness, jnp.nan))
 
-    return method(name, act, lam, key=key)
+    return method(name, act, lam, where=where, microbatches=microbatches, key=key, replaces=False)
 
 
-def trace_sam(rho: Strength = 0.01, *, key: Key = 0) -> optax.GradientTransformationExtraArgs:
+def trace_sam(
+    rho: Strength = 0.01, *, where: Any = None, microbatches: int | None = None, key: Key = 0
+) -> optax.GradientTransformationExtraArgs:
     """Replace the gradient by that at a random nearby point, ∇L(θ + ρz), z ~ N(0, I) (Tahmasebi et al. 2024).
 
     In the mean that of E L(θ + ρz) ≈ L + ρ²/2 tr H: one-sided `nso`, at the cost of a plain step more.
@@ -158,6 +172,7 @@ def trace_sam(rho: Strength = 0.01, *, key: Key = 0) -> optax.GradientTransforma
     ----------
     rho : ρ ≥ 0: a float, a traced value, or an Optax schedule. A literal 0 is the plain optimiser, bitwise and at no
         cost. The paper's sphere normalisation is computed but not applied in its code; nor is it here.
+    where, microbatches : see `sam`. With `where`, z is zero elsewhere, and tr H is that of the chosen block.
     key : seed of the noise.
 
     Returns
@@ -180,16 +195,23 @@ def trace_sam(rho: Strength = 0.01, *, key: Key = 0) -> optax.GradientTransforma
     """
 
     def act(call: Call) -> tuple[Params, Estimate]:
-        rho, z = call.distance, gaussian(call.key, call.params)
+        rho, z = call.distance, call.confined(gaussian(call.key, call.params))
         found = call.gradient_at(trees.add_scaled(call.params, rho, z))
         change = trees.dot(z, jax.tree.map(jnp.subtract, found, call.gradient)) / jnp.where(rho > 0, rho, 1)
         return found, Estimate(change, jnp.full_like(change, jnp.nan))
 
-    return method("trace_sam", act, rho, called="rho", key=key)
+    return method("trace_sam", act, rho, called="rho", where=where, microbatches=microbatches, key=key)
 
 
 def det_sam(
-    lam: Strength = 1.0, *, rho: float = 1.0, samples: int = 1, box: float = 0.01, key: Key = 0
+    lam: Strength = 1.0,
+    *,
+    rho: float = 1.0,
+    samples: int = 1,
+    box: float = 0.01,
+    where: Any = None,
+    microbatches: int | None = None,
+    key: Key = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Add a gradient that lowers the determinant of the Hessian: `universal` with ψ = e^(−t/2), φ = t⁻², x ~ U[−c, c]ⁿ.
 
@@ -197,7 +219,7 @@ def det_sam(
 
     Parameters
     ----------
-    lam, rho, samples, key : see `universal`.
+    lam, rho, samples, where, microbatches, key : see `universal`.
     box : c, the half width of the box.
 
     Returns
@@ -223,11 +245,18 @@ def det_sam(
         return trees.scale(box, uniform(key, like))
 
     psi, phi = lambda t: jnp.exp(-t / 2), lambda t: t**-2
-    return universal(phi, psi, within, lam=lam, rho=rho, samples=samples, key=key, name="det_sam")
+    settings = {"samples": samples, "where": where, "microbatches": microbatches, "key": key}
+    return universal(phi, psi, within, lam=lam, rho=rho, name="det_sam", **settings)
 
 
 def frob_sam(
-    lam: Strength = 0.005, *, rho: float = 0.005, samples: int = 2, key: Key = 0
+    lam: Strength = 0.005,
+    *,
+    rho: float = 0.005,
+    samples: int = 2,
+    where: Any = None,
+    microbatches: int | None = None,
+    key: Key = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Add the gradient of λ/(2ρ²) Var L(θ + ρz), z ~ N(0, I) (Tahmasebi et al. 2024, "Frob-SAM").
 
@@ -240,6 +269,8 @@ def frob_sam(
         cost.
     rho : ρ > 0.
     samples : n, at least 2.
+    where, microbatches : see `sam`. With `where`, z is zero elsewhere, and H is the chosen parameters' block; all
+        parameters receive the gradient of the variance.
     key : seed of the draws.
 
     Returns
@@ -264,14 +295,14 @@ def frob_sam(
     >>> bool(abs(state.flatness.mean - 10) < 2)  # ‖I‖²
     True
     """
-    checks.whole("frob_sam", "samples", samples, least=2)
+    samples = whole("frob_sam", "samples", samples, least=2)
     checks.positive("frob_sam", "rho", rho)
 
     def act(call: Call) -> tuple[Params, Estimate]:
         call, base = call.in_loops, call.loss(call.params, call.batch)
 
         def add(sums: tuple[Params, Params], key: jax.Array) -> tuple[tuple[Params, Params], jax.Array]:
-            up = trees.add_scaled(call.params, rho, gaussian(key, call.params))
+            up = trees.add_scaled(call.params, rho, call.confined(gaussian(key, call.params)))
             value, gradient = jax.value_and_grad(call.loss)(up, call.batch)
             rise = (value - base).astype(trees.accumulator_dtype(value))
             plain, weighted = sums
@@ -285,7 +316,7 @@ def frob_sam(
         spread = 2 * jnp.sum((rises - mean) ** 2) / (samples - 1) / rho**4
         return trees.add(call.gradient, scaled), Estimate(spread, jnp.full_like(spread, jnp.nan))
 
-    return method("frob_sam", act, lam, key=key)
+    return method("frob_sam", act, lam, where=where, microbatches=microbatches, key=key, replaces=False)
 
 
 def _summed(add: Callable, call: Call, count: int, copies: int = 1) -> tuple[Any, jax.Array]:

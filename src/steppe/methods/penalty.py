@@ -8,7 +8,7 @@ import optax
 
 from steppe import checks, curvature, losses, trees
 from steppe.curvature.estimates import Distribution
-from steppe.methods.accumulation import in_microbatches
+from steppe.methods.accumulation import in_microbatches, microbatches_of
 from steppe.methods.contract import Call, Strength, method, unless_zero
 from steppe.typing import Batch, Estimate, Key, Loss, Moments, Params
 
@@ -31,25 +31,26 @@ def added(
     direction: Callable[[Params], Params] = lambda gradient: gradient,
     every: int = 1,
     where: Any = None,
-    microbatches: int = 1,
+    block: bool = True,
     key: Key = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """The method `name`, which adds λ/divisor · direction(∇ penalty) on updates 0, k, 2k, …; see `fa`."""
-    checks.whole(name, "microbatches", microbatches)
+    """The method `name`, which adds λ/divisor · direction(∇ penalty) on updates 0, k, 2k, …; see `fa`.
+
+    Only the parameters that `where` chooses receive the gradient. With `block` the penalty is a function of them alone.
+    """
 
     def act(call: Call) -> tuple[Params, Estimate]:
-        """What is added is zero on the parameters that are not penalised."""
-        chosen, others = trees.partition(call.params, where)
-        loss = _restricted(in_microbatches(name, call.penalty_loss, microbatches), others)
+        chosen, others = trees.partition(call.params, call.where if block else None)
+        loss = _restricted(call.penalty_loss, others)
 
         def value(part: Params) -> tuple[jax.Array, Estimate]:
             return penalty(loss, part, call.batch, call.key)
 
         found, estimate = jax.grad(value, has_aux=True)(chosen)
         scaled = unless_zero(call.strength, call.strength / divisor(call.batch, chosen), direction(found))
-        return trees.add(call.gradient, trees.merge(scaled, trees.zeros_like(others))), estimate
+        return trees.add(call.gradient, call.confined(trees.merge(scaled, trees.zeros_like(others)))), estimate
 
-    return method(name, act, lam, every=every, key=key)
+    return method(name, act, lam, every=every, where=where, key=key, replaces=False)
 
 
 def _restricted(loss: Loss, others: Params) -> Loss:
@@ -59,31 +60,41 @@ def _restricted(loss: Loss, others: Params) -> Loss:
     return lambda p, b: loss(trees.merge(p, others), b)
 
 
-def check_matrix(name: str, matrix: Matrix, microbatches: int) -> None:
-    """A matrix that is known, and known from micro-batches."""
-    checks.one_of(name, "matrix", matrix, ("hessian", "ggn"))
-    if matrix == "ggn" and checks.whole(name, "microbatches", microbatches) > 1:
-        checks.fail(name, "microbatches", "1 with matrix='ggn'", microbatches)
-
-
-def operator(name: str, matrix: Matrix, loss: Loss, params: Params, batch: Batch) -> curvature.Operator:
+def operator(
+    name: str, matrix: Matrix, loss: Loss, params: Params, batch: Batch, microbatches: int | None
+) -> curvature.Operator:
     """The penalised matrix of one batch; the Gauss-Newton matrix is that of a loss made by `losses.of`."""
-    one = [batch]  # one batch, even where it is a list [x, y]
+    parts = microbatches_of(name, batch, microbatches)
     if matrix == "hessian":
-        return curvature.hessian(loss, params, one)
+        return curvature.hessian(loss, params, parts)
     if not isinstance(loss, losses.NetworkLoss):
         checks.fail(name, "loss", "losses.of(apply, criterion) with matrix='ggn'", "a function that hides the outputs",
                     "Give such a one as loss= or as penalty_loss=.")  # fmt: skip
-    return curvature.ggn(loss.apply, params, one, criterion=loss.criterion)
+    return curvature.ggn(loss.apply, params, parts, criterion=loss.criterion)
 
 
-def hutchinson(name: str, matrix: Matrix, probes: int, distribution: Distribution = "rademacher") -> MomentsOf:
-    """The moments of the penalised matrix from random vectors, as cheaply as there is a way."""
+def hutchinson(
+    name: str, matrix: Matrix, probes: int, microbatches: int | None, distribution: Distribution = "rademacher"
+) -> MomentsOf:
+    """The moments of the penalised matrix from random vectors, as cheaply as there is a way.
+
+    The cheapest needs the rows of the whole batch: by micro-batches, however many, every probe is a whole vector.
+    """
+    checks.one_of(name, "matrix", matrix, ("hessian", "ggn"))
 
     def measure(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Moments:
         options = {"probes": probes, "distribution": distribution}
-        if matrix == "hessian":
+        if matrix == "hessian" and microbatches is None:
             return curvature.loss_moments(loss, params, batch, key, **options)
-        return curvature.moments(operator(name, matrix, loss, params, batch), key, **options)
+        return curvature.moments(operator(name, matrix, loss, params, batch, microbatches), key, **options)
 
     return measure
+
+
+def accumulated(name: str, measure: Callable[..., Any], microbatches: int | None) -> Callable[..., Any]:
+    """A measure of a user's own, ``(loss, params, batch, key)``, given the loss that goes through micro-batches."""
+
+    def of_parts(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Any:
+        return measure(in_microbatches(name, loss, microbatches), params, batch, key)
+
+    return of_parts

@@ -10,9 +10,9 @@ from steppe import checks, trees
 from steppe import curvature as curvature_
 from steppe.curvature import operators
 from steppe.curvature.probes import rademacher
-from steppe.methods.contract import Strength
+from steppe.methods.contract import Strength, whole
 from steppe.methods.draws import coordinates
-from steppe.methods.penalty import Matrix, added, check_matrix, hutchinson, operator
+from steppe.methods.penalty import Matrix, added, hutchinson, operator
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 
@@ -24,7 +24,7 @@ def seht(
     drop: float = 0.0,
     matrix: Matrix = "hessian",
     where: Any = None,
-    microbatches: int = 1,
+    microbatches: int | None = None,
     key: Key = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Add the gradient of the Hessian's trace to the gradients (Liu et al. 2022, "SEHT").
@@ -72,16 +72,18 @@ def seht(
     >>> round(float(state[0].flatness.mean), 3)
     -0.622
     """
-    checks.whole("seht", "probes", probes)
-    if checks.is_traced(drop) or checks.real("seht", "drop", drop, least=0.0, most=1.0) == 1:
+    probes = whole("seht", "probes", probes)
+    parts = microbatches if microbatches is None else whole("seht", "microbatches", microbatches)
+    if checks.is_traced(drop):
+        checks.fail("seht", "drop", "a Python number, for another estimator is taken at 0", "a traced value",
+                    "With optax.inject_hyperparams, say static_args='drop'.")  # fmt: skip
+    if checks.real("seht", "drop", drop, least=0.0, most=1.0) == 1:
         checks.fail("seht", "drop", "a number of at least 0 and below 1", drop)
-
-    check_matrix("seht", matrix, microbatches)
-    moments = hutchinson("seht", matrix, probes)
+    moments = hutchinson("seht", matrix, probes, parts)
 
     def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Estimate]:
         if drop:
-            H = operator("seht", matrix, loss, params, batch)
+            H = operator("seht", matrix, loss, params, batch, parts)
             vectors = tuple(_sparse(k, params, drop) for k in jax.random.split(key, probes))
             pairs = zip(vectors, operators.apply(H, vectors), strict=True)
             found = curvature_.estimate(jnp.stack([trees.dot(v, Hv) for v, Hv in pairs]))
@@ -89,8 +91,7 @@ def seht(
             found = moments(loss, params, batch, key).trace
         return found.mean, found
 
-    settings = {"every": every, "where": where, "microbatches": microbatches, "key": key}
-    return added("seht", value, lam, **settings)
+    return added("seht", value, lam, every=every, where=where, key=key)
 
 
 def _sparse(key: jax.Array, like: Params, drop: float) -> Params:
