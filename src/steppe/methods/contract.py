@@ -93,7 +93,7 @@ def whole(name: str, called: str, value: Any, *, least: int = 1) -> int:
     """A whole number that shapes of a program depend on, as a Python int; a concrete array of one will do."""
     if checks.is_traced(value):
         checks.fail(name, called, "a Python int, for shapes depend on it", "a traced value",
-                    f"With optax.inject_hyperparams, say static_args={called!r}.")  # fmt: skip
+                    f"With optax.inject_hyperparams, add {called!r} to static_args.")  # fmt: skip
     return checks.whole(name, called, _as_int(value), least=least)
 
 
@@ -145,9 +145,9 @@ def method(
     def update(
         updates: Params, state: MethodState, params: Params | None = None, **given: Any
     ) -> tuple[Params, MethodState]:
-        loss, batch, penalty_loss, each = _given(name, params, **given)
         place.refuse_accumulation(name)
         place.refuse_order(name, replaces=replaces)
+        loss, batch, penalty_loss, each = _given(name, params, **given)
 
         def call() -> Call:
             value = jnp.asarray(strength(state.count) if callable(strength) else strength)
@@ -208,5 +208,5 @@ _IF_MASKED = (
 
 
 def _is_first_outside_of_jit(count: jax.Array, *trees: Any) -> bool:
-    """Whether this is a first update whose values are known."""
-    return not any(map(checks.is_traced, jax.tree.leaves((count, trees)))) and int(count) == 0
+    """Whether this is a first update whose values are known; what is computed inside `jax.lax.cond` is not."""
+    return not any(map(checks.is_traced, jax.tree.leaves((count + 0, trees)))) and int(count) == 0

@@ -10,7 +10,7 @@ from types import FrameType, FunctionType, MethodType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 
 from steppe import checks, trees
@@ -148,4 +148,4 @@ def _is_of_an_optimiser(part: FunctionType) -> bool:
     if part.__module__ == _OPTIMISERS or _named(part).startswith("scale_by_"):
         return True
     step = inspect.getclosurevars(part).nonlocals.get("step_size") if _named(part) == "scale" else None
-    return step is not None and not checks.is_traced(step) and bool((jnp.asarray(step) < 0).all())
+    return step is not None and not checks.is_traced(step) and bool((np.asarray(step) < 0).all())
