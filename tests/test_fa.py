@@ -351,6 +351,3 @@ def test_bad_calls_get_one_sentence():
         penalty(fa(1.0, where=jax.tree.map(jnp.ones_like, params)), params, batch)
     with pytest.raises(InputError, match=r"params\['n'\] must be a floating-point array"):
         fa(1.0).init({"n": jnp.arange(3)})
-    masked = optax.masked(fa(1.0), [{"w": True, "b": False}, True])
-    with pytest.raises(InputError, match="use where= instead"):
-        masked.init(params)

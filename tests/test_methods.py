@@ -227,16 +227,6 @@ def test_a_sharded_batch_is_one_batch_and_sam_on_each_device_is_m_sam(on_four_de
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fa", "hsr", "hsr unit", "hsr variance", "seht", "seht drop"])
-def test_parts_of_a_batch_add_up_to_the_penalty_of_the_whole(x64, name):
-    params, batch = mlp_params(), mlp_batch()
-    two, three = (updated(EVERY[name](0.5, microbatches=parts), params, batch) for parts in (2, 3))
-    close(two, three, rtol=1e-8, atol=1e-10)
-    expected, whole = updated(EVERY[name](0.5, microbatches=6), params, batch)[0], jax.grad(mlp_loss)(params, batch)
-    assert not np.allclose(ravel_pytree(expected)[0], ravel_pytree(whole)[0])
-
-
-@pytest.mark.slow
 def test_every_method_runs_in_a_study_by_its_name(tmp_path):
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     np.savez(tmp_path / "toy.npz", x=x, y=(x.sum(axis=1) > 0).astype(int))
@@ -278,9 +268,9 @@ def test_sam_sees_the_same_dropout_masks_at_both_points(x64):
         calls.append(1)
         return mlp_loss(p, {**b, "x": b["x"] * jax.random.bernoulli(key, 0.5, b["x"].shape)})
 
-    update, _ = updated(sam(1e-9), params, batch, loss)
+    update, _ = jax.jit(lambda p: updated(sam(1e-9), p, batch, loss))(params)
+    assert len(calls) == 2
     close(update, jax.grad(loss)(params, batch), rtol=1e-6)
-    assert len(calls) == 3
 
 
 def test_m_sam_is_the_mean_of_sam_on_its_shards(x64):
@@ -802,7 +792,7 @@ def test_a_regulariser_lowers_what_it_penalises_on_real_data_at_equal_training_l
 
 
 @pytest.mark.slow
-def test_a_method_that_replaces_the_gradient_comes_before_one_that_adds_to_it(x64):
+def test_a_penalty_after_a_method_that_replaces_the_gradient_adds_what_it_adds_alone(x64):
     params, batch = mlp_params(), mlp_batch()
 
     def chained(*parts):
@@ -813,8 +803,6 @@ def test_a_method_that_replaces_the_gradient_comes_before_one_that_adds_to_it(x6
     penalty, replaced = fa(0.5, every=1, probes=2), sam(0.3)
     added = jax.tree.map(jnp.subtract, chained(penalty), jax.grad(mlp_loss)(params, batch))
     close(chained(replaced, penalty), jax.tree.map(jnp.add, chained(replaced), added), rtol=1e-8)
-    # the other way round SAM ascends along the sum and then forgets it
-    assert not np.allclose(ravel_pytree(chained(penalty, replaced))[0], ravel_pytree(chained(replaced, penalty))[0])
 
 
 @pytest.mark.parametrize(
@@ -847,9 +835,8 @@ def test_a_method_that_replaces_the_gradient_comes_before_one_that_adds_to_it(x6
         (lambda: fam(0.1, layer=3), r"fam: layer must be None or the path of a layer's weights, got 3"),
         (lambda: fam(0.1, every=0), r"fam: every must be a whole number of at least 1, got 0"),
         (lambda: fa(0.1, matrix="gnn"), r"fa: matrix must be one of 'hessian', 'ggn', got 'gnn'\. Did you mean 'ggn'"),
-        (lambda: fa(0.1, matrix="ggn", microbatches=2), r"fa: microbatches must be 1 with matrix='ggn', got 2"),
-        (lambda: hsr(0.1, matrix="ggn", microbatches=2), r"hsr: microbatches must be 1 with matrix='ggn', got 2"),
-        (lambda: seht(0.1, matrix="ggn", microbatches=2), r"seht: microbatches must be 1 with matrix='ggn', got 2"),
+        (lambda: fam(0.1, microbatches=0), r"fam: microbatches must be a whole number of at least 1, got 0"),
+        (lambda: sam(microbatches=2.0), r"sam: microbatches must be a whole number of at least 1, got 2.0"),
     ],
 )
 def test_bad_arguments_get_one_sentence(make, message):

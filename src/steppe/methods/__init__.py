@@ -18,19 +18,23 @@ from steppe.methods.hsr import hsr
 from steppe.methods.noise import det_sam, frob_sam, nso, trace_sam, universal
 from steppe.methods.seht import seht
 
-_ADDING = (fa, hsr, seht, fam, frob_sam, det_sam)
+_PENALTIES = (fa, hsr, seht, fam)
 _REPLACING = (sam, asam, m_sam, esam, gam, cr_sam, nso, trace_sam, entropy_sgd)
 
 METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
-    method.__name__: method for method in (*_ADDING, *_REPLACING)
+    method.__name__: method for method in (*_PENALTIES, frob_sam, det_sam, *_REPLACING)
 }
 """Methods by the name that a study calls them."""
+
+PENALTIES = tuple(method.__name__ for method in _PENALTIES)
+"""Methods that add the gradient of a penalty on the curvature of ``penalty_loss``, and see no other loss."""
 
 REPLACING = tuple(method.__name__ for method in _REPLACING)
 """Methods that replace the gradient: they stand first in a chain."""
 
 __all__ = [
     "METHODS",
+    "PENALTIES",
     "REPLACING",
     "MethodState",
     "asam",

@@ -93,7 +93,7 @@ def whole(name: str, called: str, value: Any, *, least: int = 1) -> int:
     """A whole number that shapes of a program depend on, as a Python int; a concrete array of one will do."""
     if checks.is_traced(value):
         checks.fail(name, called, "a Python int, for shapes depend on it", "a traced value",
-                    f"With optax.inject_hyperparams, add {called!r} to static_args.")  # fmt: skip
+                    f"Add {called!r} to static_args of optax.inject_hyperparams.")  # fmt: skip
     return checks.whole(name, called, _as_int(value), least=least)
 
 

@@ -78,7 +78,7 @@ def esam(
     _part("perturb", perturb)
     if checks.is_traced(_part("select", select)):
         checks.fail("esam", "select", "a Python number, for shapes depend on it", "a traced value",
-                    "With optax.inject_hyperparams, add 'select' to static_args.")  # fmt: skip
+                    "Add 'select' to static_args of optax.inject_hyperparams.")  # fmt: skip
     select = float(select)
 
     def act(call: Call) -> tuple[Params, Estimate]:

@@ -36,7 +36,7 @@ def refuse_accumulation(name: str) -> None:
         if frame.f_code is _ACCUMULATION and frame.f_locals.get("k_steps") != 1:
             checks.fail(name, "its place", "outside optax.MultiSteps", "a call from inside it",
                         "It would see the last micro-batch only: leave MultiSteps out, give the whole batch as batch= "
-                        "and say microbatches=.")  # fmt: skip
+                        "and say microbatches=k.")  # fmt: skip
 
 
 def refuse_order(name: str, *, replaces: bool) -> None:

@@ -76,7 +76,7 @@ def seht(
     parts = microbatches if microbatches is None else whole("seht", "microbatches", microbatches)
     if checks.is_traced(drop):
         checks.fail("seht", "drop", "a Python number, for another estimator is taken at 0", "a traced value",
-                    "With optax.inject_hyperparams, add 'drop' to static_args.")  # fmt: skip
+                    "Add 'drop' to static_args of optax.inject_hyperparams.")  # fmt: skip
     if checks.real("seht", "drop", drop, least=0.0, most=1.0) == 1:
         checks.fail("seht", "drop", "a number of at least 0 and below 1", drop)
     moments = hutchinson("seht", matrix, probes, parts)

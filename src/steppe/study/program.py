@@ -88,10 +88,14 @@ class Recipe:
         examples, size = checks.batch_size("study", dataset.train), spec.train.batch_size
         if size > examples:
             checks.fail("study", "train.batch_size", f"at most the {examples} training examples", size)
-        if spec.train.penalty_dropout and any(t.get("microbatches", 1) > 1 for t in (spec.method, *spec.then)):
+        split = {table["name"] for table in (spec.method, *spec.then) if table.get("microbatches", 1) > 1}
+        if split and spec.train.penalty_dropout:
             checks.fail(
                 "study", "train.penalty_dropout", "false with microbatches, which cannot share the masks", "true"
             )
+        if split - set(methods.PENALTIES) and spec.model.get("dropout", 0):
+            checks.fail("study", "model.dropout", "0 with microbatches, which cannot share the masks",
+                        spec.model["dropout"])  # fmt: skip
         return cls(spec, dataset, spec.build_model(dataset))
 
     @property
