@@ -133,7 +133,7 @@ def dense_frob_sam(at):
 def dense_det_sam(at):
     (x,) = at.draw("det_sam", 1, uniform)
     rise = lambda w: at.loss(w + 0.5 * x) - at.loss(w)
-    return at.gradient(at.w) + 0.3 * jnp.exp(rise(at.w)) * jax.grad(rise)(at.w)
+    return at.gradient(at.w) + 0.3 * jnp.exp(rise(at.w) / 0.5**2) * jax.grad(rise)(at.w)
 
 
 def dense_entropy_sgd(at):
