@@ -56,6 +56,20 @@ def strict():
 
 
 @pytest.fixture
+def compilations():
+    """The programs that XLA compiles, counted from here on: a list that grows."""
+    found = []
+
+    def note(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+@pytest.fixture
 def on_four_devices():
     """Runs a script in a process that sees four devices; gives what it prints."""
 

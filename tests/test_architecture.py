@@ -13,8 +13,10 @@ SOURCE = Path(steppe.__file__).parent
 ROOMS = [
     {"typing"},
     {"checks"},
+    {"programs"},
     {"names", "trees", "losses", "predictions"},
     {"batches"},
+    {"entry"},
     {"curvature"},
     {"sharpness"},
     {"methods"},

@@ -36,6 +36,12 @@ def loss(params, batch):
 def infinite(params, batch):
     return loss(params, batch) / 0
 
+def several(params, batch):
+    return {"count": 40, "loss": loss(params, batch)}
+
+def branching(params, batch):
+    return loss(params, batch) if params["w"].sum() > 0 else 0.0
+
 def vector(params, batch):
     return batch["x"] @ params["w"]
 
@@ -157,7 +163,9 @@ BAD = {
     "no such module": (f"{OWN} mien:loss", "got 'mien'. Did you mean 'mine'?"),
     "no such function": (f"{OWN} mine:los", "got 'los', which is not there. Did you mean 'loss'?"),
     "not a function": (f"{OWN} mine:number", "got 'number', of type int"),
-    "a loss that is no scalar": (f"{OWN} mine:vector", "must be a scalar, the mean over the batch"),
+    "a loss that is no scalar": (f"{OWN} mine:vector", "one floating-point scalar, the mean over the batch"),
+    "a loss with several outputs": (f"{OWN} mine:several", "got a dict with 'count', 'loss'. Return the loss alone"),
+    "a loss that JAX cannot trace": (f"{OWN} mine:branching", "one that needs the value of an array (if, while, int()"),
     "a loss that is not finite": (f"{OWN} mine:infinite", "loss must be finite at these parameters, got inf"),
     "shapes that do not fit": (
         "measure unfit.npz --data toy.npz --loss mine:loss",

@@ -510,10 +510,10 @@ def test_bad_input_gets_one_sentence():
     loss, params, batch = mlp()
     with pytest.raises(InputError, match="probes must be a whole number of at least 1, got 0"):
         curvature.loss_moments(loss, params, batch, 0, probes=0)
-    with pytest.raises(InputError, match="loss: value must be a floating-point scalar, got"):
+    with pytest.raises(InputError, match="loss must be a function whose value is one floating-point scalar"):
         curvature.loss_moments(lambda p, b: jnp.ones((6, 2)) * p[0]["w"][0, 0], params, batch, 0)
     for value in (lambda p, b: None, lambda p, b: (loss(p, b), None), lambda p, b: 1):
-        with pytest.raises(InputError, match="loss: value must be a floating-point scalar, got"):
+        with pytest.raises(InputError, match="loss must be a function whose value is one floating-point scalar"):
             curvature.loss_moments(value, params, batch, 0)
     with pytest.raises(InputError, match="key must be an int or a JAX key array"):
         curvature.loss_moments(loss, params, batch, "seed")

@@ -1,6 +1,7 @@
 """Averages over the examples of a data set, batch by batch: memory is bounded by the largest batch.
 
-Where a function takes `batches`, a Python *list* is a list of batches, weighted by their sizes; anything else is one.
+Where a function takes `batches`, a Python *list* is a list of batches; anything else is one. A batch counts by its
+size, or by the weight that its loss is divided by, see `losses.weighted`.
 """
 
 import itertools
@@ -24,9 +25,12 @@ class Batches:
     Attributes
     ----------
     stacks : one pytree for each shape of batch, leaves (count, size, ...).
+    weights : of the batches, one array (count,) for each stack; or a pytree of such, a prefix of what is averaged.
+        None: their sizes.
     """
 
     stacks: tuple[Batch, ...]
+    weights: tuple[Any, ...] | None = None
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -42,6 +46,24 @@ class Batches:
     def first(self) -> Batch:
         """One of the batches."""
         return _first(self.stacks[0])
+
+    @property
+    def shares(self) -> tuple[Any, ...]:
+        """The share of each batch in an average, as `weights` are; they sum to 1."""
+        if self.weights is None:
+            return tuple(np.full(count, size / self.examples) for count, size in self.shapes)
+        total = jax.tree.map(lambda *parts: sum(jnp.sum(part) for part in parts), *self.weights)
+        return tuple(jax.tree.map(lambda part, whole: part / whole, part, total) for part in self.weights)
+
+    @property
+    def by_size(self) -> "Batches":
+        """The same batches, each counting by its size."""
+        return Batches(self.stacks)
+
+    @property
+    def several(self) -> bool:
+        """Whether there are more than one."""
+        return sum(count for count, _ in self.shapes) > 1
 
     def cut(self, values: jax.Array) -> list[jax.Array]:
         """One value an example, (N, ...), as the stacks have the examples: (count, size, ...) each."""
@@ -103,12 +125,13 @@ def average(function: Callable[[Batch], Any], batches: Batches) -> Any:
     Parameters
     ----------
     function : batch -> pytree of floating arrays.
-    batches : from `gathered`.
+    batches : from `gathered`, or from `entry`, with their weights.
 
     Returns
     -------
-    Σᵢ Bᵢ function(batchᵢ) / Σᵢ Bᵢ, summed in at least float32, in the dtypes that `function` gives. Its derivatives
-    take the memory of one batch, too: what a batch needs for them is computed again.
+    Σᵢ Wᵢ function(batchᵢ) / Σᵢ Wᵢ with Wᵢ the batches' weights, or their sizes; summed in at least float32, in the
+    dtypes that `function` gives. A batch of weight 0 counts for nothing, whatever its value. Its derivatives take the
+    memory of one batch, too: what a batch needs for them is computed again.
 
     Examples
     --------
@@ -117,18 +140,25 @@ def average(function: Callable[[Batch], Any], batches: Batches) -> Any:
     >>> float(average(jnp.mean, batches))
     3.0
     """
-    if len(batches.stacks) == 1 and batches.shapes[0][0] == 1:
+    if not batches.several:
         return function(batches.first)
     like = jax.eval_shape(function, batches.first)
     total = trees.zero_sums(like)
-    for stack, (count, size) in zip(batches.stacks, batches.shapes, strict=True):
 
-        def add(total: Any, batch: Batch, weight: float = size / batches.examples) -> tuple[Any, None]:
-            part = jax.checkpoint(function)(batch)
-            return jax.tree.map(lambda t, p: t + jnp.asarray(weight, t.dtype) * p.astype(t.dtype), total, part), None
+    def add(total: Any, at: tuple[Batch, Any]) -> tuple[Any, None]:
+        batch, shares = at
+        more = lambda share, t, p: jax.tree.map(lambda t, p: _more(t, share, p), t, p)  # noqa: E731
+        return jax.tree.map(more, shares, total, jax.checkpoint(function)(batch)), None
 
-        total = add(total, _first(stack))[0] if count == 1 else jax.lax.scan(add, total, stack)[0]
+    for both, (count, _) in zip(zip(batches.stacks, batches.shares, strict=True), batches.shapes, strict=True):
+        total = add(total, _first(both))[0] if count == 1 else jax.lax.scan(add, total, both)[0]
     return jax.tree.map(lambda leaf, t: t.astype(leaf.dtype), like, total)
+
+
+def _more(total: jax.Array, share: Any, part: jax.Array) -> jax.Array:
+    """A sum and a share of a part; a share of 0 counts for nothing, even where the part is a sum over nothing, 0/0."""
+    share = jnp.asarray(share, total.dtype)
+    return total + jnp.where(share == 0, jnp.zeros((), total.dtype), share * part.astype(total.dtype))
 
 
 def _first(stack: Batch) -> Batch:

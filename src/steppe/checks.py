@@ -6,15 +6,14 @@ traces have no range yet, so range checks let them pass: sweeps check on the hos
 
 import difflib
 import math
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe.typing import Batch, Key, Loss, Params
+from steppe.typing import Batch, Key, Params
 
 
 class InputError(ValueError):
@@ -157,31 +156,25 @@ def inputs_and_targets(function: str, batch: Batch) -> tuple[Any, Any]:
     fail(function, "batch", 'of the form {"x": …, "y": …} or (x, y)', got)
 
 
-def repeatable(function: str, loss: Loss, params: Params, batch: Batch) -> None:
-    """A loss that returns a scalar and whose program is the same twice; unread inside a JAX transformation.
-
-    Programs are compared, not values: exact, and at the cost of two traces.
-    """
-    if any(map(is_traced, jax.tree.leaves((params, batch)))):
-        return
-    (text, consts, value), (again, other_consts, _) = (program(loss, params, batch) for _ in range(2))
-    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        fail(function, "loss", "a function whose value is a floating-point scalar", shown(value), "Return the mean.")
-    if text != again or not all(map(_same, consts, other_consts)):
-        fail(function, "loss", "the same twice for the same arguments", "a function that changes from call to call",
-             "Turn dropout and shuffling off, or fix their key outside the loss.")  # fmt: skip
+def one_scalar(function: str, name: str, value: Any) -> Any:
+    """What a loss returned, if it is one real floating-point scalar; a Python float or one of NumPy is a constant."""
+    if isinstance(value, float):  # also np.float64
+        return value
+    if getattr(value, "shape", None) == () and jnp.issubdtype(value.dtype, jnp.floating):
+        return value
+    several = isinstance(value, (dict, tuple, list))
+    todo = "Return the loss alone, without the other outputs." if several else "Return the mean over the batch."
+    fail(function, name, "a function whose value is one floating-point scalar, the mean over the batch",
+         returned(value), todo)  # fmt: skip
 
 
-def program(function: Callable, *arguments: Any) -> tuple[str, list[Any], Any]:
-    """What a function computes, traced anew: its program as text, the arrays in it, and the shapes of its value."""
-    # a fresh function each time: JAX would remember the program of the same one
-    jaxpr, value = jax.make_jaxpr(lambda *a: function(*a), return_shape=True)(*arguments)  # noqa: PLW0108
-    return re.sub(r"0x[0-9a-f]+", "", str(jaxpr)), list(jaxpr.consts), value
-
-
-def _same(a: Any, b: Any) -> bool:
-    if a is b or is_traced(a) or is_traced(b):
-        return True
-    if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-        a, b = jax.random.key_data(a), jax.random.key_data(b)
-    return np.array_equal(a, b, equal_nan=jnp.issubdtype(a.dtype, jnp.inexact))
+def returned(value: Any) -> str:
+    """What a function returned, in words: kinds, dtypes and shapes, no numbers."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        kind = f"{value.dtype} array of shape {tuple(value.shape)}" if value.shape else f"scalar of dtype {value.dtype}"
+        return f"a{'n' if kind[0] in 'iu' and not kind.startswith('uint') else ''} {kind}"
+    if isinstance(value, dict):
+        return f"a dict with {', '.join(map(repr, value)) or 'nothing in it'}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return "None" if value is None else f"a value of type {type(value).__name__}"

@@ -1,13 +1,14 @@
 """Criteria, functions of outputs and targets, each a mean over the batch; and the loss that one makes of a network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from steppe import checks
+from steppe import checks, programs
 from steppe.typing import Apply, Batch, Criterion, Loss, Params
 
 
@@ -41,10 +42,13 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The cross-entropy of each example, (B,); see `cross_entropy`."""
+    """The cross-entropy of each label, (B, ...); see `cross_entropy`."""
     soft = jnp.issubdtype(labels.dtype, jnp.floating)
     if soft:
         labels = _probabilities("cross_entropy", logits, labels)
+    elif labels.shape != logits.shape[:-1]:
+        checks.fail("cross_entropy", "targets", f"integer labels of shape {logits.shape[:-1]}",
+                    checks.returned(labels))  # fmt: skip
     if logits.shape[-1] == 1:
         return optax.sigmoid_binary_cross_entropy(logits[..., 0], labels.astype(logits.dtype))
     if soft:
@@ -153,6 +157,90 @@ def unhinged(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return classes / (classes - 1) * (jnp.mean(logits) - jnp.mean(jnp.sum(q * logits, axis=-1)))
 
 
+@dataclass(frozen=True)
+class WeightedCrossEntropy:
+    """The criterion that `weighted_cross_entropy` makes; equal for equal settings, so that it compiles once."""
+
+    class_weights: tuple[float, ...] | None
+    ignore: int | None
+
+    def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """The weighted mean over the labels, in nats; 0 where no label counts."""
+        classes = max(logits.shape[-1], 2)
+        if self.class_weights is not None and len(self.class_weights) != classes:
+            checks.fail("weighted_cross_entropy", "class_weights", f"one for each of {classes} classes",
+                        f"{len(self.class_weights)} numbers")  # fmt: skip
+        known = labels if self.ignore is None else jnp.where(labels == self.ignore, 0, labels)
+        values = cross_entropies(logits, known)
+        weights = self.weights(labels).astype(values.dtype)
+        total = jnp.sum(weights)
+        return jnp.sum(jnp.where(weights == 0, 0, weights * values)) / jnp.where(total == 0, 1, total)
+
+    def weights(self, labels: jax.Array) -> jax.Array:
+        """The weight of each label, in the shape of the labels."""
+        if not jnp.issubdtype(labels.dtype, jnp.integer):
+            checks.fail("weighted_cross_entropy", "labels", "integers", checks.returned(labels))
+        if self.class_weights is None:
+            weights = jnp.ones(labels.shape)
+        else:
+            weights = jnp.asarray(self.class_weights)[jnp.clip(labels, 0, len(self.class_weights) - 1)]
+        return weights if self.ignore is None else jnp.where(labels == self.ignore, 0, weights)
+
+    def weight(self, labels: jax.Array) -> jax.Array:
+        """What divides the sum: the weights of all labels together."""
+        return jnp.sum(self.weights(labels))
+
+
+def weighted_cross_entropy(
+    class_weights: Sequence[float] | None = None, *, ignore: int | None = None
+) -> WeightedCrossEntropy:
+    """Cross-entropy with weights, −Σᵢ w(yᵢ) log p(yᵢ) / Σᵢ w(yᵢ), over all labels that are not ignored.
+
+    It knows what divides it, its ``weight(labels)``: over several batches, in micro-batches, and in Fisher matrices its
+    value is that of all examples together.
+
+    Parameters
+    ----------
+    class_weights : sequence of float, optional
+        w of each class, at least 0. None: 1.
+    ignore : int, optional
+        The label of what does not count, such as padding: -100 or -1. Accuracy does not count it either.
+
+    Returns
+    -------
+    WeightedCrossEntropy
+        A criterion of logits (B, ..., K), or (B, ..., 1) for two classes, and integer labels (B, ...). A batch without
+        a label that counts has the value 0 and the weight 0.
+
+    Raises
+    ------
+    InputError
+        Weights that are negative, not finite, or all zero, when made; another number of classes, or labels that are no
+        integers, when called.
+
+    Notes
+    -----
+    The mean of PyTorch's ``CrossEntropyLoss(weight, ignore_index=…)``.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> criterion = weighted_cross_entropy([1.0, 3.0], ignore=-1)
+    >>> float(criterion(jnp.zeros((4, 2)), jnp.array([0, 1, 1, -1]))), float(criterion.weight(jnp.array([0, 1, -1])))
+    (0.693147..., 4.0)
+    """
+    name = "weighted_cross_entropy"
+    if class_weights is not None:
+        for weight in (given := list(class_weights)):
+            checks.real(name, "class_weights", weight, least=0.0)
+        if not any(given):
+            checks.fail(name, "class_weights", "above 0 for some class", checks.shown(given))
+        class_weights = tuple(map(float, given))
+    if ignore is not None:
+        ignore = checks.whole(name, "ignore", ignore, least=-(2**31))
+    return WeightedCrossEntropy(class_weights, ignore)
+
+
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """Mean squared error, 1/(B K) Σ (outputs − targets)², a mean over examples and outputs.
 
@@ -184,6 +272,13 @@ def _without_settings(criterion: Criterion) -> Callable[[], Criterion]:
     return make
 
 
+def is_own(criterion: Criterion) -> bool:
+    """Whether a criterion is Steppe's own: it never changes, and is known for what it is."""
+    return criterion in (cross_entropy, squared_error, unhinged) or isinstance(
+        criterion, (SmoothedCrossEntropy, WeightedCrossEntropy)
+    )
+
+
 LOSSES: dict[str, Callable[..., Criterion]] = {
     "cross_entropy": _without_settings(cross_entropy),
     "smoothed_cross_entropy": smoothed_cross_entropy,
@@ -198,24 +293,113 @@ def example_losses(criterion: Criterion, outputs: jax.Array, targets: jax.Array)
 
 
 def _drawn_class(key: jax.Array, logits: jax.Array) -> jax.Array:
-    """A label from the prediction of logits (K,), or (1,)."""
+    """Labels (...) from the predictions of logits (..., K), or (..., 1)."""
     if logits.shape[-1] == 1:
-        return jax.random.bernoulli(key, jax.nn.sigmoid(logits[0])).astype(jnp.int32)
+        return jax.random.bernoulli(key, jax.nn.sigmoid(logits[..., 0])).astype(jnp.int32)
     return jax.random.categorical(key, logits)
 
 
 def _drawn_target(key: jax.Array, outputs: jax.Array) -> jax.Array:
-    """Targets (K,) with log-density −1/K Σ (outputs − targets)²: variance K/2."""
-    return outputs + (outputs.size / 2) ** 0.5 * jax.random.normal(key, outputs.shape, outputs.dtype)
+    """Targets (..., K), each row with log-density −1/K Σ (outputs − targets)²: variance K/2."""
+    return outputs + (outputs.shape[-1] / 2) ** 0.5 * jax.random.normal(key, outputs.shape, outputs.dtype)
 
 
 SAMPLERS = {cross_entropy: _drawn_class, squared_error: _drawn_target}
-"""For criteria that are −log p(y | outputs) up to a constant: ``(key, outputs of one example) -> y``."""
+"""For criteria that are −log p(y | outputs) up to a constant, row by row: ``(key, outputs of one example) -> y``."""
 
 
+def sampler(criterion: Criterion) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+    """How labels are drawn from the prediction that a criterion scores, row by row; None where that is not known."""
+    if isinstance(criterion, WeightedCrossEntropy):
+        return _drawn_class
+    return SAMPLERS.get(criterion)
+
+
+@programs.holder
+@dataclass(frozen=True)
+class Weighted:
+    """The loss or the criterion that `weighted` makes."""
+
+    function: Callable[[Any, Any], jax.Array]
+    weight: Callable[[Any], jax.Array]
+
+    def __call__(self, first: Any, second: Any) -> jax.Array:
+        """The value of the loss at parameters and a batch, or of the criterion at outputs and targets."""
+        return self.function(first, second)
+
+
+def weighted(function: Callable[[Any, Any], jax.Array], weight: Callable[[Any], jax.Array]) -> Weighted:
+    """A loss, or a criterion, that is a sum divided by a sum, with the sum that divides it.
+
+    Over batches L = Σᵢ Wᵢ Lᵢ / Σᵢ Wᵢ, with Wᵢ the weight of a batch. Without it batches count by their sizes, which is
+    right for a mean over examples and wrong for Σ wₙ lₙ / Σ wₙ: class weights, means over tokens that are not masked.
+
+    Parameters
+    ----------
+    function : callable
+        ``loss(params, batch)``, or ``criterion(outputs, y)``.
+    weight : callable
+        ``weight(batch)``, or ``weight(y)``: a scalar of at least 0, what the value has been divided by.
+
+    Returns
+    -------
+    Weighted
+        The same function. Everything in Steppe that takes several batches, parts of a batch or single examples reads
+        its weight.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, steppe
+    >>> masked = lambda w, batch: jnp.sum(batch["mask"] * (batch["x"] * w) ** 2) / jnp.sum(batch["mask"])
+    >>> loss = weighted(masked, lambda batch: jnp.sum(batch["mask"]))
+    >>> parts = [{"x": jnp.array([1.0, 5.0]), "mask": jnp.array([1.0, 0.0])}, {"x": jnp.ones(2), "mask": jnp.ones(2)}]
+    >>> float(steppe.sharpness.measure(["loss"], loss=loss, params=jnp.array(2.0), batches=parts)[0].value)
+    4.0
+    """
+    return Weighted(function, weight)
+
+
+def weight_of(loss: Loss) -> Callable[[Batch], jax.Array] | None:
+    """``weight(batch)`` of a loss, what divides it; None where its value is a mean over the examples."""
+    if isinstance(loss, NetworkLoss):
+        weight = getattr(loss.criterion, "weight", None)
+        return None if weight is None else lambda batch: weight(checks.inputs_and_targets("loss", batch)[1])
+    return getattr(loss, "weight", None)
+
+
+def shares(weight: Callable[[Any], jax.Array] | None, examples: Any) -> jax.Array:
+    """The share of each example in a mean over them, (B,), summing to 1: by `weight` of one alone, or all alike.
+
+    Where the weight is a pytree, a pytree of shares.
+    """
+    count = len(jax.tree.leaves(examples)[0])
+    if weight is None:
+        return jnp.full(count, 1 / count)
+    return parts_of(jax.vmap(lambda one: weight(jax.tree.map(lambda leaf: leaf[None], one)))(examples))
+
+
+def parts_of(weights: Any) -> Any:
+    """Weights (n,), or a pytree of such, divided by their sum; zeros where that is zero."""
+    return jax.tree.map(lambda leaf: leaf / jnp.where(jnp.sum(leaf) == 0, 1, jnp.sum(leaf)), weights)
+
+
+def counted(criterion: Criterion | None, labels: jax.Array) -> jax.Array:
+    """Whether each label counts: those that weigh nothing in a criterion, such as padding, do not."""
+    weights = getattr(criterion, "weights", None)
+    return jnp.ones(labels.shape, bool) if weights is None else weights(labels) > 0
+
+
+def weigh(share: jax.Array, value: jax.Array) -> jax.Array:
+    """A value times its share; zero where that is zero, whatever the value: a sum over nothing may be 0/0."""
+    share = jnp.asarray(share).astype(value.dtype)
+    share = share.reshape(*share.shape, *[1] * (value.ndim - share.ndim))
+    return jnp.where(share == 0, jnp.zeros((), value.dtype), share * value)
+
+
+@programs.holder
 @dataclass(frozen=True)
 class NetworkLoss:
-    """The loss of a network: ``criterion(apply(params, x), y)``. Equal for equal parts, so that it compiles once."""
+    """The loss of a network: ``criterion(apply(params, x), y)``. Equal for equal parts."""
 
     apply: Apply
     criterion: Criterion
@@ -226,9 +410,11 @@ class NetworkLoss:
         return self.criterion(self.apply(params, x), y)
 
     def each(self, params: Params, batch: Batch) -> jax.Array:
-        """The loss of each example, (B,)."""
+        """The loss of each example, (B,), times what its weight is of the mean weight: their mean is the loss."""
         x, y = checks.inputs_and_targets("loss", batch)
-        return example_losses(self.criterion, self.apply(params, x), y)
+        values = example_losses(self.criterion, self.apply(params, x), y)
+        weight = getattr(self.criterion, "weight", None)
+        return values if weight is None else weigh(len(values) * shares(weight, y), values)
 
 
 def of(apply: Apply, criterion: Criterion = cross_entropy) -> Loss:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from steppe import batches as batches_
-from steppe import checks, losses, names, trees
+from steppe import checks, entry, losses, names, programs, trees
 from steppe.batches import Batches
 from steppe.curvature import layers
 from steppe.curvature.operators import Operator
@@ -53,7 +53,8 @@ def hessian(loss: Loss, params: Params, batches: Batch | list[Batch], *, where: 
     >>> hessian(loss, jnp.zeros(2), batch).dense()
     Array([[1., 0.], [0., 1.]], dtype=float32)
     """
-    return _over_data("hessian", _Hessian(loss), loss, params, batches, where)
+    loss, gathered = entry.of_loss("hessian", loss, params, batches)
+    return _over_data(_Hessian(loss), params, gathered, where)
 
 
 def ggn(
@@ -96,8 +97,8 @@ def ggn(
     >>> ggn(lambda w, x: x @ w, jnp.zeros((2, 1)), batch, criterion=losses.squared_error).dense()
     Array([[1., 0.], [0., 1.]], dtype=float32)
     """
-    product = _GaussNewton(apply, _OutputHessian(criterion))
-    return _over_data("ggn", product, losses.of(apply, criterion), params, batches, where)
+    loss, gathered = entry.of_network("ggn", apply, criterion, params, batches)
+    return _over_data(_GaussNewton(loss.apply, _OutputHessian(loss.criterion)), params, gathered, where)
 
 
 def fisher(
@@ -121,7 +122,8 @@ def fisher(
     Parameters
     ----------
     apply, params, batches, criterion, where : see `ggn`. Drawing labels needs `losses.cross_entropy` or
-        `losses.squared_error` (a normal distribution of variance K/2 around K outputs), and outputs (B, K).
+        `losses.squared_error` (a normal distribution of variance K/2 around K outputs), and outputs (B, ..., K): rows
+        are drawn one by one, and count as examples.
     samples : S; 0 for the labels of the data.
     key : of the draws; the operator is the same at every product, and does not depend on how the data are batched.
 
@@ -131,7 +133,7 @@ def fisher(
 
     Raises
     ------
-    InputError : as `ggn`; a criterion without a known distribution; outputs that are not (B, K).
+    InputError : as `ggn`; a criterion without a known distribution; outputs that are not (B, ..., K).
 
     Examples
     --------
@@ -141,17 +143,19 @@ def fisher(
     Array([[2., 0.], [0., 8.]], dtype=float32)
     """
     checks.whole("fisher", "samples", samples, least=0)
-    loss = losses.of(apply, criterion)
-    if not samples:
-        return _over_data("fisher", _GaussNewton(apply, _OutputGradients(criterion)), loss, params, batches, where)
-    draw = losses.SAMPLERS.get(criterion)
-    if draw is None:
-        checks.fail("fisher", "criterion", "losses.cross_entropy or losses.squared_error where labels are drawn",
+    draw = losses.sampler(criterion)
+    if samples and draw is None:
+        checks.fail("fisher", "criterion", "losses.cross_entropy (weighted or not) or squared_error, to draw labels",
                     checks.shown(criterion), "Use samples=0, or ggn.")  # fmt: skip
-    product = _GaussNewton(apply, _DrawnGradients(criterion, draw, samples))
-    A = _over_data("fisher", product, loss, params, batches, where)
+    loss, gathered = entry.of_network("fisher", apply, criterion, params, batches, single="criterion")
+    if not samples:
+        return _over_data(_GaussNewton(loss.apply, _OutputGradients(loss.criterion)), params, gathered, where)
+    plain = losses.cross_entropy if isinstance(criterion, losses.WeightedCrossEntropy) else criterion
+    product = _GaussNewton(loss.apply, _DrawnGradients(plain, draw, samples))
+    A = _over_data(product, params, gathered, where)
     chosen, others, data = A.data
-    return Operator(A.product, A.like, (chosen, others, _keyed(data, checks.key_array("fisher", key))))
+    keyed = _keyed(criterion, data, checks.key_array("fisher", key))
+    return Operator(A.product, A.like, (chosen, others, keyed))
 
 
 def per_layer(make: Callable[..., Operator], function: Any, params: Params, batches: Any, **options: Any) -> dict:
@@ -195,15 +199,13 @@ def per_layer(make: Callable[..., Operator], function: Any, params: Params, batc
     return {name: block(mask) for name, mask in masks.items()}
 
 
-def _over_data(name: str, product: Any, loss: Loss, params: Params, batches: Any, where: Any) -> Operator:
+def _over_data(product: Any, params: Params, batches: Batches, where: Any) -> Operator:
     """The operator of a product known for one batch."""
-    checks.floating(name, params)
-    gathered = batches_.gathered(name, batches)
-    checks.repeatable(name, loss, params, gathered.first)
-    chosen, others = trees.partition(params, where)
-    return Operator(_OverData(product), chosen, (chosen, others, gathered))
+    chosen, others = trees.partition(jax.tree.map(programs.unchanging, params), where)
+    return Operator(_OverData(product), chosen, (chosen, others, batches))
 
 
+@programs.holder
 @dataclass(frozen=True)
 class _OverData:
     """The average over batches of a product that is known for one: ``linear(params, others, batch)``, v -> Av."""
@@ -221,6 +223,7 @@ class _OverData:
         return batches_.average(products, data)
 
 
+@programs.holder
 @dataclass(frozen=True)
 class _Hessian:
     loss: Loss
@@ -230,6 +233,7 @@ class _Hessian:
         return jax.linearize(jax.grad(lambda p: loss(whole(p), batch)), params)[1]
 
 
+@programs.holder
 @dataclass(frozen=True)
 class _GaussNewton:
     """Jᵀ C J for a matrix C in the space of outputs, ``inner(outputs, y, u)`` = C u."""
@@ -246,6 +250,7 @@ class _GaussNewton:
         return lambda v: pull(inner(push(v)))[0]
 
 
+@programs.holder
 @dataclass(frozen=True)
 class _OutputHessian:
     """The Hessian of the criterion in the outputs."""
@@ -256,34 +261,52 @@ class _OutputHessian:
         return jax.linearize(jax.grad(lambda f: self.criterion(f, y)), outputs)[1]
 
 
+@programs.holder
 @dataclass(frozen=True)
 class _OutputGradients:
-    """1/B rᵢrᵢᵀ for each example, r the gradient of its loss in its outputs."""
+    """rᵢrᵢᵀ times its share in the mean, 1/B, for each example, r the gradient of its loss in its outputs."""
 
     criterion: Criterion
 
     def __call__(self, outputs: jax.Array, y: Any) -> Callable[[jax.Array], jax.Array]:
         r = jax.grad(lambda f: jnp.sum(losses.example_losses(self.criterion, f, y)))(outputs)
-        return lambda u: _outer(r, u) / len(r)
+        share = losses.shares(getattr(self.criterion, "weight", None), y)
+        return lambda u: losses.weigh(share, _outer(r, u))
 
 
+@programs.holder
 @dataclass(frozen=True)
 class _DrawnGradients:
-    """The mean of `_OutputGradients` over labels drawn from the network's prediction; y holds a key an example."""
+    """The mean of `_OutputGradients` over labels drawn from the network's prediction, row by row.
+
+    y holds a key for each example, and the weights of its rows: those of the labels in the data.
+    """
 
     criterion: Criterion
     draw: Callable[[jax.Array, jax.Array], jax.Array]
     samples: int
 
-    def __call__(self, outputs: jax.Array, keys: jax.Array) -> Callable[[jax.Array], jax.Array]:
-        if outputs.ndim != 2:
-            checks.fail("fisher", "outputs", "of shape (B, K) where labels are drawn", f"shape {outputs.shape}",
+    def __call__(self, outputs: jax.Array, y: tuple[jax.Array, Any]) -> Callable[[jax.Array], jax.Array]:
+        keys, weights = y
+        if outputs.ndim < 2:
+            checks.fail("fisher", "outputs", "of shape (B, ..., K) where labels are drawn", f"shape {outputs.shape}",
                         "Use samples=0, or ggn.")  # fmt: skip
         several = jax.vmap(lambda key: jax.random.split(key, self.samples))(keys)
         y = jax.vmap(jax.vmap(self.draw, (0, None)), (0, 0))(several, jax.lax.stop_gradient(outputs))
+        # −log p is that of a row (a position of a text, say): rows, not examples, have independent labels
+        rows = outputs.reshape(-1, outputs.shape[-1])
+        y = jnp.moveaxis(y, 1, 0).reshape(self.samples, len(rows), *y.shape[outputs.ndim :])
         gradient = jax.grad(lambda f, y: jnp.sum(losses.example_losses(self.criterion, f, y)))
-        r = jax.vmap(gradient, (None, 1))(outputs, y)
-        return lambda u: jnp.sum(jax.vmap(_outer, (0, None))(r, u), axis=0) / (len(u) * self.samples)
+        r = jax.vmap(gradient, (None, 0))(rows, y)
+
+        share = jnp.ones(len(rows)) if weights is None else weights.reshape(-1)
+        share = share / jnp.maximum(jnp.sum(share), jnp.finfo(share.dtype).tiny)
+
+        def product(u: jax.Array) -> jax.Array:
+            inner = jax.vmap(_outer, (0, None))(r, u.reshape(rows.shape))
+            return losses.weigh(share, jnp.mean(inner, axis=0)).reshape(u.shape)
+
+        return product
 
 
 def _outer(r: jax.Array, u: jax.Array) -> jax.Array:
@@ -292,7 +315,9 @@ def _outer(r: jax.Array, u: jax.Array) -> jax.Array:
     return inner.reshape(-1, *[1] * (r.ndim - 1)) * r
 
 
-def _keyed(data: Batches, key: jax.Array) -> Batches:
-    """Batches of x and a key for each example in the place of y: the same draws in whatever chunks."""
-    inputs = [checks.inputs_and_targets("fisher", stack)[0] for stack in data.stacks]
-    return Batches(tuple(zip(inputs, data.cut(jax.random.split(key, data.examples)), strict=True)))
+def _keyed(criterion: Criterion, data: Batches, key: jax.Array) -> Batches:
+    """Batches of x and a key for each example in the place of y, the same draws in whatever chunks; and the weights."""
+    keys, weights = data.cut(jax.random.split(key, data.examples)), getattr(criterion, "weights", lambda y: None)
+    pairs = [checks.inputs_and_targets("fisher", stack) for stack in data.stacks]
+    stacks = tuple((x, (part, weights(y))) for (x, y), part in zip(pairs, keys, strict=True))
+    return Batches(stacks, data.weights)

@@ -90,7 +90,7 @@ def loss_moments(
     checks.whole("loss_moments", "probes", probes)
     checks.one_of("loss_moments", "distribution", distribution, DISTRIBUTIONS)
     key = checks.key_array("loss_moments", key)
-    program = layers.program(loss, params, batch)
+    program = layers.program(loss, params, batch, "loss_moments")
     if not program.layers:
         H = hessians.hessian(loss, params, [batch])
         return estimates.moments(H, key, probes=probes, distribution=distribution)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
 from jax.tree_util import PyTreeDef
 
-from steppe import checks, names
+from steppe import checks, names, programs
 from steppe.curvature import products
 from steppe.typing import Batch, Loss, Params
 
@@ -165,22 +165,24 @@ def find_layers(loss: Loss, params: Params, batch: Batch) -> tuple[Layer, ...]:
     return program(loss, params, batch).layers
 
 
-def program(loss: Loss, params: Params, batch: Batch) -> Program:
-    """Trace a loss and find its layers."""
-    jaxpr, value = jax.make_jaxpr(loss, return_shape=True)(params, batch)
-    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        checks.fail("loss", "value", "a floating-point scalar", checks.shown(value), "Return the mean over the batch.")
-    return _searched(jaxpr, value, params)
+def program(loss: Loss, params: Params, batch: Batch, function: str = "find_layers") -> Program:
+    """Trace a loss and find its layers; `function` is named in errors."""
+    if isinstance(loss, programs.Program):
+        return traced(loss, params, batch)
+    with programs.explained(programs.Label(function), own=True):
+        return traced(lambda params, batch: checks.one_scalar(function, "loss", loss(params, batch)), params, batch)
 
 
 def traced(function: Callable[[Params, Batch], Any], params: Params, batch: Batch) -> Program:
     """Trace a function and find its layers."""
-    return _searched(*jax.make_jaxpr(function, return_shape=True)(params, batch), params)
+    if isinstance(function, programs.Program):
+        return _searched(function.closed(params, batch), function.structure(params, batch), params)
+    jaxpr, value = jax.make_jaxpr(programs.fresh(function), return_shape=True)(params, batch)
+    return _searched(jaxpr, jax.tree.structure(value), params)
 
 
-def _searched(jaxpr: ClosedJaxpr, value: Any, params: Params) -> Program:
+def _searched(jaxpr: ClosedJaxpr, structure: PyTreeDef, params: Params) -> Program:
     """The layers of a program of (leaves of params, leaves of batch), whose value has that structure."""
-    structure = jax.tree.structure(value)
     if _across_devices(jaxpr) or _reverse_only(jaxpr.jaxpr):
         return Program(jaxpr, (), structure)
     search = _Search(names.names(params))
@@ -190,6 +192,7 @@ def _searched(jaxpr: ClosedJaxpr, value: Any, params: Params) -> Program:
     return Program(jaxpr, tuple(layer for layer in search.found if search.uses[layer.leaf] == 1), structure)
 
 
+@programs.holder
 @dataclass(frozen=True)
 class Through:
     """A function of (params, batch), its layers' products as `products`.

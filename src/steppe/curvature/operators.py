@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from steppe import checks, trees
+from steppe import checks, programs, trees
 from steppe.typing import Params
 
 DENSE_LIMIT = 30_000
@@ -21,12 +21,13 @@ DENSE_LIMIT = 30_000
 class Operator:
     """A symmetric linear operator A on pytrees shaped like `like`.
 
-    Operators are pytrees, arguments of compiled functions: one compilation serves every operator of the same `product`
-    and shapes, at whatever parameters and data.
+    Operators are pytrees, arguments of compiled functions: one compilation serves every operator whose products compute
+    the same, at whatever parameters and data. An operator is that of the time when it was made: what its product closes
+    over may change afterwards, and is then in the next operator only.
 
     Attributes
     ----------
-    product : ``product(v, *data) -> Av``, linear in v, a pytree like `like` in and out.
+    product : ``product(v, *data) -> Av``, linear in v, a pytree like `like` in and out. It is captured as a program.
     like : a pytree that gives the shapes and dtypes of vectors.
     data : what the product depends on besides v: pytrees of arrays.
 
@@ -45,17 +46,23 @@ class Operator:
     def __post_init__(self) -> None:
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), self.like)
         object.__setattr__(self, "like", like)
+        if not programs.holds(self.product):
+            label = programs.Label("Operator", "product")
+            object.__setattr__(self, "product", programs.capture(label, self.product, [(like, *self.data)]))
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Any]:
-        """As a pytree: its data are its leaves."""
+        """As a pytree: its data, and the arrays in its product, are its leaves."""
         leaves, treedef = jax.tree.flatten(self.like)
-        return self.data, (self.product, treedef, tuple(leaves))
+        return (self.product, *self.data), (treedef, tuple(leaves))
 
     @classmethod
-    def tree_unflatten(cls, static: Any, data: tuple) -> "Operator":
+    def tree_unflatten(cls, static: Any, children: tuple) -> "Operator":
         """The inverse of `tree_flatten`."""
-        product, treedef, leaves = static
-        return cls(product, jax.tree.unflatten(treedef, leaves), tuple(data))
+        made = object.__new__(cls)
+        like = jax.tree.unflatten(*static)
+        for name, value in zip(("product", "like", "data"), (children[0], like, tuple(children[1:])), strict=True):
+            object.__setattr__(made, name, value)
+        return made
 
     @property
     def size(self) -> int:
@@ -93,12 +100,14 @@ class Operator:
 
 def compiled(function: Callable) -> Callable:
     """`function` of an operator and arrays under `jax.jit`, or as it is where its arguments are traced already."""
-    fast = jax.jit(function)
+    fast = programs.compiled(function)
 
     @functools.wraps(function)
     def called(*arguments: Any) -> Any:
-        traced = any(checks.is_traced(leaf) for leaf in jax.tree.leaves(arguments))
-        return (function if traced else fast)(*arguments)
+        if any(checks.is_traced(leaf) for leaf in jax.tree.leaves(arguments)):
+            with programs.explained(programs.label_of(arguments)):
+                return function(*arguments)
+        return fast(*arguments)
 
     return called
 
@@ -134,6 +143,7 @@ def rescaled(operator: Operator, weights: Params) -> Operator:
     return Operator(_Rescaled(operator.product), operator.like, (weights, *operator.data))
 
 
+@programs.holder
 @dataclass(frozen=True)
 class _Rescaled:
     product: Callable[..., Params]

@@ -323,7 +323,8 @@ def _ascent(
             return jnp.clip(x + projected(delta, r), low, high) - x
 
         def step(delta: jax.Array, _: None) -> tuple[jax.Array, None]:
-            gradient = jax.grad(lambda x: loss({**batch, "x": x}))(x + delta)
+            value = lambda x: checks.one_scalar(name, "loss", loss({**batch, "x": x}))  # noqa: E731
+            gradient = jax.grad(value)(x + delta)
             # training takes the example as given: nothing is differentiated through the ascent
             return inside(delta + by * jax.lax.stop_gradient(towards(gradient))), None
 

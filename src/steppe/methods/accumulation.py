@@ -4,8 +4,9 @@ Accumulation happens here and not around a method, because ‖mean Hᵢ v‖² i
 """
 
 import jax
+import jax.numpy as jnp
 
-from steppe import checks
+from steppe import checks, losses
 from steppe.batches import Batches, average
 from steppe.curvature import layers
 from steppe.typing import Batch, ExampleLosses, Loss, Params
@@ -25,33 +26,48 @@ def in_parts(function: str, argument: str, batch: Batch, parts: int) -> Batch:
     return jax.tree.map(lambda x: x.reshape((parts, size, *x.shape[1:])), batch)
 
 
-def microbatches_of(function: str, batch: Batch, parts: int | None) -> Batches:
-    """A batch as equal micro-batches; None is one of them."""
-    return Batches((in_parts(function, "microbatches", batch, parts or 1),))
+def microbatches_of(function: str, loss: Loss, batch: Batch, parts: int | None) -> Batches:
+    """A batch as equal micro-batches, with the weights that the loss gives them; None is one of them."""
+    split, weight = in_parts(function, "microbatches", batch, parts or 1), losses.weight_of(loss)
+    return Batches((split,), None if weight is None else (jax.lax.map(weight, split),))
 
 
 def in_microbatches(function: str, loss: Loss, parts: int | None) -> Loss:
-    """The same mean loss, as a loop over so many equal micro-batches; None is the loss itself.
+    """The same loss, as a loop over so many equal micro-batches; None is the loss itself.
 
-    Every derivative of it is that of the big batch, to rounding, in the memory of one part.
+    It must be a mean over examples, or know what divides it (`losses.weighted`). Every derivative of it is that of the
+    big batch, to rounding, in the memory of one part.
     """
     if parts is None:
         return loss
     one = layers.through(loss)  # derivatives of convolutions are slow in loops
 
     def accumulated(params: Params, batch: Batch) -> jax.Array:
-        return average(lambda part: one(params, part), microbatches_of(function, batch, parts))
+        return average(lambda part: one(params, part), microbatches_of(function, loss, batch, parts))
 
     return accumulated
 
 
-def each_in_microbatches(function: str, each: ExampleLosses | None, parts: int | None) -> ExampleLosses | None:
+def each_in_microbatches(
+    function: str, loss: Loss, each: ExampleLosses | None, parts: int | None
+) -> ExampleLosses | None:
     """The same losses of single examples, computed micro-batch by micro-batch."""
     if parts is None or each is None:
         return each
 
     def accumulated(params: Params, batch: Batch) -> jax.Array:
         split = in_parts(function, "microbatches", batch, parts)
-        return jax.lax.map(jax.checkpoint(lambda part: each(params, part)), split).reshape(-1)
+        values = jax.lax.map(jax.checkpoint(lambda part: each(params, part)), split)
+        if getattr(each, "__self__", None) is loss:  # scaled to the mean of a part, see `NetworkLoss.each`
+            values = losses.weigh(parts * part_shares(loss, split), values)
+        return values.reshape(-1)
 
     return accumulated
+
+
+def part_shares(loss: Loss, split: Batch) -> jax.Array:
+    """The share of each part in the loss of the whole, (parts,), summing to 1: by what divides it, see `weighted`."""
+    weight, parts = losses.weight_of(loss), len(jax.tree.leaves(split)[0])
+    if weight is None:
+        return jnp.full(parts, 1 / parts)
+    return losses.parts_of(jax.lax.map(weight, split))

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from steppe import checks, trees
+from steppe import checks, losses, trees
 from steppe.curvature.estimates import estimate, exact
-from steppe.methods.accumulation import divided, in_microbatches, in_parts
-from steppe.methods.contract import Call, Strength, method, whole
+from steppe.methods.accumulation import divided, in_microbatches, in_parts, part_shares
+from steppe.methods.contract import Call, Strength, as_like, method, whole
 from steppe.typing import Batch, Estimate, Params
 
 
@@ -168,13 +168,15 @@ def m_sam(
             within = _fewest_parts(divided("m_sam", "shards", call.batch, shards), size)
         shard = call._replace(loss=in_microbatches("m_sam", call.loss, within)).in_loops
 
-        def add(total: Params, part: Batch) -> tuple[Params, jax.Array]:
+        def add(total: Params, at: tuple[Batch, jax.Array]) -> tuple[Params, jax.Array]:
+            part, share = at
             g = call.confined(jax.grad(shard.loss)(call.params, part))
             gradient, rise = _uphill(shard._replace(batch=part), *trees.unit_and_norm(g))
-            return trees.add(total, gradient), rise.mean
+            return jax.tree.map(lambda t, g: t + losses.weigh(share, g.astype(t.dtype)), total, gradient), rise.mean
 
-        total, rises = jax.lax.scan(add, trees.zero_sums(call.gradient), split)
-        return jax.tree.map(lambda t, g: (t / shards).astype(g.dtype), total, call.gradient), estimate(rises)
+        shares = part_shares(call.loss, split)
+        total, rises = jax.lax.scan(add, trees.zero_sums(call.gradient), (split, shares))
+        return as_like(total, call.gradient), estimate(rises)
 
     return method("m_sam", act, rho, called="rho", every=every, where=where)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from steppe import checks, losses, trees
+from steppe import checks, entry, losses, programs, trees
 from steppe.curvature import layers
 from steppe.methods import place
 from steppe.methods.accumulation import each_in_microbatches, in_microbatches
@@ -118,6 +118,7 @@ def method(
     every: int = 1,
     where: Any = None,
     microbatches: int | None = None,
+    parts: int | None = None,
     key: Key = 0,
     no_zero: str = "",
     replaces: bool = True,
@@ -127,6 +128,7 @@ def method(
     `called` is what the strength is called. A literal strength of 0 is the plain gradient, bitwise and at no cost; or
     it is refused with the sentence `no_zero`, where the limit of a small strength is not the plain gradient. `replaces`
     says whether what comes in is replaced or added to; `place` refuses the places in a chain where that goes wrong.
+    `parts` says how many micro-batches ``act`` makes by itself, where `microbatches` does not.
     """
     checks.real_or_schedule(name, called, strength, least=0.0)
     known = not callable(strength) and not checks.is_traced(strength)
@@ -148,22 +150,31 @@ def method(
         place.refuse_accumulation(name)
         place.refuse_order(name, replaces=replaces)
         loss, batch, penalty_loss, each = _given(name, params, **given)
+        entry.check_loss(name, "loss", loss, params, batch)
+        if penalty_loss is not loss:
+            entry.check_loss(name, "penalty_loss", penalty_loss, params, batch)
 
         def call() -> Call:
             value = jnp.asarray(strength(state.count) if callable(strength) else strength)
             stream = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(base_key))
             now, mask = jax.random.fold_in(stream, state.count), trees.mask_of(params, where)
             mean = in_microbatches(name, loss, microbatches)
-            singles = each_in_microbatches(name, each, microbatches)
+            singles = each_in_microbatches(name, loss, each, microbatches)
             return Call(updates, params, mean, batch, penalty_loss, value, now, singles, mask)
 
         def acted() -> tuple[Params, Estimate]:
-            found, flatness = act(call())
+            with programs.explained(programs.Label(name)):
+                found, flatness = act(call())
             like = state.flatness.mean.dtype
             return found, Estimate(*(jnp.asarray(x).astype(like) for x in flatness))
 
-        if replaces and _is_first_outside_of_jit(state.count, updates, params, batch):
-            place.refuse_downhill(name, updates, call().gradient_at(params))
+        if _is_first_outside_of_jit(state.count, updates, params, batch):
+            if replaces:
+                with programs.explained(programs.Label(name)):
+                    gradient = call().gradient_at(params)
+                place.refuse_downhill(name, updates, gradient)
+            if max(microbatches or 1, parts or 1) > 1:
+                entry.tell_parts(name, penalty_loss, params, batch)
         if isinstance(every, int) and every == 1:
             updates, flatness = acted()
         else:

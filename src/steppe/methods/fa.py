@@ -124,7 +124,7 @@ def fa(
     def divisor(batch: Batch, chosen: Params) -> int:
         return {"batch": checks.batch_size("fa", batch), "params": trees.size(chosen), None: 1}[normalize]
 
-    return added("fa", value, lam, divisor=divisor, every=every, where=where, key=key)
+    return added("fa", value, lam, divisor=divisor, every=every, where=where, parts=parts, key=key)
 
 
 def _squared_norm(

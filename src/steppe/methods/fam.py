@@ -92,13 +92,13 @@ def fam(
     parts = microbatches if microbatches is None else whole("fam", "microbatches", microbatches)
 
     def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Estimate]:
-        split = microbatches_of("fam", batch, parts)
+        split = microbatches_of("fam", loss, batch, parts)
         at = last.chosen("fam", "loss", layers.program(loss, params, split.first), params, layer)
         LOG.info("fam looks at the layer %s.", at.name)  # once for each compiled program
         found = average(lambda part: _relative_flatness(loss, at, params, part), split)
         return found, exact(found)
 
-    return added("fam", value, lam, every=every, where=where, block=False)
+    return added("fam", value, lam, every=every, where=where, parts=parts, block=False)
 
 
 def _relative_flatness(loss: Loss, layer: Layer, params: Params, batch: Batch) -> jax.Array:

@@ -121,7 +121,7 @@ def hsr(
         return found, jax.lax.stop_gradient(Estimate(found, sem))
 
     direction = trees.unit if step == "unit" else lambda gradient: gradient
-    return added("hsr", value, lam, direction=direction, every=every, where=where, key=key)
+    return added("hsr", value, lam, direction=direction, every=every, where=where, parts=parts, key=key)
 
 
 def _upper(trace: jax.Array, frobenius_squared: jax.Array, size: int) -> jax.Array:

@@ -32,11 +32,13 @@ def added(
     every: int = 1,
     where: Any = None,
     block: bool = True,
+    parts: int | None = None,
     key: Key = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """The method `name`, which adds λ/divisor · direction(∇ penalty) on updates 0, k, 2k, …; see `fa`.
 
-    Only the parameters that `where` chooses receive the gradient. With `block` the penalty is a function of them alone.
+    Only the parameters that `where` chooses receive the gradient. With `block` the penalty is a function of them alone;
+    `parts` says by how many micro-batches it is computed.
     """
 
     def act(call: Call) -> tuple[Params, Estimate]:
@@ -50,21 +52,23 @@ def added(
         scaled = unless_zero(call.strength, call.strength / divisor(call.batch, chosen), direction(found))
         return trees.add(call.gradient, call.confined(trees.merge(scaled, trees.zeros_like(others)))), estimate
 
-    return method(name, act, lam, every=every, where=where, key=key, replaces=False)
+    return method(name, act, lam, every=every, where=where, parts=parts, key=key, replaces=False)
 
 
 def _restricted(loss: Loss, others: Params) -> Loss:
-    """The loss as a function of some parameters, with the others fixed; that of a network stays one."""
+    """The loss as a function of some parameters, with the others fixed; a network's, or a weighted one, stays so."""
     if isinstance(loss, losses.NetworkLoss):
         return losses.of(lambda p, x: loss.apply(trees.merge(p, others), x), loss.criterion)
-    return lambda p, b: loss(trees.merge(p, others), b)
+    part = lambda p, b: loss(trees.merge(p, others), b)  # noqa: E731
+    weight = losses.weight_of(loss)
+    return part if weight is None else losses.weighted(part, weight)
 
 
 def operator(
     name: str, matrix: Matrix, loss: Loss, params: Params, batch: Batch, microbatches: int | None
 ) -> curvature.Operator:
     """The penalised matrix of one batch; the Gauss-Newton matrix is that of a loss made by `losses.of`."""
-    parts = microbatches_of(name, batch, microbatches)
+    parts = microbatches_of(name, loss, batch, microbatches)
     if matrix == "hessian":
         return curvature.hessian(loss, params, parts)
     if not isinstance(loss, losses.NetworkLoss):

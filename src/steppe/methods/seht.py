@@ -91,7 +91,7 @@ def seht(
             found = moments(loss, params, batch, key).trace
         return found.mean, found
 
-    return added("seht", value, lam, every=every, where=where, key=key)
+    return added("seht", value, lam, every=every, where=where, parts=parts, key=key)
 
 
 def _sparse(key: jax.Array, like: Params, drop: float) -> Params:

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe import batches as many
-from steppe import checks, trees
+from steppe import checks, entry, trees
 from steppe.batches import Batches
 from steppe.sharpness.moves import RESOLVED
 from steppe.sharpness.points import Function, Progress, alike, valued
@@ -90,7 +89,8 @@ def interpolation(
     if t.ndim != 1 or not t.size:
         what = "a whole number, or the steps (P,)"
         checks.fail("interpolation", "points", what, f"an array of shape {t.shape}")
-    weights, gathered = jnp.stack([1 - t, t], axis=1), many.gathered("interpolation", batches)
+    weights = jnp.stack([1 - t, t], axis=1)
+    function, gathered = entry.of_values("interpolation", function, start, batches)
     values = valued(function, (start, end), weights, gathered, block=block, progress=progress, known=known)
     return Interpolation(t, values)
 

@@ -1,14 +1,12 @@
 """The Fisher-Rao norm: the length of the parameters in the metric of the network's own gradients."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
-from steppe import checks, losses, trees
+from steppe import checks, entry, losses, trees
 from steppe.batches import Batches, average
 from steppe.curvature.estimates import exact
-from steppe.sharpness.moves import at_the_door
+from steppe.programs import compiled
 from steppe.typing import Apply, Batch, Criterion, Estimate, Params
 
 
@@ -68,23 +66,22 @@ def fisher_rao(
     name = "fisher_rao"
     if layers is not None:
         checks.whole(name, "layers", layers, todo="Count the weight matrices, or leave it out.")
-    known = at_the_door(name, params, batches)
-    return _fisher_rao(apply, criterion, params, known, layers=layers)
+    loss, known = entry.of_network(name, apply, criterion, params, batches, single="criterion")
+    return _fisher_rao(loss, params, known, layers=layers)
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "criterion", "layers"))
-def _fisher_rao(
-    apply: Apply, criterion: Criterion, params: Params, batches: Batches, *, layers: int | None
-) -> Estimate:
+@compiled(static=("layers",))
+def _fisher_rao(loss: losses.NetworkLoss, params: Params, batches: Batches, *, layers: int | None) -> Estimate:
     def mean_square(batch: Batch) -> jax.Array:
         x, y = checks.inputs_and_targets("fisher_rao", batch)
         if layers is None:
-            outputs, change = jax.jvp(lambda p: apply(p, x), (params,), (params,))
+            outputs, change = jax.jvp(lambda p: loss.apply(p, x), (params,), (params,))
         else:
-            outputs = apply(params, x)
+            outputs = loss.apply(params, x)
             change = layers * outputs
-        slopes = jax.jvp(lambda f: losses.example_losses(criterion, f, y), (outputs,), (change,))[1]
-        return jnp.mean(slopes.astype(trees.accumulator_dtype(slopes)) ** 2)
+        slopes = jax.jvp(lambda f: losses.example_losses(loss.criterion, f, y), (outputs,), (change,))[1]
+        share = losses.shares(getattr(loss.criterion, "weight", None), y)
+        return jnp.sum(losses.weigh(share, slopes.astype(trees.accumulator_dtype(slopes)) ** 2))
 
     squared = average(mean_square, batches)
     # a slope of 0 where the norm is 0

@@ -1,15 +1,14 @@
 """The second moment of the gradients of single examples, C = 1/N Σᵢ gᵢgᵢᵀ, without the matrix."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
-from steppe import checks, curvature, losses, trees
+from steppe import checks, curvature, entry, losses, trees
 from steppe.batches import Batches, average
 from steppe.curvature import Operator, layers
 from steppe.curvature.probes import rademacher
-from steppe.typing import Apply, Batch, Criterion, Estimate, Params
+from steppe.programs import compiled
+from steppe.typing import Batch, Estimate, Params
 
 SOLVER_STEPS, SOLVER_TOLERANCE = 1000, 1e-6
 """Of conjugate gradients: products, and the residual as a part of the right-hand side."""
@@ -20,55 +19,57 @@ def quotient(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "criterion", "both"))
-def diagonals(apply: Apply, criterion: Criterion, params: Params, batches: Batches, *, both: bool) -> tuple:
+@compiled(static=("both",))
+def diagonals(loss: losses.NetworkLoss, params: Params, batches: Batches, *, both: bool) -> tuple:
     """The diagonals of C and (`both`) of the Gauss-Newton matrix, two pytrees like params, example by example."""
     zeros = trees.zero_sums(params)
 
-    def one(totals: tuple[Params, Params], example: Batch) -> tuple[tuple[Params, Params], None]:
+    def one(totals: tuple[Params, Params], at: tuple[Batch, jax.Array]) -> tuple[tuple[Params, Params], None]:
+        example, share = at
         x, y = jax.tree.map(lambda leaf: leaf[None], checks.inputs_and_targets("takeuchi", example))
-        outputs, pull = jax.vjp(lambda p: layers.through(apply)(p, x), params)
-        own = lambda f: criterion(f.reshape(outputs.shape), y)  # noqa: E731
+        outputs, pull = jax.vjp(lambda p: layers.through(loss.apply)(p, x), params)
+        own = lambda f: loss.criterion(f.reshape(outputs.shape), y)  # noqa: E731
         f = outputs.reshape(-1)
         back = lambda u: pull(u.reshape(outputs.shape))[0]  # noqa: E731
         g = back(jax.grad(own)(f))
-        C = jax.tree.map(lambda total, g: total + g.astype(total.dtype) ** 2, totals[0], g)
+        C = jax.tree.map(lambda total, g: total + losses.weigh(share, g.astype(total.dtype) ** 2), totals[0], g)
         if not both:
             return (C, totals[1]), None
         S, J = jax.hessian(own)(f), jax.vmap(back)(jnp.eye(f.size, dtype=f.dtype))
 
         def add(total: jax.Array, j: jax.Array) -> jax.Array:
             j = j.astype(total.dtype)
-            return total + jnp.sum(j * jnp.tensordot(S.astype(total.dtype), j, 1), axis=0)
+            return total + losses.weigh(share, jnp.sum(j * jnp.tensordot(S.astype(total.dtype), j, 1), axis=0))
 
         return (C, jax.tree.map(add, totals[1], J)), None
 
     def part(batch: Batch) -> tuple[Params, Params]:
-        size = checks.batch_size("takeuchi", batch)
-        return jax.tree.map(lambda leaf: leaf / size, jax.lax.scan(one, (zeros, zeros), batch)[0])
+        shares = losses.shares(losses.weight_of(loss), batch)
+        return jax.lax.scan(one, (zeros, zeros), (batch, shares))[0]
 
     return average(part, batches)
 
 
-def signed_gradient(apply: Apply, criterion: Criterion, params: Params, batches: Batches, key: jax.Array) -> Params:
-    """1/√N Σᵢ ±gᵢ, whose second moment over the signs is C."""
+def signed_gradient(loss: losses.NetworkLoss, params: Params, batches: Batches, key: jax.Array) -> Params:
+    """Σᵢ ±√pᵢ gᵢ, whose second moment over the signs is C; pᵢ is an example's share, 1/N unless there are weights."""
     count = batches.examples
-    signs = rademacher(key, jnp.zeros(count, trees.accumulator_dtype(params)))
-    signed_batches = Batches(tuple(zip(batches.stacks, batches.cut(signs), strict=True)))
+    signs = batches.cut(rademacher(key, jnp.zeros(count, trees.accumulator_dtype(params))))
+    shares = entry.example_shares(loss, batches)
+    signs = [sign * jnp.sqrt(share).astype(sign.dtype) for sign, share in zip(signs, shares, strict=True)]
+    signed_batches = Batches(tuple(zip(batches.stacks, signs, strict=True)))
 
-    def loss(params: Params, signed: tuple[Batch, jax.Array]) -> jax.Array:
+    def signed_loss(params: Params, signed: tuple[Batch, jax.Array]) -> jax.Array:
         x, y = checks.inputs_and_targets("takeuchi", signed[0])
-        values = losses.example_losses(criterion, layers.through(apply)(params, x), y)
-        return jnp.mean(values * signed[1].astype(values.dtype))
+        values = losses.example_losses(loss.criterion, layers.through(loss.apply)(params, x), y)
+        return jnp.mean(losses.weigh(signed[1], values))
 
-    gradient = average(lambda signed: jax.grad(loss)(params, signed), signed_batches)
-    return trees.scale(count**0.5, gradient)
+    gradient = average(lambda signed: jax.grad(signed_loss)(params, signed), signed_batches)
+    return trees.scale(count, gradient)
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "criterion"))
+@compiled
 def solved(
-    apply: Apply,
-    criterion: Criterion,
+    loss: losses.NetworkLoss,
     params: Params,
     batches: Batches,
     *,
@@ -79,7 +80,7 @@ def solved(
     """The mean of vᵀ(H + αI)⁻¹v."""
 
     def one(key: jax.Array) -> jax.Array:
-        v = signed_gradient(apply, criterion, params, batches, key)
+        v = signed_gradient(loss, params, batches, key)
         shifted = lambda u: trees.add_scaled(H.matvec(u), alpha, u)  # noqa: E731
         solution = jax.scipy.sparse.linalg.cg(shifted, v, tol=SOLVER_TOLERANCE, maxiter=SOLVER_STEPS)[0]
         return trees.dot(v, solution)
@@ -87,10 +88,9 @@ def solved(
     return curvature.estimate(jax.lax.map(one, keys))
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "criterion"))
+@compiled
 def ratio(
-    apply: Apply,
-    criterion: Criterion,
+    loss: losses.NetworkLoss,
     params: Params,
     batches: Batches,
     *,
@@ -99,7 +99,7 @@ def ratio(
     keys: jax.Array,
 ) -> Estimate:
     """Estimates of tr C and tr H, independent, one by the other."""
-    signed = lambda key: trees.norm_squared(signed_gradient(apply, criterion, params, batches, key))  # noqa: E731
+    signed = lambda key: trees.norm_squared(signed_gradient(loss, params, batches, key))  # noqa: E731
     C = curvature.estimate(jax.lax.map(signed, jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)))
     trace = curvature.trace(H, keys[0], probes=len(keys))
     below = trace.mean + alpha

@@ -1,15 +1,15 @@
 """Flatness by the gradient: how large it can get nearby, and how it compares with the curvature."""
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from steppe import checks, curvature, trees
+from steppe import checks, curvature, entry, trees
 from steppe.batches import Batches
 from steppe.curvature.probes import gaussian
-from steppe.sharpness.moves import at_the_door, mean_gradient, strength
+from steppe.programs import compiled
+from steppe.sharpness.moves import mean_gradient, strength
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 
@@ -85,11 +85,11 @@ def gradient_norm_flatness(
     """
     name = "gradient_norm_flatness"
     checks.whole(name, "steps", steps)
-    known, rho = at_the_door(name, params, batches), strength(name, "rho", rho, params)
+    (loss, known), rho = entry.of_loss(name, loss, params, batches), strength(name, "rho", rho, params)
     return _flatness(loss, params, known, rho, checks.key_array(name, key), steps=steps)
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "steps"))
+@compiled(static=("steps",))
 def _flatness(
     loss: Loss, params: Params, batches: Batches, rho: jax.Array, key: jax.Array, *, steps: int
 ) -> GradientNormFlatness:
@@ -149,11 +149,11 @@ def normalised_curvature(
     """
     name = "normalised_curvature"
     checks.whole(name, "probes", probes)
-    known = at_the_door(name, params, batches)
+    loss, known = entry.of_loss(name, loss, params, batches)
     return _normalised(loss, params, known, checks.key_array(name, key), probes=probes)
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "probes"))
+@compiled(static=("probes",))
 def _normalised(loss: Loss, params: Params, batches: Batches, key: jax.Array, *, probes: int) -> NormalisedCurvature:
     size = trees.norm(mean_gradient(loss, params, batches))
     trace = curvature.trace(curvature.hessian(loss, params, batches), key, probes=probes)

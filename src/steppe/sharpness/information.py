@@ -1,19 +1,19 @@
 """Gaps between training and test loss that curvature predicts: Takeuchi's information criterion, the soft rank."""
 
-import functools
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from steppe import checks, curvature, losses, trees
+from steppe import checks, curvature, entry, losses, trees
 from steppe.batches import Batches
 from steppe.curvature import Operator
 from steppe.curvature.density import soft_share
 from steppe.curvature.estimates import exact
+from steppe.programs import compiled
 from steppe.sharpness import gradient_moments
 from steppe.sharpness.gradient_moments import quotient
-from steppe.sharpness.moves import at_the_door, strength
+from steppe.sharpness.moves import strength
 from steppe.typing import Apply, Batch, Criterion, Estimate, Key, Params
 
 DENSE = 5_000
@@ -97,11 +97,11 @@ def takeuchi(
     (5.0, 1.25)
     """
     name = "takeuchi"
-    known = at_the_door(name, params, batches)
+    loss, known = entry.of_network(name, apply, criterion, params, batches, single="network")
     checks.one_of(name, "form", form, ("full", "diagonal", "trace"))
     checks.one_of(name, "operator", operator, OPERATORS)
     alpha = jnp.asarray(checks.real(name, "damping", damping, least=0), trees.accumulator_dtype(params))
-    H = _operator(operator, apply, params, known, criterion)
+    H = _operator(operator, loss, params, known)
     if probes is None and (form == "full" or operator == "hessian") and H.size > DENSE:
         todo = {"full": "Take damping > 0, operator='ggn' and probes=10.", "diagonal": "Take operator='ggn'."}
         what = f"at most {DENSE:,} numbers for an exact {form!r}"
@@ -116,11 +116,11 @@ def takeuchi(
                         "Without them the solver may not end.")  # fmt: skip
         keys = jax.random.split(checks.key_array(name, key), probes)
         estimated = gradient_moments.solved if form == "full" else gradient_moments.ratio
-        return _over(estimated(apply, criterion, params, known, H=H, alpha=alpha, keys=keys), known)
+        return _over(estimated(loss, params, known, H=H, alpha=alpha, keys=keys), known)
     if form == "full":
-        C = curvature.fisher(apply, params, known, criterion=criterion)
+        C = curvature.fisher(loss.apply, params, known, criterion=loss.criterion)
         return _over(_full(H, C, alpha, damped=damped), known)
-    C, own = gradient_moments.diagonals(apply, criterion, params, known, both=operator == "ggn")
+    C, own = gradient_moments.diagonals(loss, params, known, both=operator == "ggn")
     return _over(_divided(C, own if operator == "ggn" else _matrix_diagonal(H), alpha, form=form), known)
 
 
@@ -171,10 +171,10 @@ def soft_rank_gap(
     (1.0, 0.5)
     """
     name = "soft_rank_gap"
-    known = at_the_door(name, params, batches)
+    loss, known = entry.of_network(name, apply, criterion, params, batches)
     alpha = strength(name, "damping", damping, params)
     checks.one_of(name, "operator", operator, OPERATORS)
-    H = _operator(operator, apply, params, known, criterion)
+    H = _operator(operator, loss, params, known)
     if probes is not None:
         return _over(curvature.soft_rank(H, key, damping=damping, probes=probes, steps=steps), known)
     if H.size > DENSE:
@@ -182,10 +182,10 @@ def soft_rank_gap(
     return _over(_exact_rank(H, alpha), known)
 
 
-def _operator(name: str, apply: Apply, params: Params, batches: Batches, criterion: Criterion) -> Operator:
+def _operator(name: str, loss: losses.NetworkLoss, params: Params, batches: Batches) -> Operator:
     if name == "ggn":
-        return curvature.ggn(apply, params, batches, criterion=criterion)
-    return curvature.hessian(losses.of(apply, criterion), params, batches)
+        return curvature.ggn(loss.apply, params, batches, criterion=loss.criterion)
+    return curvature.hessian(loss, params, batches)
 
 
 def _over(complexity: Estimate, batches: Batches) -> InformationGap:
@@ -198,7 +198,7 @@ def _eigenvalues(H: Operator) -> tuple[jax.Array, jax.Array]:
     return jnp.linalg.eigh((matrix + matrix.T) / 2)
 
 
-@functools.partial(jax.jit, static_argnames="damped")
+@compiled(static=("damped",))
 def _full(H: Operator, C: Operator, alpha: jax.Array, *, damped: bool) -> Estimate:
     values, vectors = _eigenvalues(H)
     along = jnp.sum(vectors * (C.dense().astype(H.dtype) @ vectors), axis=0)
@@ -208,17 +208,17 @@ def _full(H: Operator, C: Operator, alpha: jax.Array, *, damped: bool) -> Estima
     return exact(jnp.sum(quotient(along, jnp.where(jnp.abs(values) > least, values, 0))))
 
 
-@jax.jit
+@compiled
 def _exact_rank(H: Operator, alpha: jax.Array) -> Estimate:
     return exact(jnp.sum(soft_share(_eigenvalues(H)[0], alpha)))
 
 
-@jax.jit
+@compiled
 def _matrix_diagonal(H: Operator) -> jax.Array:
     return jnp.diagonal(H.dense()).astype(H.dtype)
 
 
-@functools.partial(jax.jit, static_argnames="form")
+@compiled(static=("form",))
 def _divided(C: Params, H: Params, alpha: jax.Array, *, form: str) -> Estimate:
     """The diagonal form, or that of traces, from diagonals."""
     c, h = (jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (C, H))

@@ -1,16 +1,15 @@
 """The interpolating information criterion: the evidence for a network that fits its data exactly."""
 
-import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from steppe import checks, trees
-from steppe.batches import Batches
-from steppe.sharpness.moves import at_the_door, flag
+from steppe import checks, entry, trees
+from steppe.programs import compiled
+from steppe.sharpness.moves import flag
 from steppe.typing import Apply, Batch, Params
 
 
@@ -83,15 +82,15 @@ def interpolating_information(
     5.3636
     """
     name = "interpolating_information"
-    known = at_the_door(name, params, batches)
+    known = entry.of_data(name, params, batches)
     flag(name, "manifold", manifold)
-    return _information(apply, params, known, manifold=manifold)
+    rows = [checks.inputs_and_targets(name, stack)[0] for stack in known.stacks]
+    x = jax.tree.map(lambda *parts: jnp.concatenate([p.reshape(-1, *p.shape[2:]) for p in parts]), *rows)
+    return _information(entry.of_apply(name, apply, params, [x]), params, x, manifold=manifold)
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "manifold"))
-def _information(apply: Apply, params: Params, batches: Batches, *, manifold: bool) -> InterpolatingInformation:
-    inputs = [checks.inputs_and_targets("interpolating_information", stack)[0] for stack in batches.stacks]
-    x = jax.tree.map(lambda *parts: jnp.concatenate([p.reshape(-1, *p.shape[2:]) for p in parts]), *inputs)
+@compiled(static=("manifold",))
+def _information(apply: Apply, params: Params, x: Any, *, manifold: bool) -> InterpolatingInformation:
     outputs, push = jax.linearize(lambda p: apply(p, x).reshape(-1), params)
     m, n = outputs.size, trees.size(params)
     if m > n:

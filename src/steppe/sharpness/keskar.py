@@ -1,6 +1,5 @@
 """Sharpness over a box around the weights, found by L-BFGS-B."""
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -9,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from steppe import checks, trees
+from steppe import checks, entry, trees
 from steppe.batches import Batches, average
 from steppe.curvature.probes import gaussian
-from steppe.sharpness.moves import at_the_door, moved, scalar, strength
+from steppe.programs import compiled
+from steppe.sharpness.moves import moved, scalar, strength
 from steppe.typing import Batch, Estimate, Key, Loss, Params
 
 Columns = Params | None
@@ -76,7 +76,7 @@ def keskar_sharpness(
     """
     name = "keskar_sharpness"
     checks.whole(name, "steps", steps)
-    known = at_the_door(name, params, batches)
+    loss, known = entry.of_loss(name, loss, params, batches)
     if any(checks.is_traced(leaf) for leaf in jax.tree.leaves((params, known))):
         checks.fail(
             name, "params", "arrays with values", "traced ones", "It runs on the host: call it outside jit and vmap."
@@ -138,7 +138,7 @@ class _NotFinite(Exception):
         self.value = value
 
 
-@functools.partial(jax.jit, static_argnames=("loss",))
+@compiled
 def _value_and_gradient(
     loss: Loss, params: Params, batches: Batches, columns: Columns, y: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

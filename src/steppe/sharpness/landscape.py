@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe import batches as many
-from steppe import checks, losses, predictions, trees
+from steppe import checks, entry, losses, predictions, programs, trees
 from steppe.batches import Batches
 from steppe.sharpness.points import Function, Progress, alike, valued
 from steppe.typing import Apply, Batch, Criterion, Params
 
 
+@programs.holder
 @dataclass(frozen=True)
 class _LossAndAccuracy:
-    """See `loss_and_accuracy`. Equal for equal parts, so that it compiles once."""
+    """See `loss_and_accuracy`. Equal for equal parts."""
 
     apply: Apply
     criterion: Criterion
@@ -24,8 +24,18 @@ class _LossAndAccuracy:
     def __call__(self, params: Params, batch: Batch) -> dict[str, jax.Array]:
         x, y = checks.inputs_and_targets("loss_and_accuracy", batch)
         outputs = self.apply(params, x)
-        right = predictions.correct(outputs, y)
-        return {"loss": self.criterion(outputs, y), "accuracy": jnp.mean(right, dtype=trees.accumulator_dtype(outputs))}
+        right = predictions.correct(outputs, y, "loss_and_accuracy")
+        counts, dtype = losses.counted(self.criterion, y), trees.accumulator_dtype(outputs)
+        share = jnp.mean(right & counts, dtype=dtype) / jnp.maximum(jnp.mean(counts, dtype=dtype), 1 / counts.size)
+        return {"loss": self.criterion(outputs, y), "accuracy": share}
+
+    def weight(self, batch: Batch) -> dict[str, jax.Array]:
+        """What divides each of them."""
+        _, y = checks.inputs_and_targets("loss_and_accuracy", batch)
+        count = jnp.sum(losses.counted(self.criterion, y), dtype=jnp.result_type(float))
+        weight = getattr(self.criterion, "weight", None)
+        size = jnp.full((), checks.batch_size("loss_and_accuracy", batch), count.dtype)
+        return {"loss": size if weight is None else weight(y), "accuracy": count}
 
 
 def loss_and_accuracy(apply: Apply, criterion: Criterion = losses.cross_entropy) -> Function:
@@ -33,7 +43,7 @@ def loss_and_accuracy(apply: Apply, criterion: Criterion = losses.cross_entropy)
 
     Parameters
     ----------
-    apply : ``apply(params, x)``: the logits for B inputs, (B, K), or (B, 1) for two classes.
+    apply : ``apply(params, x)``: the logits for B inputs, (B, ..., K), or (B, ..., 1) for two classes.
     criterion : ``criterion(outputs, y)``, the mean over the batch.
 
     Returns
@@ -158,6 +168,6 @@ def surface(
         what = f"of shape (P, {len(directions)}), one coordinate for each direction"
         checks.fail("surface", "points", what, f"an array of shape {points.shape}")
     weights = jnp.concatenate([jnp.ones_like(points[:, :1]), points], axis=1)
-    gathered = many.gathered("surface", batches)
+    function, gathered = entry.of_values("surface", function, params, batches)
     terms = (params, *directions)
     return valued(function, terms, weights, gathered, block=block, progress=progress, known=known)

@@ -6,15 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from steppe import checks
+from steppe import checks, programs
 from steppe.typing import Apply, Params
 
 SMALLEST = 1e-10
 
 
+@programs.holder
 @dataclass(frozen=True)
 class LogitNormalised:
-    """A network whose logits are centred and divided by their norm. Equal for equal networks: it compiles once."""
+    """A network whose logits are centred and divided by their norm. Equal for equal networks."""
 
     apply: Apply
 

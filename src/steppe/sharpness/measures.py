@@ -91,7 +91,10 @@ def measured(name: str, subject: Subject, settings: Mapping[str, Any]) -> list[Q
     InputError : the subject lacks what it needs, or it cannot be computed with these settings; it says why.
     """
     MEASURES[name].check(subject)
-    return list(MEASURES[name].function(subject, **settings))
+    found, needs = MEASURES[name].function(subject, **settings), MEASURES[name].needs
+    touched = needs != "initial" and (subject.batches.several or needs == "outputs")
+    note = subject.note if touched else ""
+    return [q._replace(note="; ".join(filter(None, (q.note, note)))) for q in found]
 
 
 def measure(

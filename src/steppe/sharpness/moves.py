@@ -5,23 +5,15 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from steppe import checks, predictions, trees
-from steppe.batches import Batches, average, gathered
+from steppe import checks, losses, predictions, trees
+from steppe.batches import Batches, average
 from steppe.curvature import layers
-from steppe.typing import Apply, Batch, Estimate, Loss, Params
+from steppe.typing import Apply, Batch, Criterion, Estimate, Loss, Params
 
 Norm = Literal["l2", "linf"]
 
 NORMS = get_args(Norm)
-
-
-def at_the_door(function: str, params: Params, batches: Batch | list[Batch]) -> Batches:
-    """The batches gathered, the parameters checked."""
-    if not trees.size(checks.floating(function, params)):
-        checks.fail(function, "params", "a pytree of arrays", params)
-    return gathered(function, batches)
 
 
 def strength(function: str, name: str, value: Any, params: Params) -> jax.Array:
@@ -37,8 +29,6 @@ def flag(function: str, name: str, value: Any) -> None:
 def scalar(loss: Loss, params: Params, batch: Batch) -> jax.Array:
     """The loss of one batch, in float32 at least; its gradient is fast inside loops too."""
     value = jnp.asarray(layers.through(loss)(params, batch))
-    if value.ndim != 0:
-        checks.fail("loss", "its value", "a scalar, the mean over the batch", f"an array of shape {value.shape}")
     return value.astype(trees.accumulator_dtype(value))
 
 
@@ -72,17 +62,22 @@ def mean_gradient(loss: Loss, params: Params, batches: Batches) -> Params:
     return average(lambda batch: jax.grad(scalar, 1)(loss, params, batch), batches)
 
 
-def mean_accuracy(function: str, apply: Apply, params: Params, batches: Batches) -> jax.Array:
-    """The part of all examples that is predicted right; `function` is named where targets are no labels."""
+def mean_accuracy(
+    function: str, apply: Apply, params: Params, batches: Batches, criterion: Criterion | None = None
+) -> jax.Array:
+    """The part of all labels that is predicted right; `function` is named where targets are no labels.
 
-    def of(batch: Batch) -> jax.Array:
+    Labels that weigh nothing in the criterion, such as padding, do not count.
+    """
+    dtype = trees.accumulator_dtype(params)
+
+    def of(batch: Batch) -> tuple[jax.Array, jax.Array]:
         x, y = checks.inputs_and_targets(function, batch)
-        logits = apply(params, x)
-        if logits.shape[:-1] != y.shape or not jnp.issubdtype(y.dtype, jnp.integer):
-            checks.fail(function, "y", f"integer labels of shape {logits.shape[:-1]}", f"{y.dtype} of shape {y.shape}")
-        return jnp.mean(predictions.correct(logits, y), dtype=trees.accumulator_dtype(params))
+        right, counts = predictions.correct(apply(params, x), y, function), losses.counted(criterion, y)
+        return jnp.mean(right & counts, dtype=dtype), jnp.mean(counts, dtype=dtype)
 
-    return average(of, batches)
+    right, counted = average(of, batches.by_size)
+    return right / counted
 
 
 def single(batch: Batch) -> Batches:
@@ -90,10 +85,10 @@ def single(batch: Batch) -> Batches:
     return Batches((jax.tree.map(lambda leaf: leaf[None], batch),))
 
 
-def each(function: Callable[[Batch, jax.Array], Any], batches: Batches, key: jax.Array) -> tuple[Any, np.ndarray]:
-    """What a function of a batch and a key of its own gives for each batch, stacked; and the sizes of the batches."""
-    sizes = np.repeat([size for _, size in batches.shapes], [count for count, _ in batches.shapes])
-    keys = jax.random.split(key, len(sizes))
+def each(function: Callable[[Batch, jax.Array], Any], batches: Batches, key: jax.Array) -> tuple[Any, jax.Array]:
+    """What a function of a batch and a key of its own gives for each batch, stacked; and the batches' shares."""
+    shares = jnp.concatenate([jnp.asarray(share) for share in batches.shares])
+    keys = jax.random.split(key, len(shares))
     parts, start = [], 0
     for stack, (count, _) in zip(batches.stacks, batches.shapes, strict=True):
         own = keys[start : start + count]
@@ -103,13 +98,13 @@ def each(function: Callable[[Batch, jax.Array], Any], batches: Batches, key: jax
         else:
             parts.append(jax.lax.map(lambda at: function(*at), (stack, own)))
         start += count
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), sizes
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), shares
 
 
-def over_batches(values: jax.Array, sizes: np.ndarray) -> Estimate:
-    """The mean of one value a batch, (n,), weighted by size, and its standard error as a mean over random batches."""
-    count = len(sizes)
-    weights = jnp.asarray(sizes / np.sum(sizes), values.dtype)
+def over_batches(values: jax.Array, shares: jax.Array) -> Estimate:
+    """The mean of one value a batch, (n,), by their shares, and its standard error as a mean over random batches."""
+    count, weights = len(shares), shares.astype(values.dtype)
+    values = jnp.where(weights == 0, 0, values)
     mean = jnp.sum(weights * values)
     if count == 1:
         return Estimate(mean, jnp.full((), jnp.nan, values.dtype))

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from steppe import checks, trees
-from steppe.sharpness.moves import at_the_door
+from steppe import checks, entry, trees
 from steppe.sharpness.tolerance import Tolerance, pac_bayes_sigma
 from steppe.typing import Apply, Batch, Key, Params
 
@@ -88,7 +87,8 @@ def pac_bayes(
     (True, True)
     """
     name = "pac_bayes"
-    known, dtype = at_the_door(name, params, batches), trees.accumulator_dtype(params)
+    known, dtype = entry.of_data(name, params, batches), trees.accumulator_dtype(params)
+    apply = entry.of_classifier(name, apply, params, known)
     like = lambda tree: jax.tree.map(jnp.shape, tree)  # noqa: E731
     if initial is not None and like(initial) != like(params):
         checks.fail(name, "initial", f"a pytree of shapes {checks.shown(like(params))}", like(initial))

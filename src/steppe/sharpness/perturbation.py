@@ -1,18 +1,16 @@
 """Sharpness as the rise of the loss when the weights move: at random, or one step up the gradient."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
-from steppe import checks, trees
+from steppe import checks, entry, trees
 from steppe.batches import Batches
 from steppe.curvature.estimates import estimate, exact
 from steppe.curvature.probes import gaussian, uniform
+from steppe.programs import compiled
 from steppe.sharpness.moves import (
     NORMS,
     Norm,
-    at_the_door,
     each,
     flag,
     mean_gradient,
@@ -71,11 +69,11 @@ def random_sharpness(
     """
     name = "random_sharpness"
     checks.whole(name, "draws", draws)
-    known, rho = at_the_door(name, params, batches), strength(name, "rho", rho, params)
+    (loss, known), rho = entry.of_loss(name, loss, params, batches), strength(name, "rho", rho, params)
     return _random(loss, params, known, rho, checks.key_array(name, key), draws=draws)
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "draws"))
+@compiled(static=("draws",))
 def _random(loss: Loss, params: Params, batches: Batches, rho: jax.Array, key: jax.Array, *, draws: int) -> Estimate:
     base = mean_loss(loss, params, batches)
     scale = rho / trees.size(params) ** 0.5
@@ -129,11 +127,11 @@ def sam_sharpness(
     """
     name = "sam_sharpness"
     flag(name, "per_batch", per_batch)
-    known, rho = at_the_door(name, params, batches), strength(name, "rho", rho, params)
+    (loss, known), rho = entry.of_loss(name, loss, params, batches), strength(name, "rho", rho, params)
     return _sam(loss, params, known, rho, per_batch=per_batch)
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "per_batch"))
+@compiled(static=("per_batch",))
 def _sam(loss: Loss, params: Params, batches: Batches, rho: jax.Array, *, per_batch: bool) -> Estimate:
     def rise(part: Batches) -> tuple[jax.Array, jax.Array, jax.Array]:
         """How far the loss rises from which value, and whether there is no way up."""
@@ -205,12 +203,12 @@ def average_sharpness(
     checks.whole(name, "draws", draws)
     flag(name, "adaptive", adaptive)
     checks.one_of(name, "norm", norm, NORMS)
-    known, rho = at_the_door(name, params, batches), strength(name, "rho", rho, params)
+    (loss, known), rho = entry.of_loss(name, loss, params, batches), strength(name, "rho", rho, params)
     keys = checks.key_array(name, key)
     return _average(loss, params, known, rho, keys, draws=draws, adaptive=adaptive, norm=norm)
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "draws", "adaptive", "norm"))
+@compiled(static=("draws", "adaptive", "norm"))
 def _average(
     loss: Loss,
     params: Params,
@@ -234,6 +232,6 @@ def _average(
 
         return jax.lax.map(rise, jax.random.split(key, draws)), base
 
-    (values, bases), sizes = each(rises, batches, key)
-    found = estimate(values[0]) if len(sizes) == 1 else over_batches(jnp.mean(values, axis=1), sizes)
-    return with_rounding(found, rounding(loss, params, batches.first, over_batches(bases, sizes).mean))
+    (values, bases), shares = each(rises, batches, key)
+    found = estimate(values[0]) if len(shares) == 1 else over_batches(jnp.mean(values, axis=1), shares)
+    return with_rounding(found, rounding(loss, params, batches.first, over_batches(bases, shares).mean))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from steppe import batches as many
 from steppe import checks
 from steppe.batches import Batches
+from steppe.programs import compiled
 from steppe.typing import Batch, Params
 
 Function = Callable[[Params, Batch], Any]
@@ -69,7 +70,7 @@ def known_points(values: Any) -> int:
     return 0 if values is None else len(jax.tree.leaves(values)[0])
 
 
-@functools.partial(jax.jit, static_argnames=("function", "block"))
+@compiled(static=("block",))
 def _mapped(function: Function, terms: tuple[Params, ...], weights: jax.Array, batches: Batches, block: int) -> Any:
     """The function's values at all points, so many at once."""
 

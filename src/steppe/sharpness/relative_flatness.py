@@ -1,20 +1,21 @@
 """Relative flatness: the curvature of one layer's weights, in units of these weights."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from steppe import checks, curvature, losses, trees
+from steppe import checks, curvature, entry, losses, trees
 from steppe.batches import Batches, average
 from steppe.curvature import last, layers
 from steppe.curvature.estimates import exact
 from steppe.curvature.layers import Layer
 from steppe.curvature.probes import rademacher
+from steppe.losses import NetworkLoss
+from steppe.programs import compiled
 from steppe.sharpness import layer_view
-from steppe.sharpness.moves import at_the_door, flag
+from steppe.sharpness.moves import flag
 from steppe.typing import Apply, Batch, Criterion, Estimate, Key, Params
 
 MOST_PRODUCTS = 10_000
@@ -22,10 +23,8 @@ MOST_PRODUCTS = 10_000
 
 
 class Settings(NamedTuple):
-    """What is measured, fixed in a compiled program."""
+    """What is measured of a network, fixed in a compiled program."""
 
-    apply: Apply
-    criterion: Criterion
     layer: str
     standardise: bool
 
@@ -97,25 +96,25 @@ def relative_flatness(
     True
     """
     name = "relative_flatness"
-    known = at_the_door(name, params, batches)
+    loss, known = entry.of_network(name, apply, criterion, params, batches)
     flag(name, "standardise", standardise)
-    at = chosen_layer(apply, params, known, layer)
+    at = chosen_layer(loss.apply, params, known, layer)
     if standardise and at.kind != "dense":
         checks.fail(name, "layer", "a dense one with standardise=True", f"{at.name!r}, a {at.kind}")
-    settings = Settings(apply, criterion, at.name, standardise)
+    settings = Settings(at.name, standardise)
     if probes is not None:
         checks.whole(name, "probes", probes)
-        return _estimated(settings, params, known, jax.random.split(checks.key_array(name, key), probes))
-    if is_closed(losses.NetworkLoss(apply, criterion), at.name, params, known.first):
-        return _by_rows(settings, True, params, known)
+        return _estimated(loss, params, known, jax.random.split(checks.key_array(name, key), probes), settings=settings)
+    if is_closed(loss, at.name, params, known.first):
+        return _by_rows(loss, params, known, settings=settings, closed=True)
     if at.kind == "dense" and at.rows == known.shapes[0][1]:
-        return _by_rows(settings, False, params, known)
+        return _by_rows(loss, params, known, settings=settings, closed=False)
     inputs = layer_view.matrix(at, params).shape[0]
     count = inputs * min(inputs, at.fan_out)
     if count > MOST_PRODUCTS:
         checks.fail(name, "probes", f"a number for the layer {at.name!r}",
                     f"None, whose exact value costs {count:,} products", "Say probes=100.")  # fmt: skip
-    return _by_products(settings, params, known)
+    return _by_products(loss, params, known, settings=settings)
 
 
 def chosen_layer(apply: Apply, params: Params, batches: Batches, layer: str | None) -> Layer:
@@ -158,40 +157,37 @@ def by_rows(at: layer_view.View, a: jax.Array, W: jax.Array, loss: Callable[[jax
     return jnp.sum(jnp.sum(a**2, axis=1) * jnp.sum(jax.lax.map(jax.checkpoint(form), pairs), axis=0))
 
 
-def _view(settings: Settings, params: Params, x: Any) -> layer_view.View:
-    return layer_view.view(settings.apply, settings.layer, params, x)
-
-
-def _scales(settings: Settings, params: Params, batches: Batches) -> tuple[Any, Any]:
+def _scales(loss: NetworkLoss, params: Params, batches: Batches, settings: Settings) -> tuple[Any, Any]:
     """(inputs, 1) standard deviations of the layer's inputs, 0 where constant, and inverses; ones where unasked."""
     if not settings.standardise:
         ones = jnp.ones((1, 1), trees.accumulator_dtype(params))
         return ones, ones
 
     def features(batch: Batch) -> jax.Array:
-        a = _view(settings, params, checks.inputs_and_targets("relative_flatness", batch)[0]).a
+        x, _ = checks.inputs_and_targets("relative_flatness", batch)
+        a = layer_view.view(loss.apply, settings.layer, params, x).a
         return a.astype(trees.accumulator_dtype(a))
 
-    mean = average(lambda batch: jnp.mean(features(batch), 0), batches)
-    sigma = jnp.sqrt(average(lambda batch: jnp.mean((features(batch) - mean[None]) ** 2, 0), batches))
-    size = average(lambda batch: jnp.max(jnp.abs(features(batch)), 0), batches)
+    mean = average(lambda batch: jnp.mean(features(batch), 0), batches.by_size)
+    sigma = jnp.sqrt(average(lambda batch: jnp.mean((features(batch) - mean[None]) ** 2, 0), batches.by_size))
+    size = average(lambda batch: jnp.max(jnp.abs(features(batch)), 0), batches.by_size)
     varies = sigma > 4 * jnp.finfo(sigma.dtype).eps * size  # the mean of equal numbers is not quite their value
     return jnp.where(varies, sigma, 0)[:, None], jnp.where(varies, 1 / jnp.where(varies, sigma, 1), 0)[:, None]
 
 
-@functools.partial(jax.jit, static_argnames=("settings", "closed"))
-def _by_rows(settings: Settings, closed: bool, params: Params, batches: Batches) -> Estimate:
+@compiled(static=("settings", "closed"))
+def _by_rows(loss: NetworkLoss, params: Params, batches: Batches, *, settings: Settings, closed: bool) -> Estimate:
     """κ in closed form, or from products with the Hessian of the part above the layer."""
-    sigma, inverse = _scales(settings, params, batches)
+    sigma, inverse = _scales(loss, params, batches, settings)
 
     def part(batch: Batch) -> jax.Array:
         x, y = checks.inputs_and_targets("relative_flatness", batch)
-        at = _view(settings, params, x)
+        at = layer_view.view(loss.apply, settings.layer, params, x)
         W = layer_view.matrix(at.layer, params) * sigma
         a = at.a.astype(W.dtype) * jnp.ravel(inverse)[None]
         if closed:
             return in_closed_form(at, a, W)
-        return by_rows(at, a, W, lambda outputs: settings.criterion(outputs, y))
+        return by_rows(at, a, W, lambda outputs: loss.criterion(outputs, y))
 
     return exact(average(part, batches))
 
@@ -209,15 +205,17 @@ def _variance(logits: jax.Array, W: jax.Array) -> jax.Array:
     return jnp.sum((p @ distances) * p, axis=1) / 2
 
 
-def _directions(settings: Settings, params: Params, batches: Batches) -> tuple[Any, jax.Array, Callable]:
+def _directions(
+    loss: NetworkLoss, params: Params, batches: Batches, settings: Settings
+) -> tuple[Any, jax.Array, Callable]:
     """The layer's Hessian; a root R of the weights' products, RᵀR = WᵀW; and v = (inputs, outputs) -> vᵀHv."""
     x = checks.inputs_and_targets("relative_flatness", batches.first)[0]
-    layer = _view(settings, params, x).layer
+    layer = layer_view.view(loss.apply, settings.layer, params, x).layer
     leaves, treedef = jax.tree.flatten(params)
     mask = jax.tree.unflatten(treedef, [index == layer.leaf for index in range(len(leaves))])
-    H = curvature.hessian(losses.of(settings.apply, settings.criterion), params, batches, where=mask)
+    H = curvature.hessian(loss, params, batches, where=mask)
     weight = jax.ShapeDtypeStruct(jnp.shape(leaves[layer.leaf]), jnp.result_type(leaves[layer.leaf]))
-    sigma, inverse = _scales(settings, params, batches)
+    sigma, inverse = _scales(loss, params, batches, settings)
     W = layer_view.matrix(layer, params) * sigma
     root = W if W.shape[0] <= W.shape[1] else jnp.linalg.qr(W, mode="r")
 
@@ -230,10 +228,10 @@ def _directions(settings: Settings, params: Params, batches: Batches) -> tuple[A
     return root, W, form
 
 
-@functools.partial(jax.jit, static_argnames="settings")
-def _by_products(settings: Settings, params: Params, batches: Batches) -> Estimate:
+@compiled(static=("settings",))
+def _by_products(loss: NetworkLoss, params: Params, batches: Batches, *, settings: Settings) -> Estimate:
     """κ = Σ over inputs c and rows d of R of vᵀHv, v with the one row R_d at c."""
-    root, W, form = _directions(settings, params, batches)
+    root, W, form = _directions(loss, params, batches, settings)
 
     def one(at: jax.Array) -> jax.Array:
         row = root[at % len(root)]
@@ -242,9 +240,9 @@ def _by_products(settings: Settings, params: Params, batches: Batches) -> Estima
     return exact(jnp.sum(jax.lax.map(one, jnp.arange(W.shape[0] * len(root)))))
 
 
-@functools.partial(jax.jit, static_argnames="settings")
-def _estimated(settings: Settings, params: Params, batches: Batches, keys: jax.Array) -> Estimate:
+@compiled(static=("settings",))
+def _estimated(loss: NetworkLoss, params: Params, batches: Batches, keys: jax.Array, *, settings: Settings) -> Estimate:
     """The mean of vᵀHv with v = GR."""
-    root, W, form = _directions(settings, params, batches)
+    root, W, form = _directions(loss, params, batches, settings)
     like = jnp.zeros((W.shape[0], len(root)), W.dtype)
     return curvature.estimate(jax.lax.map(lambda key: form(rademacher(key, like) @ root), keys))

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe import checks, curvature, losses, trees
+from steppe import checks, curvature, entry, losses, trees
 from steppe.batches import Batches
 from steppe.curvature import Operator, Quadrature
-from steppe.sharpness.moves import at_the_door, mean_accuracy, mean_loss, rounding
+from steppe.programs import compiled
+from steppe.sharpness.moves import mean_accuracy, mean_loss, rounding
 from steppe.typing import Apply, Batch, Criterion, Estimate, Key, Loss, Moments, Params
 
 
@@ -54,6 +55,7 @@ class Subject:
     apply, criterion : the network's outputs and what the loss makes of them; None where only a loss is known.
     initial : the parameters before training, if they are known.
     value : the loss over all examples.
+    note : what to know of the loss when reading any number: that it depends on how the examples are split.
     """
 
     def __init__(
@@ -77,9 +79,13 @@ class Subject:
         if (loss is None) == (apply is None):
             checks.fail("measure", "loss, apply", "one of the two", "neither" if loss is None else "both")
         self.apply, self.criterion = apply, criterion
-        self.loss = losses.of(apply, criterion) if loss is None else loss
         self._known: dict[Hashable, Any] = {}
-        self.batches = at_the_door("measure", params, batches)
+        whole = losses.of(apply, criterion) if loss is None else loss
+        self.loss, self.batches = entry.of_loss("measure", whole, params, batches, told=True)
+        per_example = apply is not None or self.batches.several
+        self.note = entry.split_note("measure", self.loss, params, self.batches) if per_example else ""
+        if apply is not None:
+            self.apply, self.criterion = self.loss.apply, self.loss.criterion
         self.key = checks.key_array("measure", key)
         shapes = lambda tree: jax.tree.map(jnp.shape, tree)  # noqa: E731
         if initial is not None and shapes(initial) != shapes(params):
@@ -148,14 +154,14 @@ class Subject:
 
     def accuracy(self) -> float:
         """The part of all examples that is predicted right."""
-        return float(_mean_accuracy(self.apply, self.params, self.batches))
+        return float(_mean_accuracy(self.loss, self.params, self.batches))
 
 
-@functools.partial(jax.jit, static_argnames="loss")
+@compiled
 def _mean_loss(loss: Loss, params: Params, batches: Batches) -> jax.Array:
     return mean_loss(loss, params, batches)
 
 
-@functools.partial(jax.jit, static_argnames="apply")
-def _mean_accuracy(apply: Apply, params: Params, batches: Batches) -> jax.Array:
-    return mean_accuracy("measure", apply, params, batches)
+@compiled
+def _mean_accuracy(loss: losses.NetworkLoss, params: Params, batches: Batches) -> jax.Array:
+    return mean_accuracy("measure", loss.apply, params, batches, loss.criterion)

@@ -1,17 +1,17 @@
 """How much noise, or how large a box around its weights, a network's accuracy bears."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from steppe import checks, losses, trees
+from steppe import checks, entry, losses, trees
 from steppe.batches import Batches
 from steppe.curvature.estimates import estimate, exact
 from steppe.curvature.probes import gaussian
-from steppe.sharpness.moves import at_the_door, flag, mean_accuracy, moved, pick
+from steppe.programs import compiled
+from steppe.sharpness.moves import flag, mean_accuracy, moved, pick
 from steppe.sharpness.worst_case import climb
 from steppe.typing import Apply, Batch, Criterion, Estimate, Key, Params
 
@@ -63,7 +63,7 @@ def pac_bayes_sigma(
 
     Parameters
     ----------
-    apply : ``apply(params, x)``: logits (B, K), or (B, 1) for two classes, split at 0.
+    apply : ``apply(params, x)``: logits (B, ..., K), or (B, ..., 1) for two classes, split at 0.
     params : pytree of floating arrays; all of them are perturbed.
     batches : a list of batches ``{"x", "y"}`` or ``(x, y)`` with integer labels, or anything else: one batch. Accuracy
         is that over all examples.
@@ -101,13 +101,14 @@ def pac_bayes_sigma(
     flag(name, "magnitude", magnitude)
     checks.whole(name, "steps", steps)
     checks.whole(name, "draws", draws)
-    known, keys = at_the_door(name, params, batches), checks.key_array(name, key)
+    known, keys = entry.of_data(name, params, batches), checks.key_array(name, key)
+    apply = entry.of_classifier(name, apply, params, known)
     bounds = _bounds(name, drop, between, params)
     least = jnp.asarray(checks.real(name, "epsilon", epsilon, least=0), trees.accumulator_dtype(params))
     return _sigma(apply, params, known, bounds, least, keys, steps=steps, draws=draws, magnitude=magnitude)
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "steps", "draws", "magnitude"))
+@compiled(static=("steps", "draws", "magnitude"))
 def _sigma(
     apply: Apply,
     params: Params,
@@ -186,31 +187,30 @@ def pac_bayes_alpha(
     flag(name, "magnitude", magnitude)
     checks.whole(name, "steps", steps)
     checks.whole(name, "ascent", ascent)
-    known, keys = at_the_door(name, params, batches), checks.key_array(name, key)
-    bounds = _bounds(name, drop, between, params)
-    settings = {"criterion": criterion, "steps": steps, "ascent": ascent, "magnitude": magnitude}
-    return _alpha(apply, params, known, bounds, keys, **settings)
+    loss, known = entry.of_network(name, apply, criterion, params, batches)
+    keys, bounds = checks.key_array(name, key), _bounds(name, drop, between, params)
+    settings = {"steps": steps, "ascent": ascent, "magnitude": magnitude}
+    return _alpha(loss, params, known, bounds, keys, **settings)
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "criterion", "steps", "ascent", "magnitude"))
+@compiled(static=("steps", "ascent", "magnitude"))
 def _alpha(
-    apply: Apply,
+    loss: losses.NetworkLoss,
     params: Params,
     batches: Batches,
     bounds: _Bounds,
     key: jax.Array,
     *,
-    criterion: Criterion,
     steps: int,
     ascent: int,
     magnitude: bool,
 ) -> Tolerance:
-    loss = losses.of(apply, criterion)
-    accuracy = mean_accuracy("pac_bayes_alpha", apply, params, batches)
+    right = lambda p: mean_accuracy("pac_bayes_alpha", loss.apply, p, batches, loss.criterion)  # noqa: E731
+    accuracy = right(params)
 
     def dropped(alpha: jax.Array) -> Estimate:
         u = climb(loss, params, batches, alpha, key, steps=ascent, adaptive=magnitude, norm="linf").u
-        return exact(accuracy - mean_accuracy("pac_bayes_alpha", apply, moved(params, u, magnitude), batches))
+        return exact(accuracy - right(moved(params, u, magnitude)))
 
     return _bisect(dropped, bounds, steps, accuracy)
 

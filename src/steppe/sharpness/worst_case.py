@@ -1,6 +1,5 @@
 """The largest rise of the loss that a search finds within a ball around the weights."""
 
-import functools
 import itertools
 import math
 from typing import NamedTuple
@@ -8,13 +7,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from steppe import checks, trees
+from steppe import checks, entry, trees
 from steppe.batches import Batches, average
 from steppe.curvature.probes import rademacher
+from steppe.programs import compiled
 from steppe.sharpness.moves import (
     NORMS,
     Norm,
-    at_the_door,
     each,
     flag,
     moved,
@@ -98,12 +97,12 @@ def worst_sharpness(
     flag(name, "adaptive", adaptive)
     flag(name, "per_batch", per_batch)
     checks.one_of(name, "norm", norm, NORMS)
-    known, rho = at_the_door(name, params, batches), strength(name, "rho", rho, params)
+    (loss, known), rho = entry.of_loss(name, loss, params, batches), strength(name, "rho", rho, params)
     keys = checks.key_array(name, key)
     return _worst(loss, params, known, rho, keys, steps=steps, adaptive=adaptive, norm=norm, per_batch=per_batch)
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "steps", "adaptive", "norm", "per_batch"))
+@compiled(static=("steps", "adaptive", "norm", "per_batch"))
 def _worst(
     loss: Loss,
     params: Params,
@@ -123,9 +122,9 @@ def _worst(
     if not per_batch:
         value = search(batches, key)[0]
         return Estimate(value, jnp.full_like(value, jnp.nan))
-    (rises, bases), sizes = each(lambda batch, key: search(single(batch), key), batches, key)
-    error = rounding(loss, params, batches.first, over_batches(bases, sizes).mean)
-    return with_rounding(over_batches(rises, sizes), error)
+    (rises, bases), shares = each(lambda batch, key: search(single(batch), key), batches, key)
+    error = rounding(loss, params, batches.first, over_batches(bases, shares).mean)
+    return with_rounding(over_batches(rises, shares), error)
 
 
 class Peak(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from steppe import checks
+from steppe import checks, programs
 from steppe.data.dataset import check_finite
 from steppe.data.files import features_and_labels
 from steppe.study import files
@@ -63,7 +63,7 @@ def arrays(path: Path, name: str) -> dict[str, np.ndarray]:
             found = files.arrays(path)
     except Exception as error:  # each library has its own words for damage
         kind = "safetensors file" if path.suffix == ".safetensors" else "npz archive without pickled objects"
-        checks.fail("measure", name, f"a whole {kind}", f"{path}: {_line(error)}")
+        checks.fail("measure", name, f"a whole {kind}", f"{path}: {programs.line(error)}")
     if not found:
         checks.fail("measure", name, "a file with arrays", f"{path}, which holds none")
     return dict(sorted(found.items()))
@@ -80,7 +80,7 @@ def _from_orbax(path: Path) -> Params:
             how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), known)
             return reader.restore(path.absolute(), args=ocp.args.PyTreeRestore(restore_args=how))
     except Exception as error:
-        checks.fail("measure", "TARGET", "a whole Orbax checkpoint", f"{path}: {_line(error)}")
+        checks.fail("measure", "TARGET", "a whole Orbax checkpoint", f"{path}: {programs.line(error)}")
 
 
 def examples(data: str, label: str | None, *, classes: bool) -> Batch | list[Batch]:
@@ -146,7 +146,9 @@ def function(option: str, text: str) -> Callable[..., Any]:
         checks.fail("measure", option, "a module that can be imported", f"{missing!r}{within}",
                     checks.close_to(module, scripts) or "Modules of the current folder can be.")  # fmt: skip
     except Exception as error:
-        checks.fail("measure", option, "a module that can be imported", f"{module!r}, which fails: {_line(error)}")
+        checks.fail(
+            "measure", option, "a module that can be imported", f"{module!r}, which fails: {programs.line(error)}"
+        )
     if not callable(getattr(found, name, None)):
         there = hasattr(found, name)
         names = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
@@ -162,13 +164,6 @@ def called(function: Callable[..., Any], option: str, text: str, *arguments: Any
     except checks.InputError:
         raise
     except Exception as error:
-        checks.fail(
-            "measure", option, "a function of the parameters and data that are given", f"{text}: {_line(error)}"
-        )
-
-
-def _line(error: Exception) -> str:
-    """An error's kind and first line, short."""
-    lines = str(error).strip().splitlines() or [""]
-    text = f"{type(error).__name__}: {lines[0]}".rstrip(": .")
-    return text if len(text) <= 200 else text[:197] + "..."
+        programs.explain(error, programs.Label("measure", option))
+        got = f"{text}: {programs.line(error)}"
+        checks.fail("measure", option, "a function of the parameters and data that are given", got)

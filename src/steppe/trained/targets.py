@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe import checks, losses
+from steppe import checks, entry, losses
 from steppe.batches import Batches
 from steppe.data.dataset import fingerprint
 from steppe.study import spec as specs
@@ -68,13 +68,11 @@ def as_dtype(tree: Any, dtype: str) -> Any:
 
 def identity(target: Target, settings: Settings) -> list[Any]:
     """All that a target's numbers depend on but the measures: parameters, data, the program of its loss."""
-    batch = target.batches.first
-    if target.loss is not None:
-        text, consts, _ = checks.program(target.loss, target.params, batch)
-    else:
-        text, consts, _ = checks.program(target.apply, target.params, checks.inputs_and_targets("measure", batch)[0])
-    arrays = jax.tree.map(_plain, (target.params, target.batches.stacks, consts))
-    return [target.run, text, target.criterion.__name__, fingerprint(arrays), settings.dtype, settings.seed]
+    whole = losses.of(target.apply, target.criterion) if target.loss is None else target.loss
+    function = entry.of_loss("measure", whole, target.params, target.batches)[0]
+    program = function if target.loss is not None else function.apply
+    arrays = jax.tree.map(_plain, (target.params, target.batches.stacks, program.consts))
+    return [target.run, program.digest, target.criterion.__name__, fingerprint(arrays), settings.dtype, settings.seed]
 
 
 def _plain(leaf: Any) -> np.ndarray:
