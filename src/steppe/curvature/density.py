@@ -22,7 +22,7 @@ class Quadrature(NamedTuple):
     Attributes
     ----------
     nodes, weights : (M, m), one row a random vector; the weights of a row sum to 1, and are zero where its Krylov
-        space was exhausted early.
+        space was exhausted early. NaN where a product was not finite.
     """
 
     nodes: jax.Array
@@ -31,7 +31,7 @@ class Quadrature(NamedTuple):
     def averages(self, function: Callable[[jax.Array], jax.Array]) -> jax.Array:
         """(M,) Σᵢ wᵢ f(λᵢ), each an estimate of 1/n tr f(A)."""
         values = function(self.nodes).astype(self.nodes.dtype)
-        return jnp.sum(jnp.where(self.weights > 0, self.weights * values, 0), axis=1)
+        return jnp.sum(jnp.where(self.weights == 0, 0, self.weights * values), axis=1)
 
 
 class Density(NamedTuple):
@@ -76,7 +76,7 @@ def quadrature(
 
     Notes
     -----
-    Golub and Meurant 1994; Ubaru, Chen and Saad 2017. Lanczos with full reorthogonalisation, from matfree: every step
+    Golub and Meurant 1994; Ubaru, Chen and Saad 2017. Lanczos with full reorthogonalisation: every step
     goes through the basis, which for a network of cheap products and many parameters costs more than the product.
 
     Examples
@@ -124,7 +124,8 @@ def spectral_density(
     ----------
     A, key, probes, steps, distribution : see `quadrature`.
     width : σ, the resolution; None: (λ_max − λ_min)/(2m), what m steps resolve in the bulk of a spectrum. Isolated
-        eigenvalues at the ends are found to many digits and drawn as wide.
+        eigenvalues at the ends are found to many digits and drawn as wide. Where the spectrum is so narrow that this
+        dtype could not tell the points of the grid apart, σ is larger: the result says how large. For zeros it is 1.
     points : P, of the grid, which reaches 5σ beyond the ends.
 
     Returns
@@ -158,13 +159,15 @@ def spectral_density(
 def smoothed(found: Quadrature, *, width: float | jax.Array | None = None, points: int = 1024) -> Density:
     """The density of a quadrature at another resolution; see `spectral_density`. Costs no products."""
     nodes, weights = found
-    seen = weights > 0
+    seen = weights != 0  # NaN is seen
     low, high = jnp.min(nodes, where=seen, initial=jnp.inf), jnp.max(nodes, where=seen, initial=-jnp.inf)
     if width is None:
         width = (high - low) / (2 * nodes.shape[1])
-    # one eigenvalue, repeated, has a density too
-    least = 1e-3 * jnp.maximum(jnp.abs(low), jnp.abs(high))
-    width = jnp.maximum(jnp.asarray(width, nodes.dtype), 1e-3 * least + jnp.finfo(nodes.dtype).tiny)
+    # one eigenvalue, repeated, has a density too: its curve is so wide that the dtype can tell the points of the grid
+    # apart, ten units of rounding each; or 1 where all eigenvalues are zero
+    needed = 10 * points * jnp.finfo(nodes.dtype).eps * jnp.maximum(jnp.abs(low), jnp.abs(high))
+    width = jnp.maximum(jnp.asarray(width, nodes.dtype), (needed - (high - low)) / 10)
+    width = jnp.where(width == 0, 1, width)
     edges = jnp.linspace(low - 5 * width, high + 5 * width, points + 1)
     spacing = (edges[-1] - edges[0]) / points
     tails = jax.vmap(lambda n, w: jax.scipy.stats.norm.cdf((edges[:, None] - n[None]) / width) @ w)(nodes, weights)

@@ -1,4 +1,4 @@
-"""Lanczos' tridiagonalisation of an operator (by matfree), safe where it breaks down."""
+"""Lanczos' tridiagonalisation of an operator."""
 
 import functools
 from collections.abc import Callable
@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from matfree import decomp
 
 from steppe.curvature import operators
 from steppe.curvature.operators import Operator
@@ -15,63 +14,71 @@ from steppe.typing import Params
 
 
 class Tridiagonal(NamedTuple):
-    """A Qₘᵀ = Qₘᵀ Tₘ + βₘ qₘ₊₁ eₘᵀ with orthonormal rows Q.
+    """T of A Qₘᵀ = Qₘᵀ Tₘ + βₘ qₘ₊₁ eₘᵀ with orthonormal rows Q.
 
     Attributes
     ----------
-    basis : Q, (m, n).
-    diagonal : of T, (m,).
-    beside : β₁ … βₘ: the off-diagonal of T, and the length of what is left over.
-    length : how many rows are sound. The Krylov space is exhausted after them where it is below m; all entries
-        beyond are zero.
-    rest : qₘ₊₁, (n,), of length βₘ.
+    diagonal : (m,).
+    beside : β₁ … βₘ₋₁, (m − 1,), the off-diagonal. All entries are zero from where the Krylov space is exhausted, and
+        NaN from where a product was not finite.
     """
 
-    basis: jax.Array
     diagonal: jax.Array
     beside: jax.Array
-    length: jax.Array
-    rest: jax.Array
+
+
+class _State(NamedTuple):
+    """Rows Q so far, zero beyond; T so far; and the power of A's size by which products are divided."""
+
+    Q: jax.Array
+    diagonal: jax.Array
+    beside: jax.Array
+    size: jax.Array
 
 
 @functools.cache
-def tridiagonal(steps: int) -> Callable[..., Tridiagonal]:
-    """``(A, start) -> Tridiagonal`` after m = `steps` products; ``(A, start, locked)`` on the complement of `locked`.
+def tridiagonal(steps: int) -> Callable[[Operator, jax.Array], Tridiagonal]:
+    """``(A, start) -> Tridiagonal`` after m = `steps` products, `start` flat, (n,). Memory: about nm numbers.
 
-    `start` is a flat vector (n,), `locked` (l, n) has rows that are orthonormal or zero. Memory: about 2nm numbers, and
-    half of them where the basis is not used.
+    Every vector is made orthogonal to all before it, twice: the quadrature then has no copies of converged eigenvalues.
     """
-    # without reorthogonalisation matfree 0.6.3 computes every product twice, which costs more where products are dear
-    algorithm = decomp.tridiag_sym(steps, materialize=False, reortho="full", custom_vjp=False)
 
-    def computed(A: Operator, start: jax.Array, *locked: jax.Array) -> Tridiagonal:
+    def computed(A: Operator, start: jax.Array) -> Tridiagonal:
         unravel = flattening(A)[1]
 
-        def complement(v: jax.Array) -> jax.Array:
-            for U in locked:
-                v = v - (U @ v) @ U
-            return v
+        def step(at: jax.Array, state: _State) -> _State:
+            image = ravel_pytree(operators.apply(A, (unravel(state.Q[at]),))[0])[0].astype(start.dtype)
+            # products are divided by the size of the first, so that no square leaves the range of the dtype
+            size = jnp.where(at == 0, _positive(jnp.max(jnp.abs(image))), state.size)
+            image = image / size
+            diagonal = state.diagonal.at[at].set(state.Q[at] @ image)
+            for _ in range(2):
+                image = image - jnp.matmul(
+                    jnp.matmul(state.Q, image, precision="highest"), state.Q, precision="highest"
+                )
+            length = jnp.linalg.norm(image)
+            met = jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(state.beside, initial=0))
+            # a shorter remainder is rounding: the space is exhausted, and all that follows is zero. NaN is not shorter
+            ends = length <= 30 * jnp.finfo(start.dtype).eps * met
+            following = jnp.where(ends, 0, image / _positive(length))
+            return _State(
+                state.Q.at[at + 1].set(following, mode="drop"),
+                diagonal,
+                state.beside.at[at].set(jnp.where(ends, 0, length), mode="drop"),
+                size,
+            )
 
-        def matvec(v: jax.Array) -> jax.Array:
-            Av = operators.apply(A, (unravel(v),))[0]
-            return complement(ravel_pytree(Av)[0].astype(v.dtype))
-
-        found = algorithm(matvec, complement(start))
-        diagonal, off_diagonal = found.J_small
-        beside = jnp.append(off_diagonal, jnp.linalg.norm(found.residual))
-        size = jnp.nanmax(jnp.abs(jnp.stack([diagonal, beside])), initial=0.0)
-        limit = 30 * jnp.finfo(start.dtype).eps * size
-        sound = jnp.cumprod(beside > limit).astype(bool)  # NaN is not above it
-        inside = jnp.append(jnp.ones(1, bool), sound[:-1])
-        return Tridiagonal(
-            jnp.where(inside[:, None], found.Q_tall, 0),
-            jnp.where(inside, diagonal, 0),
-            jnp.where(sound, beside, 0),
-            jnp.sum(inside),
-            found.residual,
-        )
+        Q = jnp.zeros((steps, start.size), start.dtype).at[0].set(start / jnp.linalg.norm(start))
+        empty = jnp.zeros(steps, start.dtype)
+        found = jax.lax.fori_loop(0, steps, step, _State(Q, empty, empty[1:], jnp.ones((), start.dtype)))
+        return Tridiagonal(found.diagonal * found.size, found.beside * found.size)
 
     return operators.compiled(computed)
+
+
+def _positive(x: jax.Array) -> jax.Array:
+    """The same, and 1 in the place of 0."""
+    return jnp.where(x == 0, 1, x)
 
 
 def flattening(A: Operator) -> tuple[jax.Array, Callable[[jax.Array], Params]]:
@@ -83,5 +90,4 @@ def flattening(A: Operator) -> tuple[jax.Array, Callable[[jax.Array], Params]]:
 
 def dense(T: Tridiagonal) -> jax.Array:
     """The (m, m) matrix."""
-    beside = T.beside[:-1]
-    return jnp.diag(T.diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
+    return jnp.diag(T.diagonal) + jnp.diag(T.beside, 1) + jnp.diag(T.beside, -1)

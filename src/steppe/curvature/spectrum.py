@@ -1,26 +1,25 @@
 """Eigenvalues at the ends of a spectrum, each with its residual: never an unconverged number without saying so."""
 
-import itertools
 import warnings
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
 from steppe import checks, trees
-from steppe.curvature import lanczos, operators
-from steppe.curvature.lanczos import Tridiagonal
+from steppe.curvature import krylov, lanczos, search
 from steppe.curvature.operators import Operator
 from steppe.typing import Key, Params
 
-STEPS = 8
-"""Products in a round at least, and Ritz vectors that the next one keeps beyond those asked for. Every step goes
-through all of a round's basis: for a network whose products are cheap, long rounds cost more than short ones."""
+DENSE = 300
+"""Up to this size, or four times the number asked for, the whole matrix is made: n products, and nothing is missed."""
+
+DENSE_MOST = 10_000
+"""The largest matrix that is made so: 800 MB."""
 
 BASIS_BYTES = 3e9
-"""The most that basis and kept vectors may take, twice: the basis is transposed, kept vectors are made anew."""
+"""The most that a basis and its products may take."""
 
 
 class Eigenpairs(NamedTuple):
@@ -32,7 +31,8 @@ class Eigenpairs(NamedTuple):
     vectors : a pytree like the operator's vectors with a leading axis k; unit length, orthogonal.
     residuals : (k,) lengths ‖Av − λv‖, computed from a product of their own. An eigenvalue of A lies within that of λ;
         where the next one is at a distance δ, within residual²/δ.
-    converged : (k,) bools, residual ≤ tol · ‖A‖.
+    converged : (k,) bools: residual ≤ tol · ‖A‖, and fewer than i eigenvalues come before the i-th value by more than
+        tol · ‖A‖. So it is an eigenvalue, and the i-th.
     """
 
     values: jax.Array
@@ -75,30 +75,45 @@ def top_eigenpairs(
 
     Parameters
     ----------
-    A : symmetric operator of size n.
-    key : of the first vector.
-    k : how many, at most n.
-    which : "largest" (λ_max first), "smallest" (the most negative first) or "magnitude" (|λ| largest first).
-    tol : the residual asked for, as a fraction of the largest |λ| met. None: √ε of the dtype, 3e-4 in float32 and
-        1.5e-8 in float64; of an isolated eigenvalue that is a relative error of about tol².
-    max_products : products after which to give up.
+    A : Operator
+        Symmetric, of size n.
+    key : int or jax.Array
+        Of the random vectors.
+    k : int
+        How many, at most n.
+    which : {"largest", "smallest", "magnitude"}
+        λ_max first, the most negative first, or |λ| largest first.
+    tol : float, optional
+        What is asked for, as a fraction of ‖A‖, the largest |λ| met: of the residuals, and of how far the i-th value
+        may be from the i-th eigenvalue. None: √ε of the dtype, 3e-4 in float32 and 1.5e-8 in float64; of an isolated
+        eigenvalue that is a relative error of about tol².
+    max_products : int
+        Products after which to give up.
 
     Returns
     -------
-    Eigenpairs(values, vectors, residuals, converged). What has not converged is returned, marked, and warned of.
-    Cost: about 20 to 100 products for separated eigenvalues, and k for the residuals. Memory: about 32 + 2k vectors of
-    n numbers, fewer (and more products) where that would exceed 3 GB. Runs on the host, not under `jax.jit`.
+    Eigenpairs
+        (values, vectors, residuals, converged). What has not converged is returned, marked, and warned of: the warning
+        says why the search ended, and what would help.
+
+        Cost: n products for n up to 300 or 4k, where the whole matrix is made and solved. Beyond: about 40 to 120 for
+        outliers, of which a third to a half show that nothing was missed; several hundred where the k-th eigenvalue
+        lies within a bulk; and k for the residuals. Memory: about 64 + 4k vectors of n numbers, more (up to 3 GB) in a
+        long search, fewer where that would exceed 3 GB. Runs on the host, not under `jax.jit`.
 
     Raises
     ------
-    InputError : k below 1 or above n, an unknown `which`, a tol that is not positive, a traced operator; products
-        that are not finite.
+    InputError
+        k below 1 or above n, an unknown `which`, a tol that is not positive, a traced operator; products that are not
+        finite.
 
     Notes
     -----
-    Lanczos from matfree (full reorthogonalisation), with thick restarts (Wu and Simon 2000). Where the Krylov space is
-    exhausted early, as at repeated eigenvalues, the search goes on in its complement. A repeated eigenvalue is
-    otherwise found once.
+    Lanczos' method with full reorthogonalisation and thick restarts (Wu and Simon 2000). A search alone cannot see what
+    it has missed, such as a second copy of an eigenvalue. So Lanczos' method is begun once more from a random vector
+    outside what was found: how fast its polynomials grow bounds what else there is, with a chance of 1e-5 of being
+    wrong, and a count by inertia carries the bound over to A (`curvature.certificate` has the mathematics). What turns
+    up there is taken in, and the search goes on.
 
     Examples
     --------
@@ -151,120 +166,81 @@ def _leading(
     if any(map(checks.is_traced, jax.tree.leaves(A.data))):
         checks.fail(function, "A", "known: convergence is decided on the host", "an operator traced by jit or vmap",
                     "Call it outside, or use spectral_density.")  # fmt: skip
-    search = _Search(function, A, checks.key_array(function, key), k, which, tol)
-    while search.goes_on(max_products):
-        search.round()
-    return search.result()
+    key = checks.key_array(function, key)
+    try:
+        if A.size <= min(max(DENSE, 4 * k), DENSE_MOST, max_products):
+            found = _densely(A, k, which)
+        else:
+            found = search.leading(A, key, search.Question(k, which, tol, max_products, BASIS_BYTES))
+    except FloatingPointError:
+        checks.fail(function, "A", "an operator whose products are finite", "NaN or infinite ones",
+                    "Has training diverged? Is the loss finite?")  # fmt: skip
+    return _result(function, A, found, tol)
 
 
-class _Search:
-    """Rounds of Lanczos with thick restarts: each goes on from the residual of the last and its best Ritz vectors.
-
-    For the rows Y that are kept and their values θ, A yᵢ = θᵢ yᵢ + sᵢ q, where q is what the last round left over. A
-    round begins with q and finds T on the complement of Y; on all rows together A is [[diag θ, s e₁ᵀ], [e₁ sᵀ, T]].
-    Where nothing was left over, s = 0, and a random q takes its place: what is there more than once is found so.
-    """
-
-    def __init__(self, function: str, A: Operator, key: jax.Array, k: int, which: str, tol: float) -> None:
-        self.function, self.A, self.key, self.k, self.which, self.tol = function, A, key, k, which, tol
-        self.flat, _ = lanczos.flattening(A)
-        self.steps = max(STEPS, k // 2)
-        self.keep = k + self.steps
-        most = int(BASIS_BYTES / (2 * self.flat.dtype.itemsize * A.size))
-        if self.steps + self.keep > most:
-            self.keep = max(most // 3, k + 1)
-            self.steps = max(most - self.keep, k + 5)
-        self.rows = jnp.zeros((self.keep, self.flat.size), self.flat.dtype)
-        self.values = np.zeros(0)
-        self.coupling: np.ndarray | None = None
-        self.start = self.random()
-        self.scale, self.products, self.complete = 0.0, 0, False
-
-    def random(self) -> jax.Array:
-        """A vector to begin with."""
-        self.key, key = jax.random.split(self.key)
-        return jax.random.normal(key, self.flat.shape, self.flat.dtype)
-
-    def goes_on(self, max_products: int) -> bool:
-        """Whether to look further."""
-        return not self.complete and self.products < max_products
-
-    def round(self) -> None:
-        """One run of Lanczos on the complement of what is kept; then the best of both is kept."""
-        steps = min(self.steps, self.A.size - len(self.values))
-        T = lanczos.tridiagonal(steps)(self.A, self.start, self.rows)
-        self.products += steps
-        length = int(T.length)
-        small, left = np.asarray(lanczos.dense(T), np.float64)[:length, :length], float(T.beside[length - 1])
-        if not np.isfinite(small).all():
-            checks.fail(self.function, "A", "an operator whose products are finite", "NaN or infinite ones",
-                        "Has training diverged? Is the loss finite?")  # fmt: skip
-        values, S, known = self.ritz(small)
-        self.scale = max(self.scale, np.abs(values).max())
-        order, bounds = self.order(values), left * np.abs(S[-1])
-        wanted = order[: self.k]
-        sound = bool((bounds[wanted] <= 0.5 * self.tol * self.scale).all())
-        # a Krylov space that was exhausted may have missed some, unless what it found is all below what was known
-        whole = left > 0 or max(wanted) < known
-        self.complete = len(values) == self.A.size or (len(wanted) == self.k and sound and whole)
-        self.restart(T, values, S, order[: self.keep], left)
-
-    def ritz(self, small: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-        """Eigenvalues on all rows, their coordinates, and how many of the first ones are those that were kept."""
-        kept = len(self.values)
-        if self.coupling is None:
-            values, S = np.linalg.eigh(small)
-            return np.concatenate([self.values, values]), scipy.linalg.block_diag(np.eye(kept), S), kept
-        together = scipy.linalg.block_diag(np.diag(self.values), small)
-        together[kept, :kept] = together[:kept, kept] = self.coupling
-        return *np.linalg.eigh(together), 0
-
-    def restart(self, T: Tridiagonal, values: np.ndarray, S: np.ndarray, best: list[int], left: float) -> None:
-        """Keep the best Ritz vectors, and go on from what was left over."""
-        weights = np.zeros((self.keep, self.keep + len(T.basis)))
-        kept = len(self.values)
-        weights[: len(best), :kept] = S[:kept, best].T
-        weights[: len(best), self.keep : self.keep + len(S) - kept] = S[kept:, best].T
-        self.rows = _combined(self.rows, T.basis, jnp.asarray(weights, T.basis.dtype))
-        self.values = values[best]
-        self.coupling = left * S[-1, best] if left > 0 else None
-        self.start = T.rest if left > 0 else self.random()
-
-    def order(self, values: np.ndarray) -> list[int]:
-        """The positions of values, best first; of equal ones those that were kept before."""
-        falling, rising = (np.argsort(sign * values, kind="stable").tolist() for sign in (-1, 1))
-        if self.which == "ends":
-            return list(dict.fromkeys(itertools.chain(*zip(falling, rising, strict=True))))
-        if self.which == "magnitude":
-            return np.argsort(-np.abs(values), kind="stable").tolist()
-        return falling if self.which == "largest" else rising
-
-    def result(self) -> Eigenpairs:
-        """The best k, with residuals from products of their own."""
-        pairs, values, residuals = _checked(self.A, self.rows[: self.k])
-        converged = residuals <= self.tol * self.scale
-        if not bool(jnp.all(converged)):
-            warnings.warn(
-                f"{self.function}: {int(jnp.sum(~converged))} of {self.k} eigenpairs did not converge to residuals of "
-                f"{self.tol * self.scale:.2g} in {self.products} products (largest: {float(jnp.max(residuals)):.2g}). "
-                "They are marked in `converged`; give more max_products, or a larger tol.",
-                stacklevel=4,
-            )
-        return Eigenpairs(values, pairs, residuals, converged)
+def _densely(A: Operator, k: int, which: str) -> search.Found:
+    """From the whole matrix: no eigenvalue can be missed."""
+    size, factor = A.size, jnp.ones((), A.dtype)
+    unit = np.zeros(size, A.dtype)
+    matrix = np.empty((size, size))
+    for i in range(size):
+        unit[i] = 1
+        matrix[i] = krylov.product(A, jnp.asarray(unit), factor)
+        unit[i] = 0
+    if not np.isfinite(matrix).all():
+        raise FloatingPointError
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    best = search.order(values, which)[:k]
+    rows = jnp.asarray(vectors.T[best], A.dtype)
+    images = jnp.asarray((vectors.T @ matrix.T)[best], A.dtype)
+    scale = float(np.abs(values).max())
+    return search.Found(rows, images, np.ones(k, bool), scale, size, stalled=False)
 
 
-_combined = jax.jit(lambda rows, basis, weights: weights[:, : len(rows)] @ rows + weights[:, len(rows) :] @ basis)
-
-
-@operators.compiled
-def _checked(A: Operator, rows: jax.Array) -> tuple[Params, jax.Array, jax.Array]:
-    """Unit vectors, their Rayleigh quotients, and the residuals ‖Av − λv‖, from flat vectors."""
+def _result(function: str, A: Operator, found: search.Found, tol: float) -> Eigenpairs:
+    """The pairs with residuals from products of their own, and a warning where they are not what was asked for."""
     unravel = lanczos.flattening(A)[1]
+    one = jnp.ones((), A.dtype)
+    rows = [row / jnp.linalg.norm(row) for row in found.rows]
+    images = [krylov.product(A, row, one) for row in rows]
+    values, residuals, drifts = map(jnp.stack, zip(*map(_judged, rows, images, found.images), strict=True))
+    pairs = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(unravel, rows))
+    limit = tol * found.scale
+    short = np.asarray(residuals) > limit
+    converged = ~short & found.certain
+    if not converged.all():
+        _warn(function, found, int(short.sum()), float(residuals.max()), limit, float(drifts.max()))
+    return Eigenpairs(values, pairs, residuals, jnp.asarray(converged))
 
-    def one(row: jax.Array) -> tuple[Params, jax.Array, jax.Array]:
-        v = unravel(row / jnp.linalg.norm(row))
-        Av = operators.apply(A, (v,))[0]
-        value = trees.dot(v, Av)
-        return v, value, trees.norm(trees.add_scaled(Av, -value, v))
 
-    return jax.lax.map(one, rows)
+def _warn(function: str, found: search.Found, short: int, largest: float, limit: float, drift: float) -> None:
+    """Why a search ended, and what would help."""
+    count, more = len(found.rows), "give more max_products, or a larger tol"
+    if not short:
+        unsure = int(np.sum(~found.certain))
+        said = (
+            f"{unsure} of {count} eigenpairs have small residuals, but {found.products} products could not rule out "
+            f"that others come before them: {more}"
+        )
+    else:
+        said = (
+            f"{short} of {count} eigenpairs did not converge to residuals of {limit:.2g} in {found.products} products "
+            f"(largest: {largest:.2g}); "
+        )
+        if drift > limit / 4:
+            said += (
+                f"the same product differs by {drift:.2g} when computed another way, so residuals cannot be smaller: "
+                'use float64, jax.default_matmul_precision("highest"), or a larger tol'
+            )
+        elif found.stalled:
+            said += "they stopped falling at the rounding of the products: use float64, or a larger tol"
+        else:
+            said += more
+    warnings.warn(f"{function}: {said}. They are marked in `converged`.", stacklevel=5)
+
+
+@jax.jit
+def _judged(row: jax.Array, image: jax.Array, known: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The Rayleigh quotient, the residual, and how far the product is from the one that the search had."""
+    value = row @ image
+    return value, trees.norm(image - value * row), trees.norm(image - known)

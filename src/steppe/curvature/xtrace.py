@@ -71,13 +71,25 @@ def _xtrace(probes: int) -> Callable[[Operator, jax.Array], Estimate]:
 def _terms(size: int, W: jax.Array, R: jax.Array, H: jax.Array) -> jax.Array:
     """The M terms, from W = QᵀΩ, QR = AΩ and H = QᵀAQ."""
     dot = lambda a, b: jnp.sum(a * b, axis=0)  # noqa: E731
-    count = len(R)
-    pivots = jnp.abs(jnp.diagonal(R))
-    least = jnp.finfo(R.dtype).eps * jnp.max(pivots) + jnp.finfo(R.dtype).tiny
-    R_regular = R + jnp.diag(jnp.where(pivots < least, least, 0))  # A may be of low rank
-    # column i of S: the unit vector of the range of Q that is orthogonal to Aωⱼ for all j ≠ i
-    S = jax.scipy.linalg.solve_triangular(R_regular, jnp.eye(count, dtype=R.dtype), trans="T")
-    S = S / jnp.linalg.norm(S, axis=0)[None]
-    X = W - S * dot(S, W)[None]  # ωᵢ's part in the range of A on the others
-    outside = dot(W, R) - 2 * dot(X, R) + dot(X, H @ X)
-    return jnp.trace(H) - dot(S, H @ S) + (size - count + 1) / (size - dot(X, X)) * outside
+    U, sigma, V = jnp.linalg.svd(R)
+    # directions of Q that AΩ reaches; a matrix of low rank, or of zeros, leaves some out
+    eps = 10 * jnp.finfo(R.dtype).eps
+    kept = sigma > len(R) * eps * sigma[0]
+    inverse = jnp.where(kept, 1 / jnp.where(kept, sigma, 1), 0)
+    V = jnp.where(kept[:, None], V, 0)
+    # column i of S: the unit vector of the range of AΩ that is orthogonal to Aωⱼ for all j ≠ i, the i-th column of R⁺ᵀ.
+    # There is one only where Aωᵢ adds to the range of the others: where eᵢ is among the combinations that R can tell.
+    S = U @ (inverse[:, None] * V)
+    adds = dot(V, V) > 1 - jnp.sqrt(eps)
+    length = jnp.linalg.norm(S, axis=0)
+    S = jnp.where(adds & (length > 0), S / jnp.where(length > 0, length, 1), 0)
+    rank = jnp.sum(kept)
+    reached = (U * kept[None]) @ (U.T @ W)  # ωᵢ's part in the range of AΩ
+    X = reached - S * dot(S, W)[None]  # and in that of A on the others
+    parts = jnp.stack([dot(W, R), -2 * dot(X, R), dot(X, H @ X)])
+    outside = jnp.sum(parts, axis=0)
+    # what rounding alone can leave would be divided by a small length below, where ωᵢ is almost all reached
+    outside = jnp.where(jnp.abs(outside) <= eps * jnp.sum(jnp.abs(parts), axis=0), 0, outside)
+    left, length = size - rank + adds, size - dot(X, X)
+    scaled = jnp.where(left > 0, left / jnp.where(left > 0, length, 1) * outside, 0)  # nothing is outside of everything
+    return jnp.trace(U.T @ H @ U * kept[None]) - dot(S, H @ S) + scaled
