@@ -207,9 +207,7 @@ def test_bad_input_gets_one_sentence():
         curvature.hessian(lambda p, b: mlp_apply(p, b["x"]), params, batch)
     with pytest.raises(InputError, match=r'batch must be of the form {"x": …, "y": …}'):
         curvature.ggn(mlp_apply, params, {"x": batch["x"]})
-    with pytest.raises(
-        InputError, match=r"fisher: criterion must be losses.cross_entropy .weighted"
-    ):
+    with pytest.raises(InputError, match=r"fisher: criterion must be losses.cross_entropy .weighted"):
         curvature.fisher(mlp_apply, params, batch, criterion=lambda f, y: jnp.mean(f), samples=1)
     with pytest.raises(InputError, match="dense: operator must be of at most 30,000 parameters"):
         curvature.Operator(lambda v: v, jnp.zeros(30_001)).dense()

@@ -3,9 +3,9 @@
 A search that has found k eigenvalues cannot see that it missed one. Two facts together can.
 
 *A bound on the rest.* Let b be a random unit vector, and α, β what m steps of Lanczos' method from b give for a
-symmetric matrix C. They determine the polynomials p₀ … p_m that are orthonormal under the spectral measure of b, which puts the
-weight ⟨u, b⟩² at the eigenvalue of each eigenvector u. No measure with these polynomials has more than
-1/Σⱼ pⱼ(x)² at a point x (Christoffel). Above the largest Ritz value this falls with x, and grows small quickly with m.
+symmetric matrix C. They determine the polynomials p₀ … p_m that are orthonormal under the spectral measure of b, which
+puts the weight ⟨u, b⟩² at the eigenvalue of each eigenvector u. No measure with these polynomials has more than
+1/Σⱼ pⱼ(x)² at a point x (Christoffel). Above the largest Ritz value this falls with x, and quickly with m.
 But ⟨u, b⟩² is small for a direction u only by rare accident, since b is random. So λ_max(C) < x, unless that happened.
 
 *A count.* Let rows Y have A yᵢ = θᵢyᵢ + rᵢ with rᵢ orthogonal to Y, and let C be A on the complement of Y. If

@@ -101,7 +101,7 @@ class _Search:
         self.steps, self.keep = self.sizes()
         self.basis = krylov.Basis.empty(self.keep + self.steps, self.like)
         self.values, self.coupling = np.zeros(0), np.zeros((0, 0))
-        self.certain = np.zeros(k, bool)
+        self.certain = np.zeros(self.k, bool)
         self.rounds, self.products, self.block = 0, 0, 1
         self.best, self.idle, self.goal = np.inf, 0, np.inf
         # never 0, so that a length can be above what rounding leaves of it

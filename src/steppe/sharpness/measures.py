@@ -93,8 +93,18 @@ def measured(name: str, subject: Subject, settings: Mapping[str, Any]) -> list[Q
     MEASURES[name].check(subject)
     found, needs = MEASURES[name].function(subject, **settings), MEASURES[name].needs
     touched = needs != "initial" and (subject.batches.several or needs == "outputs")
-    note = subject.note if touched else ""
-    return [q._replace(note="; ".join(filter(None, (q.note, note)))) for q in found]
+    return [_settled(quantity, subject.note if touched else "") for quantity in found]
+
+
+def _settled(quantity: Quantity, note: str) -> Quantity:
+    """The same with one more note; what is NaN or infinite is never said to have come to its end."""
+    if not math.isfinite(quantity.value):
+        quantity = quantity._replace(sem=math.nan, note=_joined("not finite", quantity.note), converged=False)
+    return quantity._replace(note=_joined(quantity.note, note))
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
 
 
 def measure(
