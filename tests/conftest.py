@@ -25,9 +25,11 @@ grid = {"method.lam" = [0.0, 0.1]}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Of a test marked `first_is_fast` all cases but the first are slow."""
+    """Mark what is slow (of a test marked `first_is_fast` all cases but the first) and what proves a formula."""
     met = set()
     for item in items:
+        if "x64" in item.fixturenames:
+            item.add_marker("formula")
         if item.get_closest_marker("first_is_fast"):
             if item.function in met:
                 item.add_marker("slow")
@@ -74,9 +76,10 @@ def on_four_devices():
     """Runs a script in a process that sees four devices; gives what it prints."""
 
     def printed(script: str) -> str:
-        devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(Path(__file__).parent)}
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+        environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(Path(__file__).parent)}
         command = [sys.executable, "-c", textwrap.dedent(script)]
-        done = subprocess.run(command, env={**os.environ, **devices}, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
