@@ -26,6 +26,10 @@ RESOLUTION = 4 * float(np.finfo(np.float32).eps)
 """Spread below this share of the largest value is rounding: what is compared was computed in float32."""
 
 
+LEGENDRE = np.polynomial.legendre.leggauss(80)
+"""Nodes and weights of an integral over [−1, 1]."""
+
+
 class Summary(NamedTuple):
     """What `count` values say about their mean: it, their standard deviation, and the interval [low, high] for it."""
 
@@ -189,13 +193,10 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     >>> holm([0.01, 0.04, float("nan")])
     array([0.02, 0.04,  nan])
     """
-    from statsmodels.stats.multitest import multipletests  # half a second: only who tests pays for it
-
     raw = np.asarray(p_values, float)
     corrected = np.full(raw.shape, np.nan)
-    done = ~np.isnan(raw)
-    if done.any():
-        corrected[done] = multipletests(raw[done], method="holm")[1]
+    order = np.argsort(raw, kind="stable")[: np.count_nonzero(~np.isnan(raw))]  # NaN sorts last
+    corrected[order] = np.minimum(np.maximum.accumulate(np.arange(len(order), 0, -1) * raw[order]), 1.0)
     return corrected
 
 
@@ -279,7 +280,7 @@ def welch_power(effect: float, count: int, *, alpha: float = 0.05) -> float:
     checks.whole("welch_power", "count", count, least=2)
     level = _share("welch_power", "alpha", alpha)
     freedom = count - 1
-    nodes, weights = np.polynomial.legendre.leggauss(80)
+    nodes, weights = LEGENDRE
     quantiles, weights = (nodes + 1) / 2, weights / 2
     share = stats.beta.ppf(quantiles, freedom / 2, freedom / 2)
     total = stats.chi2.ppf(quantiles, 2 * freedom)
