@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars
 import pytest
+import typer
 
 from steppe import cli
 
@@ -295,3 +296,18 @@ def write_table() -> None:
 
 if __name__ == "__main__":
     write_table()
+
+
+@pytest.mark.parametrize("command", ["run", "report", "show", "measure", "landscape", "list"])
+def test_help_says_all_that_is_written_of_a_command(monkeypatch, capsys, command):
+    monkeypatch.setenv("COLUMNS", "300")
+    click = typer.main.get_command(cli.app).commands[command]
+    with pytest.raises(SystemExit):
+        cli.app([command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert " ".join(click.help.split()) in shown
+    for parameter in click.params:
+        assert parameter.metavar is None or parameter.metavar in shown
+        assert (parameter.help or "") in shown
+        default = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
+        assert default in (None, False) or f"[default: {default}]" in shown or f"[default: ({default})]" in shown

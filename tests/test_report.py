@@ -1,6 +1,7 @@
 """The report: legible, self-contained, escaped, the same bytes for the same results, whatever is missing."""
 
 import dataclasses
+import html
 import io
 import math
 import os
@@ -10,13 +11,17 @@ from html.parser import HTMLParser
 import numpy as np
 import polars
 import pytest
+from markdown_it import MarkdownIt
+from matplotlib import cbook
 from rich.console import Console
 
 from steppe import report
-from steppe.report import drawing, figures, text
+from steppe.report import drawing, figures, landscape_page, landscapes, text, turning
+from steppe.study import progress
 from steppe.study.analysis import analyse
 from steppe.study.results import PublishedTable, Results, Surfaces
 from steppe.study.table import HISTORY_SCHEMA
+from steppe.trained.landscapes import Landscape, Settings
 
 LAMBDAS = (0.0, 0.001, 0.01, 0.1, 1.0)
 
@@ -155,19 +160,27 @@ VARIANTS = {
 
 
 class Page(HTMLParser):
-    """What a browser would load and show: tags, attributes, text."""
+    """What a browser would load and show: tags, attributes, text, and the text of each cell of a table."""
 
     def __init__(self, html: str):
         super().__init__()
-        self.tags, self.headings, self.words = [], [], []
+        self.tags, self.words, self.cells, self.in_cell = [], [], [], False
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        if tag in ("td", "th"):
+            self.in_cell = True
+            self.cells.append("")
+
+    def handle_endtag(self, tag):
+        self.in_cell = self.in_cell and tag not in ("td", "th")
 
     def handle_data(self, data):
         self.words.append(data)
+        if self.in_cell:
+            self.cells[-1] = f"{self.cells[-1]} {data}".strip()
 
     def attributes(self, *names):
         return [value for _, attrs in self.tags for name, value in attrs.items() if name in names]
@@ -240,8 +253,76 @@ def test_text_from_data_and_spec_is_escaped_everywhere(tmp_path):
     assert "[/" not in terminal(make_results(title="[/bold] [link=x]", surfaces=False)).replace("[/bold]", "")
 
 
-def test_markup_in_names_does_not_reach_the_terminal():
-    assert "[red]adam[/red]" in terminal(make_results(lams=(0.0,), names=("[red]adam[/red]",)), width=200)
+AWKWARD = (
+    "small batch", "all", "both", "significantly lower", "a, b and c", "λ → ∞ (é, 平ら)", "[red]adam[/red]", "a[/]",
+    ":smile:", "{0} {name} %s", "\\1 $x_1$ \\$", "_a_ __b__ *c* ~~d~~ `e`", "a|b", "<b>x</b> &amp; &", "# 1.",
+    "[a](b) [c][d] [e]: f", "'\"",
+)  # fmt: skip
+"""Names that a sentence, a template or a language of markup might take for its own."""
+
+
+@pytest.fixture(scope="module")
+def awkward() -> Results:
+    return make_results(lams=(0.0,) * len(AWKWARD), seeds=2, names=AWKWARD, surfaces=False, epochs=2)
+
+
+def test_a_name_passes_unchanged_through_the_page_and_the_summary(awkward, tmp_path):
+    html, summary = read(awkward, tmp_path)
+    rendered = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(summary)
+    for page in (Page(html), Page(rendered)):
+        assert {f"{AWKWARD[0]} baseline", *AWKWARD[1:]} <= set(page.cells)
+    assert analyse(awkward).conclusion in Page(html).text and analyse(awkward).conclusion in Page(rendered).text
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_name_passes_unchanged_through_every_sentence_and_the_terminal(name):
+    results = make_results(lams=(0.0, 0.1), seeds=4, names=("plain", name), surfaces=False, epochs=2)
+    told = analyse(results)
+    assert f"under {name}" in told.conclusion
+    shown = " ".join(terminal(results, width=1000).split())
+    assert told.conclusion in shown and shown.count(name) > told.conclusion.count(name)
+
+
+def test_a_name_passes_unchanged_through_figures(awkward):
+    for name in AWKWARD:
+        label = drawing.label_of(name, 99)
+        assert not cbook.is_math_text(label) and label.replace(r"\$", "$").lstrip("\u200b") == name
+
+
+def test_a_name_passes_unchanged_through_the_choice_of_a_surface():
+    buttons = turning.menu(landscapes.of_study(make_results(lams=(0.0,) * len(AWKWARD), names=AWKWARD)))[0]["buttons"]
+    assert [html.unescape(button["label"]) for button in buttons] == list(AWKWARD)
+    assert not any("<" in button["label"] for button in buttons)
+
+
+def test_both_ends_of_a_way_are_named_whatever_they_are_called():
+    facts = (
+        "start_loss",
+        "end_loss",
+        "start_accuracy",
+        "end_accuracy",
+        "barrier",
+        "barrier_step",
+        "error_barrier",
+        "distance",
+    )
+    ends = ("a → b-s0", "c → d-s1")
+    found = Landscape(
+        names=(" → ".join(ends),), networks=ends, steps=np.zeros(1), lines={}, grid_steps=np.zeros(0), grids={},
+        facts=dict.fromkeys(facts, np.zeros(1)), settings=Settings(along="between"), about="", provenance={},
+    )  # fmt: skip
+    assert [row[0].text for row in landscape_page.facts(found).rows[:2]] == list(ends)
+
+
+def test_a_name_passes_unchanged_through_the_progress_bar():
+    for name in AWKWARD:
+        console = Console(file=io.StringIO(), force_terminal=True, width=200, color_system=None)
+        with progress.Bar(console) as bar:
+            bar.stage(f"{name} seed 0")
+            bar.say(f"{name} is announced")
+            bar.progress.refresh()
+        shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
+        assert f"{name} seed 0" in shown and f"{name} is announced" in shown
 
 
 def test_every_figure_has_a_text_and_says_what_its_band_is(whole):

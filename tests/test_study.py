@@ -132,6 +132,12 @@ def test_conditions_can_be_written_out(toy):
     assert [(c.name, c.lam) for c in study.conditions(spec)] == [("plain", 0.0), ("strong", 5.0)]
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "a\\b", "a  b", " a", "a\n", "a\tb", "\x1b[1m", "\u200b"])
+def test_a_condition_whose_name_cannot_be_shown_unchanged_is_refused(toy, name):
+    with pytest.raises(InputError, match=r"study: conditions\.name must be"):
+        load(toy, grid={}, baseline="", conditions=[{"name": name}])
+
+
 BAD_SETTINGS = {
     "train.epoch": (2, "study: train.epoch must be a setting that exists, got an unknown key. Did you mean 'epochs'?"),
     "trian": ({}, "Did you mean 'train'?"),

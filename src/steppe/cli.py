@@ -26,7 +26,7 @@ def run(
     spec: Annotated[
         str, typer.Argument(metavar="NAME|SPEC.toml", help="A study that ships (see `steppe list`), or a TOML file.")
     ],
-    out: Annotated[Path | None, typer.Option(help="The study's folder. [default: out/NAME]")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder.", show_default="out/NAME")] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs per condition; more seeds later extend a study.")] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: train.epochs=2.")
@@ -48,9 +48,8 @@ def run(
     except KeyboardInterrupt:
         interrupted(f" What is finished is in {directory}; the same command goes on from there.")
     report.write(results, directory)
-    console = Console()
-    report.show(results, console)
-    console.print(f"\nReport: {directory / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
+    report.show(results)
+    typer.echo(f"\nReport: {directory / 'report.html'}")
 
 
 @app.command(name="report")
@@ -68,7 +67,7 @@ def show(directory: Annotated[Path, typer.Argument(metavar="DIR", help="The fold
     """Print a study's tables."""
     from steppe import report, study
 
-    report.show(study.gathered(study.Store.read(directory)), Console())
+    report.show(study.gathered(study.Store.read(directory)))
 
 
 @app.command()
@@ -93,11 +92,11 @@ def measure(
     examples: Annotated[int, typer.Option(help="Measure on at most so many examples.")] = 1024,
     split: Annotated[str, typer.Option(metavar="train|test", help="Of the training or the test data.")] = "train",
     batch_size: Annotated[int, typer.Option(help="Examples looked at together.")] = 128,
-    probes: Annotated[int | None, typer.Option(help="Random vectors for traces. [default: 32]")] = None,
+    probes: Annotated[int | None, typer.Option(help="Random vectors for traces.", show_default="32")] = None,
     seed: Annotated[int, typer.Option(help="Of random vectors and the choice of examples.")] = 0,
     dtype: Annotated[str, typer.Option(metavar="float32|float64", help="In which to compute.")] = "float32",
     out: Annotated[
-        Path | None, typer.Option(help="A folder for the numbers. [default: the study's, or out/NAME]")
+        Path | None, typer.Option(help="A folder for the numbers.", show_default="the study's, or out/NAME")
     ] = None,
     loss: Annotated[
         str | None, typer.Option(metavar="MODULE:FUNCTION", help="loss(params, batch) for your own parameters.")
@@ -138,7 +137,6 @@ def measure(
         options.setdefault(key.partition(".")[0], {})[key.partition(".")[2]] = None if value == "none" else value
     own = Own(loss, apply, criterion, data, label, initial, tuple(exclude or ()), perturb_statistics)
     settings = Settings(chosen, options, probes, examples, split, batch_size, seed, dtype)
-    console = Console()
     try:
         with Bar(Console(stderr=True)) as bar:
             asked = measuring.asked(targets, own, settings, out)
@@ -146,14 +144,13 @@ def measure(
             found = measuring.measured(asked, settings, watcher=bar, announce=announce)
     except KeyboardInterrupt:
         interrupted(" What is measured is kept; the same command goes on from there.")
-    report.show_measures(found, console)
+    report.show_measures(found)
     for folder in found.folders:
         if (folder / "study.toml").is_file():
             page = report.write(study.gathered(study.Store.read(folder)), folder)[2]
         else:
             page = report.write_measures(folder)
-        console.print(f"\nNumbers: {folder / 'measures.parquet'}\nReport: {page}", highlight=False, soft_wrap=True,
-                      markup=False)  # fmt: skip
+        typer.echo(f"\nNumbers: {folder / 'measures.parquet'}\nReport: {page}")
 
 
 @app.command()
@@ -175,7 +172,7 @@ def landscape(
     examples: Annotated[int, typer.Option(help="Take loss and accuracy on at most so many examples.")] = 1024,
     split: Annotated[str, typer.Option(metavar="train|test", help="Of the training or the test data.")] = "train",
     seed: Annotated[int, typer.Option(help="Of the random directions and the choice of examples.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="A folder for it; by default one in DIR/landscapes.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for it.", show_default="one in DIR/landscapes")] = None,
 ) -> None:
     """Draw the loss and accuracy around trained networks, or from one to another: landscape.npz and landscape.html."""
     from steppe import report
@@ -191,16 +188,13 @@ def landscape(
     except KeyboardInterrupt:
         interrupted(f" What is computed is in {directory}; the same command goes on from there.")
     page = report.write_landscape(found, directory)
-    console = Console()
-    report.show_landscape(found, console)
-    console.print(f"\nLandscape: {page}", highlight=False, soft_wrap=True, markup=False)
+    report.show_landscape(found)
+    typer.echo(f"\nLandscape: {page}")
 
 
 @app.command(name="list")
 def list_(
-    kind: Annotated[
-        str, typer.Argument(metavar="[studies|datasets|models|methods|transforms|losses|measures]")
-    ] = "all",
+    kind: Annotated[str, typer.Argument(metavar="studies|datasets|models|methods|transforms|losses|measures")] = "all",
 ) -> None:
     """List what a study can name, and what can be measured."""
     kinds: dict[str, Callable[[], dict[str, str]]] = {

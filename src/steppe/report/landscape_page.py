@@ -83,13 +83,13 @@ def _around(found: Landscape) -> Table:
 def _way(found: Landscape) -> Table:
     """Both ends and the barrier between them."""
     f = {name: float(values[0]) for name, values in found.facts.items()}
-    names = found.names[0].split(" → ")
+    start, end = found.networks
     place, least = f"at t = {f['barrier_step']:.2f}", f.get("barrier_resolution", 0)
     if 0 < f["barrier"] <= least:
         place = f"no more than rounding, {number(least)}"
     rows = (
-        (Cell(names[0]), Cell(number(f["start_loss"])), Cell(_percent(f["start_accuracy"]))),
-        (Cell(names[1]), Cell(number(f["end_loss"])), Cell(_percent(f["end_accuracy"]))),
+        (Cell(start), Cell(number(f["start_loss"])), Cell(_percent(f["start_accuracy"]))),
+        (Cell(end), Cell(number(f["end_loss"])), Cell(_percent(f["end_accuracy"]))),
         (Cell("Barrier", strong=True), Cell(number(f["barrier"]), place, strong=True),
          Cell(f"−{_percent(f['error_barrier'])}", "points of accuracy")),
     )  # fmt: skip

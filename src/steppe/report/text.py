@@ -1,5 +1,6 @@
 """The report as text: ``summary.md``, and the same in the terminal."""
 
+import re
 from dataclasses import replace
 
 from rich.console import Console
@@ -98,12 +99,11 @@ def escape_markdown(text: str) -> str:
     Examples
     --------
     >>> print(escape_markdown("<b> a|b [x](y)"))
-    &lt;b&gt; a\|b [x]\(y)
+    &lt;b&gt; a\|b [x\](y)
     """
-    for raw, safe in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("](", "]\\(")):
+    text = re.sub(r"[\\|`*#~$]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])", lambda mark: "\\" + mark[0], text)
+    for raw, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(raw, safe)
-    for mark in "|`*#":
-        text = text.replace(mark, "\\" + mark)
     return " ".join(text.split())
 
 

@@ -1,5 +1,6 @@
 """Surfaces that one can turn: plotly's drawing, its data inline, its script once a page."""
 
+import html
 import math
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ def figure(view: View) -> "plotly.graph_objects.Figure":
         paper_bgcolor="white",
         showlegend=False,
         uirevision="one",  # the camera stays where it is when another network is chosen
-        updatemenus=_menu(view),
+        updatemenus=menu(view),
         scene={
             "xaxis": {"title": {"text": across}, **grid_color},
             "yaxis": {"title": {"text": up}, **grid_color},
@@ -157,15 +158,16 @@ def _ticks(scale: Scale) -> dict:
     return {"tickvals": [math.log10(tick) for tick in ticks], "ticktext": [in_round(tick) for tick in ticks]}
 
 
-def _menu(view: View) -> list[dict]:
-    """What chooses a network: buttons, or a list where there are many."""
+def menu(view: View) -> list[dict]:
+    """What chooses a network: buttons, or a list where there are many. Plotly reads labels as HTML."""
     count = len(view.names)
     if count < 2:
         return []
     few = count <= 4 and sum(map(len, view.names)) <= 60
+    shown = [[i // 2 == chosen for i in range(2 * count)] for chosen in range(count)]
     buttons = [
-        {"label": name, "method": "restyle", "args": [{"visible": [i // 2 == chosen for i in range(2 * count)]}]}
-        for chosen, name in enumerate(view.names)
+        {"label": html.escape(name, quote=False), "method": "restyle", "args": [{"visible": visible}]}
+        for name, visible in zip(view.names, shown, strict=True)
     ]
     kind = {"type": "buttons", "direction": "right"} if few else {"type": "dropdown"}
     return [{"buttons": buttons, "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom", "showactive": True, **kind}]

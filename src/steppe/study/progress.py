@@ -4,6 +4,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 
 class Watcher:
@@ -30,12 +31,12 @@ class Bar(Watcher):
 
     def __init__(self, console: Console):
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("[dim]{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", style="dim", markup=False),
             TimeElapsedColumn(),
-            TextColumn("[dim]left"),
+            TextColumn("left", style="dim", markup=False),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -54,7 +55,7 @@ class Bar(Watcher):
 
     def say(self, text: str) -> None:
         """A line above the bar, or alone where there is none."""
-        self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.progress.console.print(Text(text), soft_wrap=True)
 
     def begin(self, epochs: int) -> None:
         """See `Watcher`."""

@@ -284,8 +284,11 @@ def conditions(spec: Spec) -> list[Condition]:
         columns.append(_changed(spec, name, changes))
     for table in spec.conditions:
         changes = {path: value for path, value in table.items() if path not in ("name", "rival")}
-        if not isinstance(table.get("name"), str) or not table["name"] or set(table["name"]) & set("/\\\0"):
+        if not isinstance(table.get("name"), str) or not table["name"] or set(table["name"]) & set("/\\"):
             checks.fail("study", "conditions.name", "a name without slashes for each condition", table)
+        if not table["name"].isprintable() or table["name"] != " ".join(table["name"].split()):
+            got = checks.shown(table["name"])
+            checks.fail("study", "conditions.name", "printable, with single blanks between its words", got)
         if not isinstance(table.get("rival", ""), str):
             checks.fail("study", "conditions.rival", "the name of a condition", checks.shown(table["rival"]))
         columns.append(_changed(spec, table["name"], changes)._replace(rival=table.get("rival", "")))

@@ -62,6 +62,7 @@ def _computed(question: Question, folder: Path, watcher: Watcher) -> Landscape:
     )
     return Landscape(
         names=tuple(views),
+        networks=tuple(network.name for network in networks),
         steps=explorer.steps,
         lines=lines,
         grid_steps=explorer.side,

@@ -73,6 +73,7 @@ class Landscape:
     Attributes
     ----------
     names : what each line and plane belongs to, C names: a network, or the way from one to another.
+    networks : the names of the networks, in the order in which they were given.
     steps : (A,), where along the line.
     lines : "loss" and "accuracy" -> (C, A).
     grid_steps : (G,), where along each side of the plane; G = 0 where there is none.
@@ -84,6 +85,7 @@ class Landscape:
     """
 
     names: tuple[str, ...]
+    networks: tuple[str, ...]
     steps: np.ndarray
     lines: Values
     grid_steps: np.ndarray
@@ -205,6 +207,7 @@ def read(directory: Path) -> tuple[Landscape, dict[str, Any]]:
         parts = {p: {k.removeprefix(f"{p}/"): v for k, v in arrays.items() if k.startswith(f"{p}/")} for p in PARTS}
         found = Landscape(
             names=tuple(text["names"]),
+            networks=tuple(text["identity"]["networks"]),
             steps=arrays["steps"],
             grid_steps=arrays["grid_steps"],
             **parts,
