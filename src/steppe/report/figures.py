@@ -80,14 +80,14 @@ def cost(results: Results, analysis: Analysis) -> list[Picture]:
             continue
         ax.barh(row, p.mean, height=0.55, color=style[c].color, alpha=0.35, edgecolor=style[c].color)
         ax.plot(p.values, [row] * len(p.values), "o", color="#222222", ms=3, alpha=0.7, lw=0)
-        ratio = analysis.cost[c]
-        note = f"{number(p.mean)} s" + (f"  ({ratio:.2f} ×)" if math.isfinite(ratio) else "")
+        times = analysis.cost[c]
+        note = f"{number(p.mean)} s" + (f"  ({times.ratio:.2f} ×)" if times.differ else "")
         ax.annotate(note, (max(p.mean, *p.values), row), (5, 0), textcoords="offset points", va="center", fontsize=9)
     condition_axis(ax, list(points))
     ax.set(xlabel="Training time of a run (s)", xlim=(0, 1.42 * max(max(p.values) for p in known.values())))
     caption = (
         "Training time of a run, without compiling and measuring: the bar is the mean, each dot one seed; in brackets "
-        f"the multiple of {results.baseline}."
+        f"the multiple of {results.baseline}, where its {100 * analysis.confidence:g} % interval leaves out 1."
     )
     alt = "Training time by condition: " + "; ".join(f"{c} {number(p.mean)} seconds" for c, p in known.items()) + "."
     return [picture(figure, alt, caption)]

@@ -10,6 +10,7 @@ from steppe.study.analysis import Analysis
 from steppe.study.matched import QUANTITIES, Matched
 from steppe.study.metrics import METRICS, TESTED, Metric
 from steppe.study.results import PublishedTable, Results
+from steppe.study.timing import Times
 from steppe.study.wording import verdict
 
 
@@ -53,7 +54,7 @@ def conditions(results: Results, analysis: Analysis) -> Table:
         "for flatness, that of the geometric mean, from the logarithms). The best accuracy is the highest over "
         "measured epochs, selected on the test set: it is optimistic. Flatness is tr(H²) of the loss, on fixed "
         "training batches with dropout off, measured outside training time for every condition; lower is flatter. "
-        "Training time leaves out compiling and measuring."
+        "Training time leaves out compiling, measuring, and what the first call of a program takes longer."
     )
     heads = tuple(_headline(METRICS[m]) for m in metrics)
     return _table("What each condition came to", caption, ("Condition", "Runs", *heads), rows)
@@ -135,12 +136,16 @@ def cost(results: Results, analysis: Analysis) -> Table:
     """What each condition took: time, and memory of a step."""
     metrics = ("train_seconds", "compile_seconds", "measure_seconds", "step_memory_mb")
     rows = [
-        (_head(c, results), Cell(_ratio(analysis.cost[c])), *(_cell(m, c, analysis, interval=False) for m in metrics))
+        (_head(c, results), _times(analysis.cost[c]), *(_cell(m, c, analysis, interval=False) for m in metrics))
         for c in results.conditions
     ]
     caption = (
-        "Mean ± standard deviation over seeds, per run. Compile time is that of the program, which conditions of one "
-        "shape share: it was spent once. These numbers are as much the machine’s as the method’s."
+        "Mean ± standard deviation over seeds, per run. The ratio of times is the geometric mean over seeds of that "
+        f"of two runs of one seed on one machine; below it the {100 * analysis.confidence:g} % interval, without which "
+        "it means little, and which says that the times differ only where it leaves out 1. Training time leaves out "
+        "compiling, measuring, and what the first call of a program takes longer. Compile time is that of the "
+        "program, which conditions of one shape share: it was spent once. These numbers are as much the machine’s as "
+        "the method’s."
     )
     heads = tuple(_headline(METRICS[m]) for m in metrics)
     return _table("What it cost", caption, ("Condition", "Time × baseline", *heads), rows)
@@ -181,8 +186,7 @@ def _rivals(metric: str, results: Results, analysis: Analysis) -> Table:
     for c in (c for c in results.conditions if c in found):
         head, *rest = _verdict_row(metric, c, verdict(metric, found[c], alpha=analysis.alpha), found[c])
         rival = results.rivals[c]
-        time = _ratio(analysis.cost[c] / analysis.cost[rival])
-        rows.append((Cell(head.text, f"rival {rival}, at {time} its time"), *rest))
+        rows.append((Cell(head.text, f"rival {rival}{_at_its_time(analysis.rival_cost[c])}"), *rest))
     change = "Difference (points)" if METRICS[metric].unit == "share" else f"Difference ({METRICS[metric].unit})"
     columns = ("Condition", "Verdict", change, *TESTS)
     caption = (
@@ -287,9 +291,16 @@ def _headline(metric: Metric) -> str:
     return f"{metric.label} ({'%' if metric.unit == 'share' else metric.unit})"
 
 
-def _ratio(ratio: float) -> str:
-    """A multiple of the baseline."""
-    return f"{number(ratio)} ×" if math.isfinite(ratio) else NOTHING
+def _times(times: Times) -> Cell:
+    """A ratio of training times, and its interval."""
+    text = f"{number(times.ratio)} ×" if math.isfinite(times.ratio) else NOTHING
+    return Cell(text, _interval(times.low, times.high, number))
+
+
+def _at_its_time(times: Times) -> str:
+    """The same in words beside a rival's name; nothing where there is no interval."""
+    cell = _times(times)
+    return f", at {cell.text} its time {cell.detail}" if cell.detail else ""
 
 
 def _table(

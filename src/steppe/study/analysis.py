@@ -14,6 +14,7 @@ from steppe.outcomes.statistics import Comparison, Summary
 from steppe.study.matched import QUANTITIES, Matched, matched
 from steppe.study.metrics import METRICS, RIVALRY, TESTED
 from steppe.study.results import Results
+from steppe.study.timing import Times, compared
 from steppe.study.wording import conclude, disagreements, joined, power_note, verdict
 
 
@@ -32,7 +33,8 @@ class Analysis:
     disagreements : where the paired test comes out differently, one sentence each.
     matched : quantity -> condition -> its value over the baseline's at equal training loss (see `matched`).
     rivals : metric -> condition -> the condition against its rival; empty where no condition has one.
-    cost : condition -> mean training time over the baseline's, NaN where unknown.
+    cost : condition -> its training time over the baseline's.
+    rival_cost : condition -> its training time over its rival's, where it has one.
     power : what this number of seeds can and cannot show.
     conclusion : the study in one paragraph.
     notes : what a reader must know first: missing or diverged runs, values left out.
@@ -48,7 +50,8 @@ class Analysis:
     disagreements: tuple[str, ...]
     matched: Mapping[str, Mapping[str, Matched]]
     rivals: Mapping[str, Mapping[str, Comparison]]
-    cost: Mapping[str, float]
+    cost: Mapping[str, Times]
+    rival_cost: Mapping[str, Times]
     power: str
     conclusion: str
     notes: tuple[str, ...]
@@ -77,7 +80,7 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
     verdicts = {m: {c: verdict(m, found, alpha=alpha) for c, found in by.items()} for m, by in comparisons.items()}
     summaries = _summaries(values, confidence)
     seeds = {c: tuple(sorted(_of(finished, c)["seed"].to_list())) for c in results.conditions}
-    cost = _cost(summaries["train_seconds"], results.baseline)
+    cost = {c: compared(finished, c, results.baseline, confidence=confidence) for c in results.conditions}
     equal_loss = {q: found for q in QUANTITIES if (found := matched(results, seeds, q, confidence=confidence))}
     rivals = {m: _against_rivals(values[m], results.rivals, confidence) for m in RIVALRY if results.rivals}
     power = power_note(summaries["test_accuracy"], comparisons["test_accuracy"], alpha)
@@ -93,6 +96,7 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         matched=equal_loss,
         rivals=rivals,
         cost=cost,
+        rival_cost={c: compared(finished, c, other, confidence=confidence) for c, other in results.rivals.items()},
         power=power,
         conclusion=conclude(results, comparisons, equal_loss, rivals, cost=cost, seeds=seeds, alpha=alpha),
         notes=(*results.notes, *_own_notes(results, finished, seeds, values)),
@@ -186,9 +190,3 @@ def _against_rivals(
     """Every condition that has a rival against that."""
     pairs = {c: statistics.compare(values[rival], values[c], confidence=confidence) for c, rival in rivals.items()}
     return statistics.family(pairs)
-
-
-def _cost(seconds: Mapping[str, Summary], baseline: str) -> dict[str, float]:
-    """Mean training time over the baseline's."""
-    base = seconds[baseline].mean if baseline in seconds else math.nan
-    return {c: s.mean / base if base > 0 else math.nan for c, s in seconds.items()}

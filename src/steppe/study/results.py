@@ -53,8 +53,8 @@ class Results:
     planned : how many runs the study plans; ``len(runs)`` may be fewer.
     runs : one row a run: condition, seed, lam, status ("finished" or "diverged"), epochs, steps, parameters,
         train_loss, train_accuracy, test_loss, test_accuracy, best_test_accuracy, average_flatness, flatness,
-        flatness_sem, train_seconds, compile_seconds, measure_seconds, step_memory_mb, host; and top_eigenvalue,
-        bottom_eigenvalue and spectral_range where the study tracks curvature, null elsewhere.
+        flatness_sem, train_seconds (see `timing`), compile_seconds, measure_seconds, step_memory_mb, host; and
+        top_eigenvalue, bottom_eigenvalue and spectral_range where the study tracks curvature, null elsewhere.
     history : one row a measured epoch of a run: condition, seed, lam, epoch (from 1), train_loss (what was trained on,
         over the epochs since the row before), measured_loss (cross-entropy without dropout, on up to 2,048
         training examples), test_loss, test_accuracy, flatness, flatness_sem, train_seconds; and where the study tracks

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from steppe import trees
@@ -25,6 +24,7 @@ from steppe.study.spec import Condition, Spec, conditions
 from steppe.study.store import Store
 from steppe.study.surfaces import add_surfaces
 from steppe.study.table import gathered
+from steppe.study.timing import Stopwatch, train_seconds
 from steppe.typing import Params
 
 CHECKPOINT_SECONDS = 30.0
@@ -62,11 +62,11 @@ def run(
     with Store.open(directory, spec, facts) as store:
         missing = [(c, seed) for seed in range(spec.seeds) for c in columns if not store.has(c.name, seed)]
         watcher.begin(sum(column.spec.train.epochs for column, _ in missing))
-        compiler = Compiler(dataset) if missing else None
+        compiler, timed = Compiler(dataset) if missing else None, Stopwatch()
         for column, seed in missing:
             watcher.stage(f"{column.name} seed {seed}")
             checkpoints = Checkpoints(store.checkpoint_folder(column.name, seed), checkpoint_seconds)
-            store.save(column.name, seed, *_trained(column, seed, compiler, checkpoints, watcher))
+            store.save(column.name, seed, *_trained(column, seed, compiler, timed, checkpoints, watcher))
         add_surfaces(store, columns, dataset, watcher)
         return gathered(store)
 
@@ -79,7 +79,7 @@ def _rehearse(columns: list[Condition], dataset: Dataset) -> None:
 
 
 def _trained(
-    column: Condition, seed: int, compiler: Compiler, checkpoints: Checkpoints, watcher: Watcher
+    column: Condition, seed: int, compiler: Compiler, timed: Stopwatch, checkpoints: Checkpoints, watcher: Watcher
 ) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
     """Train one run to its end, measuring now and then outside the training time: parameters, history, record."""
     settings = column.spec.train
@@ -93,17 +93,15 @@ def _trained(
     done = _epochs(history)
     while done < settings.epochs and not _diverged(history) and not _converged(history, column.spec):
         stride = min(column.spec.measure.every - done % column.spec.measure.every, settings.epochs - done)
-        began, each = time.perf_counter(), []
+        each, seconds = [], {"train_seconds": 0.0, "first_seconds": None}
         for _ in range(stride):
-            progress, loss = trainer.epoch(progress, strengths, compiler.train)
+            (progress, loss), took, first = timed(trainer.epoch, progress, strengths, compiler.train)
             each.append(loss)
-        jax.block_until_ready(progress)
+            seconds["train_seconds"] += took
+            seconds |= {"first_seconds": took} if first else {}
         trained = time.perf_counter()
         loss, done, network = sum(map(float, each)) / stride, done + stride, trainer.network(progress)
-        history.append(
-            {"epoch": done, "train_loss": _number(loss), "train_seconds": trained - began}
-            | _measured(network, meter, compiler)
-        )
+        history.append({"epoch": done, "train_loss": _number(loss)} | seconds | _measured(network, meter, compiler))
         last = done == settings.epochs or _converged(history, column.spec)
         tracked = tracker.at(network, done, due=last) if tracker else {}
         if tracked:
@@ -181,7 +179,7 @@ def _record(
         "flatness": last["flatness"],
         "flatness_sem": last["flatness_sem"],
         **{name: last.get(name) for name in ("top_eigenvalue", "bottom_eigenvalue", "spectral_range")},
-        "train_seconds": sum(epoch["train_seconds"] for epoch in history),
+        "train_seconds": train_seconds(history),
         "compile_seconds": trainer.compile_seconds,
         "measure_seconds": sum(epoch["measure_seconds"] for epoch in history),
         "step_memory_mb": trainer.step_memory_mb,

@@ -8,6 +8,7 @@ from steppe.outcomes.statistics import Comparison, Summary
 from steppe.study.matched import Matched
 from steppe.study.metrics import METRICS
 from steppe.study.results import Results
+from steppe.study.timing import Times
 
 
 def verdict(metric: str, comparison: Comparison, *, alpha: float = 0.05) -> str:
@@ -93,7 +94,7 @@ def conclude(
     matched: Mapping[str, Mapping[str, Matched]],
     rivals: Mapping[str, Mapping[str, Comparison]],
     *,
-    cost: Mapping[str, float],
+    cost: Mapping[str, Times],
     seeds: Mapping[str, tuple[int, ...]],
     alpha: float,
 ) -> str:
@@ -143,7 +144,7 @@ def _told(subject: str, metric: str, comparisons: Mapping[str, Comparison], alph
     even = [c for c in judged if not words[c].startswith("significantly")]
     if even and not parts:
         largest = max(even, key=lambda c: abs(seen[c].difference))
-        where, most = _under(even, len(seen)).replace("all", "any of the", 1), _largest(metric, largest, seen)
+        where, most = _under(even, len(seen), all_of="any of the"), _largest(metric, largest, seen)
         return f"{subject}: no significant difference {where} ({most}).{rest}"
     if even:
         parts.append(f"not significantly different {_under(even, len(seen))}")
@@ -176,10 +177,10 @@ def _largest(metric: str, name: str, seen: Mapping[str, Comparison]) -> str:
     return f"{lead}{'higher' if difference > 0 else 'lower'} by {size(metric, difference)} under {name}"
 
 
-def _under(names: list[str], total: int) -> str:
+def _under(names: list[str], total: int, *, all_of: str = "all") -> str:
     """Which conditions: by name where that is short."""
     if len(names) == total > 1:
-        return f"under {'both' if total == 2 else f'all {total}'} other conditions"
+        return f"under {'both' if total == 2 else f'{all_of} {total}'} other conditions"
     return f"under {joined(names)}" if len(names) <= 2 else f"under {len(names)} of {total} other conditions"
 
 
@@ -231,14 +232,16 @@ def _rivals_told(rivals: Mapping[str, Mapping[str, Comparison]], names: Mapping[
     return f"Against its rival, final test accuracy was significantly {joined(parts)}."
 
 
-def _cost_told(baseline: str, cost: Mapping[str, float]) -> str:
-    """What training cost, as a multiple of the baseline's time."""
-    known = {c: ratio for c, ratio in cost.items() if math.isfinite(ratio)}
-    if not known:
+def _cost_told(baseline: str, cost: Mapping[str, Times]) -> str:
+    """What training cost, as a multiple of the baseline's time, for the conditions where that is more than noise."""
+    differ = {c: times.ratio for c, times in cost.items() if times.differ}
+    if not differ:
         return ""
-    extremes = min(known.values()), max(known.values())
+    extremes = min(differ.values()), max(differ.values())
     low, high = (f"{ratio:.2f}" if ratio < 9.95 else f"{ratio:.1f}" for ratio in extremes)
-    return f"Training took {low if low == high else f'{low} to {high}'} times as long as under {baseline}."
+    where = "" if len(differ) == len(cost) else f" {_under(list(differ), len(cost))}"
+    rest = "" if len(differ) == len(cost) else "; otherwise no difference in time exceeded the noise"
+    return f"Training{where} took {low if low == high else f'{low} to {high}'} times as long as under {baseline}{rest}."
 
 
 def joined(items: Iterable[str]) -> str:
