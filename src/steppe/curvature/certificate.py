@@ -48,13 +48,13 @@ def edge(alpha: np.ndarray, beta: np.ndarray, growth: float, within: float) -> f
         An upper bound on the eigenvalues, with a chance of `MISS` of being wrong; infinite where there is none.
     """
     top = largest(alpha, beta)
-    low, high = 0.0, within
-    if not _log_growth(alpha, beta, np.array([top + high]))[0] >= growth:
+    if not _log_growth(alpha, beta, np.array([top + within]))[0] >= growth:
         return math.inf
-    for _ in range(4):
-        offsets = np.linspace(low, high, 33)
-        reached = _log_growth(alpha, beta, top + offsets) >= growth
-        first = int(np.argmax(reached))
+    # by ratios: what matters may be many orders of magnitude nearer than `within`
+    low, high = 1e-16 * within, within
+    for _ in range(3):
+        offsets = np.geomspace(low, high, 33)
+        first = int(np.argmax(_log_growth(alpha, beta, top + offsets) >= growth))
         low, high = offsets[max(first - 1, 0)], offsets[first]
     return float(top + high)
 
