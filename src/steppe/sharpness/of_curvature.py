@@ -13,7 +13,7 @@ from steppe.sharpness.registry import BASIS, EIGEN, PROBES, STEPS, VECTORS, regi
 from steppe.sharpness.subject import Quantity, Subject
 
 MOMENTS = "2.5 × probes (80), shared"
-LANCZOS = "2.5 × products, 30 to 100 where eigenvalues are apart"
+LANCZOS = "2.5 × products, 40 to 150 where eigenvalues are apart"
 QUADRATURE = "2.5 × probes × steps (640), shared"
 
 

@@ -20,7 +20,7 @@ VECTORS, STEPS = 4, 64
 
 FEW, SEARCH, BASIS, EIGEN = 4, 6, STEPS + 4, 256
 """Copies of the parameters that are kept at once: in most measures; in a search uphill; by Lanczos quadrature; in a
-search for eigenvalues, while its vectors are transposed, unless it takes long."""
+search for eigenvalues that takes long, a basis and its products."""
 
 LOWER = "lower bound: the best of a search"
 
