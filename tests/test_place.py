@@ -43,7 +43,8 @@ WRONG = {
     "masked": (optax.masked(optax.adamw(0.1), {"w": True, "c": False}), "scale_by_adam"),
     "partition": (optax.partition({"a": optax.sgd(0.1)}, "a"), "scale"),
     "finite": (optax.apply_if_finite(optax.lion(0.1), 3), "scale_by_lion"),
-    "muon": (optax.contrib.muon(0.1), "scale_by_muon"),
+    "muon": (optax.contrib.muon(0.1), "muon"),
+    "contributed": (optax.contrib.prodigy(0.1), "prodigy"),
     "accumulated": (optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation(), "scale"),
 }
 """What returns an update and no gradient, and the part of it that is named."""
@@ -103,6 +104,13 @@ def test_a_penalty_that_a_replacement_would_forget_is_refused_and_the_right_orde
         traced(chain)
         traced(optax.chain(sam(0.1), method, optax.adam(0.1)))
     traced(optax.chain(fa(0.0), sam(0.1), optax.sgd(0.1)))  # a literal 0 adds nothing
+
+
+def test_an_injected_method_is_noticed_before_one_that_replaces_the_gradient():
+    for before, name in ((optax.inject_hyperparams(fa, static_args="probes")(0.1), "fa"),
+                         (optax.inject_hyperparams(nso, static_args="pairs")(0.1), "nso")):  # fmt: skip
+        with pytest.raises(InputError, match=f"sam: its place must be before other methods, got .* in which {name} "):
+            traced(optax.chain(before, sam(0.1), optax.sgd(0.1)))
 
 
 def test_outside_of_jit_the_first_update_is_compared_with_the_gradient_whatever_made_it():

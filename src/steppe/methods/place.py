@@ -22,6 +22,12 @@ _CHAIN = optax.chain(optax.identity()).update.__code__
 _NAMED_CHAIN = optax.named_chain(("", optax.identity())).update.__code__
 _ACCUMULATION = optax.MultiSteps.update.__code__
 _OPTIMISERS = optax.sgd.__module__
+_CONTRIBUTED = {
+    name
+    for name, made in vars(optax.contrib).items()
+    if isinstance(made, FunctionType) and "learning_rate" in inspect.signature(made).parameters
+}
+_METHODS, _AVERAGES = f"{__package__}.", f"{__package__}.averaging"
 
 DOWNHILL = -0.5
 """What comes in agrees so little with the gradient, from −1 to 1, that it is no gradient: an optimiser's update."""
@@ -47,7 +53,7 @@ def refuse_order(name: str, *, replaces: bool) -> None:
                 checks.fail(name, "its place", "before the optimiser",
                             f"a chain in which {_named(part)} comes before it",
                             f"It takes a gradient, not an update: optax.chain({name}, …, optimiser).")  # fmt: skip
-            other = getattr(part, "method", None)
+            other = _method(part)
             if replaces and other:
                 checks.fail(name, "its place", "before other methods", f"a chain in which {other} comes before it",
                             f"It replaces what comes in: optax.chain({name}, {other}, …, optimiser).")  # fmt: skip
@@ -143,9 +149,18 @@ def _named(part: FunctionType) -> str:
     return part.__qualname__.partition(".")[0]
 
 
+def _method(part: FunctionType) -> str | None:
+    """The name of the method whose update this is, or which `optax.inject_hyperparams` makes anew at each update."""
+    is_maker = (
+        part.__module__.startswith(_METHODS) and part.__module__ != _AVERAGES and part.__qualname__.isidentifier()
+    )
+    return getattr(part, "method", None) or (part.__name__ if is_maker else None)
+
+
 def _is_of_an_optimiser(part: FunctionType) -> bool:
     """Whether a function belongs to one of Optax's optimisers, or to what they are made of and no gradient leaves."""
-    if part.__module__ == _OPTIMISERS or _named(part).startswith("scale_by_"):
+    contributed = part.__module__.startswith(f"{optax.contrib.__name__}.") and _named(part) in _CONTRIBUTED
+    if part.__module__ == _OPTIMISERS or contributed or _named(part).startswith("scale_by_"):
         return True
     step = inspect.getclosurevars(part).nonlocals.get("step_size") if _named(part) == "scale" else None
     return step is not None and not checks.is_traced(step) and bool((np.asarray(step) < 0).all())
