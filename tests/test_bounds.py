@@ -83,6 +83,13 @@ def test_random_moments_that_no_spectrum_has_give_no_spread():
     assert curvature.mirsky(10.0, 1.0, 5) == 0
 
 
+def test_moments_beyond_the_dtype_tell_nothing():
+    for moments in [(0.0, np.inf), (np.inf, 1.0), (np.nan, 1.0), (1e30, 1e38)]:
+        first, second = map(jnp.float32, moments)
+        assert np.isnan(curvature.wolkowicz_styan(first, second, 3)).all()
+        assert np.isnan(curvature.mirsky(first, second, 3))
+
+
 def test_one_eigenvalue_is_its_own_bounds():
     assert [float(bound) for bound in curvature.wolkowicz_styan(3.0, 9.5, 1)] == [3.0] * 4
     assert curvature.mirsky(3.0, 9.5, 1) == 0

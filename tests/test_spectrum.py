@@ -267,6 +267,13 @@ def test_xtrace_is_finite_and_right_at_every_rank(x64, dtype):
             np.testing.assert_allclose(found.mean, 3 * rank, atol=1e-4 if dtype == "float32" else 1e-9)
 
 
+def test_xtrace_has_no_scale():
+    for scale in (1e-30, 1e30):
+        A = curvature.Operator(lambda v, s: s * v, jnp.zeros(6), (jnp.float32(scale),))
+        for probes in (2, 6):
+            np.testing.assert_allclose(curvature.xtrace(A, 0, probes=probes).mean / scale, 6, rtol=1e-4)
+
+
 def random_basis(size):
     return jnp.linalg.qr(jax.random.normal(jax.random.key(1), (size, size), float))[0]
 
@@ -321,6 +328,15 @@ def test_density_of_one_eigenvalue_is_finite_whatever_it_is(value):
     grid = np.asarray(found.grid, float)
     np.testing.assert_allclose(np.sum(np.asarray(found.density, float)) * (grid[-1] - grid[0]) / 63, 1, rtol=5e-3)
     np.testing.assert_allclose(grid[np.argmax(found.density)], value, atol=float(found.width))
+
+
+def test_one_step_gives_the_mean_and_one_parameter_its_eigenvalue():
+    A, one = (curvature.Operator(lambda v: jnp.arange(1.0, 1 + v.size) * v, jnp.zeros(n)) for n in (5, 1))
+    nodes, weights = curvature.quadrature(A, 0, probes=2, steps=1)
+    np.testing.assert_allclose(nodes, 3, rtol=1e-6)
+    np.testing.assert_array_equal(weights, 1)
+    np.testing.assert_allclose(curvature.soft_rank(one, 0, damping=1.0).mean, 0.5)
+    assert np.isfinite(curvature.spectral_density(one, 0, points=8).density).all()
 
 
 def test_what_is_not_finite_stays_so():

@@ -98,5 +98,6 @@ def _mean_and_deviation(trace: Any, frobenius_squared: Any, size: int) -> tuple[
     dtype = trees.accumulator_dtype(first, second)
     m = first.astype(dtype) / size
     variance = second.astype(dtype) / size - m**2
+    variance = jnp.where(jnp.isfinite(variance), variance, jnp.nan)  # of moments beyond the dtype nothing is known
     spread = ~(variance <= 0)  # NaN stays NaN
     return m, jnp.where(spread, jnp.sqrt(jnp.where(spread, variance, 1)), 0)

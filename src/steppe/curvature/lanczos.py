@@ -28,7 +28,7 @@ class Tridiagonal(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Rows Q so far, zero beyond; T so far; and the power of A's size by which products are divided."""
+    """Rows Q so far, zero beyond; T so far, with the length that leads on; and by what products are divided."""
 
     Q: jax.Array
     diagonal: jax.Array
@@ -64,14 +64,14 @@ def tridiagonal(steps: int) -> Callable[[Operator, jax.Array], Tridiagonal]:
             return _State(
                 state.Q.at[at + 1].set(following, mode="drop"),
                 diagonal,
-                state.beside.at[at].set(jnp.where(ends, 0, length), mode="drop"),
+                state.beside.at[at].set(jnp.where(ends, 0, length)),
                 size,
             )
 
         Q = jnp.zeros((steps, start.size), start.dtype).at[0].set(start / jnp.linalg.norm(start))
         empty = jnp.zeros(steps, start.dtype)
-        found = jax.lax.fori_loop(0, steps, step, _State(Q, empty, empty[1:], jnp.ones((), start.dtype)))
-        return Tridiagonal(found.diagonal * found.size, found.beside * found.size)
+        found = jax.lax.fori_loop(0, steps, step, _State(Q, empty, empty, jnp.ones((), start.dtype)))
+        return Tridiagonal(found.diagonal * found.size, found.beside[:-1] * found.size)
 
     return operators.compiled(computed)
 

@@ -62,8 +62,12 @@ def _xtrace(probes: int) -> Callable[[Operator, jax.Array], Estimate]:
 
         normal = jax.random.normal(key, (probes, flat.size), flat.dtype)
         omega = normal * (flat.size**0.5 / jnp.linalg.norm(normal, axis=1))[:, None]  # uniform on a sphere
-        Q, R = jnp.linalg.qr(images(omega).T)
-        return estimate(_terms(flat.size, Q.T @ omega.T, R, Q.T @ images(Q.T).T))
+        Y = images(omega)
+        # images are divided by their size, so that no square leaves the range of the dtype
+        largest = jnp.max(jnp.abs(Y))
+        scale = jnp.where(largest == 0, 1, largest)
+        Q, R = jnp.linalg.qr(Y.T / scale)
+        return estimate(scale * _terms(flat.size, Q.T @ omega.T, R, Q.T @ images(Q.T).T / scale))
 
     return operators.compiled(computed)
 
