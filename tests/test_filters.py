@@ -16,6 +16,7 @@ KNOWN = {
         {"query": {"kernel": np.ones((4, 2, 3))}, "out": {"kernel": np.ones((2, 3, 4))}},
         [(2,), (1, 2)],
     ),
+    "Flax's outputs of several axes": ({"a": {"kernel": np.ones((2, 3, 4, 5)), "bias": np.ones((4, 5))}}, [(), (2, 3)]),
     "Flax's embedding": ({"embedding": W}, [(1,)]),
     "PyTorch": ({"fc.weight": W, "fc.bias": V, "c.weight": np.ones((4, 1, 3, 3))}, [(0,), (), (0,)]),
     "PyTorch's cells": ({"rnn.weight_ih_l0": W, "rnn.bias_ih_l0": V, "a.in_proj_weight": W}, [(0,), (), (0,)]),
@@ -72,6 +73,12 @@ def test_axes_can_be_named_for_all_arrays_or_some():
     ]:
         with pytest.raises(InputError, match=message):
             filter_axes("test", tree, axis)
+
+
+def test_a_normalisation_of_equinox_has_no_filters():
+    eqx = pytest.importorskip("equinox")
+    net = {"norm": eqx.nn.LayerNorm((2, 3)), "out": eqx.nn.Linear(3, 2, key=jax.random.key(0))}
+    assert filter_axes("test", eqx.filter(net, eqx.is_array)) == [(), (), (0,), ()]
 
 
 def networks():

@@ -1,5 +1,6 @@
 """Which axes of a weight are its outputs: a filter is the weights of one output, and frameworks differ in its place."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +15,9 @@ FilterAxis = int | Params | Callable[[Params], Any] | None
 """The axis of the outputs: of all arrays, a pytree of axes that is a prefix of the parameters (None: as known), or a
 function from the parameters to one."""
 
-EQUINOX = {"Linear": 0, "Conv": 0, "ConvTranspose": 0, "GRUCell": 0, "LSTMCell": 0, "Embedding": -1}
-"""Equinox's layers, and where their weights have the outputs."""
+EQUINOX = {"Linear": 0, "Conv": 0, "ConvTranspose": 0, "GRUCell": 0, "LSTMCell": 0, "Embedding": -1,
+           "LayerNorm": (), "RMSNorm": ()}  # fmt: skip
+"""Equinox's layers, and where their weights have the outputs, () for nowhere."""
 
 FLAX = ("kernel", "embedding")
 """What Flax calls arrays whose last axis is their outputs."""
@@ -55,7 +57,9 @@ def filter_axes(function: str, params: Params, filter_axis: FilterAxis = None) -
             found.append(())
             continue
         given = asked[index] if asked[index] is not None else known[index]
-        if given is not None:
+        if given == ():
+            found.append(())
+        elif given is not None:
             found.append((_checked(function, called[index], leaf, given),))
         else:
             biases = _biases(index, leaves, homes)
@@ -63,20 +67,26 @@ def filter_axes(function: str, params: Params, filter_axis: FilterAxis = None) -
     return found
 
 
-def _told(function: str, name: str, shape: tuple[int, ...], home: tuple[str, ...], biases: set[int]) -> tuple[int, ...]:
+def _told(
+    function: str, name: str, shape: tuple[int, ...], home: tuple[str, ...], beside: set[tuple[int, ...]]
+) -> tuple[int, ...]:
     """The axes of an array's outputs by its name, which its bias must not contradict."""
     *above, last = home
     count = len(shape)
+    wide = max((len(bias) for bias in beside if bias == shape[-len(bias) :]), default=0)
+    if last == "kernel" and 1 < wide < count:
+        return tuple(range(count - wide, count))
     if last == "kernel" and count == 3 and above[-1:] and above[-1] in HEADS:
         return (1, 2)
+    biases = {math.prod(bias) for bias in beside if math.prod(bias) == max(bias)}
     fits = [axis for axis in range(count) if shape[axis] in biases]
     guess = count - 1
     if WEIGHT.fullmatch(last):
         pytorch = "." in name and not EMBEDDING.fullmatch(above[-1] if above else "")
         guess = 0 if pytorch else count - 1 if "." in name else fits[0] if len(fits) == 1 else None
     if guess is None or (fits and guess not in fits and last not in FLAX):
-        beside = f", beside a bias of {' or '.join(map(str, sorted(biases)))}" if biases else ""
-        checks.fail(function, "filter_axis", "given", f"None, for {name!r} of shape {shape}{beside}", TODO)
+        lengths = f", beside a bias of {' or '.join(map(str, sorted(biases)))}" if biases else ""
+        checks.fail(function, "filter_axis", "given", f"None, for {name!r} of shape {shape}{lengths}", TODO)
     return (guess,)
 
 
@@ -89,16 +99,20 @@ def _word(step: Any) -> str:
     return jax.tree_util.keystr((step,), simple=True)
 
 
-def _biases(index: int, leaves: list[Any], homes: list[tuple[str, ...]]) -> set[int]:
-    """The lengths of the biases beside an array, ``b1`` of ``w1``; in a list every vector counts."""
+def _biases(index: int, leaves: list[Any], homes: list[tuple[str, ...]]) -> set[tuple[int, ...]]:
+    """The shapes of the biases beside an array, ``b1`` of ``w1``; in a list every vector counts."""
     *home, last = homes[index]
     number, listed = re.sub(r"\D", "", last), last.isdigit()
     return {
-        np.size(leaf)
+        np.shape(leaf)
         for leaf, (*other, word) in zip(leaves, homes, strict=True)
         if other == home
-        and _is_vector(leaf)
-        and (word.isdigit() if listed else _is_bias(word, leaf) and re.sub(r"\D", "", word) == number)
+        and np.ndim(leaf) > 0
+        and (
+            word.isdigit() and _is_vector(leaf)
+            if listed
+            else _is_bias(word, leaf) and re.sub(r"\D", "", word) == number
+        )
     }
 
 
@@ -124,11 +138,11 @@ def _asked(function: str, params: Params, filter_axis: FilterAxis) -> list[Any]:
     return jax.tree.leaves(spread, is_leaf=nothing)
 
 
-def _by_equinox(params: Params) -> list[int | None]:
+def _by_equinox(params: Params) -> list[int | tuple[()] | None]:
     """Of each array the axis of the outputs where a layer of Equinox holds it."""
     found = []
     for part in jax.tree.leaves(params, is_leaf=lambda part: _equinox(part) is not None):
-        found += [EQUINOX[_equinox(part)] if _equinox(part) else None] * len(jax.tree.leaves(part))
+        found += [EQUINOX.get(_equinox(part))] * len(jax.tree.leaves(part))
     return found
 
 
