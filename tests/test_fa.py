@@ -340,7 +340,9 @@ def test_bad_calls_get_one_sentence():
     with pytest.raises(InputError, match="microbatches must be a divisor of the batch size 6, got 4"):
         penalty(fa(1.0, microbatches=4), params, batch)
     with pytest.raises(InputError, match=r"share their leading axis, got a batch with leading axes \[5, 6\]"):
-        penalty(fa(1.0), params, {"x": batch["x"], "y": batch["y"][:5]}, lambda p, b: jnp.mean(mlp_apply(p, b["x"])))
+        penalty(
+            fa(1.0), params, {"x": batch["x"], "y": batch["y"][:5]}, lambda p, b: mlp_loss(p, batch) * jnp.mean(b["x"])
+        )
     with pytest.raises(InputError, match="batch must be a batch with examples, got an empty one"):
         penalty(fa(1.0), params, mlp_batch(size=0))
     with pytest.raises(
