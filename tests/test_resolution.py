@@ -67,6 +67,12 @@ def test_a_step_that_is_none_is_exactly_no_rise():
     assert (float(per_batch.mean), float(per_batch.sem)) == (0.0, 0.0)
 
 
+def test_a_loss_of_zero_has_no_rounding():
+    zero = {"w": jnp.zeros_like(PARAMS["w"])}  # which moves in proportion to itself: not at all
+    row = rows(lambda p, b: jnp.mean(b**2) * jnp.sum(p["w"] ** 2), ["adaptive_worst_sharpness"], params=zero)
+    assert "rounding" not in row["adaptive_worst_sharpness"].note and row["adaptive_worst_sharpness"].converged
+
+
 def test_a_loss_in_bfloat16_is_known_to_a_hundredth():
     coarse = lambda p, b: hill(10.0, 1e-3)(p, b).astype(jnp.bfloat16)
     found = sharpness.sam_sharpness(coarse, PARAMS, BATCH)

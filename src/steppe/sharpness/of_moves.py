@@ -87,7 +87,7 @@ def _worst(name: str, subject: Subject, normalise_logits: bool, **settings: obje
 def _resolved(found: Quantity, error: float) -> Quantity:
     """A difference of losses as it is, or with a note where it is mostly rounding, of about `error`."""
     seen = max(abs(found.value), found.sem) > RESOLVED * error  # or what its standard error is made of
-    if seen or found.value == found.sem == 0 or math.isnan(found.value):
+    if seen or error == 0 or found.value == found.sem == 0 or math.isnan(found.value):
         return found
     note = "; ".join(filter(None, (found.note, f"mostly rounding, of about {error:.1g}: take float64")))
     return found._replace(note=note, converged=False)
