@@ -395,6 +395,24 @@ def test_an_injected_method_is_that_method(name):
     close(one, other, rtol=1e-5, atol=1e-7)
 
 
+def test_an_injected_average_is_that_average():
+    w = jnp.array(8.0)
+
+    @jax.jit
+    def averages(w):
+        found = []
+        for average in (swa(1, every=2), optax.inject_hyperparams(swa)(1, every=2)):
+            tx, at = optax.chain(optax.sgd(0.5), average), w
+            state = tx.init(at)
+            for _ in range(4):
+                updates, state = tx.update(at, state, at)
+                at = optax.apply_updates(at, updates)
+            found.append(averaged_params(state))
+        return found
+
+    np.testing.assert_allclose(averages(w), 1.25)  # 8 → 4 → 2 → 1 → 0.5: the mean of 2 and 0.5
+
+
 def test_without_jit_whole_numbers_come_as_arrays_and_are_taken():
     loss, w, x = lambda w, x: jnp.mean(x * w**4), jnp.array(2.0), jnp.arange(6.0)
     for make, settings in ((methods.nso, {"pairs": 2}), (methods.sam, {"every": 2, "microbatches": 3})):

@@ -12,7 +12,7 @@ import optax
 
 from steppe import checks, trees
 from steppe.methods import place
-from steppe.methods.contract import as_like
+from steppe.methods.contract import as_like, number_of_updates
 from steppe.typing import Params
 
 
@@ -118,8 +118,7 @@ def swa(start: int = 0, *, every: int = 1) -> optax.GradientTransformation:
     >>> float(averaged_params(state))  # (2 + 1)/2
     1.5
     """
-    checks.whole("swa", "start", start, least=0)
-    checks.whole("swa", "every", every)
+    start, every = number_of_updates("swa", "start", start, least=0), number_of_updates("swa", "every", every)
 
     def weight(count: jax.Array, dtype: Any) -> jax.Array:
         since = count - start

@@ -102,11 +102,11 @@ def _as_int(value: Any) -> Any:
     return int(value) if is_array and jnp.issubdtype(value.dtype, jnp.integer) else value
 
 
-def _interval(name: str, every: Any) -> Any:
-    """Of acting updates: a whole number, which may be traced."""
-    if checks.is_traced(every) and every.ndim == 0 and jnp.issubdtype(every.dtype, jnp.integer):
-        return every
-    return checks.whole(name, "every", _as_int(every))
+def number_of_updates(name: str, called: str, value: Any, *, least: int = 1) -> Any:
+    """A whole number that no shape depends on: it may be traced."""
+    if checks.is_traced(value) and value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer):
+        return value
+    return checks.whole(name, called, _as_int(value), least=least)
 
 
 def method(
@@ -134,7 +134,7 @@ def method(
     known = not callable(strength) and not checks.is_traced(strength)
     if known and no_zero and float(strength) == 0:
         checks.fail(name, called, "above 0", strength, no_zero)
-    every = _interval(name, every)
+    every = number_of_updates(name, "every", every)
     if microbatches is not None:
         microbatches = whole(name, "microbatches", microbatches)
     base_key = jax.random.fold_in(checks.key_array(name, key), zlib.crc32(name.encode()))
