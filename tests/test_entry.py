@@ -311,3 +311,20 @@ def test_labels_of_another_shape_are_refused(shape, K):
             function(logits, labels)
     with pytest.raises(InputError, match="integer labels of shape"):
         predictions.correct(logits, jnp.zeros(6))
+
+
+def test_bools_are_labels_of_two_classes_and_other_targets_are_named():
+    x, w = jnp.asarray(RNG.normal(size=(4, 2, 3)), jnp.float32), jnp.array([[1.0], [-2.0], [0.5]])
+    y = (x @ w)[..., 0] > 0
+    take = lambda y, criterion: [
+        row.value
+        for row in sharpness.measure(
+            ["loss", "accuracy"], apply=lambda w, x: x @ w, params=w, batches=(x, y), criterion=criterion
+        )
+    ]
+    for criterion in (losses.cross_entropy, losses.weighted_cross_entropy([1.0, 3.0])):
+        assert take(y, criterion) == take(y.astype(jnp.int32), criterion)
+        assert take(y, criterion)[1] == 1.0
+    probabilities = {"apply": lambda w, x: x @ w, "params": w, "batches": (x, y.astype(jnp.float32))}
+    with pytest.raises(InputError, match=r"integer labels.* got a float32 array of shape \(4, 2\) for outputs"):
+        sharpness.measure(["accuracy"], **probabilities)

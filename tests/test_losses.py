@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from steppe import InputError, curvature, losses
+from steppe import InputError, curvature, losses, sharpness
 
 B, K = 6, 4
 RNG = np.random.default_rng(0)
@@ -275,3 +275,12 @@ def test_the_hessian_of_the_cross_entropy_is_the_same_for_labels_and_probabiliti
         curvature.hessian(loss, w, {"x": x, "y": y}).dense() for y in (jnp.asarray(LABELS[K]), hot(K).astype(float))
     ]
     np.testing.assert_allclose(*dense, atol=1e-12)
+
+
+def test_outputs_and_targets_may_be_dicts_example_by_example():
+    x, y = jnp.arange(6.0).reshape(3, 2), jnp.array([0, 1, 1])
+    batch, params = {"x": x, "y": y}, jnp.array([[1.0, -1.0], [0.5, 2.0]])
+    criterion = lambda f, y: losses.cross_entropy(f["logits"], y)
+    found = sharpness.fisher_rao(lambda w, x: {"logits": x @ w}, params, batch, criterion=criterion)
+    expected = sharpness.fisher_rao(lambda w, x: x @ w, params, batch)
+    assert float(found.mean) == pytest.approx(float(expected.mean), rel=1e-6)

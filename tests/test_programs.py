@@ -83,6 +83,27 @@ def test_measured_at_0_and_again_at_5_the_loss_is_1_and_16(example):
 
 
 HELD = [0.0]
+PARTS = {
+    "jit": jax.jit(lambda y: jnp.mean((y - HELD[0]) ** 2)),
+    "checkpoint": jax.checkpoint(lambda y: jnp.mean((y - HELD[0]) ** 2)),
+    "body of a scan": lambda total, one: (total + (one - HELD[0]) ** 2, None),
+    "branch": lambda y: jnp.mean((y - HELD[0]) ** 2),
+}
+USES = {
+    "body of a scan": lambda y: jax.lax.scan(PARTS["body of a scan"], 0.0, y)[0] / len(y),
+    "branch": lambda y: jax.lax.cond(y[0] > 0, PARTS["branch"], jnp.sum, y),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_jax_does_not_trace_again_is_refused_once_something_in_it_changed(part):
+    loss = lambda w, b: USES.get(part, PARTS[part])(b * w)
+    measure = lambda: sharpness.measure(["loss"], loss=loss, params=jnp.ones(()), batches=jnp.ones(4))
+    HELD[0] = 0.0
+    assert measure()[0].value == measure()[0].value == 1.0
+    HELD[0] = 5.0
+    with pytest.raises(InputError, match="traced before something in it changed"):
+        measure()
 
 
 class Trainer:
@@ -379,6 +400,18 @@ def test_an_error_of_others_is_one_sentence_with_cause_and_remedy_and_stays_reco
 def test_a_flax_module_that_is_updated_inside_a_loss_is_named():
     with pytest.raises(InputError, match=r"one that updates a variable of Flax .*\. Call model\.eval\(\)"):
         curvature.hessian(updating_nnx(), W, B)
+
+
+def test_a_callback_that_fails_is_named():
+    def refused(value):
+        raise Mine("no such value")
+
+    def loss(w, b):
+        return jnp.mean(b) * w[0] + jax.pure_callback(refused, jax.ShapeDtypeStruct((), jnp.float32), jnp.mean(b))
+
+    for call in (CALLERS["sam_sharpness"], CALLERS["worst_sharpness"], CALLERS["measure"]):
+        with pytest.raises(InputError, match=r"whose callback to Python .* fails"):
+            call(loss)
 
 
 def test_what_needs_no_derivative_takes_a_loop_and_a_callback():

@@ -178,6 +178,8 @@ class WeightedCrossEntropy:
 
     def weights(self, labels: jax.Array) -> jax.Array:
         """The weight of each label, in the shape of the labels."""
+        if labels.dtype == bool:
+            labels = labels.astype(jnp.int32)
         if not jnp.issubdtype(labels.dtype, jnp.integer):
             checks.fail("weighted_cross_entropy", "labels", "integers", checks.returned(labels))
         if self.class_weights is None:
@@ -287,9 +289,10 @@ LOSSES: dict[str, Callable[..., Criterion]] = {
 """Criteria for classes by the name that a study calls them: functions of their settings that return a criterion."""
 
 
-def example_losses(criterion: Criterion, outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """A criterion's value on each example alone, (B,). Targets are whatever the criterion takes, their first axis B."""
-    return jax.vmap(lambda f, y: criterion(f[None], y[None]))(outputs, targets)
+def example_losses(criterion: Criterion, outputs: Any, targets: Any) -> jax.Array:
+    """A criterion's value on each example alone, (B,), of outputs and targets as it takes them, their first axis B."""
+    alone = lambda one: jax.tree.map(lambda leaf: leaf[None], one)  # noqa: E731
+    return jax.vmap(lambda f, y: criterion(alone(f), alone(y)))(outputs, targets)
 
 
 def _drawn_class(key: jax.Array, logits: jax.Array) -> jax.Array:

@@ -201,7 +201,8 @@ def _traced(label: Label, function: Callable, arguments: tuple, arrays: dict[int
     with explained(label, own=True):
         closed, value = _jaxpr(function, arguments)
         if not any(map(checks.is_traced, jax.tree.leaves(arguments))):
-            again = _jaxpr(function, arguments)[0]
+            with _untraced(object()):
+                again = _jaxpr(function, arguments)[0]
             same = _written(closed).digest == _written(again).digest and len(closed.consts) == len(again.consts)
             if not same or not all(map(_same, closed.consts, again.consts)):
                 _changed(label)
@@ -227,10 +228,16 @@ def fresh(function: Callable) -> Callable:
     return lambda *arguments: function(*arguments)  # noqa: PLW0108
 
 
+_untraced = jax.make_user_context(None)
+"""With a new object: a context in which JAX remembers no trace. Bodies of loops, branches and jitted parts that were
+traced before are otherwise not traced again, whatever changed in what they close over."""
+
+
 def _changed(label: Label) -> None:
     checks.fail(label.function, label.name, "the same twice for the same arguments",
-                "a function that changes from call to call",
-                "Turn dropout and shuffling off, or fix their key outside the function.")  # fmt: skip
+                "a function that changes from call to call, or holds a part traced before something in it changed",
+                "Turn dropout and shuffling off, or fix their key outside the function; pass what changes to jitted "
+                "parts, and to bodies of loops and branches, as an argument.")  # fmt: skip
 
 
 def _slope(closed: ClosedJaxpr, arguments: tuple) -> ClosedJaxpr | None:
@@ -548,6 +555,15 @@ CAUSES = (
             "differentiable",
             "one with an operation that has no derivative",
             "Write that part in other operations, or give it a jax.custom_jvp.",
+        ),
+    ),
+    _Cause(
+        ("JaxRuntimeError",),
+        ("Callback error", "callback failed", "error calling callback"),
+        (
+            "a function that runs",
+            "one whose callback to Python (pure_callback, io_callback) fails",
+            "Call that part by itself: its own error is in the cause.",
         ),
     ),
     _Cause(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 
+from steppe import checks, programs
 from steppe.curvature import operators
 from steppe.curvature.estimates import TOGETHER
 from steppe.curvature.spectrum import BASIS_BYTES
@@ -49,6 +50,15 @@ def planned(subject: Subject, names: Iterable[str]) -> Plan:
     one = size(subject.params)
     most = lambda copies: BASIS_BYTES if copies == EIGEN else math.inf  # noqa: E731
     kept = max(min(copies * one, most(copies)) for copies in (MEASURES[name].copies for name in names))
-    program = jax.jit(operators.apply).lower(subject.hessian, (subject.params,) * TOGETHER).compile().memory_analysis()
-    products = program.temp_size_in_bytes + program.output_size_in_bytes if program else 0
-    return Plan(subject.size, subject.batches.examples, size(subject.batches) + one, int(products), int(kept))
+    return Plan(subject.size, subject.batches.examples, size(subject.batches) + one, _of_products(subject), int(kept))
+
+
+def _of_products(subject: Subject) -> int:
+    """That of products of the Hessian, in bytes; 0 where the loss has none, as the measures that need it will say."""
+    try:
+        with programs.explained(programs.label_of(subject.loss)):
+            lowered = jax.jit(operators.apply).lower(subject.hessian, (subject.params,) * TOGETHER)
+            program = lowered.compile().memory_analysis()
+    except checks.InputError:
+        return 0
+    return int(program.temp_size_in_bytes + program.output_size_in_bytes) if program else 0

@@ -83,7 +83,9 @@ class Measure:
         if self.needs in ("outputs", "labels") and subject.apply is None:
             checks.fail(self.name, "apply", "given: it is measured of the outputs", "a loss alone")
         if self.needs == "labels" and not subject.labelled:
-            checks.fail(self.name, "y", "integer labels, one for each row of outputs", "something else")
+            _, y = checks.inputs_and_targets("measure", subject.batches.first)
+            got = f"{checks.returned(y)} for outputs that are {checks.returned(subject.outputs)}"
+            checks.fail(self.name, "y", "integer labels, one for each row of outputs", got)
 
 
 REGISTERED: list[Measure] = []

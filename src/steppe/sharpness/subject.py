@@ -141,12 +141,12 @@ class Subject:
 
     @property
     def labelled(self) -> bool:
-        """Whether outputs are logits and targets are integer labels."""
+        """Whether outputs are logits and targets are integer labels, or bools."""
         if self.outputs is None:
             return False
         _, y = checks.inputs_and_targets("measure", self.batches.first)
-        integers = hasattr(y, "dtype") and jnp.issubdtype(y.dtype, jnp.integer)
-        return integers and self.outputs.shape[:-1] == y.shape
+        integers = hasattr(y, "dtype") and (jnp.issubdtype(y.dtype, jnp.integer) or y.dtype == bool)
+        return integers and getattr(self.outputs, "shape", ())[:-1] == y.shape
 
     def some(self, examples: int) -> Batch:
         """The first so many examples, at most one batch of them."""
