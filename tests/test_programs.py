@@ -8,6 +8,8 @@ import pytest
 
 from steppe import InputError, curvature, losses, methods, sharpness
 from steppe.programs import Label, Program, capture
+from steppe.sharpness.memory import planned
+from steppe.sharpness.subject import Subject
 
 B = jnp.array([1.0, 2.0, 3.0])
 W = jnp.array([0.5])
@@ -400,6 +402,11 @@ def test_an_error_of_others_is_one_sentence_with_cause_and_remedy_and_stays_reco
 def test_a_flax_module_that_is_updated_inside_a_loss_is_named():
     with pytest.raises(InputError, match=r"one that updates a variable of Flax .*\. Call model\.eval\(\)"):
         curvature.hessian(updating_nnx(), W, B)
+
+
+def test_memory_is_planned_for_a_loss_without_derivatives_too():
+    assert planned(Subject(loss=looped, params=W, batches=B), ["loss", "sam_sharpness"]).products == 0
+    assert planned(Subject(loss=loss_of([1.0]), params=W, batches=B), ["loss"]).products > 0
 
 
 def test_a_callback_that_fails_is_named():
