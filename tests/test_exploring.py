@@ -193,7 +193,7 @@ def test_heights_are_logarithms_where_losses_span_decades_and_hover_says_the_los
     assert surface.z[1, 1] == pytest.approx(-2.0)
     assert np.isnan(surface.z[2, 0])
     assert surface.customdata[2, 2] == 3000.0
-    assert not turning._menu(view)
+    assert not turning.menu(view)
 
 
 def test_names_cannot_break_out_of_the_pages_script():

@@ -208,7 +208,7 @@ def test_a_rival_is_compared_besides_the_baseline(rivalry):
     )
     accuracy_table, loss_table = tables.rivals(rivalry, found)
     assert [row[0].text for row in accuracy_table.rows] == ["good", "idle"]
-    assert accuracy_table.rows[0][0].detail == "rival longer, at 1.00 × its time"
+    assert accuracy_table.rows[0][0].detail == "rival longer, at 1.00 × its time [1.00, 1.00]"
     assert loss_table.rows[0][2].text.startswith("−0.05")
     assert "## Final test loss against rivals" in text.markdown(rivalry, found)
 
