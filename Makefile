@@ -5,7 +5,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 HASTE := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
 	--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
-.PHONY: all study test test-fast bench lint clean
+.PHONY: all study test test-fast fuzz bench lint clean
 
 all: .venv/done
 
@@ -26,6 +26,10 @@ test: .venv/done
 
 test-fast: .venv/done
 	$(HASTE) $(BIN)/pytest $(PARALLEL) -m "not slow"
+
+# Thousands of odd specifications, files, command lines and kills; the tests try a few of each
+fuzz: .venv/done
+	cd tests && ../$(BIN)/python -m fuzzing
 
 # PyTorch, which one comparison needs; where it does not install, the rest runs without it
 .venv/bench: .venv/done

@@ -23,7 +23,12 @@ class InputError(ValueError):
 def fail(function: str, name: str, what: str, got: Any, todo: str = "") -> NoReturn:
     """Raise the one form of error. `got` is a value, or words for what came (give strings through `shown`)."""
     came = got if isinstance(got, str) else shown(got)
-    raise InputError(f"{function}: {name} must be {what}, got {came}.{' ' + todo if todo else ''}")
+    raise InputError(printable(f"{function}: {name} must be {what}, got {came}.{' ' + todo if todo else ''}"))
+
+
+def printable(text: str) -> str:
+    """A text on one line, with whatever a terminal would act upon or could not show written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
 def shown(value: Any) -> str:
