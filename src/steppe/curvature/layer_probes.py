@@ -93,7 +93,23 @@ def root(x: jax.Array) -> jax.Array:
     diagonal = jnp.diagonal(squares)
     length = jnp.where(diagonal > 0, jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1)), 0)[:, None]
     units = jnp.where(length > 0, length, 1)
-    # Cholesky's own rounding errors must not make a singular matrix indefinite
-    shift = 4 * jnp.finfo(wide.dtype).eps * len(x)
-    factor = jnp.linalg.cholesky(squares / units / units.T + shift * jnp.eye(len(x), dtype=wide.dtype))
-    return (length * factor).astype(x.dtype)
+    return (length * _cholesky(squares / units / units.T)).astype(x.dtype)
+
+
+def _cholesky(cosines: jax.Array) -> jax.Array:
+    """The Cholesky factor of a matrix that is positive semidefinite but for rounding, with a diagonal of ones.
+
+    Cholesky's own rounding errors must not make a singular matrix indefinite: a few units of rounding are added to the
+    diagonal. Sums over many columns, or in a coarser precision, may have lost more: the lowest eigenvalue says how much.
+    """
+    few = 4 * jnp.finfo(cosines.dtype).eps * len(cosines)
+
+    def factor(shift: jax.Array) -> jax.Array:
+        return jnp.linalg.cholesky(cosines + shift * jnp.eye(len(cosines), dtype=cosines.dtype))
+
+    def lost() -> jax.Array:
+        lowest = jnp.linalg.eigvalsh(jax.lax.stop_gradient(cosines))[0]
+        return factor(2 * few - jnp.minimum(lowest, 0))
+
+    usual = factor(jnp.asarray(few, cosines.dtype))
+    return jax.lax.cond(jnp.all(jnp.isfinite(usual)), lambda: usual, lost)
