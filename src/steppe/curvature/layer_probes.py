@@ -100,7 +100,7 @@ def _cholesky(cosines: jax.Array) -> jax.Array:
     """The Cholesky factor of a matrix that is positive semidefinite but for rounding, with a diagonal of ones.
 
     Cholesky's own rounding errors must not make a singular matrix indefinite: a few units of rounding are added to the
-    diagonal. Sums over many columns, or in a coarser precision, may have lost more: the lowest eigenvalue says how much.
+    diagonal. Sums over many columns, or in a coarser precision, may have lost more; the lowest eigenvalue says it.
     """
     few = 4 * jnp.finfo(cosines.dtype).eps * len(cosines)
 
