@@ -11,7 +11,7 @@ import steppe
 
 SOURCE = Path(steppe.__file__).parent
 ROOMS = [
-    {"typing"},
+    {"typing", "process"},
     {"checks"},
     {"programs"},
     {"names", "trees", "losses", "predictions"},
@@ -25,6 +25,7 @@ ROOMS = [
     {"study"},
     {"trained"},
     {"report"},
+    {"commands"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -8,6 +8,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from steppe import process
+
 
 def write(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> Path:
     """Write text, bytes, or what a function writes into a file; the name changes hands when every byte is on disk.
@@ -16,7 +18,7 @@ def write(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> Pa
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with process.removed_at_the_end(partial), partial.open("wb") as file:
             if callable(content):
                 content(file)
             else:

@@ -136,7 +136,7 @@ def function(option: str, text: str) -> Callable[..., Any]:
         checks.fail("measure", option, "of the form module:function, such as mine:loss", checks.shown(text))
     module, _, name = text.rpartition(":")
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        sys.path.append(os.getcwd())  # last: a file json.py there is no part of Python's own
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
