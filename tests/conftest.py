@@ -25,11 +25,9 @@ grid = {"method.lam" = [0.0, 0.1]}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark what is slow (of a test marked `first_is_fast` all cases but the first) and what proves a formula."""
+    """Mark what is slow: of a test marked `first_is_fast` all cases but the first."""
     met = set()
     for item in items:
-        if "x64" in item.fixturenames:
-            item.add_marker("formula")
         if item.get_closest_marker("first_is_fast"):
             if item.function in met:
                 item.add_marker("slow")

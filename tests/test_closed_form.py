@@ -41,6 +41,7 @@ def test_softmax_regression_equals_the_dense_hessian_with_its_gradients(x64, cla
     assert all(estimate.sem == 0 for estimate in closed_form.softmax_regression(params, batch["x"]))
 
 
+@pytest.mark.optimised
 @pytest.mark.first_is_fast
 @pytest.mark.parametrize("classes", [1, 4])
 @pytest.mark.parametrize("scale", [1.0, 10.0, 30.0])
@@ -104,6 +105,7 @@ def test_central_differences_converge_as_the_square_of_the_step(x64):
     assert max(first_order_errors(jnp.float64, None)) < 1e-5
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_in_float32_the_default_step_is_good_to_a_few_per_cent():
     assert max(first_order_errors(jnp.float32, None)) < 0.05
@@ -135,6 +137,7 @@ def test_first_order_mode_asks_for_no_second_derivative():
         added(loss)
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_first_order_mode_needs_the_memory_of_gradients():
     params, batch = mlp_params(sizes=(8, 256, 256, 4)), mlp_batch(size=256, inputs=8, classes=4)

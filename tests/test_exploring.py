@@ -21,6 +21,8 @@ from steppe.study.store import flattened
 from steppe.trained import exploring
 from steppe.trained.landscapes import Settings, asked, read
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.fixture(scope="module")
 def tiny(small_study, tmp_path_factory):

@@ -84,6 +84,7 @@ def test_estimate_and_gradient_are_unbiased(x64, distribution):
         assert jnp.all(jnp.abs(samples.mean(axis=0) - exact) <= 4 * sem + 1e-12)
 
 
+@pytest.mark.optimised
 def test_lam_zero_is_the_plain_optimiser_bitwise_and_at_no_cost():
     params, batch = mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32)
 
@@ -206,6 +207,7 @@ def test_microbatches_equal_the_big_batch(x64, parts):
     assert_trees_close(split_state.flatness, big_state.flatness, rtol=1e-10)
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_microbatches_bound_memory():
     params = mlp_params(sizes=(8, 32, 32, 4), dtype=jnp.float32)

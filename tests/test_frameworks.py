@@ -10,6 +10,8 @@ import steppe
 from networks import mlp_batch
 from steppe.methods import fa, gam, nso, sam
 
+pytestmark = pytest.mark.optimised
+
 
 def batches(count=40):
     return [mlp_batch(i, size=8, dtype=jnp.float32) for i in range(count)]

@@ -81,6 +81,7 @@ def test_points_computed_at_once_are_points_computed_one_by_one(x64, strict, blo
         np.testing.assert_allclose(values, jnp.stack(one_by_one), rtol=1e-13)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("block", [1, 3])
 def test_an_interrupted_surface_goes_on_with_the_same_bits(monkeypatch, block):
     monkeypatch.setattr(sharpness.points, "REPORTS", 4)

@@ -324,6 +324,7 @@ def test_the_root_of_products_of_rows_is_one_where_rows_repeat_vanish_or_are_all
         assert np.abs(C @ C.T - exact).max() <= 1e-5 * np.trace(exact) + 1e-30
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_many_probes_run_in_blocks_with_the_memory_of_one():
     loss, params, batch = mlp_loss, mlp_params(sizes=(8, 64, 64, 4)), mlp_batch(size=64, inputs=8, classes=4)
@@ -340,6 +341,7 @@ def test_many_probes_run_in_blocks_with_the_memory_of_one():
     assert estimate.sem < 0.05 * exact
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("network", APPLIES_NOT, ids=lambda f: f.__name__)
 def test_without_layers_it_is_the_plain_estimate_bitwise(network):
     loss, params, batch = network()
@@ -361,6 +363,7 @@ def test_inside_vmap_with_a_named_axis_no_layers_are_used():
     jax.vmap(found, axis_name="devices")(jnp.ones((4, 5, 3)))
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_eager_jit_scan_and_vmap_agree_and_nothing_is_compiled_twice():
     _, params, batch = mlp()
@@ -384,6 +387,7 @@ def test_eager_jit_scan_and_vmap_agree_and_nothing_is_compiled_twice():
     np.testing.assert_allclose(jax.lax.scan(lambda c, key: (c, value(key)), 0, keys)[1], one_by_one, rtol=1e-5)
 
 
+@pytest.mark.optimised
 @pytest.mark.first_is_fast
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize("kind", ["gram", "sketched"])
@@ -425,6 +429,7 @@ def test_derivatives_of_a_convolution_stay_three_kinds_of_product():
     assert "conv_general_dilated" not in kinds
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_parallel_rows_of_different_length_and_outliers_keep_the_estimate_exact(monkeypatch):
     monkeypatch.setattr(layer_probes, "form", lambda layer, norm, count: "rows")
@@ -447,6 +452,7 @@ def test_parallel_rows_of_different_length_and_outliers_keep_the_estimate_exact(
             assert abs(ours.mean - theirs.mean) <= 4 * ours.sem
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("lost", [0, 1e-6, 1e-5, 1e-3])
 def test_a_singular_matrix_that_rounding_made_indefinite_has_a_factor(lost):
     noise = np.random.default_rng(0).normal(size=(8, 8)) * (1 - np.eye(8))

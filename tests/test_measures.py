@@ -253,6 +253,7 @@ def test_a_constant_feature_counts_for_nothing_when_standardised(x64):
     np.testing.assert_allclose(kappa(dead), kappa(without), rtol=1e-10)
 
 
+@pytest.mark.optimised
 def test_relative_flatness_keeps_its_accuracy_in_float32_where_a_classifier_is_sure():
     single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), mlp_params(sizes=(3, 4, 3)))
     single[1]["b"] = single[1]["b"].at[0].add(18.0)
@@ -394,6 +395,7 @@ ALL = {
 }
 
 
+@pytest.mark.optimised
 @pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", ALL)
 def test_measures_compile_once_keep_float32_and_give_the_same_under_jit(strict, name):

@@ -328,6 +328,7 @@ def test_microbatches_that_do_not_divide_the_batch_get_one_sentence(name):
         jax.eval_shape(lambda p: updated(made(name, microbatches=4), p, mlp_batch()), params())
 
 
+@pytest.mark.optimised
 @pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", ["sam", "esam", "m_sam", "nso", "fam", "entropy_sgd", "fa", "fa ggn", "hsr", "seht"])
 def test_microbatches_bound_memory(name):

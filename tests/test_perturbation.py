@@ -529,6 +529,7 @@ ALL = {
 }
 
 
+@pytest.mark.optimised
 @pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])

@@ -404,6 +404,7 @@ def test_a_flax_module_that_is_updated_inside_a_loss_is_named():
         curvature.hessian(updating_nnx(), W, B)
 
 
+@pytest.mark.optimised
 def test_memory_is_planned_for_a_loss_without_derivatives_too():
     assert planned(Subject(loss=looped, params=W, batches=B), ["loss", "sam_sharpness"]).products == 0
     assert planned(Subject(loss=loss_of([1.0]), params=W, batches=B), ["loss"]).products > 0

@@ -20,6 +20,8 @@ from steppe.study.progress import Watcher
 from steppe.study.runs import _converged
 from steppe.study.store import Store, flattened, unflattened
 
+pytestmark = pytest.mark.optimised
+
 SPEC = """
 name = "tiny"
 seeds = 2
@@ -477,7 +479,7 @@ def command(toy, out, *more):
 @pytest.mark.slow
 def test_killed_at_random_moments_a_study_resumes_to_the_same_bits(toy, finished, tmp_path):
     out, rng, kills = tmp_path / "killed", random.Random(0), 0
-    for _ in range(12):
+    for _ in range(4):  # `make fuzz` kills a hundred times
         process = subprocess.Popen(command(toy, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         before = on_disk(out)
         while process.poll() is None and on_disk(out) == before:
@@ -487,7 +489,7 @@ def test_killed_at_random_moments_a_study_resumes_to_the_same_bits(toy, finished
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.wait()
-    assert kills >= 3  # how far a study gets between two kills depends on the machine
+    assert kills >= 2  # how far a study gets between two kills depends on the machine
     subprocess.run(command(toy, out), check=True, capture_output=True)
     results = study.gathered(Store.read(out))
     assert_same_science(finished[0], out, finished[1], results)

@@ -88,6 +88,7 @@ def test_relu_gives_the_hessian_almost_everywhere(x64):
     check_against_dense(jax.nn.relu, *network(3))
 
 
+@pytest.mark.optimised
 @pytest.mark.first_is_fast
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("sure", [8.0, 16.0, 30.0])
