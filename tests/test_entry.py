@@ -79,7 +79,7 @@ LOSSES = {
 }
 
 
-@pytest.mark.first_is_fast
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LOSSES, ids="-".join)
 def test_a_loss_with_a_weight_is_the_same_however_it_is_split(kind):
     loss, whole = LOSSES[kind], WHOLE[kind[0]]
@@ -96,7 +96,7 @@ def test_a_loss_with_a_weight_is_the_same_however_it_is_split(kind):
     np.testing.assert_allclose(along(loss, parts), along(PLAIN[kind[0]], whole), rtol=1e-5)
 
 
-@pytest.mark.first_is_fast
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LOSSES, ids="-".join)
 def test_microbatches_and_shards_of_a_loss_with_a_weight_have_its_derivatives(kind):
     loss, whole = LOSSES[kind], WHOLE[kind[0]]
@@ -121,7 +121,7 @@ def example_gradients(kind):
 @pytest.mark.parametrize(
     "kind", [kind for kind in LOSSES if kind[1] not in ("weighted", "weighted criterion")], ids="-".join
 )
-@pytest.mark.first_is_fast
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(5, 5, 2), (12,)], ids=str)
 def test_fisher_gauss_newton_and_what_is_made_of_them_weigh_examples(kind, sizes):
     criterion, whole = LOSSES[kind].criterion, WHOLE[kind[0]]
@@ -175,7 +175,7 @@ def normalised(params, x):
     return (z - jnp.mean(z, axis=0)) / jnp.sqrt(jnp.var(z, axis=0) + 1e-3)
 
 
-@pytest.mark.first_is_fast
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [ratio, summed, losses.of(normalised)], ids=["ratio", "sum", "batchnorm"])
 def test_a_loss_that_is_no_mean_over_its_examples_is_told_with_numbers_where_it_matters(loss):
     whole = WHOLE["classes"]
@@ -266,6 +266,7 @@ def test_criteria_and_accuracy_take_any_number_of_axes(shape, K):
     assert predictions.predicted(jnp.asarray(logits)).shape == shape
 
 
+@pytest.mark.slow
 def test_one_logit_with_three_axes_is_right_everywhere():
     rng = np.random.default_rng(3)
     x, w = jnp.asarray(rng.normal(size=(6, 5, 5, 3)), jnp.float32), jnp.asarray(rng.normal(size=(3, 1)), jnp.float32)
@@ -313,6 +314,7 @@ def test_labels_of_another_shape_are_refused(shape, K):
         predictions.correct(logits, jnp.zeros(6))
 
 
+@pytest.mark.slow
 def test_bools_are_labels_of_two_classes_and_other_targets_are_named():
     x, w = jnp.asarray(RNG.normal(size=(4, 2, 3)), jnp.float32), jnp.array([[1.0], [-2.0], [0.5]])
     y = (x @ w)[..., 0] > 0

@@ -41,6 +41,7 @@ def record(tiny, name):
     return json.loads((tiny / "runs" / name / "run.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_centre_of_a_landscape_is_the_network_as_its_run_left_it(tiny, tmp_path):
     names = ("lam=0-s0", "lam=0.1-s1")
     found = exploring.explored(asked(runs(tiny, *names), SMALL), tmp_path / "out")

@@ -138,7 +138,7 @@ OPTIMISERS = {
 }
 
 
-@pytest.mark.first_is_fast
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_lowers_curvature_with_any_optimiser_after_it(name):
     params = mlp_params(sizes=(3, 8, 2))

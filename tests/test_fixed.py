@@ -54,6 +54,7 @@ def test_flax_says_itself_what_is_no_parameter():
     assert "norm/mean, norm/var, seen; Asking perturbs them, too." in remark
 
 
+@pytest.mark.slow
 def test_measure_keeps_statistics_and_whole_numbers_fixed_and_says_so():
     key = jax.random.key(0)
     params = {"w": jax.random.normal(key, (3, 2)), "norm": {"mean": jnp.ones(3), "var": 2 * jnp.ones(3)}, "steps": 3}

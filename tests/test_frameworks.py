@@ -21,6 +21,7 @@ def cross_entropy(logits, batch):
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch["y"]).mean()
 
 
+@pytest.mark.slow
 def test_flax_nnx_with_its_own_optimizer():
     nnx = pytest.importorskip("flax.nnx")
 

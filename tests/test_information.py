@@ -269,7 +269,7 @@ ALL = {
 
 
 @pytest.mark.optimised
-@pytest.mark.first_is_fast
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_criteria_compile_once_keep_float32_and_give_the_same_under_jit(strict, name):
     batches = parts(mlp_batch(size=8, dtype=jnp.float32), 4, 4)

@@ -388,7 +388,7 @@ def test_eager_jit_scan_and_vmap_agree_and_nothing_is_compiled_twice():
 
 
 @pytest.mark.optimised
-@pytest.mark.first_is_fast
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize("kind", ["gram", "sketched"])
 def test_dtypes_of_gradients_are_kept_and_sums_are_at_least_float32(strict, monkeypatch, dtype, kind):

@@ -105,6 +105,7 @@ def test_a_loss_alone_leaves_out_what_is_measured_of_outputs_and_says_so():
         sharpness.measure(["fisher_rao"], loss=relu_loss, params=PARAMS, batches=BATCHES)
 
 
+@pytest.mark.slow
 def test_settings_reach_their_measure_and_probes_only_traces():
     options = {"sam_sharpness": {"rho": 0.2}}
     rows = sharpness.measure(
@@ -281,6 +282,7 @@ def run(monkeypatch, capsys, *arguments):
     return status, out, err
 
 
+@pytest.mark.slow
 def test_rows_are_complete_and_agree_with_the_runs_they_are_of(tiny):
     found = take(tiny)
     rows = polars.read_parquet(tiny / "measures.parquet")
@@ -356,6 +358,7 @@ def test_runs_that_diverged_are_left_out_and_named(tiny):
         take(tiny / "runs" / "lam=0.1-s1")
 
 
+@pytest.mark.slow
 def test_float64_and_the_test_part_are_asked_by_name(tiny):
     rows = take(tiny, measures=("loss",), split="test", dtype="float64").rows
     record = json.loads((tiny / "runs" / "lam=0-s0" / "run.json").read_text())
@@ -511,6 +514,7 @@ def test_whole_numbers_and_excluded_arrays_go_to_the_function_and_are_no_paramet
     assert set(held.rows["remark"]) == {"2 of 6 arrays stay fixed and go to the loss: mean, steps."}
 
 
+@pytest.mark.slow
 def test_statistics_in_a_file_stay_fixed_unless_asked_and_every_place_says_so(own, monkeypatch, capsys):
     flat = dict(np.load("net.npz"))
     np.savez("stats.npz", **flat, steps=np.array(1), mean=np.full(3, 0.5, np.float32), var=np.ones(3, np.float32))
@@ -542,6 +546,7 @@ def test_ones_own_network_is_measured_in_float64_too(own):
     assert single != double
 
 
+@pytest.mark.slow
 def test_batches_from_a_function_are_taken_as_they_are(own):
     said = Own(apply="mine:apply", data="mine:several")
     rows = take(Path("net.npz"), own=said, measures=("loss",), out=own / "out", examples=3).rows

@@ -414,6 +414,7 @@ def test_an_injected_average_is_that_average():
     np.testing.assert_allclose(averages(w), 1.25)  # 8 → 4 → 2 → 1 → 0.5: the mean of 2 and 0.5
 
 
+@pytest.mark.slow
 def test_without_jit_whole_numbers_come_as_arrays_and_are_taken():
     loss, w, x = lambda w, x: jnp.mean(x * w**4), jnp.array(2.0), jnp.arange(6.0)
     for make, settings in ((methods.nso, {"pairs": 2}), (methods.sam, {"every": 2, "microbatches": 3})):

@@ -109,7 +109,7 @@ def test_a_zero_gradient_stays_finite(name):
     assert not np.any(ravel_pytree(update)[0])
 
 
-@pytest.mark.first_is_fast
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in EVERY if name not in NO_ZERO])
 def test_strength_zero_is_the_plain_gradient(name):
     params, batch = mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32)

@@ -175,6 +175,7 @@ def test_products_work_under_jit_vmap_and_strict_promotion(strict):
     close_(jax.tree.map(lambda x: x[1] / 2, jax.vmap(H.matvec)(stack)), eager)
 
 
+@pytest.mark.slow
 def test_products_keep_the_dtype_of_the_parameters():
     params, batch = mlp_params(dtype=jnp.bfloat16), mlp_batch(dtype=jnp.bfloat16)
     product = curvature.hessian(mlp_loss, params, in_batches(batch, 4)).matvec(params)

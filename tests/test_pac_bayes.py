@@ -51,7 +51,7 @@ def node_wise(params):
 # sigma
 
 
-@pytest.mark.first_is_fast
+@pytest.mark.slow
 @pytest.mark.parametrize("apply", [one_weight, two_logits])
 def test_sigma_is_the_standard_deviation_that_flips_a_sign_in_one_draw_of_ten(apply):
     found = sharpness.pac_bayes_sigma(apply, jnp.ones(1), ONES, draws=40_000)
@@ -61,7 +61,7 @@ def test_sigma_is_the_standard_deviation_that_flips_a_sign_in_one_draw_of_ten(ap
     np.testing.assert_allclose(found.drop.sem, np.sqrt(0.09 / 40_000), rtol=0.02)
 
 
-@pytest.mark.first_is_fast
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [0.05, 3.0])
 def test_sigma_of_noise_in_proportion_does_not_depend_on_the_weight(weight):
     measure = lambda **options: float(

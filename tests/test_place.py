@@ -113,6 +113,7 @@ def test_an_injected_method_is_noticed_before_one_that_replaces_the_gradient():
             traced(optax.chain(before, sam(0.1), optax.sgd(0.1)))
 
 
+@pytest.mark.slow
 def test_outside_of_jit_the_first_update_is_compared_with_the_gradient_whatever_made_it():
     down = jax.tree.map(jnp.negative, jax.grad(LOSS)(PARAMS, BATCH))
     for tx, given in (

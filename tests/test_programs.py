@@ -219,6 +219,7 @@ def test_programs_know_the_shapes_they_were_captured_at_and_learn_others_while_t
         capture(Label("f", "loss"), found, [(jnp.ones(2),), (jnp.ones(3),)])
 
 
+@pytest.mark.slow
 def test_methods_used_without_jit_see_what_a_loss_closes_over_now():
     for tx in (methods.sam(0.1), methods.nso(0.1, pairs=5), methods.m_sam(0.1, shards=3), methods.seht(0.1),
                methods.fa(0.1, every=1, microbatches=3), methods.hsr(0.1, every=1)):  # fmt: skip

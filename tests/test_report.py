@@ -208,6 +208,7 @@ def test_every_study_whole_or_partial_is_reported(name, tmp_path):
     assert sorted(os.listdir(tmp_path)) == [*pages, "results.parquet", "summary.md"]  # nothing partial is left
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(tmp_path):
     shuffled = with_runs(make_results(), lambda runs: runs.sample(fraction=1.0, shuffle=True, seed=1))
     first, second = (report.write(r, tmp_path / d) for r, d in ((make_results(), "a"), (shuffled, "b")))
@@ -225,6 +226,7 @@ def test_the_parquet_file_holds_runs_by_condition_then_seed(tmp_path):
     assert runs["seed"].to_list() == [0, 1, 2] * 5
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing_and_runs_nothing(whole):
     html, _ = whole
     page = Page(html)

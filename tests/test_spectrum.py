@@ -330,6 +330,7 @@ def test_density_of_one_eigenvalue_is_finite_whatever_it_is(value):
     np.testing.assert_allclose(grid[np.argmax(found.density)], value, atol=float(found.width))
 
 
+@pytest.mark.slow
 def test_one_step_gives_the_mean_and_one_parameter_its_eigenvalue():
     A, one = (curvature.Operator(lambda v: jnp.arange(1.0, 1 + v.size) * v, jnp.zeros(n)) for n in (5, 1))
     nodes, weights = curvature.quadrature(A, 0, probes=2, steps=1)

@@ -426,6 +426,7 @@ def checkpointed(toy, finished, folder, monkeypatch, epochs):
     return out
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_from_its_checkpoint(toy, finished, tmp_path, monkeypatch):
     out = checkpointed(toy, finished, tmp_path, monkeypatch, epochs=3)
     trained = []

@@ -89,7 +89,7 @@ def test_relu_gives_the_hessian_almost_everywhere(x64):
 
 
 @pytest.mark.optimised
-@pytest.mark.first_is_fast
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("sure", [8.0, 16.0, 30.0])
 def test_float32_is_finite_and_accurate_at_saturated_logits(classes, sure):

@@ -45,6 +45,7 @@ def finished(tmp_path_factory):
     return study.run(spec(), directory), directory
 
 
+@pytest.mark.slow
 def test_curvature_is_there_after_the_first_and_every_second_epoch(finished):
     history = finished[0].history
     columns = ("trace", "frobenius_squared_sem", "top_eigenvalue_converged", "bottom_eigenvalue", "stability_limit")
@@ -73,6 +74,7 @@ def test_the_last_values_are_those_of_the_dense_hessian_of_the_final_network(fin
         assert abs(last["frobenius_squared"] - np.sum(H**2)) <= 6 * last["frobenius_squared_sem"]
 
 
+@pytest.mark.slow
 def test_the_last_epoch_is_tracked_and_measured_whatever_the_stride(tmp_path):
     found = study.run(spec(seeds=1, measure__every=3, track__every=3), tmp_path).history
     assert set(found["epoch"]) == {3, 4}
