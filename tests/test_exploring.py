@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from fuzzing.damage import aged
 from steppe import InputError, cli, models, report, sharpness, study
 from steppe.report import landscapes as drawn
 from steppe.report import turning
@@ -122,7 +123,7 @@ def test_a_landscape_that_was_killed_goes_on_with_the_same_bits(tiny, tmp_path, 
     resumed = exploring.explored(question, out, counting)
     assert counting.told[0] == 11  # the first line was there; nothing of it is computed again
     assert sum(counting.told) == (1 if along == "between" else 2) * (11 + 25)
-    assert sorted(path.name for path in out.iterdir()) == ["landscape.npz"]
+    assert sorted(path.name for path in out.iterdir()) == ["landscape.npz", "landscape.npz.sha256"]
     for part in ("lines", "grids", "facts"):
         for name, values in getattr(whole, part).items():
             np.testing.assert_array_equal(values, getattr(resumed, part)[name])
@@ -231,7 +232,8 @@ def test_from_command_to_page(tiny, tmp_path, monkeypatch, capsys, along):
     folder = Path("study/landscapes") / f"{along}_lam=0-s0_lam=0-s1"
     assert f"Landscape: {folder / 'landscape.html'}" in out
     assert {"random": "Loss at the rim", "between": "Barrier", "eigenvectors": "Eigenvalue 2"}[along] in out
-    assert sorted(path.name for path in folder.iterdir()) == ["landscape.html", "landscape.npz"]
+    written = ["landscape.html", "landscape.npz", "landscape.npz.sha256"]
+    assert sorted(path.name for path in folder.iterdir()) == written
     page = (folder / "landscape.html").read_text()
     assert page.count("plotly.js v") == 1  # the library is there, once
     assert page.count("Plotly.newPlot(") >= 1
@@ -247,7 +249,7 @@ def test_from_command_to_page(tiny, tmp_path, monkeypatch, capsys, along):
 
 def changed(tiny, folder, old, new):
     """A study like another but for a setting, with an untrained network."""
-    shutil.copytree(tiny, folder)
+    aged(shutil.copytree(tiny, folder))
     (folder / "data.json").unlink()
     text = re.sub(r"hidden = \[\s*5,\s*\]", "hidden = [5]", (folder / "study.toml").read_text())
     assert old in text
@@ -304,8 +306,7 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence_and_writes_nothing(tiny
 def test_a_run_that_does_not_fit_its_study_is_refused(tiny, tmp_path):
     def refused(change, message):
         copy = tmp_path / message[:5]
-        shutil.copytree(tiny, copy)
-        change(copy)
+        change(aged(shutil.copytree(tiny, copy)))
         with pytest.raises(InputError, match=message):
             asked([copy / "runs/lam=0-s0"])
 
@@ -327,7 +328,7 @@ def test_a_run_that_does_not_fit_its_study_is_refused(tiny, tmp_path):
     refused(diverged, "a run that finished, got lam=0-s0, which diverged")
     refused(other_network, "parameters.npz of lam=0-s0")
     refused(other_data, "data must be what lam=0-s0 was trained on, got data that has changed since")
-    refused(damaged, "run must be undamaged")
+    refused(damaged, "got a file that cannot be read")
     (tmp_path / "moved").mkdir()
     shutil.copytree(tiny / "runs/lam=0-s0", tmp_path / "moved" / "mine")
     with pytest.raises(InputError, match="must be the folder of a study"):

@@ -17,6 +17,7 @@ import polars
 import pytest
 from safetensors.numpy import save_file
 
+from fuzzing.damage import aged
 from networks import dense_hessian, mlp_apply, mlp_batch, mlp_params
 from steppe import InputError, cli, losses, report, sharpness, study
 from steppe.sharpness import MEASURES, measures
@@ -320,7 +321,7 @@ def test_what_is_there_is_not_measured_again_and_other_settings_are(tiny, monkey
     assert counting.taken == 21
     assert one["run"].unique().to_list() == ["lam=0-s1"]
     # other parameters under the same name are another network
-    params = dict(np.load(tiny / "runs" / "lam=0-s0" / "parameters.npz"))
+    params = dict(np.load(aged(tiny) / "runs" / "lam=0-s0" / "parameters.npz"))
     np.savez(tiny / "runs" / "lam=0-s0" / "parameters.npz", **{k: 2 * v for k, v in params.items()})
     take(tiny, watcher=counting)
     assert counting.taken == 21 + len(FEW)
@@ -349,7 +350,7 @@ def test_another_process_that_measures_there_is_refused(tiny):
 
 
 def test_runs_that_diverged_are_left_out_and_named(tiny):
-    path = tiny / "runs" / "lam=0.1-s1" / "run.json"
+    path = aged(tiny) / "runs" / "lam=0.1-s1" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "diverged"}))
     found = take(tiny / "runs", measures=("loss",))
     assert found.rows["run"].to_list() == ["lam=0-s0", "lam=0-s1", "lam=0.1-s0"]
@@ -399,7 +400,7 @@ def test_the_comparison_is_welchs_with_holms_correction_and_bounds_are_not_teste
     rows = rows.with_columns(value=level * (1 + 0.01 * rng.random(rows.shape[0])))
     bound = (polars.col("quantity") == "fisher_rao") & (polars.col("run") == "lam=0.1-s1")
     rows = rows.with_columns(converged=~bound, note=polars.when(bound).then(polars.lit("censored")).otherwise("note"))
-    rows.write_parquet(tiny / "measures.parquet")
+    rows.write_parquet(aged(tiny) / "measures.parquet")
     found = compared(results, tiny)
     assert found.verdicts["sam_sharpness"] == {"lam=0.1": "significantly higher (by a factor of 50)"}
     assert "fisher_rao" not in [q for q, by in found.comparisons.items() if by]
@@ -430,7 +431,7 @@ def test_of_several_measurements_by_one_measure_the_last_one_is_reported(tiny):
 
 def test_a_table_that_is_damaged_or_of_another_form_is_named(tiny):
     (tiny / "measures.parquet").write_bytes(b"PAR1 and nothing")
-    with pytest.raises(InputError, match=r"measures\.parquet must be a whole Parquet file"):
+    with pytest.raises(InputError, match=r"measures\.parquet must be what was written there"):
         take(tiny)
     polars.DataFrame({"a": [1]}).write_parquet(tiny / "measures.parquet")
     with pytest.raises(InputError, match="a table of this version's columns"):

@@ -131,7 +131,9 @@ def test_a_terminal_that_knows_only_ascii_is_told_the_same_in_ascii():
 
 def test_without_locks_a_study_is_refused_in_a_sentence_and_the_library_imports():
     code = "import sys; sys.modules['fcntl'] = None; import steppe; steppe.InputError; from steppe.cli import main;"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", f"{code} main()"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", f"{code} main()"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("steppe: Studies need Linux or macOS") and done.stderr.count("\n") == 1
 

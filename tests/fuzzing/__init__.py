@@ -18,7 +18,7 @@ import hypothesis
 
 from steppe import InputError
 
-FUZZERS = ("specs",)
+FUZZERS = ("damage", "specs")
 """The modules here that hold a fuzzer."""
 
 LONGEST = 600

@@ -1,5 +1,6 @@
 """What a study tells while it runs."""
 
+import warnings
 from typing import Self
 
 from rich.console import Console
@@ -24,6 +25,10 @@ class Watcher:
 
     def points(self, count: int) -> None:
         """So many more points of a landscape are known."""
+
+    def say(self, text: str) -> None:
+        """Something that the user must know, in a sentence: here a warning."""
+        warnings.warn(text, stacklevel=3)
 
 
 class Bar(Watcher):

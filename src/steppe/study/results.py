@@ -6,6 +6,60 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars
 
+RUN_SCHEMA = {
+    "condition": polars.String,
+    "seed": polars.Int64,
+    "lam": polars.Float64,
+    "status": polars.String,
+    "epochs": polars.Int64,
+    "steps": polars.Int64,
+    "parameters": polars.Int64,
+    "train_loss": polars.Float64,
+    "train_accuracy": polars.Float64,
+    "test_loss": polars.Float64,
+    "test_accuracy": polars.Float64,
+    "best_test_accuracy": polars.Float64,
+    "average_flatness": polars.Float64,
+    "flatness": polars.Float64,
+    "flatness_sem": polars.Float64,
+    "top_eigenvalue": polars.Float64,
+    "bottom_eigenvalue": polars.Float64,
+    "spectral_range": polars.Float64,
+    "train_seconds": polars.Float64,
+    "compile_seconds": polars.Float64,
+    "measure_seconds": polars.Float64,
+    "step_memory_mb": polars.Float64,
+    "host": polars.String,
+}
+"""Columns of the table of runs."""
+
+HISTORY_SCHEMA = {
+    "condition": polars.String,
+    "seed": polars.Int64,
+    "lam": polars.Float64,
+    "epoch": polars.Int64,
+    "train_loss": polars.Float64,
+    "measured_loss": polars.Float64,
+    "test_loss": polars.Float64,
+    "test_accuracy": polars.Float64,
+    "flatness": polars.Float64,
+    "flatness_sem": polars.Float64,
+    "train_seconds": polars.Float64,
+    "trace": polars.Float64,
+    "trace_sem": polars.Float64,
+    "frobenius_squared": polars.Float64,
+    "frobenius_squared_sem": polars.Float64,
+    "top_eigenvalue": polars.Float64,
+    "top_eigenvalue_residual": polars.Float64,
+    "top_eigenvalue_converged": polars.Boolean,
+    "bottom_eigenvalue": polars.Float64,
+    "bottom_eigenvalue_residual": polars.Float64,
+    "bottom_eigenvalue_converged": polars.Boolean,
+    "spectral_range": polars.Float64,
+    "stability_limit": polars.Float64,
+}
+"""Columns of the histories of runs."""
+
 
 @dataclass(frozen=True)
 class Surfaces:

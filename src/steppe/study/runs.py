@@ -5,6 +5,8 @@ network and lost on the others (docs/design.md), and a group of one keeps costs 
 how many seeds were asked for.
 """
 
+import functools
+import itertools
 import math
 import time
 from pathlib import Path
@@ -14,14 +16,14 @@ import jax.numpy as jnp
 
 from steppe import trees
 from steppe.data import Dataset
-from steppe.study import provenance
+from steppe.study import files, provenance
 from steppe.study.chain import stability_limit
 from steppe.study.checkpoints import Checkpoints
 from steppe.study.program import Compiler, Meter, Metrics, Recipe, Trainer, shape_key, shape_of
 from steppe.study.progress import Watcher
 from steppe.study.results import Results
 from steppe.study.spec import Condition, Spec, conditions
-from steppe.study.store import Store
+from steppe.study.store import Foreign, Store
 from steppe.study.surfaces import add_surfaces
 from steppe.study.table import gathered
 from steppe.study.timing import Stopwatch, train_seconds
@@ -53,22 +55,51 @@ def run(
     ------
     InputError : unusable data or settings, or a folder of another study; before anything is trained.
     OSError : the folder cannot be written; finished runs stay.
+
+    A finished run whose files are damaged is told to the watcher, and trained again.
     """
     watcher = watcher or Watcher()
     dataset = spec.load_data()
     columns = conditions(spec)
     _rehearse(columns, dataset)
     facts = {"about": dataset.about, "fingerprint": dataset.fingerprint}
-    with Store.open(directory, spec, facts) as store:
-        missing = [(c, seed) for seed in range(spec.seeds) for c in columns if not store.has(c.name, seed)]
+    with Store.open(directory, spec, facts, watcher.say) as store:
+        missing = _missing(store, columns, spec.seeds, watcher)
         watcher.begin(sum(column.spec.train.epochs for column, _ in missing))
         compiler, timed = Compiler(dataset) if missing else None, Stopwatch()
         for column, seed in missing:
             watcher.stage(f"{column.name} seed {seed}")
-            checkpoints = Checkpoints(store.checkpoint_folder(column.name, seed), checkpoint_seconds)
+            checkpoints = Checkpoints(
+                functools.partial(store.checkpoints, f"{column.name}-s{seed}"), checkpoint_seconds
+            )
             store.save(column.name, seed, *_trained(column, seed, compiler, timed, checkpoints, watcher))
         add_surfaces(store, columns, dataset, watcher)
         return gathered(store)
+
+
+def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watcher) -> list[tuple[Condition, int]]:
+    """The runs that are to be trained: those that are not there, and the damaged ones, of which the watcher is told.
+
+    Raises
+    ------
+    InputError : no run there is of this study: its study.toml was changed, and they are not to be lost for that.
+    """
+    missing, whole, damaged = [], 0, []
+    for seed, column in itertools.product(range(seeds), columns):
+        if store.has(column.name, seed):
+            try:
+                store.load(column.name, seed)
+            except files.Damaged as error:
+                damaged.append(error)
+            else:
+                whole += 1
+                continue
+        missing.append((column, seed))
+    if damaged and not whole and all(isinstance(error, Foreign) for error in damaged):
+        raise damaged[0]
+    for error in damaged:
+        watcher.say(f"{error.path} is damaged ({error.why}): the run is trained again.")
+    return missing
 
 
 def _rehearse(columns: list[Condition], dataset: Dataset) -> None:

@@ -1,9 +1,9 @@
-"""Where a study lives on disk: what is written is whole, what was finished is never lost or mixed.
+"""Where a study lives on disk: what is written is whole, what was finished is never lost, mixed, or believed unseen.
 
 ```
 DIR/study.toml                    the frozen specification
 DIR/data.json                     the fingerprint of the data it runs on
-DIR/runs/<condition>-s<seed>/     parameters.npz, history.json, run.json: there when the run is finished, or not at all
+DIR/runs/<condition>-s<seed>/     parameters.npz, history.json, run.json, SHA256SUMS: there when the run is finished
 DIR/checkpoints/                  unfinished runs and surfaces
 DIR/surfaces.npz                  loss surfaces
 DIR/landscapes/<name>/            landscape.npz, landscape.html: written by `steppe landscape`
@@ -11,33 +11,67 @@ DIR/measures.parquet, densities.npz      written by `steppe measure`
 DIR/summary.md, report.html, results.parquet      written by the report, as is
 DIR/landscape.html                the surfaces to turn, where there are any
 ```
+
+What is read back has a checksum, in ``<name>.sha256`` beside it (see `files`). A run's record says whose it is: its
+condition and seed, every setting, and the data, so that a run that was moved, copied or renamed is taken for no other.
 """
 
 import contextlib
 import fcntl
+import functools
 import json
+import math
+import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
+import polars
 
 from steppe import checks
 from steppe.study import files
 from steppe.study import spec as specs
-from steppe.study.results import Surfaces
+from steppe.study.results import HISTORY_SCHEMA, RUN_SCHEMA, Surfaces
 from steppe.study.spec import Spec
 from steppe.typing import Params
 
+SUMS = "SHA256SUMS"
+OF_A_RUN = ("parameters.npz", "history.json", "run.json", SUMS)
+OF_A_STUDY = (
+    "study.toml", "data.json", "surfaces.npz", "measures.parquet", "densities.npz",
+    "results.parquet", "summary.md", "report.html", "landscape.html", "measures.html",
+)  # fmt: skip
+"""Files that Steppe writes."""
+
+AGAIN = "`steppe run` makes it again."
+
+
+class Foreign(files.Damaged):
+    """A run is whole, but of other settings or data than the study's."""
+
 
 class Store:
-    """The folder of one study."""
+    """The folder of one study.
+
+    Attributes
+    ----------
+    directory : Path
+        the folder.
+    spec : Spec
+        what its study.toml says.
+    fingerprint : str or None
+        of the data that it runs on, if that is known.
+    """
 
     def __init__(self, directory: Path, spec: Spec):
         self.directory = directory
         self.spec = spec
+        self.fingerprint: str | None = None
+        self._held: dict[Path, tuple[int, int]] = {}
 
     @classmethod
     def read(cls, directory: Path | str) -> "Store":
@@ -50,153 +84,378 @@ class Store:
         directory = Path(directory)
         if not (directory / "study.toml").is_file():
             checks.fail("study", "DIR", "the folder of a study", checks.shown(str(directory)), "It has no study.toml.")
-        return cls(directory, specs.read(directory / "study.toml"))
+        store = cls(directory, specs.read(directory / "study.toml"))
+        with contextlib.suppress(files.Damaged):
+            store.fingerprint = store.data().get("fingerprint")
+        return store
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, directory: Path | str, spec: Spec, data: Mapping[str, str]) -> Iterator["Store"]:
+    def open(
+        cls, directory: Path | str, spec: Spec, data: Mapping[str, str], say: Callable[[str], None] = lambda text: None
+    ) -> Iterator["Store"]:
         """The store to run a study in, held by this process alone; made if it is not there.
 
-        A study that has more seeds already keeps them.
+        A study that has more seeds already keeps them. A study.toml that somebody wrote or changed is kept as it is.
 
-        `data` says what it runs on: ``{"about": …, "fingerprint": …}``.
+        Parameters
+        ----------
+        directory : Path or str
+            the study's folder.
+        spec : Spec
+            what is to be run.
+        data : Mapping
+            what it runs on: ``{"about": …, "fingerprint": …}``.
+        say : callable
+            is told, in a sentence, what was found damaged.
 
         Raises
         ------
         InputError : the folder holds another study, other files, or the same study on other data; another process
-            runs in it; the folder cannot be made.
+            runs in it; the folder cannot be made, or leads elsewhere.
         OSError : the disk is full.
         """
         directory = Path(directory)
-        _check_folder(directory, spec, data["fingerprint"])
+        _check_folder(directory, spec, data["fingerprint"], lambda text: None)
         try:
-            (directory / "runs").mkdir(parents=True, exist_ok=True)
+            directory.mkdir(parents=True, exist_ok=True)
+            files.make(directory / "runs", directory)
         except OSError as error:
             checks.fail("study", str(directory), "a folder that can be written", f"an error: {error.strerror}")
         with _held(directory):
-            before = _check_folder(directory, spec, data["fingerprint"])  # again: it is ours alone only now
+            before = _check_folder(directory, spec, data["fingerprint"], say)  # again: it is ours alone only now
             store = cls(directory, spec.model_copy(update={"seeds": max(spec.seeds, before.seeds if before else 1)}))
+            store.fingerprint = data["fingerprint"]
+            store._held = {path: _node(path) for path in (directory, directory / "runs")}
             store.sweep()
-            files.write(directory / "study.toml", store.spec.toml())
-            files.write(directory / "data.json", json.dumps(dict(data), indent=1) + "\n")
+            if before and not _is_frozen(directory / "study.toml", before):
+                store.spec = _kept(directory, before, spec, say)
+            else:
+                files.write_checked(directory / "study.toml", store.spec.toml())
+            files.write_checked(directory / "data.json", json.dumps(dict(data), indent=1) + "\n")
             yield store
+
+    def check(self) -> None:
+        """Fail where the folder that this process holds is no longer the one of that name.
+
+        Raises
+        ------
+        InputError : it was removed, moved or replaced since; nothing is written there any more.
+        """
+        for path, node in self._held.items():
+            if _node(path) != node or not (self.directory / "study.toml").is_file():
+                got = f"{path} removed, moved or replaced" if _node(path) != node else "its study.toml removed"
+                checks.fail("study", str(self.directory), "left in place while a study runs in it", got,
+                            "Nothing more was written. Runs that are still there count as finished.")  # fmt: skip
 
     def sweep(self) -> None:
         """Remove what a killed process left half written, and checkpoints of runs that are finished."""
-        for folder in (self.directory, self.directory / "runs"):
-            for path in folder.glob(".*.partial*"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for folder in (self.directory / "checkpoints").glob("*"):
-            if (self.directory / "runs" / folder.name / "run.json").is_file():
-                shutil.rmtree(folder)
+        files.sweep(self.directory, OF_A_STUDY)
+        names = "|".join(re.escape(name) for name in self._columns)
+        left = re.compile(rf"\.(?:{names})-s\d+\.partial")
+        for path in (self.directory / "runs").iterdir():
+            if left.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+                _remove_run(path)
+        folder = self.directory / "checkpoints"
+        run = re.compile(rf"({names})-s(\d+)")
+        for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
+            found = run.fullmatch(path.name)
+            if found and (self.run_folder(found[1], int(found[2])) / "run.json").is_file():
+                _remove(path)
+
+    @functools.cached_property
+    def _columns(self) -> dict[str, Spec]:
+        """Each condition's settings."""
+        return {column.name: column.spec for column in specs.conditions(self.spec)}
 
     def run_folder(self, condition: str, seed: int) -> Path:
         """Where a finished run lies."""
         return self.directory / "runs" / f"{condition}-s{seed}"
 
-    def checkpoint_folder(self, condition: str, seed: int) -> Path:
-        """Where a run that has not finished keeps its checkpoints."""
-        return self.directory / "checkpoints" / f"{condition}-s{seed}"
+    def checkpoints(self, name: str, *, make: bool = False) -> Path:
+        """Where what has not finished keeps its checkpoints; the folder is made if that is asked for.
+
+        Raises
+        ------
+        InputError : the study's folder is gone (see `check`), or that of checkpoints leads elsewhere.
+        """
+        self.check()
+        folder = self.directory / "checkpoints" / name
+        files.make(folder if make else folder.parent, self.directory)
+        return folder
+
+    def forget(self, name: str) -> None:
+        """Remove checkpoints that are no longer needed."""
+        shutil.rmtree(self.directory / "checkpoints" / name, ignore_errors=True)
 
     def has(self, condition: str, seed: int) -> bool:
-        """Whether a run is finished."""
-        return (self.run_folder(condition, seed) / "run.json").is_file()
+        """Whether anything of a run is there, whole or damaged."""
+        folder = self.run_folder(condition, seed)
+        return any((folder / name).is_file() for name in OF_A_RUN) or folder.is_symlink() or folder.is_file()
 
     def save(
         self, condition: str, seed: int, params: Params, history: list[dict[str, Any]], run: dict[str, Any]
     ) -> None:
-        """Put a finished run on disk, whole: it appears under its name only when every byte is written."""
+        """Put a finished run on disk, whole: it appears under its name only when every byte is written.
+
+        What somebody else put into its folder stays there.
+
+        Raises
+        ------
+        InputError : the study's folder is gone, see `check`.
+        OSError : the disk is full.
+        """
+        self.check()
         folder = self.run_folder(condition, seed)
         partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        files.write(partial / "parameters.npz", lambda file: np.savez(file, **flattened(params)))
+        _remove_run(partial)
+        partial.mkdir(exist_ok=True)
+        record = {**run, "data": self.fingerprint, "settings": self._columns[condition].identity()}
+        files.write(partial / "parameters.npz", files.of_arrays(flattened(params)))
         files.write(partial / "history.json", json.dumps(history, indent=1) + "\n")
-        files.write(partial / "run.json", json.dumps(run, indent=1) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)  # somebody removed its run.json: it does not count as finished
+        files.write(partial / "run.json", json.dumps(record, indent=1, default=str) + "\n")
+        files.write(partial / SUMS, files.listed([(files.digest(partial / n), n) for n in OF_A_RUN if n != SUMS]))
+        if folder.is_symlink() or folder.is_file():
+            folder.unlink()
+        elif folder.is_dir():  # damaged
+            files.sweep(folder, OF_A_RUN)
+            for path in folder.iterdir():
+                _remove(path) if path.name in OF_A_RUN else path.rename(partial / path.name)
         partial.rename(folder)
         files.sync(folder.parent)
-        shutil.rmtree(self.checkpoint_folder(condition, seed), ignore_errors=True)
+        self.forget(folder.name)
 
     def load(self, condition: str, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """A finished run's record and history.
+        """A finished run's record and history; all its files are checked.
 
         Raises
         ------
-        InputError : a file of it is damaged.
+        Damaged : one of them is not what was written there, or another run's.
+        Foreign : the run is of other settings or data.
         """
         folder = self.run_folder(condition, seed)
-        try:
-            run, history = (json.loads((folder / name).read_text()) for name in ("run.json", "history.json"))
-            if run["condition"] != condition or not all("epoch" in epoch for epoch in history):
-                raise ValueError("not what was written there")
-            return run, history
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            _damaged(folder, error)
+        sums = folder / SUMS
+        read = functools.partial(files.read, sums=sums, todo=AGAIN)
+        run = read(folder / "run.json", lambda stream: _record(stream, condition, seed))
+        if "settings" in run and not sums.is_file():
+            raise files.Damaged(sums, "nothing: it is missing", AGAIN)
+        history = read(folder / "history.json", lambda stream: _history(stream, run["epochs"]))
+        read(folder / "parameters.npz", (lambda stream: None) if sums.is_file() else _unflattened)
+        self._check_origin(folder / "run.json", condition, run)
+        return run, history
+
+    def _check_origin(self, path: Path, condition: str, run: Mapping[str, Any]) -> None:
+        """Fail where a record has other settings or data than this study; records of older versions say neither."""
+        if "settings" not in run:
+            return
+        todo = "Restore study.toml or the data, or move that run away."
+        asked = _plain(self._columns[condition].identity())
+        if run["settings"] != asked:  # an older version knew fewer settings
+            try:
+                found = _plain(specs.resolve(run["settings"]).identity())
+            except checks.InputError:
+                found = run["settings"]
+            for name, old, new in specs.differences(found, asked):
+                raise Foreign(
+                    path, f"a run with {name} = {checks.shown(old)} where the study has {checks.shown(new)}", todo
+                )
+        if self.fingerprint not in (None, run.get("data")):
+            raise Foreign(path, "a run on other data", todo)
+
+    def changed(self) -> bool:
+        """Whether study.toml has a checksum, and is not what was written there."""
+        path = self.directory / "study.toml"
+        sums = files.checksums(path.with_name(f"{path.name}.sha256"), path.name)
+        return sums is not None and files.digest(path) not in sums
 
     def data(self) -> dict[str, str]:
-        """What the study runs on: about, and fingerprint.
+        """What the study runs on: about, and fingerprint; nothing where there is no such file.
 
         Raises
         ------
-        InputError : data.json is damaged.
+        Damaged : data.json is not what was written there.
         """
         path = self.directory / "data.json"
-        try:
-            return dict(json.loads(path.read_text())) if path.is_file() else {}
-        except (OSError, ValueError, TypeError) as error:
-            checks.fail(
-                "study", str(path), "undamaged", str(error), "Delete it, if you know that the data are the same."
-            )
+        return files.read(path, _texts, todo=AGAIN) if os.path.lexists(path) else {}
 
     def params(self, condition: str, seed: int) -> Params:
-        """A finished run's parameters, as NumPy arrays."""
+        """A finished run's parameters, as NumPy arrays.
+
+        Raises
+        ------
+        Damaged : they are not what was written there.
+        """
         folder = self.run_folder(condition, seed)
-        try:
-            return unflattened(files.arrays(folder / "parameters.npz"))
-        except files.DAMAGED as error:
-            _damaged(folder, error)
+        return files.read(folder / "parameters.npz", _unflattened, sums=folder / SUMS, todo=AGAIN)
 
     def save_surfaces(self, surfaces: Surfaces) -> None:
         """Put loss surfaces on disk."""
-        names, about = np.array(surfaces.conditions), np.array(surfaces.about)
-        arrays = {**surfaces.__dict__, "conditions": names, "about": about}
-        files.write(self.directory / "surfaces.npz", lambda file: np.savez(file, **arrays))
+        self.check()
+        texts = {name: np.array(getattr(surfaces, name)) for name in ("conditions", "about")}
+        arrays = {**surfaces.__dict__, **texts, "data": np.array(self.fingerprint)}
+        files.write_checked(self.directory / "surfaces.npz", files.of_arrays(arrays))
 
     def surfaces(self) -> Surfaces | None:
-        """The loss surfaces, if they were computed and can be read."""
+        """The loss surfaces, if they were computed.
+
+        Raises
+        ------
+        Damaged : they are not what was written there, or of another study.
+        """
         path = self.directory / "surfaces.npz"
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
-        try:
-            fields = files.arrays(path)
-        except files.DAMAGED:
-            return None
-        return Surfaces(**{**fields, "conditions": tuple(fields["conditions"].tolist()), "about": str(fields["about"])})
+        found, data = files.read(path, _surfaces, todo=AGAIN)
+        known = self.fingerprint in (None, data) or data is None
+        if not known or not set(found.conditions) <= set(self._columns):
+            raise files.Damaged(path, "surfaces of another study", AGAIN)
+        return found
 
 
-def _damaged(folder: Path, error: Exception) -> NoReturn:
-    checks.fail("study", "run", "undamaged", f"{folder}: {error}", "Delete that folder and run the study again.")
+def _record(stream: BinaryIO, condition: str, seed: int) -> dict[str, Any]:
+    """A run's record, if it is this run's."""
+    run = _json(stream)
+    _check_row(run, RUN_SCHEMA, ("condition", "seed", "status", "epochs"))
+    if (run["condition"], run["seed"]) != (condition, seed):
+        raise ValueError(f"it is the record of {run['condition']}-s{run['seed']}")
+    if run["status"] not in ("finished", "diverged"):
+        raise ValueError(f"its status is {run['status']!r}")
+    made = run.get("made_with", {})
+    if not isinstance(made, dict) or not all(isinstance(text, str) for text in made.values()):
+        raise ValueError("made_with is no table of texts")
+    if "settings" in run and not (isinstance(run["settings"], dict) and isinstance(run.get("data"), str)):
+        raise ValueError("its settings are no table")
+    return run
 
 
-def _check_folder(directory: Path, spec: Spec, fingerprint: str) -> Spec | None:
+def _history(stream: BinaryIO, epochs: int) -> list[dict[str, Any]]:
+    """The history of a run of so many epochs."""
+    history = _json(stream)
+    if not isinstance(history, list):
+        raise ValueError("it is no list")
+    for row in history:
+        _check_row(row, HISTORY_SCHEMA, ("epoch",))
+    seen = [row["epoch"] for row in history]
+    if seen != sorted(set(seen)) or seen[-1:] != [epochs]:
+        raise ValueError("its epochs are not the run's")
+    return history
+
+
+KINDS = {polars.String: str, polars.Int64: int, polars.Float64: (int, float), polars.Boolean: bool}
+
+
+def _check_row(row: Any, schema: Mapping[str, Any], needed: tuple[str, ...]) -> None:
+    """Fail where a row of JSON does not fit the columns of a table."""
+    if not isinstance(row, dict):
+        raise ValueError("it is no table")
+    for name in needed:
+        if row.get(name) is None:
+            raise ValueError(f"{name} is missing")
+    for name, kind in schema.items():
+        value = row.get(name)
+        fits = isinstance(value, KINDS[kind]) and isinstance(value, bool) == (kind is polars.Boolean)
+        if value is not None and not (fits and (isinstance(value, str) or math.isfinite(value))):
+            raise ValueError(f"{name} is {checks.shown(value)}")
+        if kind is polars.Int64 and value is not None and not -(2**63) <= value < 2**63:
+            raise ValueError(f"{name} is {checks.shown(value)}")
+
+
+def _json(stream: BinaryIO) -> Any:
+    return json.loads(stream.read().decode())
+
+
+def _plain(table: Any) -> Any:
+    """A table as it comes back from JSON."""
+    return json.loads(json.dumps(table, default=str))
+
+
+def _texts(stream: BinaryIO) -> dict[str, str]:
+    found = _json(stream)
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise ValueError("it is no table of texts")
+    return found
+
+
+def _surfaces(stream: BinaryIO) -> tuple[Surfaces, str | None]:
+    """Loss surfaces, and the fingerprint of the data that they are of, which older versions did not write."""
+    fields = files.read_arrays(stream)
+    data = fields.pop("data", None)
+    surfaces = Surfaces(**{**fields, "conditions": tuple(fields["conditions"].tolist()), "about": str(fields["about"])})
+    count, points, side = len(surfaces.conditions), len(surfaces.steps), len(surfaces.grid_steps)
+    if surfaces.lines.shape != (count, points) or surfaces.grids.shape != (count, side, side):
+        raise ValueError("its arrays do not fit each other")
+    return surfaces, None if data is None else str(data)
+
+
+def _unflattened(stream: BinaryIO) -> Params:
+    return unflattened(files.read_arrays(stream))
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove a run's files, and the folder if there is nothing else in it."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    elif folder.is_dir():
+        files.sweep(folder, OF_A_RUN)
+        for name in OF_A_RUN:
+            (folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: somebody put something there
+            folder.rmdir()
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link (never what it leads to) or a folder."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _node(path: Path) -> tuple[int, int] | None:
+    """What a folder is, whatever its name; nothing where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_frozen(path: Path, spec: Spec) -> bool:
+    """Whether a study.toml is as Steppe wrote it: by its checksum, or by its text where an older version wrote none."""
+    sums = files.checksums(path.with_name(f"{path.name}.sha256"), path.name)
+    return path.read_text(encoding="utf-8") == spec.toml() if sums is None else files.digest(path) in sums
+
+
+def _kept(directory: Path, before: Spec, spec: Spec, say: Callable[[str], None]) -> Spec:
+    """The specification of a study.toml that is not Steppe's to write."""
+    path = directory / "study.toml"
+    if spec.seeds > before.seeds:
+        checks.fail("study", str(path), f"one with seeds = {spec.seeds}", f"your own, with seeds = {before.seeds}",
+                    "Write the number of seeds into it: it is not overwritten.")  # fmt: skip
+    say(f"{path} is not what this version wrote (an older one, a hand or damage did): it fits, and is left as it is.")
+    return before
+
+
+def _check_folder(directory: Path, spec: Spec, fingerprint: str, say: Callable[[str], None]) -> Spec | None:
     """The specification that a folder holds, if any; a folder that holds anything but this very study is refused."""
     if (directory / "study.toml").is_file():
         store = Store.read(directory)
         difference = next(specs.differences(store.spec.identity(), spec.identity()), None)
         if difference:
             path, old, new = difference
+            changed = "" if _is_frozen(directory / "study.toml", store.spec) else ", changed since Steppe wrote it"
             checks.fail(
                 "study",
                 str(directory),
-                f"a folder of this study, with {path} = {new!r}",
-                f"one with {path} = {old!r}",
+                f"a folder of this study, with {path} = {checks.shown(new)}",
+                f"one with {path} = {checks.shown(old)}{changed}",
                 "Choose another --out, or repeat with the settings of its study.toml.",
             )
-        if store.data().get("fingerprint", fingerprint) != fingerprint:
-            checks.fail("study", "data", f"what the runs in {directory} were trained on", "data that has changed since",
-                        "Restore the data, or choose another --out.")  # fmt: skip
+        try:
+            before = store.data().get("fingerprint", fingerprint)
+        except files.Damaged as error:
+            say(f"{error.path} is damaged ({error.why}): it is written again.")
+        else:
+            if before != fingerprint:
+                checks.fail("study", "data", f"what the runs in {directory} were trained on",
+                            "data that has changed since", "Restore the data, or choose another --out.")  # fmt: skip
         return store.spec
     if directory.is_dir() and not _is_ours(directory):
         checks.fail(
@@ -206,18 +465,23 @@ def _check_folder(directory: Path, spec: Spec, fingerprint: str) -> Spec | None:
             "a folder with other files",
             "Choose another --out.",
         )
+    return None
 
 
 def _is_ours(directory: Path) -> bool:
     """Whether a folder without a study is empty, or holds only what a study killed at its very start leaves."""
-    begun = {".lock", "runs", ".study.toml.partial"}
-    return {path.name for path in directory.iterdir()} <= begun and not list((directory / "runs").glob("*"))
+    begun = re.compile(r"\.lock|runs|study\.toml\.sha256|\.study\.toml(\.sha256)?(\.[0-9a-f]{8})?\.partial")
+    return all(begun.fullmatch(path.name) for path in directory.iterdir()) and not list((directory / "runs").glob("*"))
 
 
 @contextlib.contextmanager
 def _held(directory: Path) -> Iterator[None]:
     """Keep other processes from running the same study; the system lets go if this one dies."""
-    with (directory / ".lock").open("w") as file:
+    path = directory / ".lock"
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        got = "a symbolic link" if path.is_symlink() else "something else"
+        checks.fail("study", str(path), "a file", got, "Move it away: nothing is written through links.")
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

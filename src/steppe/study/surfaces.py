@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -40,25 +39,26 @@ Values = dict[str, np.ndarray]
 class Kept:
     """What is known so far of a long computation, in files of a folder, for the process that goes on with it.
 
-    `question` is everything that the values depend on, as JSON; another question, or the same on other software or
-    hardware, begins anew, so that bits of two kinds never mix.
+    `place` gives the folder, made if need be; it fails where that is gone. `question` is everything that the values
+    depend on, as JSON; another question, or the same on other software or hardware, begins anew, so that bits of two
+    kinds never mix.
     """
 
-    def __init__(self, folder: Path, question: Any):
+    def __init__(self, place: Callable[[], Path], question: Any):
         asked = json.dumps([question, provenance.machine()], sort_keys=True)
-        self.folder = folder / hashlib.sha256(asked.encode()).hexdigest()[:16]
+        self.place, self.name = place, hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     def read(self, name: str) -> Values | None:
         """What is kept under a name; nothing where it cannot be read."""
         try:
-            return files.arrays(self.folder / f"{name}.npz")
-        except files.DAMAGED:
+            return files.arrays(self.place() / self.name / f"{name}.npz")
+        except files.Damaged:
             return None
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
         """Keep values under a name."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        files.write(self.folder / f"{name}.npz", lambda file: np.savez(file, **values))
+        folder = self.place()
+        files.write_checked(files.make(folder / self.name, folder) / f"{name}.npz", files.of_arrays(values))
 
     def surface(self, name: str, compute: Callable[..., Values], told: Callable[[int], None]) -> Values:
         """What ``compute(progress=…, known=…)`` gives (see `sharpness.surface`), going on from what is kept.
@@ -135,6 +135,7 @@ def chosen(dataset: Dataset, split: str, examples: int, seed: int = 0, *, size: 
 def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watcher: Watcher) -> None:
     """Compute the surfaces of the first seed's networks that did not diverge, unless they are there."""
     whole = [c for c in columns if store.has(c.name, 0) and store.load(c.name, 0)[0]["status"] == "finished"]
+    place = partial(store.checkpoints, "surfaces", make=True)
     if not whole:
         return
     settings = store.spec.landscape
@@ -149,10 +150,10 @@ def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watch
         "along random directions: one draw for all networks, normalised filter by filter to each network's own weights "
         "(Li et al. 2018).",
     )
-    if _same_question(store.surfaces(), blank):
+    if _same_question(_there(store, watcher), blank):
+        store.forget("surfaces")
         return
     batches = chosen(dataset, "train", examples)
-    folder = store.directory / "checkpoints" / "surfaces"
     lines, grids, networks = [], [], {}
     for column in whole:
         watcher.stage(f"loss surface of {column.name}")
@@ -161,13 +162,22 @@ def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watch
         if key not in networks:  # one function for all conditions that share it: it compiles once
             networks[key] = sharpness.loss_and_accuracy(column.spec.build_model(dataset).apply)
         directions = [sharpness.filter_normalised(key, params) for key in (1, 2)]
-        kept = Kept(folder, [column.name, fingerprint(params), settings.model_dump(), dataset.fingerprint])
+        kept = Kept(place, [column.name, fingerprint(params), settings.model_dump(), dataset.fingerprint])
         steps = {"steps": blank.steps, "side": blank.grid_steps}
         line, grid = around(networks[key], params, batches, directions, **steps, kept=kept)
         lines.append(line["loss"])
         grids.append(grid["loss"])
     store.save_surfaces(dataclasses.replace(blank, lines=np.stack(lines), grids=np.stack(grids)))
-    shutil.rmtree(folder, ignore_errors=True)
+    store.forget("surfaces")
+
+
+def _there(store: Store, watcher: Watcher) -> Surfaces | None:
+    """The surfaces that are there; the watcher is told where they are damaged."""
+    try:
+        return store.surfaces()
+    except files.Damaged as error:
+        watcher.say(f"{error.path} is damaged ({error.why}): the surfaces are computed again.")
+        return None
 
 
 def _same_question(before: Surfaces | None, blank: Surfaces) -> bool:

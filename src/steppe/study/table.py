@@ -1,79 +1,42 @@
 """Store → Results: everything that is on disk of a study, as tables."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import polars
 
-from steppe.study.results import PublishedTable, Results
+from steppe.study import files
+from steppe.study.results import HISTORY_SCHEMA, RUN_SCHEMA, PublishedTable, Results
 from steppe.study.spec import Spec, conditions, differences, load, shipped
 from steppe.study.store import Store
 
-RUN_SCHEMA = {
-    "condition": polars.String,
-    "seed": polars.Int64,
-    "lam": polars.Float64,
-    "status": polars.String,
-    "epochs": polars.Int64,
-    "steps": polars.Int64,
-    "parameters": polars.Int64,
-    "train_loss": polars.Float64,
-    "train_accuracy": polars.Float64,
-    "test_loss": polars.Float64,
-    "test_accuracy": polars.Float64,
-    "best_test_accuracy": polars.Float64,
-    "average_flatness": polars.Float64,
-    "flatness": polars.Float64,
-    "flatness_sem": polars.Float64,
-    "top_eigenvalue": polars.Float64,
-    "bottom_eigenvalue": polars.Float64,
-    "spectral_range": polars.Float64,
-    "train_seconds": polars.Float64,
-    "compile_seconds": polars.Float64,
-    "measure_seconds": polars.Float64,
-    "step_memory_mb": polars.Float64,
-    "host": polars.String,
-}
-
-HISTORY_SCHEMA = {
-    "condition": polars.String,
-    "seed": polars.Int64,
-    "lam": polars.Float64,
-    "epoch": polars.Int64,
-    "train_loss": polars.Float64,
-    "measured_loss": polars.Float64,
-    "test_loss": polars.Float64,
-    "test_accuracy": polars.Float64,
-    "flatness": polars.Float64,
-    "flatness_sem": polars.Float64,
-    "train_seconds": polars.Float64,
-    "trace": polars.Float64,
-    "trace_sem": polars.Float64,
-    "frobenius_squared": polars.Float64,
-    "frobenius_squared_sem": polars.Float64,
-    "top_eigenvalue": polars.Float64,
-    "top_eigenvalue_residual": polars.Float64,
-    "top_eigenvalue_converged": polars.Boolean,
-    "bottom_eigenvalue": polars.Float64,
-    "bottom_eigenvalue_residual": polars.Float64,
-    "bottom_eigenvalue_converged": polars.Boolean,
-    "spectral_range": polars.Float64,
-    "stability_limit": polars.Float64,
-}
+T = TypeVar("T")
 
 
 def gathered(store: Store) -> Results:
-    """The finished runs of a study, in the study's order, and where they came from."""
+    """The finished runs of a study, in the study's order, and where they came from.
+
+    What is damaged is left out, and the notes say so.
+    """
     spec = store.spec
     columns = conditions(spec)
+    damaged: list[files.Damaged] = []
     runs, history, made_with = [], [], {}
     for column in columns:
         for seed in range(spec.seeds):
             if store.has(column.name, seed):
-                run, epochs = store.load(column.name, seed)
+                try:
+                    run, epochs = store.load(column.name, seed)
+                except files.Damaged as error:
+                    damaged.append(error)
+                    continue
                 runs.append(run)
                 made_with.update({json.dumps(run.get("made_with", {})): run.get("made_with", {})})
-                history += [{**epoch, **{key: run[key] for key in ("condition", "seed", "lam")}} for epoch in epochs]
+                history += [
+                    {**epoch, **{key: run.get(key) for key in ("condition", "seed", "lam")}} for epoch in epochs
+                ]
+    surfaces, facts = _whole(store.surfaces, damaged), _whole(store.data, damaged)
     return Results(
         name=spec.name,
         title=spec.title or spec.name,
@@ -84,21 +47,39 @@ def gathered(store: Store) -> Results:
         planned=len(columns) * spec.seeds,
         runs=polars.DataFrame(runs, schema=RUN_SCHEMA),
         history=polars.DataFrame(history, schema=HISTORY_SCHEMA),
-        surfaces=store.surfaces(),
+        surfaces=surfaces,
         published=tuple(
             PublishedTable(p.title, " ".join(p.caveat.split()), tuple(p.columns), tuple(map(tuple, p.rows)))
             for p in spec.published
         ),
-        provenance=_provenance(store, list(made_with.values())),
-        notes=(*_changes(spec), *_notes(list(made_with.values()))),
+        provenance=_provenance(spec, facts or {}, list(made_with.values())),
+        notes=(*_damage(store, damaged), *_changes(spec), *_notes(list(made_with.values()))),
         spec_toml=spec.toml(),
     )
 
 
-def _provenance(store: Store, made_with: list[dict[str, str]]) -> dict[str, str]:
+def _whole(read: Callable[[], T], damaged: list[files.Damaged]) -> T | None:
+    """What is read, or nothing where it is damaged, which is kept in mind."""
+    try:
+        return read()
+    except files.Damaged as error:
+        damaged.append(error)
+        return None
+
+
+def _damage(store: Store, damaged: list[files.Damaged]) -> Iterator[str]:
+    """What was left out, and why; and a study.toml that Steppe did not leave so."""
+    for error in damaged:
+        name = error.path.relative_to(store.directory)
+        yield f"Left out, for it is damaged: {name} ({error.why}). The same `steppe run` again makes it anew."
+    if store.changed():
+        yield "study.toml is not what Steppe wrote: it was changed by hand, or is damaged."
+
+
+def _provenance(spec: Spec, data: dict[str, str], made_with: list[dict[str, str]]) -> dict[str, str]:
     """What the report says about where the numbers came from."""
-    facts = {"study": store.spec.name, "seeds": ", ".join(map(str, range(store.spec.seeds)))}
-    facts |= {f"data {key}": str(value) for key, value in store.data().items()}
+    facts = {"study": spec.name, "seeds": ", ".join(map(str, range(spec.seeds)))}
+    facts |= {f"data {key}": value for key, value in data.items()}
     for key in ("versions", "hardware", "system"):
         facts[key] = "; and ".join(dict.fromkeys(made.get(key, "unknown") for made in made_with))
     return facts

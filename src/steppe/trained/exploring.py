@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from steppe import checks, losses, sharpness, trees
 from steppe.data.dataset import fingerprint
-from steppe.study import provenance
+from steppe.study import files, provenance
 from steppe.study.progress import Watcher
 from steppe.study.store import flattened, unflattened
 from steppe.study.surfaces import Kept, Values, around, chosen, on_plane
@@ -40,17 +41,21 @@ def explored(question: Question, directory: Path, watcher: Watcher | None = None
     found = held(question, directory)
     if found is None:
         try:
+            if directory == question.folder:
+                files.make(directory, question.networks[0].study)
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             checks.fail("landscape", str(directory), "a folder that can be written", f"an error: {error.strerror}")
-        found = _computed(question, directory / "unfinished", watcher or Watcher())
+        place = partial(files.make, directory / "unfinished", directory)
+        place()
+        found = _computed(question, place, watcher or Watcher())
         save(found, question, directory)
         shutil.rmtree(directory / "unfinished", ignore_errors=True)
     return found
 
 
-def _computed(question: Question, folder: Path, watcher: Watcher) -> Landscape:
-    explorer, networks = _Explorer(question, folder, watcher), question.networks
+def _computed(question: Question, place: Callable[[], Path], watcher: Watcher) -> Landscape:
+    explorer, networks = _Explorer(question, place, watcher), question.networks
     watcher.begin((1 if question.between else len(networks)) * (len(explorer.steps) + len(explorer.side) ** 2))
     if question.between:
         views = {" → ".join(network.name for network in networks): explorer.between(*networks)}
@@ -77,9 +82,9 @@ def _computed(question: Question, folder: Path, watcher: Watcher) -> Landscape:
 class _Explorer:
     """What all views of one landscape share: where values are taken, on which examples, and where they are kept."""
 
-    def __init__(self, question: Question, folder: Path, watcher: Watcher):
+    def __init__(self, question: Question, place: Callable[[], Path], watcher: Watcher):
         settings, self.dataset = question.settings, question.networks[0].dataset
-        self.settings, self.folder, self.watcher = settings, folder, watcher
+        self.settings, self.place, self.watcher = settings, place, watcher
         self.batches = chosen(self.dataset, settings.split, settings.examples, settings.seed)
         ends = np.linspace(0.0, 1.0, settings.points)
         self.steps = ends if question.between else sharpness.steps(settings.radius, settings.points)
@@ -149,7 +154,7 @@ class _Explorer:
     def kept(self, *networks: Trained) -> Kept:
         """What is kept of a view, whatever others are asked for with it."""
         params = [fingerprint(network.params) for network in networks]
-        return Kept(self.folder, [asdict(self.settings), params, self.dataset.fingerprint])
+        return Kept(self.place, [asdict(self.settings), params, self.dataset.fingerprint])
 
     @property
     def about(self) -> str:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -152,6 +152,7 @@ def asked(targets: Sequence[Path | str], settings: Settings = Settings()) -> Que
 
 
 NAME = "landscape.npz"
+WRITTEN = (NAME, "landscape.html")
 
 
 def held(question: Question, directory: Path) -> Landscape | None:
@@ -168,7 +169,9 @@ def held(question: Question, directory: Path) -> Landscape | None:
             what = f"a folder of this landscape, with {setting} = {new!r}"
             checks.fail("landscape", str(directory), what, f"one with {setting} = {old!r}", "Choose another --out.")
         return found
-    begun = {"unfinished", f".{NAME}.partial"}
+    if directory.is_dir():
+        files.sweep(directory, WRITTEN)
+    begun = {"unfinished", f"{NAME}.sha256"}
     if directory.is_dir() and not {entry.name for entry in directory.iterdir()} <= begun:
         what = "an empty folder or a landscape's"
         checks.fail("landscape", str(directory), what, "a folder with other files", "Choose another --out.")
@@ -188,7 +191,7 @@ def save(found: Landscape, question: Question, directory: Path) -> Path:
     arrays |= {"steps": found.steps, "grid_steps": found.grid_steps}
     for part in PARTS:
         arrays |= {f"{part}/{name}": values for name, values in getattr(found, part).items()}
-    return files.write(directory / NAME, lambda file: np.savez(file, **arrays))
+    return files.write_checked(directory / NAME, files.of_arrays(arrays))
 
 
 def read(directory: Path) -> tuple[Landscape, dict[str, Any]]:
@@ -198,23 +201,21 @@ def read(directory: Path) -> tuple[Landscape, dict[str, Any]]:
     ------
     InputError : it is damaged.
     """
-    path = directory / NAME
-    try:
-        arrays = files.arrays(path)
-        text = {
-            name: json.loads(str(arrays[name])) for name in ("names", "settings", "about", "provenance", "identity")
-        }
-        parts = {p: {k.removeprefix(f"{p}/"): v for k, v in arrays.items() if k.startswith(f"{p}/")} for p in PARTS}
-        found = Landscape(
-            names=tuple(text["names"]),
-            networks=tuple(text["identity"]["networks"]),
-            steps=arrays["steps"],
-            grid_steps=arrays["grid_steps"],
-            **parts,
-            settings=Settings(**text["settings"]),
-            about=text["about"],
-            provenance=text["provenance"],
-        )
-    except (*files.DAMAGED, KeyError, TypeError) as error:
-        checks.fail("landscape", str(path), "undamaged", str(error), "Delete it, and ask again.")
+    return files.read(directory / NAME, _parsed, todo="Delete it, and ask again.")
+
+
+def _parsed(stream: BinaryIO) -> tuple[Landscape, dict[str, Any]]:
+    arrays = files.read_arrays(stream)
+    text = {name: json.loads(str(arrays[name])) for name in ("names", "settings", "about", "provenance", "identity")}
+    parts = {p: {k.removeprefix(f"{p}/"): v for k, v in arrays.items() if k.startswith(f"{p}/")} for p in PARTS}
+    found = Landscape(
+        names=tuple(text["names"]),
+        networks=tuple(text["identity"]["networks"]),
+        steps=arrays["steps"],
+        grid_steps=arrays["grid_steps"],
+        **parts,
+        settings=Settings(**text["settings"]),
+        about=text["about"],
+        provenance=text["provenance"],
+    )
     return found, text["identity"]

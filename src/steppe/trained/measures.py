@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -26,6 +26,7 @@ from steppe.sharpness import measures
 from steppe.study import files
 
 NAME, CURVES = "measures.parquet", "densities.npz"
+AGAIN = "Move it away, and measure again."
 DTYPES = ("float32", "float64")
 
 SCHEMA = {
@@ -145,6 +146,7 @@ class Table:
         try:
             if folder.is_dir():
                 self._hold()
+                files.sweep(folder, (NAME, CURVES))
             self._read()
         except BaseException:
             self.close()
@@ -185,12 +187,12 @@ class Table:
         if curve is not None:
             fingerprint = new["fingerprint"][0]
             arrays = curves(self.folder) | {f"{fingerprint}/{name}": array for name, array in curve.items()}
-            files.write(self.folder / CURVES, lambda file: np.savez(file, **arrays))
+            files.write_checked(self.folder / CURVES, files.of_arrays(arrays))
         self.rows = polars.concat([self.rows, new])
         self.known |= set(new["fingerprint"])
         buffer = io.BytesIO()
         self.rows.write_parquet(buffer)
-        files.write(self.folder / NAME, buffer.getvalue())
+        files.write_checked(self.folder / NAME, buffer.getvalue())
 
 
 def read(folder: Path) -> polars.DataFrame:
@@ -201,22 +203,29 @@ def read(folder: Path) -> polars.DataFrame:
     InputError : it cannot be read, or is of another form.
     """
     path = folder / NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         return polars.DataFrame(schema=SCHEMA)
-    try:
-        rows = polars.read_parquet(path)
-    except (polars.exceptions.PolarsError, OSError) as error:
-        checks.fail("measure", str(path), "a whole Parquet file", f"a damaged one ({str(error).splitlines()[0]})",
-                    "Move it away, and measure again.")  # fmt: skip
+    rows = files.read(path, _parquet, todo=AGAIN)
     if dict(rows.schema) != SCHEMA:
         checks.fail("measure", str(path), "a table of this version's columns", "one with others",
-                    "Move it away, and measure again.")  # fmt: skip
+                    AGAIN)  # fmt: skip
     return rows
 
 
-def curves(folder: Path) -> dict[str, np.ndarray]:
-    """All curves of a folder, ``{"<fingerprint>/<name>": array}``; none where they cannot be read."""
+def _parquet(stream: BinaryIO) -> polars.DataFrame:
     try:
-        return files.arrays(folder / CURVES)
-    except files.DAMAGED:
-        return {}
+        return polars.read_parquet(stream)
+    except polars.exceptions.PanicException as error:  # no Exception, though damage is all that it tells
+        raise ValueError("no Parquet file") from error
+
+
+def curves(folder: Path) -> dict[str, np.ndarray]:
+    """All curves of a folder, ``{"<fingerprint>/<name>": array}``; none where there is no such file.
+
+    Raises
+    ------
+    Damaged : it is not what was written there.
+    """
+    path = folder / CURVES
+    todo = f"Move it and {NAME} away, and measure again."
+    return files.arrays(path, todo=todo) if os.path.lexists(path) else {}

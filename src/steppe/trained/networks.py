@@ -80,7 +80,7 @@ class _Reader:
         columns = {column.name: column.spec for column in conditions(store.spec)}
         if path != store.run_folder(condition, seed).resolve() or condition not in columns or not seed.isdigit():
             self.fail("TARGET", f"a run of the study in {store.directory}", f"{path.name}", "Was it moved or renamed?")
-        record, _ = store.load(condition, int(seed))
+        record, _ = store.load(condition, int(seed))  # fails where a file of it is damaged
         if record["status"] != "finished":
             self.fail("TARGET", "a run that finished", f"{path.name}, which diverged")
         spec = columns[condition]

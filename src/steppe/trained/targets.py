@@ -12,6 +12,7 @@ import numpy as np
 from steppe import checks, entry, losses
 from steppe.batches import Batches
 from steppe.data.dataset import fingerprint
+from steppe.study import files
 from steppe.study import spec as specs
 from steppe.study.program import Recipe
 from steppe.study.store import Store
@@ -93,13 +94,22 @@ def run_folders(target: Path) -> tuple[list[Path], list[str]]:
     store = Store.read(study)
     seeds = range(store.spec.seeds)
     names = [(c.name, seed) for c in specs.conditions(store.spec) for seed in seeds if store.has(c.name, seed)]
-    whole = [name for name in names if store.load(*name)[0]["status"] == "finished"]
-    lost = [f"{condition}-s{seed}" for condition, seed in names if (condition, seed) not in whole]
+    whole, diverged, damaged = [], [], []
+    for name in names:
+        try:
+            status = store.load(*name)[0]["status"]
+        except files.Damaged as error:
+            damaged.append(error)
+        else:
+            (whole if status == "finished" else diverged).append(store.run_folder(*name))
+    if not whole and damaged:
+        raise damaged[0]
     if not whole:
         checks.fail("measure", "TARGET", "a study with finished runs", f"{target}, which has none",
-                    "All that ended diverged." if lost else "Run it first.")  # fmt: skip
-    notes = [f"Left out, for they diverged: {', '.join(lost)}."] if lost else []
-    return [store.run_folder(*name) for name in whole], notes
+                    "All that ended diverged." if diverged else "Run it first.")  # fmt: skip
+    notes = [f"Left out, for they diverged: {', '.join(folder.name for folder in diverged)}."] if diverged else []
+    notes += [f"Left out, for it is damaged: {error.path} ({error.why}). {error.todo}" for error in damaged]
+    return whole, notes
 
 
 def is_of_a_study(target: Path) -> bool:
