@@ -124,10 +124,14 @@ def test_strength_zero_is_the_plain_gradient(name):
 @each_method
 def test_schedules_act_on_the_strength(x64, name):
     params, batch = mlp_params(), mlp_batch()
-    tx = EVERY[name](lambda count: 0.25 * count)
+    moved = jax.jit(
+        lambda strength, count: updated(EVERY[name](strength), params, batch, count=count)[0], static_argnums=1
+    )
+    scheduled = jax.jit(
+        lambda count: updated(EVERY[name](lambda at: 0.25 * at), params, batch, count=count)[0], static_argnums=0
+    )
     for count in (1, 3):
-        close(updated(tx, params, batch, count=count)[0],
-              updated(EVERY[name](0.25 * count), params, batch, count=count)[0])  # fmt: skip
+        close(scheduled(count), moved(0.25 * count, count))
 
 
 @pytest.mark.slow

@@ -239,9 +239,9 @@ def test_spectral_range_has_both_ends(x64):
 def test_trace_diagonal_and_xtrace_are_within_four_standard_errors(x64, name):
     H = of_network(name)
     dense = H.dense()
-    trace, exact = curvature.trace(H, 1, probes=300), jnp.trace(dense)
+    trace, exact = curvature.trace(H, 1, probes=96), jnp.trace(dense)
     assert abs(trace.mean - exact) <= 4 * trace.sem
-    diagonal = curvature.diagonal(H, 1, probes=300)
+    diagonal = curvature.diagonal(H, 1, probes=96)
     gaps, sems = (np.asarray(ravel_pytree(x)[0]) for x in (diagonal.mean, diagonal.sem))
     assert (np.abs(gaps - np.diagonal(dense)) <= 5 * sems + 1e-12).all()
     found = curvature.xtrace(H, 1, probes=8)
