@@ -124,14 +124,11 @@ def test_strength_zero_is_the_plain_gradient(name):
 @each_method
 def test_schedules_act_on_the_strength(x64, name):
     params, batch = mlp_params(), mlp_batch()
-    moved = jax.jit(
-        lambda strength, count: updated(EVERY[name](strength), params, batch, count=count)[0], static_argnums=1
-    )
-    scheduled = jax.jit(
-        lambda count: updated(EVERY[name](lambda at: 0.25 * at), params, batch, count=count)[0], static_argnums=0
-    )
+    after = lambda strength, count: updated(EVERY[name](strength), params, batch, count=count)[0]
+    scheduled = jax.jit(lambda count: after(lambda at: 0.25 * at, count), static_argnums=0)
+    constant = jax.jit(after, static_argnums=1)
     for count in (1, 3):
-        close(scheduled(count), moved(0.25 * count, count))
+        close(scheduled(count), constant(0.25 * count, count))
 
 
 @pytest.mark.slow
