@@ -33,7 +33,10 @@ def printable(text: str) -> str:
 
 def shown(value: Any) -> str:
     """A value as an error message shows it: short, on one line."""
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python does not write integers of more than 4300 digits
+        return "a number of thousands of digits"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -63,10 +66,12 @@ def is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
-def whole(function: str, name: str, value: Any, *, least: int = 1, todo: str = "") -> int:
-    """A Python int of at least `least`."""
+def whole(function: str, name: str, value: Any, *, least: int = 1, most: int = 2**31 - 1, todo: str = "") -> int:
+    """A Python int within [least, most]; JAX counts in 32 bits."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         fail(function, name, f"a whole number of at least {least}", shown(value), todo)
+    if value > most:
+        fail(function, name, f"a whole number of at most {most}", shown(value), todo)
     return int(value)
 
 

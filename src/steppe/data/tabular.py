@@ -95,7 +95,7 @@ def moons(*, examples: int = 100, test_examples: int = 1000, noise: float = 0.25
     checks.whole("data moons", "examples", examples, least=2)
     checks.whole("data moons", "test_examples", test_examples, least=2)
     checks.real("data moons", "noise", noise, least=0.0)
-    checks.whole("data moons", "split_seed", split_seed, least=0)
+    checks.whole("data moons", "split_seed", split_seed, least=0, most=2**32 - 1)
     draw = np.random.RandomState(split_seed)
     train, test = (make_moons(count, noise=noise, random_state=draw) for count in (examples, test_examples))
     about = f"two moons, {examples} examples to train and {test_examples} to test, noise {noise:g} (seed {split_seed})"

@@ -2,14 +2,18 @@
 
 import inspect
 import json
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import pydantic
+from pydantic import Field
 
 from steppe import checks
+from steppe.study import limits
 from steppe.typing import Moments
 
 OWNED = {"key", "where", "classes"}
@@ -75,28 +79,33 @@ def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]
     hints = typing.get_type_hints(function)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        annotation = Literal["closed_form"] | None if name in EXACT else _plain(hints[name])
+        annotation = Literal["closed_form"] | None if name in EXACT else _plain(hints[name], name)
         given_by_the_study = name in OWNED or (part == "model" and parameter.kind is not parameter.KEYWORD_ONLY)
         if annotation is not None and not given_by_the_study:
             fields[name] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
     return pydantic.create_model(f"{part}_{function.__name__}", __base__=Table, **fields)
 
 
-def _plain(annotation: Any) -> Any:
-    """The part of an annotation that TOML can express; None if there is none."""
-    if annotation in (int, float, str, bool) or typing.get_origin(annotation) in (Literal, tuple, list):
+def _plain(annotation: Any, name: str) -> Any:
+    """The part of an annotation that TOML can express, within the limits of a setting of that name; None if none is."""
+    if annotation in (int, float, str, bool):
+        return limits.bounded(annotation, name)
+    origin, members = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
         return annotation
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        members = [m for m in typing.get_args(annotation) if _plain(m) is not None]
-        optional = type(None) in typing.get_args(annotation)
-        return typing.Union[(*members, *((type(None),) if optional else ()))] if members else None
+    if origin in (tuple, list):
+        inner = tuple(member if member is ... else _plain(member, name) for member in members)
+        return Annotated[origin[inner], Field(max_length=limits.LENGTH)]
+    if origin in (typing.Union, types.UnionType):
+        plain = [_plain(member, name) for member in members if _plain(member, name) is not None]
+        return typing.Union[(*plain, *((type(None),) if type(None) in members else ()))] if plain else None
     return None
 
 
 def validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: str, prefix: str = "") -> Any:
     """`raw` read strictly: ints serve as floats and lists as tuples, nothing else is converted."""
     try:
-        return schema.model_validate_json(json.dumps(raw, default=str), strict=True)
+        return schema.model_validate_json(json.dumps(raw, default=_plain_value), strict=True)
     except pydantic.ValidationError as errors:
         error = errors.errors()[0]
     place = [prefix] * bool(prefix) + [str(p) for p in error["loc"] if not _is_type_name(p)]
@@ -112,15 +121,29 @@ def validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: s
         checks.fail(
             "study", path, "letters, digits, '.', '_' and '-', as a folder's name", checks.shown(error["input"])
         )
+    if error["type"] == "too_long":
+        checks.fail("study", path, f"a list of at most {error['ctx']['max_length']}", "a longer one")
     if error["type"] == "too_short":
         checks.fail("study", path, "a list with at least one value", error["input"])
     message = error["msg"].removeprefix("Input should ").removeprefix("be ").removeprefix("Value error, ")
     checks.fail("study", path, message + where, checks.shown(error["input"]))
 
 
+def _plain_value(value: Any) -> Any:
+    """What JSON has for a value of Python that it does not know."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    what = "of text, numbers, true, false, lists and tables"
+    checks.fail("study", "settings", what, checks.shown(value), "Put quotes around dates and times.")
+
+
 def _is_type_name(part: Any) -> bool:
     """Whether a step of pydantic's error path names a member of a union, not a key."""
-    return part in ("float", "int", "str", "bool") or str(part).startswith(("literal[", "tuple["))
+    return part in ("float", "int", "str", "bool") or str(part).startswith(
+        ("literal[", "tuple[", "constrained-", "function-")
+    )
 
 
 def _fields_at(schema: type[pydantic.BaseModel], path: tuple[Any, ...]) -> list[str]:

@@ -10,12 +10,18 @@ from typing import Annotated, Any, Literal, Self
 
 import pydantic
 import tomli_w
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from steppe import checks, data, losses, methods, models
 from steppe.data import Dataset
 from steppe.models import Model
+from steppe.study import limits
+from steppe.study.limits import MOST, WHOLE, Real
 from steppe.study.settings import EXACT, Table, build, settings, split_name, validated, with_closed_forms
+
+Count = Annotated[int, Field(ge=1, le=WHOLE)]
+Positive = Annotated[Real, Field(gt=0)]
+NonNegative = Annotated[Real, Field(ge=0)]
 
 
 class EarlyStopping(Table):
@@ -23,20 +29,20 @@ class EarlyStopping(Table):
     `min_delta` for `patience` epochs in a row (line 18 of Algorithm 1; never looks at test data).
     """
 
-    patience: PositiveInt
-    min_delta: NonNegativeFloat = 0.0
+    patience: Count
+    min_delta: NonNegative = 0.0
 
 
 class Train(Table):
     """How networks are trained."""
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: PositiveFloat
+    learning_rate: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["constant", "cosine"] = "cosine"
-    weight_decay: NonNegativeFloat = 0.0
-    batch_size: PositiveInt
-    epochs: PositiveInt
+    weight_decay: NonNegative = 0.0
+    batch_size: Count
+    epochs: Annotated[int, Field(ge=1, le=MOST["epochs"])]
     penalty_dropout: bool = False
     early_stopping: EarlyStopping | None = None
 
@@ -63,10 +69,10 @@ class Measure(Table):
     the last, flatness on so many training batches, of `batch_size` or as in training, with so many probes each.
     """
 
-    batches: PositiveInt = 8
-    probes: PositiveInt = 5
-    batch_size: PositiveInt | None = None
-    every: PositiveInt = 1
+    batches: Annotated[int, Field(ge=1, le=MOST["batches"])] = 8
+    probes: Annotated[int, Field(ge=1, le=MOST["probes"])] = 5
+    batch_size: Count | None = None
+    every: Count = 1
 
 
 class Track(Table):
@@ -75,18 +81,18 @@ class Track(Table):
     a batch is the whole data, an epoch is a step. Outside training time.
     """
 
-    every: PositiveInt = 1
-    examples: PositiveInt = 1024
-    probes: PositiveInt = 8
+    every: Count = 1
+    examples: Count = 1024
+    probes: Annotated[int, Field(ge=1, le=MOST["probes"])] = 8
 
 
 class Landscape(Table):
     """Loss surfaces of the first seed's networks; every condition's."""
 
-    radius: PositiveFloat = 1.0
-    points: Annotated[int, Field(ge=3)] = 41
-    grid_points: Annotated[int, Field(ge=3)] = 21
-    examples: PositiveInt = 1024
+    radius: Positive = 1.0
+    points: Annotated[int, Field(ge=3, le=MOST["points"])] = 41
+    grid_points: Annotated[int, Field(ge=3, le=MOST["grid_points"])] = 21
+    examples: Count = 1024
 
 
 class Published(Table):
@@ -112,10 +118,10 @@ class Spec(Table):
     (`augment`, in this order), and perhaps an average of weights.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\z")]
     title: str = ""
     about: str = ""
-    seeds: PositiveInt = 3
+    seeds: Annotated[int, Field(ge=1, le=MOST["seeds"])] = 3
     baseline: str = ""
     data: dict[str, Any]
     model: dict[str, Any]
@@ -201,25 +207,28 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> Spec:
     2
     """
     known = shipped()
-    path = Path(source)
     if source in known:
         return parse(known[source], overrides, origin=source)
-    if path.suffix == ".toml" and path.is_file():
-        return read(path, overrides)
-    if path.suffix == ".toml":
-        checks.fail(
-            "study", "spec", "the name of a study or a TOML file", checks.shown(source), "There is no such file."
-        )
+    if source.endswith(".toml"):
+        return read(Path(source), overrides)
     hint = checks.nearest(source, known)
     checks.fail("study", "name", "a study that ships, or a TOML file", checks.shown(source), hint)
 
 
 def read(path: Path, overrides: Mapping[str, Any] | None = None) -> Spec:
     """A specification from a TOML file; see `load`."""
+    what, got = "the name of a study or a TOML file", checks.shown(str(path))
     try:
-        text = path.read_text(encoding="utf-8")
+        if not path.is_file():
+            todo = f"It is {'a folder' if path.is_dir() else 'no regular file'}." if path.exists() else ""
+            checks.fail("study", "spec", what, got, todo or "There is no such file.")
+        if path.stat().st_size > limits.FILE_BYTES:
+            checks.fail("study", "spec", f"a TOML file of at most {limits.FILE_BYTES:,} bytes", got, "It is larger.")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        checks.fail("study", "spec", "a TOML file in UTF-8", checks.shown(str(path)))
+        checks.fail("study", "spec", "a TOML file in UTF-8", got)
+    except OSError as error:
+        checks.fail("study", "spec", what, got, f"It cannot be read: {error.strerror or type(error).__name__}.")
     return parse(text, overrides, origin=str(path), folder=path.parent)
 
 
@@ -229,19 +238,32 @@ def parse(
     """A specification from TOML text; see `load`. A relative ``data.file`` is looked for beside the TOML file first."""
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        checks.fail("study", origin, "valid TOML", str(error), "Correct the file at that line.")
+    except RecursionError:
+        checks.fail("study", origin, f"nested at most {limits.DEPTH} deep", "a file nested deeper")
+    except ValueError as error:  # also of integers with thousands of digits
+        got = " ".join(str(error).split())[:200]
+        checks.fail("study", origin, "valid TOML", got, "Correct the file at that line.")
     grid = raw.get("grid")
     varied = grid if isinstance(grid, dict) and "grid" not in (overrides or {}) else ()
     for path, value in (overrides or {}).items():
+        if path.count(".") > limits.DEPTH:
+            checks.fail("study", checks.shown(path), f"a path of at most {limits.DEPTH} dots", "a longer one")
         if path in varied:
-            checks.fail("study", path, f"set through grid.{path}, the list that it varies over", f"a value, {value!r}")
+            got = f"a value, {checks.shown(value)}"
+            checks.fail("study", path, f"set through grid.{path}, the list that it varies over", got)
         raw = replaced(raw, path, value)
     for key in ("file", "test_file"):
         table = raw.get("data")
-        if isinstance(table, dict) and isinstance(table.get(key), str) and (folder / table[key]).is_file():
+        if isinstance(table, dict) and isinstance(table.get(key), str) and _is_there(folder / table[key]):
             raw = replaced(raw, f"data.{key}", str((folder / table[key]).resolve()))
     return resolve(raw)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or with a null character
+        return False
 
 
 def replaced(table: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -258,12 +280,14 @@ def replaced(table: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 def resolve(raw: Mapping[str, Any]) -> Spec:
     """A specification with every default written out, all conditions checked on the host before anything runs."""
+    limits.check_tree(raw)
     spec = validated(Spec, raw, "")
+    limits.check_name("name", spec.name)
+    limits.check_conditions(spec.grid, len(spec.conditions))
     spec = _resolved_parts(spec)
     columns = conditions(spec)
     names = [column.name for column in columns]
-    if len(set(names)) != len(names):
-        checks.fail("study", "conditions", "distinct", names)
+    limits.check_distinct(names)
     if spec.baseline:
         checks.one_of("study", "baseline", spec.baseline, names)
     for column in columns:
@@ -281,14 +305,13 @@ def conditions(spec: Spec) -> list[Condition]:
     for values in itertools.product(*spec.grid.values()) if spec.grid else ():
         changes = dict(zip(spec.grid, values, strict=True))
         name = ",".join(f"{path.rpartition('.')[2]}={_shown(value)}" for path, value in changes.items())
+        limits.check_name("a name that the grid makes", name, "Write [[conditions]] with names instead.")
         columns.append(_changed(spec, name, changes))
     for table in spec.conditions:
         changes = {path: value for path, value in table.items() if path not in ("name", "rival")}
-        if not isinstance(table.get("name"), str) or not table["name"] or set(table["name"]) & set("/\\"):
-            checks.fail("study", "conditions.name", "a name without slashes for each condition", table)
-        if not table["name"].isprintable() or table["name"] != " ".join(table["name"].split()):
-            got = checks.shown(table["name"])
-            checks.fail("study", "conditions.name", "printable, with single blanks between its words", got)
+        if not isinstance(table.get("name"), str):
+            checks.fail("study", "conditions.name", "a name for each condition", table)
+        limits.check_name("conditions.name", table["name"])
         if not isinstance(table.get("rival", ""), str):
             checks.fail("study", "conditions.rival", "the name of a condition", checks.shown(table["rival"]))
         columns.append(_changed(spec, table["name"], changes)._replace(rival=table.get("rival", "")))

@@ -13,6 +13,7 @@ import numpy as np
 from steppe import checks
 from steppe.data.dataset import fingerprint
 from steppe.study import files
+from steppe.study.limits import MOST
 from steppe.study.spec import differences
 from steppe.study.surfaces import Values
 from steppe.trained.networks import Trained, trained
@@ -60,9 +61,10 @@ class Settings:
             value, odd = getattr(self, name), "an odd number of at least 3, so that the middle is a point"
             if not (isinstance(value, int) and value >= 3 and value % 2) and not (name == "grid" and value == 0):
                 checks.fail("landscape", name, odd + (", or 0 for no plane" if name == "grid" else ""), value)
+            checks.whole("landscape", name, value, least=0, most=MOST["points" if name == "points" else "grid_points"])
         checks.positive("landscape", "radius", self.radius)
         checks.whole("landscape", "examples", self.examples)
-        checks.whole("landscape", "seed", self.seed, least=0)
+        checks.whole("landscape", "seed", self.seed, least=0, most=2**32 - 1)
         return self
 
 
@@ -121,7 +123,12 @@ class Question:
         more = [f"{len(names) - 3} more"] if len(names) > 3 else []
         changed = {"split": "train", "seed": 0}
         words = [f"{k}={v}" for k in changed if (v := getattr(self.settings, k)) != changed[k]]
-        return self.networks[0].study / "landscapes" / "_".join([self.settings.along, *names[:3], *more, *words])[:200]
+        return self.networks[0].study / "landscapes" / _cut("_".join([self.settings.along, *names[:3], *more, *words]))
+
+
+def _cut(name: str, most: int = 200) -> str:
+    """A name of at most so many bytes: file systems allow 255."""
+    return name.encode()[:most].decode(errors="ignore")
 
 
 def asked(targets: Sequence[Path | str], settings: Settings = Settings()) -> Question:

@@ -24,6 +24,7 @@ import polars
 from steppe import checks
 from steppe.sharpness import measures
 from steppe.study import files
+from steppe.study.limits import MOST
 
 NAME, CURVES = "measures.parquet", "densities.npz"
 AGAIN = "Move it away, and measure again."
@@ -101,8 +102,8 @@ class Settings:
         for name in ("examples", "batch_size"):
             checks.whole("measure", name, getattr(self, name))
         if self.probes is not None:
-            checks.whole("measure", "probes", self.probes)
-        checks.whole("measure", "seed", self.seed, least=0)
+            checks.whole("measure", "probes", self.probes, most=MOST["probes"])
+        checks.whole("measure", "seed", self.seed, least=0, most=2**32 - 1)
         checks.one_of("measure", "split", self.split, ("train", "test"))
         checks.one_of("measure", "dtype", self.dtype, DTYPES)
         measures.selected(self.measures)
