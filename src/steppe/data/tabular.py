@@ -117,8 +117,7 @@ def split_table(
 
     x, y = table_and_labels
     checks.real(f"data {name}", "test_fraction", test_fraction, least=0.001, most=0.999)
-    if checks.whole(f"data {name}", "split_seed", split_seed, least=0) >= 2**32:
-        checks.fail(f"data {name}", "split_seed", "below 2**32", split_seed)
+    checks.whole(f"data {name}", "split_seed", split_seed, least=0, most=2**32 - 1)
     kinds, counts = np.unique(y, return_counts=True)
     held_out = math.ceil(test_fraction * len(y))  # as scikit-learn rounds
     if counts.min() < 2:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PureWindowsPath
 from typing import Annotated, Any
 
+import jax
 import numpy as np
 from pydantic import AfterValidator, Field
 
@@ -14,6 +15,9 @@ from steppe import checks
 
 WHOLE = 2**31 - 1
 """Of any whole number: JAX counts in 32 bits."""
+
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+"""Of any number but 0: what float32 does not make zero or infinite."""
 
 MOST = {
     "seeds": 10_000,  # runs of each condition; each is a folder
@@ -60,9 +64,8 @@ def bounded(kind: type, name: str) -> Any:
 
 def _in_float32(value: float) -> float:
     """A number that is computed with in float32 and becomes neither infinite nor zero there."""
-    limits = np.finfo(np.float32)
-    if value and not limits.tiny <= abs(value) <= limits.max:
-        raise ValueError(f"0 or of a size from {limits.tiny:.2g} to {limits.max:.2g}, the numbers of float32")
+    if value and not SMALLEST <= abs(value) <= LARGEST:
+        raise ValueError(f"0 or of a size from {SMALLEST:.2g} to {LARGEST:.2g}, the numbers of float32")
     return value
 
 
@@ -156,3 +159,19 @@ def check_conditions(grid: Mapping[str, list[Any]], written: int) -> None:
 def machine_bytes() -> int:
     """The memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_work(progress: Any, steps: int) -> None:
+    """Check that a run, given by the shapes of its arrays and its number of steps, is not beyond any machine.
+
+    Raises
+    ------
+    InputError : arrays larger than the memory of this machine; more steps than JAX can count.
+    """
+    if steps > WHOLE:
+        checks.fail("study", "train.epochs", f"of at most {WHOLE} steps in all", f"{steps} steps")
+    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(progress))
+    if needed > machine_bytes():
+        got = f"{machine_bytes() / 1e9:.1f} GB"
+        what = f"enough for training, at least {needed / 1e9:.1f} GB"
+        checks.fail("study", "memory", what, got, "Take a smaller network.")

@@ -15,6 +15,7 @@ import optax
 from steppe import checks, curvature, data, losses, methods, predictions
 from steppe.data import Dataset, augment
 from steppe.models import Model
+from steppe.study import limits
 from steppe.study.chain import Strengths, chain
 from steppe.study.settings import build
 from steppe.study.spec import Spec
@@ -130,6 +131,7 @@ class Recipe:
         InputError : settings of the method that do not fit the data or the batch.
         """
         progress = jax.eval_shape(self.start, jnp.uint32(0), strengths)
+        limits.check_work(progress, self.steps * self.spec.train.epochs)
         jax.eval_shape(self.epoch, progress, strengths, self.dataset.train)
 
     def initial(self, seed: jax.Array) -> Params:

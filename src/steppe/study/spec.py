@@ -19,7 +19,7 @@ from steppe.study import limits
 from steppe.study.limits import MOST, WHOLE, Real
 from steppe.study.settings import EXACT, Table, build, settings, split_name, validated, with_closed_forms
 
-Count = Annotated[int, Field(ge=1, le=WHOLE)]
+Count = Annotated[int, Field(gt=0, le=WHOLE)]
 Positive = Annotated[Real, Field(gt=0)]
 NonNegative = Annotated[Real, Field(ge=0)]
 
@@ -42,7 +42,7 @@ class Train(Table):
     schedule: Literal["constant", "cosine"] = "cosine"
     weight_decay: NonNegative = 0.0
     batch_size: Count
-    epochs: Annotated[int, Field(ge=1, le=MOST["epochs"])]
+    epochs: Annotated[int, Field(gt=0, le=MOST["epochs"])]
     penalty_dropout: bool = False
     early_stopping: EarlyStopping | None = None
 
@@ -69,8 +69,8 @@ class Measure(Table):
     the last, flatness on so many training batches, of `batch_size` or as in training, with so many probes each.
     """
 
-    batches: Annotated[int, Field(ge=1, le=MOST["batches"])] = 8
-    probes: Annotated[int, Field(ge=1, le=MOST["probes"])] = 5
+    batches: Annotated[int, Field(gt=0, le=MOST["batches"])] = 8
+    probes: Annotated[int, Field(gt=0, le=MOST["probes"])] = 5
     batch_size: Count | None = None
     every: Count = 1
 
@@ -83,7 +83,7 @@ class Track(Table):
 
     every: Count = 1
     examples: Count = 1024
-    probes: Annotated[int, Field(ge=1, le=MOST["probes"])] = 8
+    probes: Annotated[int, Field(gt=0, le=MOST["probes"])] = 8
 
 
 class Landscape(Table):
@@ -121,7 +121,7 @@ class Spec(Table):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\z")]
     title: str = ""
     about: str = ""
-    seeds: Annotated[int, Field(ge=1, le=MOST["seeds"])] = 3
+    seeds: Annotated[int, Field(gt=0, le=MOST["seeds"])] = 3
     baseline: str = ""
     data: dict[str, Any]
     model: dict[str, Any]

@@ -24,7 +24,7 @@ import polars
 from steppe import checks
 from steppe.sharpness import measures
 from steppe.study import files
-from steppe.study.limits import MOST
+from steppe.study.limits import MOST, WHOLE
 
 NAME, CURVES = "measures.parquet", "densities.npz"
 AGAIN = "Move it away, and measure again."
@@ -112,7 +112,9 @@ class Settings:
                 todo = "Measure it, too." if name in measures.MEASURES else checks.close_to(name, measures.MEASURES)
                 checks.fail("measure", "--set", "of a measure that is taken", checks.shown(name), todo)
         for name in self.measures:
-            self.of(name)
+            for setting, value in self.of(name).items():
+                if isinstance(value, int):
+                    checks.whole(name, setting, int(value), least=-WHOLE, most=MOST.get(setting, WHOLE))
         return self
 
     def precision(self) -> contextlib.AbstractContextManager:
