@@ -13,6 +13,7 @@ SOURCE = Path(steppe.__file__).parent
 ROOMS = [
     {"typing", "process"},
     {"checks"},
+    {"arrays"},
     {"programs"},
     {"names", "trees", "losses", "predictions"},
     {"batches"},

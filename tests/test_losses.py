@@ -120,7 +120,12 @@ def test_the_value_has_the_dtype_of_the_logits(criterion, strict):
 @pytest.mark.parametrize(
     ("criterion", "logits", "targets", "words"),
     [
-        (losses.cross_entropy, (B, K), jnp.zeros(B), "probabilities of shape (6, 4), got a float32 array of (6,)"),
+        (
+            losses.cross_entropy,
+            (B, K),
+            jnp.zeros(B),
+            "probabilities of shape (6, 4), got a float32 array of shape (6,)",
+        ),
         (
             losses.cross_entropy,
             (B, K),

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe import checks, trees
+from steppe import arrays, checks, trees
 from steppe.typing import Batch
 
 
@@ -77,7 +77,8 @@ def gathered(function: str, batches: Batch | list[Batch] | Batches) -> Batches:
 
     Raises
     ------
-    InputError : an empty list; a batch whose leaves do not share a leading axis.
+    InputError : an empty list; a batch whose leaves are no arrays of numbers, do not share a leading axis, or hold what
+        JAX cannot compute with as it is, see `arrays.exact`.
 
     Examples
     --------
@@ -91,7 +92,9 @@ def gathered(function: str, batches: Batch | list[Batch] | Batches) -> Batches:
     if not many:
         checks.fail(function, "batches", "a batch or a non-empty list of batches", many)
     alike: dict[Any, list[Batch]] = {}
-    for batch in many:
+    for place, given in enumerate(many):
+        name = f"batches[{place}]" if many is batches else "batches"
+        batch = arrays.exact_tree(function, name, given, examples=True)
         checks.batch_size(function, batch)
         leaves, treedef = jax.tree.flatten(batch)
         shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)

@@ -125,6 +125,9 @@ def measure(
         typer.Option(metavar="FILE|MODULE:FUNCTION", help="A .npz, .csv or .parquet file, or a function of nothing."),
     ] = None,
     label: Annotated[str | None, typer.Option(help="The column of a table that holds the targets.")] = None,
+    ignore_label: Annotated[
+        int | None, typer.Option(metavar="LABEL", help="The label of what does not count, such as -100.")
+    ] = None,
     initial: Annotated[Path | None, typer.Option(help="Your parameters before training.")] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Arrays that stay fixed: 'encoder/*'.")
@@ -148,7 +151,7 @@ def measure(
     for change in changes or []:
         key, value = parsed(change, "measure", "sam_sharpness.rho=0.1")
         options.setdefault(key.partition(".")[0], {})[key.partition(".")[2]] = None if value == "none" else value
-    own = Own(loss, apply, criterion, data, label, initial, tuple(exclude or ()), perturb_statistics)
+    own = Own(loss, apply, criterion, data, label, initial, tuple(exclude or ()), perturb_statistics, ignore_label)
     settings = Settings(chosen, options, probes, examples, split, batch_size, seed, dtype)
     with Bar(Console(stderr=True)) as bar:
         asked = measuring.asked(targets, own, settings, out)

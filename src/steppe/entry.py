@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from steppe import arrays, checks, losses, programs, trees
 from steppe import batches as batches_
-from steppe import checks, losses, programs, trees
 from steppe.batches import Batches
 from steppe.losses import NetworkLoss
 from steppe.programs import Label, Program
@@ -33,6 +33,7 @@ def of_data(function: str, params: Params, batches: Any) -> Batches:
     InputError
         Parameters that are no floating-point arrays, or none; batches that cannot be used.
     """
+    arrays.exact_tree(function, "params", params)
     if not trees.size(checks.floating(function, params)):
         checks.fail(function, "params", "a pytree of arrays", params)
     return batches_.gathered(function, batches)
@@ -63,8 +64,10 @@ def of_loss(function: str, loss: Loss, params: Params, batches: Any, *, told: bo
         As `of_data`; a loss whose value is not one floating-point scalar, that changes from call to call, or that
         fails: its own error is the cause.
     """
-    gathered, told = of_data(function, params, batches), told or programs.captured(loss)
-    loss = captured(function, loss, params, shapes(gathered))
+    gathered, known = of_data(function, params, batches), programs.captured(loss)
+    loss, told = captured(function, loss, params, shapes(gathered)), told or known
+    if not known:
+        check_targets(function, loss, params, gathered)
     if gathered.several and not told:
         tell(function, loss, params, gathered)
     return loss, weighed(function, loss, gathered)
@@ -76,9 +79,24 @@ def of_network(
     """A network and its criterion as they are now, see `of_loss`; `single`: which of them is asked of one example."""
     gathered, whole = of_data(function, params, batches), losses.of(apply, criterion)
     loss = captured_network(function, whole, params, shapes(gathered), single=single)
+    if not programs.captured(whole):
+        check_targets(function, loss, params, gathered)
     if (gathered.several or single) and not programs.captured(whole):
         tell(function, loss, params, gathered)
     return loss, weighed(function, loss, gathered)
+
+
+def check_targets(function: str, loss: Loss, params: Params, batches: Batches) -> None:
+    """Fail where the targets of a captured network's loss are known to be none; see `losses.check_targets`."""
+    if not isinstance(loss, NetworkLoss):
+        return
+    targets = [checks.inputs_and_targets(function, stack)[1] for stack in batches.stacks]
+    for y, batch in zip(targets, shapes(batches), strict=True):
+        outputs = jax.eval_shape(loss.apply, params, checks.inputs_and_targets(function, batch)[0])
+        if getattr(outputs, "shape", ()) and hasattr(y, "dtype"):
+            losses.check_targets(function, loss.criterion, outputs.shape[-1], y)
+    if not losses.any_counts(loss.criterion, targets):
+        checks.fail(function, "labels", "such that some count", f"{loss.criterion.ignore} alone, which is ignored")
 
 
 def of_apply(function: str, apply: Apply, params: Params, inputs: list[Any]) -> Program:
@@ -86,10 +104,20 @@ def of_apply(function: str, apply: Apply, params: Params, inputs: list[Any]) -> 
     return programs.capture(Label(function, "apply"), apply, [(params, x) for x in inputs])
 
 
-def of_classifier(function: str, apply: Apply, params: Params, batches: Batches) -> Program:
-    """A network as it is now, for the inputs of these batches."""
+def of_classifier(function: str, apply: Apply, criterion: Criterion, params: Params, batches: Batches) -> NetworkLoss:
+    """A network as it is now, for these batches, with the criterion that says which labels count; all count otherwise.
+
+    Raises
+    ------
+    InputError
+        A network that fails; labels that are no classes of its outputs.
+    """
     pairs = [checks.inputs_and_targets(function, batch) for batch in shapes(batches)]
-    return of_apply(function, apply, params, [x for x, _ in pairs])
+    program = of_apply(function, apply, params, [x for x, _ in pairs])
+    loss = losses.of(program, criterion if losses.is_own(criterion) else losses.cross_entropy)
+    if not programs.captured(apply):
+        check_targets(function, loss, params, batches)
+    return loss
 
 
 def of_values(
@@ -258,6 +286,7 @@ def _alone(batch: Batch) -> Batch:
 
 def check_loss(function: str, name: str, loss: Loss, params: Params, batch: Batch) -> None:
     """Check a loss by one trace, without capturing it: for what is compiled as a part of a user's own function."""
+    arrays.exact_tree(function, "batch", batch)
     programs.check(Label(function, name), loss, (params, batch), _scalar(function, name))
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from steppe import checks, programs
+from steppe import arrays, checks, programs
 from steppe.typing import Apply, Batch, Criterion, Loss, Params
 
 
@@ -28,7 +28,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Raises
     ------
-    InputError : probabilities of another shape.
+    InputError : targets of another shape; labels that are none of these classes, or probabilities that do not sum to 1,
+        wherever their values are known: not inside `jax.jit`.
 
     Examples
     --------
@@ -43,29 +44,47 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """The cross-entropy of each label, (B, ...); see `cross_entropy`."""
-    soft = jnp.issubdtype(labels.dtype, jnp.floating)
-    if soft:
-        labels = _probabilities("cross_entropy", logits, labels)
-    elif labels.shape != logits.shape[:-1]:
-        checks.fail("cross_entropy", "targets", f"integer labels of shape {logits.shape[:-1]}",
-                    checks.returned(labels))  # fmt: skip
+    targets = _targets("cross_entropy", logits, labels)
     if logits.shape[-1] == 1:
-        return optax.sigmoid_binary_cross_entropy(logits[..., 0], labels.astype(logits.dtype))
-    if soft:
-        return optax.softmax_cross_entropy(logits, labels)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return optax.sigmoid_binary_cross_entropy(logits[..., 0], targets.astype(logits.dtype))
+    if jnp.issubdtype(targets.dtype, jnp.floating):
+        return optax.softmax_cross_entropy(logits, targets.astype(logits.dtype))
+    return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
 
 
-def _probabilities(function: str, logits: jax.Array, targets: jax.Array) -> jax.Array:
+def _probabilities(function: str, logits: jax.Array, targets: Any) -> jax.Array:
     """Targets as probabilities in the dtype of the logits: (…, K), or those of class 1, (…,), for one logit."""
-    one, integer = logits.shape[-1] == 1, not jnp.issubdtype(targets.dtype, jnp.floating)
-    needed = logits.shape[:-1] if one or integer else logits.shape
-    if targets.shape != needed:
-        kind = "integer labels" if integer else "probabilities of class 1" if one else "probabilities"
-        checks.fail(function, "targets", f"{kind} of shape {needed}", f"a {targets.dtype} array of {targets.shape}")
-    if integer and not one:
+    targets = _targets(function, logits, targets)
+    if logits.shape[-1] > 1 and not jnp.issubdtype(targets.dtype, jnp.floating):
         return jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
     return targets.astype(logits.dtype)
+
+
+def _targets(function: str, logits: jax.Array, targets: Any) -> jax.Array:
+    """Targets as an array, checked: labels that are classes of the logits, or probabilities of them."""
+    targets = jnp.asarray(arrays.exact(function, "targets", targets))
+    if targets.dtype == bool:
+        targets = targets.astype(jnp.int32)
+    one, soft = logits.shape[-1] == 1, jnp.issubdtype(targets.dtype, jnp.floating)
+    if not soft and not jnp.issubdtype(targets.dtype, jnp.integer):
+        checks.fail(function, "targets", "integer labels, or probabilities", checks.returned(targets))
+    needed = logits.shape[:-1] if one or not soft else logits.shape
+    if targets.shape != needed:
+        _misshapen(function, logits, targets, needed)
+    (arrays.check_probabilities if soft else arrays.check_labels)(function, targets, logits.shape[-1])
+    return targets
+
+
+def _misshapen(function: str, logits: jax.Array, targets: jax.Array, needed: tuple[int, ...]) -> NoReturn:
+    soft, one, todo = jnp.issubdtype(targets.dtype, jnp.floating), logits.shape[-1] == 1, ""
+    kind = "integer labels" if not soft else "probabilities of class 1" if one else "probabilities"
+    if targets.shape == logits.shape:
+        todo = "Of one-hot labels give y.argmax(axis=-1)." if not one else "Drop the last axis: y[..., 0]."
+    elif soft and targets.shape == logits.shape[:-1]:
+        todo = "If they are labels, give whole numbers: y.astype(int)."
+    elif targets.shape[:-1] == logits.shape[:-1] and targets.shape[-1] == 1:
+        todo = "Drop the last axis: y[..., 0]."
+    checks.fail(function, "targets", f"{kind} of shape {needed}", checks.returned(targets), todo)
 
 
 @dataclass(frozen=True)
@@ -157,6 +176,16 @@ def unhinged(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return classes / (classes - 1) * (jnp.mean(logits) - jnp.mean(jnp.sum(q * logits, axis=-1)))
 
 
+def _whole(function: str, labels: Any) -> jax.Array:
+    """Labels as an array of integers."""
+    labels = jnp.asarray(arrays.exact(function, "labels", labels))
+    if labels.dtype == bool:
+        return labels.astype(jnp.int32)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        checks.fail(function, "labels", "integers", checks.returned(labels))
+    return labels
+
+
 @dataclass(frozen=True)
 class WeightedCrossEntropy:
     """The criterion that `weighted_cross_entropy` makes; equal for equal settings, so that it compiles once."""
@@ -170,23 +199,28 @@ class WeightedCrossEntropy:
         if self.class_weights is not None and len(self.class_weights) != classes:
             checks.fail("weighted_cross_entropy", "class_weights", f"one for each of {classes} classes",
                         f"{len(self.class_weights)} numbers")  # fmt: skip
-        known = labels if self.ignore is None else jnp.where(labels == self.ignore, 0, labels)
-        values = cross_entropies(logits, known)
+        labels = _whole("weighted_cross_entropy", labels)
+        arrays.check_labels("weighted_cross_entropy", labels, logits.shape[-1], ignore=self.ignore)
+        values = cross_entropies(logits, jnp.where(self._ignored(labels), 0, labels))
         weights = self.weights(labels).astype(values.dtype)
         total = jnp.sum(weights)
         return jnp.sum(jnp.where(weights == 0, 0, weights * values)) / jnp.where(total == 0, 1, total)
 
     def weights(self, labels: jax.Array) -> jax.Array:
         """The weight of each label, in the shape of the labels."""
-        if labels.dtype == bool:
-            labels = labels.astype(jnp.int32)
-        if not jnp.issubdtype(labels.dtype, jnp.integer):
-            checks.fail("weighted_cross_entropy", "labels", "integers", checks.returned(labels))
+        labels = _whole("weighted_cross_entropy", labels)
         if self.class_weights is None:
             weights = jnp.ones(labels.shape)
         else:
             weights = jnp.asarray(self.class_weights)[jnp.clip(labels, 0, len(self.class_weights) - 1)]
-        return weights if self.ignore is None else jnp.where(labels == self.ignore, 0, weights)
+        return jnp.where(self._ignored(labels), 0, weights)
+
+    def _ignored(self, labels: jax.Array) -> jax.Array:
+        """Which labels do not count; none where their dtype cannot hold the one that marks them."""
+        bounds = jnp.iinfo(labels.dtype)
+        if self.ignore is None or not bounds.min <= self.ignore <= bounds.max:
+            return jnp.zeros(labels.shape, bool)
+        return labels == self.ignore
 
     def weight(self, labels: jax.Array) -> jax.Array:
         """What divides the sum: the weights of all labels together."""
@@ -241,6 +275,59 @@ def weighted_cross_entropy(
     if ignore is not None:
         ignore = checks.whole(name, "ignore", ignore, least=-(2**31))
     return WeightedCrossEntropy(class_weights, ignore)
+
+
+def ignoring(function: str, criterion: Criterion, ignore: int | None) -> Criterion:
+    """A criterion for which one label does not count; `function` is named in errors.
+
+    Raises
+    ------
+    InputError
+        A criterion that reads no labels, is not known, or ignores another one already.
+
+    Examples
+    --------
+    >>> ignoring("example", cross_entropy, -100)
+    WeightedCrossEntropy(class_weights=None, ignore=-100)
+    """
+    if ignore is None:
+        return criterion
+    if criterion is cross_entropy:
+        criterion = weighted_cross_entropy()
+    if not isinstance(criterion, WeightedCrossEntropy) or criterion.ignore not in (None, ignore):
+        todo = "A criterion of your own says what does not count by its weight: losses.weighted."
+        what = "left out, but for cross_entropy and weighted_cross_entropy"
+        checks.fail(function, "ignore", what, checks.shown(ignore), todo)
+    return weighted_cross_entropy(criterion.class_weights, ignore=ignore)
+
+
+def check_targets(function: str, criterion: Criterion, outputs: int, targets: Any) -> None:
+    """Fail where targets whose values are known are none that one of Steppe's criteria for classes can score.
+
+    Parameters
+    ----------
+    function : str
+        What is named in errors.
+    criterion : callable
+        Any; what is not Steppe's own is not judged.
+    outputs : int
+        K, or 1 for two classes.
+    targets : array
+        Labels, or probabilities.
+    """
+    if criterion is squared_error or not is_own(criterion):
+        return
+    if jnp.issubdtype(targets.dtype, jnp.floating):
+        arrays.check_probabilities(function, targets, outputs)
+    else:
+        arrays.check_labels(function, targets, outputs, ignore=getattr(criterion, "ignore", None))
+
+
+def any_counts(criterion: Criterion, targets: Sequence[Any]) -> bool:
+    """Whether some label of several arrays counts for a criterion, or nobody can tell here."""
+    if getattr(criterion, "ignore", None) is None or any(map(checks.is_traced, targets)):
+        return True
+    return any(bool(jnp.any(labels != criterion.ignore)) for labels in targets)
 
 
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -390,6 +477,12 @@ def counted(criterion: Criterion | None, labels: jax.Array) -> jax.Array:
     """Whether each label counts: those that weigh nothing in a criterion, such as padding, do not."""
     weights = getattr(criterion, "weights", None)
     return jnp.ones(labels.shape, bool) if weights is None else weights(labels) > 0
+
+
+def where_counted(counts: jax.Array, labels: jax.Array) -> jax.Array:
+    """Labels with a class in the place of those that do not count, so that all of them can be read."""
+    labels = jnp.asarray(arrays.exact("accuracy", "y", labels))
+    return labels if labels.dtype == bool else jnp.where(counts, labels, 0)
 
 
 def weigh(share: jax.Array, value: jax.Array) -> jax.Array:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from steppe import checks
+from steppe import arrays, checks
 
 
 def predicted(logits: jax.Array) -> jax.Array:
@@ -24,7 +24,7 @@ def correct(logits: jax.Array, labels: jax.Array, function: str = "accuracy") ->
 
     Raises
     ------
-    InputError : labels of another shape, or that are no integers.
+    InputError : labels of another shape, or that are no integers; labels that are known to be no classes of the logits.
 
     Examples
     --------
@@ -36,7 +36,9 @@ def correct(logits: jax.Array, labels: jax.Array, function: str = "accuracy") ->
     if not shapes[0] or shapes[1] is None:
         checks.fail(function, "logits, y", "one array (B, ..., K) and labels (B, ...)",
                     checks.returned((logits, labels)))  # fmt: skip
+    labels = jnp.asarray(arrays.exact(function, "y", labels))
     whole = jnp.issubdtype(labels.dtype, jnp.integer) or labels.dtype == bool
     if shapes[0][:-1] != shapes[1] or not whole:
         checks.fail(function, "y", f"integer labels of shape {shapes[0][:-1]}", checks.returned(labels))
+    arrays.check_labels(function, labels, shapes[0][-1])
     return predicted(logits) == labels.astype(jnp.int32)

@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from steppe import checks
+from steppe import arrays, checks
+from steppe.data.archives import check_fits, npz
 from steppe.data.dataset import Dataset, check_finite
 from steppe.data.sources import first_line, read_parquet
 from steppe.data.tabular import split_table, table
 
 if TYPE_CHECKING:
     import polars
+
+WHOLE = 2**53
+"""Up to here floats tell whole numbers apart."""
+
+LONGEST = 1000
+"""Characters in the name of a class: NumPy stores all names as wide as the longest."""
 
 Contents: TypeAlias = tuple[np.ndarray, np.ndarray, list[str]]
 """Features (N, …), labels (N,), and the columns' names: none for one array of features."""
@@ -129,41 +136,61 @@ def _classes(labels: np.ndarray, name: str, path: Path) -> np.ndarray:
     if labels.ndim != 1:
         checks.fail("data file", f"label {name!r}", what, f"a shape of {labels.shape}")
     if labels.dtype.kind == "f":
+        labels = labels.astype(np.float64)
         broken = np.flatnonzero(labels != np.floor(labels))  # NaN differs from itself
-        broken = np.union1d(broken, np.flatnonzero(np.isinf(labels)))
+        broken = np.union1d(broken, np.flatnonzero(np.abs(labels) > WHOLE))
         if len(broken):
             got = f"a value {labels[broken[0]]} in row {broken[0]} of {path.name}"
-            checks.fail("data file", f"label {name!r}", what, got)
+            large = "Floats beyond 2**53 do not tell classes apart: number them from 0."
+            todo = large if np.abs(labels[broken[0]]) > WHOLE and np.isfinite(labels[broken[0]]) else ""
+            checks.fail("data file", f"label {name!r}", what, got, todo)
         return labels.astype(np.int64)
     if labels.dtype.kind not in "iubU":
         checks.fail("data file", f"label {name!r}", what, f"a dtype of {labels.dtype}")
-    return labels
+    return labels.astype(labels.dtype.newbyteorder("="), copy=False)
 
 
 def _from_csv(path: Path, label: str) -> Contents:
     """Commas between values, the first line names columns; a column's type is read off all of its rows."""
     import polars
 
+    check_fits("data file", path, path.stat().st_size)
+    _check_text(path)
     try:
         frame = polars.read_csv(path, infer_schema_length=None, glob=False)
-    except (polars.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError, ValueError) as error:
         _damaged(path, "table", error)
     for name in frame.columns:
-        if "_duplicated_" in name:  # the name polars gives the second of two columns
-            twice = name.partition("_duplicated_")[0]
+        twice = name.partition("_duplicated_")[0]  # polars so names the second of two columns
+        if twice != name and twice in frame.columns:
             checks.fail("data file", str(path), "a table whose columns differ in name", f"a second column {twice!r}")
     return _from_frame(path, frame, label)
+
+
+def _check_text(path: Path) -> None:
+    """Fail where a table is no text of this kind: UTF-16, binary, lines that end as they did on old Macs."""
+    with path.open("rb") as stream:
+        for at, part in enumerate(iter(lambda: stream.read(2**20), b"")):
+            if b"\0" in part:
+                got = f"a NUL at byte {at * 2**20 + part.index(0)}"
+                checks.fail("data file", str(path), "a table of text in UTF-8", got, "Save it as UTF-8, not as UTF-16.")
+            if not at and b"\r" in part and b"\n" not in part and len(part) < 2**20:
+                checks.fail("data file", str(path), "a table whose lines end in a newline", "one with carriage returns")
 
 
 def _from_parquet(path: Path, label: str) -> Contents:
     import polars
 
     arrow = read_parquet("file", path)
+    for field in arrow.schema:
+        if "decimal256" in str(field.type):  # which polars does not read
+            got = f"a column of {field.type}, {field.name!r}"
+            checks.fail("data file", str(path), "a table without decimals of 256 bits", got, "Cast it to double.")
     try:
         return _from_frame(path, polars.DataFrame(polars.from_arrow(arrow)), label)
-    except (polars.exceptions.PolarsError, ValueError) as error:
-        if isinstance(error, checks.InputError):
-            raise
+    except checks.InputError:
+        raise
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, ValueError, TypeError) as error:
         _damaged(path, "table", error)
 
 
@@ -189,12 +216,38 @@ def _from_frame(path: Path, frame: "polars.DataFrame", label: str) -> Contents:
         checks.fail("data file", "features", "numeric columns", got, f"Encode or drop it first.{others}")
     if not features.columns:
         checks.fail("data file", str(path), "a table with features", f"a table of {label!r} alone")
-    labels = frame[label]
+    for name, dtype in features.schema.items():
+        if dtype.is_integer() and any(abs(end) > WHOLE for end in (features[name].min(), features[name].max())):
+            whole = features[name].cast(polars.Float64).to_numpy()
+            arrays.check_resolved("data file", f"column {name!r}", whole.astype(np.longdouble), np.float64)
+    x = features.select(polars.all().cast(polars.Float64)).to_numpy()
+    return x, _label_values(path, frame[label]), features.columns
+
+
+def _label_values(path: Path, labels: "polars.Series") -> np.ndarray:
+    """A column of labels as an array: strings, whole numbers, or numbers."""
+    import polars
+
+    what = f"label {labels.name!r}"
     if labels.dtype == polars.String or isinstance(labels.dtype, (polars.Categorical, polars.Enum)):
-        classes = np.array(labels.to_list(), dtype=str)
-    else:
-        classes = labels.to_numpy()
-    return features.select(polars.all().cast(polars.Float64)).to_numpy(), classes, features.columns
+        words = labels.cast(polars.String)
+        longest = words.str.len_chars().arg_max()
+        if len(words[longest]) > LONGEST:
+            got = f"{len(words[longest])} in row {longest} of {path.name}"
+            checks.fail("data file", what, f"names of classes, of at most {LONGEST} characters", got)
+        odd = words.str.contains("\0", literal=True).arg_max()
+        if "\0" in words[odd]:  # which NumPy would drop at the end of a name
+            checks.fail("data file", what, "names of classes", f"one with a NUL in row {odd} of {path.name}")
+        return np.array(words.to_list(), dtype=str)
+    if not (labels.dtype.is_numeric() or labels.dtype == polars.Boolean):
+        checks.fail(
+            "data file", what, "whole numbers or strings: a class for each example", f"a column of {labels.dtype}"
+        )
+    if isinstance(labels.dtype, polars.Decimal) or labels.dtype in (polars.Int128, polars.UInt128):
+        exact = labels.to_list()
+        fits = all(number == int(number) and abs(number) < 2**63 for number in exact)
+        return np.array([int(number) if fits else float(number) for number in exact])
+    return labels.to_numpy()
 
 
 def _first_word(column: "polars.Series") -> str:
@@ -210,24 +263,27 @@ def _first_word(column: "polars.Series") -> str:
 
 def _from_npz(path: Path, label: str) -> Contents:
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        found = npz("data file", path)
+    except checks.InputError:
+        raise
     except Exception as error:  # a damaged zip fails in a dozen ways
         _damaged(path, "npz archive without pickled objects", error)
-    if label not in arrays:
-        checks.fail("data file", "label", f"an array of {path.name}", checks.shown(label), _nearest(label, arrays))
-    labels = arrays.pop(label)
-    for name, array in arrays.items():
+    if label not in found:
+        checks.fail("data file", "label", f"an array of {path.name}", checks.shown(label), _nearest(label, found))
+    labels = found.pop(label)
+    for name, array in found.items():
         if array.dtype.kind not in "fiub" or array.shape[:1] != labels.shape[:1] or not array.ndim:
             got = f"a {array.dtype} array of shape {array.shape}"
             checks.fail("data file", f"array {name!r}", f"numbers, as many as labels: {labels.shape}", got)
-    if len(arrays) == 1:
-        x = next(iter(arrays.values())).astype(np.float64)
-        return (x[:, None] if x.ndim == 1 else x), labels, list(arrays) if x.ndim == 1 else []
-    if not arrays or any(array.ndim != 1 for array in arrays.values()):
+        if array.dtype.kind in "iu":
+            arrays.check_resolved("data file", f"array {name!r}", array, np.float64)
+    if len(found) == 1:
+        x = next(iter(found.values())).astype(np.float64)
+        return (x[:, None] if x.ndim == 1 else x), labels, list(found) if x.ndim == 1 else []
+    if not found or any(array.ndim != 1 for array in found.values()):
         what = "one array of features beside the labels, or columns of shape (N,)"
-        checks.fail("data file", str(path), what, f"a choice of {_listed(arrays) or 'none'}")
-    return np.stack([array.astype(np.float64) for array in arrays.values()], axis=1), labels, list(arrays)
+        checks.fail("data file", str(path), what, f"a choice of {_listed(found) or 'none'}")
+    return np.stack([array.astype(np.float64) for array in found.values()], axis=1), labels, list(found)
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> NoReturn:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from steppe import checks
+from steppe.data.archives import check_fits
 
 ANSWER_SECONDS = 5.0
 """How long the hub has to answer before it counts as out of reach."""
@@ -86,10 +87,21 @@ def read_parquet(name: str, path: Path) -> Any:
     try:
         # A ParquetFile, not read_table: no part of the path is read as a partition or a pattern.
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            check_fits(f"data {name}", path, _unpacked(file.metadata))
             return file.read()
-    except (pyarrow.ArrowException, OSError) as error:
+    except checks.InputError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
         checks.fail(f"data {name}", str(path), "a whole Parquet file", f"a damaged one ({first_line(error)})",
                     "Copy it again.")  # fmt: skip
+
+
+def _unpacked(metadata: Any) -> int:
+    """The bytes that a Parquet file will take: what it says of its pages, or of rows that repeat, whichever is more."""
+    width = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 12}
+    columns = [metadata.schema.column(at) for at in range(metadata.num_columns)]
+    rows = metadata.num_rows * sum(width.get(column.physical_type, 8) for column in columns)
+    return max(rows, sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups)))
 
 
 def first_line(error: BaseException) -> str:

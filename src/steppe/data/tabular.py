@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from steppe import checks
+from steppe import arrays, checks
 from steppe.data.dataset import Dataset, as_it_is, dataset
 
 
@@ -153,5 +153,8 @@ def table(
         deviation[x.max(axis=0) == x.min(axis=0)] = 1  # constant: its deviation is 0, or a rounding error of the mean
         x, x_test = (x - mean) / deviation, (x_test - mean) / deviation
         about += "; features standardised by the training part"
+    arrays.check_resolved(
+        f"data {name}", "features", x, np.float32, todo="Let them be standardised: standardize = true."
+    )
     parts = (x.astype(np.float32), y), (x_test.astype(np.float32), y_test)
     return dataset(name, *parts, decode=as_it_is, shape=x.shape[1:], classes=classes, about=about)

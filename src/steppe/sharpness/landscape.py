@@ -24,8 +24,8 @@ class _LossAndAccuracy:
     def __call__(self, params: Params, batch: Batch) -> dict[str, jax.Array]:
         x, y = checks.inputs_and_targets("loss_and_accuracy", batch)
         outputs = self.apply(params, x)
-        right = predictions.correct(outputs, y, "loss_and_accuracy")
         counts, dtype = losses.counted(self.criterion, y), trees.accumulator_dtype(outputs)
+        right = predictions.correct(outputs, losses.where_counted(counts, y), "loss_and_accuracy")
         share = jnp.mean(right & counts, dtype=dtype) / jnp.maximum(jnp.mean(counts, dtype=dtype), 1 / counts.size)
         return {"loss": self.criterion(outputs, y), "accuracy": share}
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from steppe import checks, losses, trees
+from steppe import arrays, checks, losses, trees
 from steppe.sharpness import of_curvature, of_fit, of_moves, of_outputs
 from steppe.sharpness.fixed import Held, parted
 from steppe.sharpness.moves import flag
@@ -115,6 +115,7 @@ def measure(
     criterion: Criterion = losses.cross_entropy,
     params: Params,
     batches: Batch | list[Batch],
+    ignore: int | None = None,
     initial: Params | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     probes: int | None = None,
@@ -131,7 +132,9 @@ def measure(
     apply, criterion : ``apply(params, x)`` and ``criterion(outputs, y)``, which more measures can be taken of.
     params : pytree of arrays. Whole numbers stay fixed and go to the network with the others; so do statistics of
         normalisation, told by their names or by Flax NNX (see `fixed.statistics`).
-    batches : a list of batches, weighted by their sizes, or anything else: one batch.
+    batches : a list of batches, weighted by their sizes, or anything else: one batch. Whole numbers must fit 32 bits,
+        and floats float32, unless JAX computes in float64.
+    ignore : the label of what does not count, such as -100; with `apply` and cross-entropy.
     initial : the parameters before training, for what asks for them.
     settings : of single measures, ``{"sam_sharpness": {"rho": 0.1}}``.
     probes : random vectors for traces, 32 unless said here or in `settings`.
@@ -163,6 +166,10 @@ def measure(
         selected(name)
     options = {name: resolved(name, (settings or {}).get(name), probes) for name in chosen}
     flag("measure", "perturb_statistics", perturb_statistics)
+    if ignore is not None and apply is None:
+        checks.fail("measure", "ignore", "left out for a loss, which knows what counts", checks.shown(ignore))
+    criterion = losses.ignoring("measure", criterion, ignore)
+    params, initial = (arrays.exact_tree("measure", n, tree) for n, tree in (("params", params), ("initial", initial)))
     own = parted(params, perturb_statistics=perturb_statistics, ask="perturb_statistics=True")
     if not jax.tree.leaves(own.params):
         checks.floating("measure", params)

@@ -86,7 +86,8 @@ def pac_bayes(
     subject: Subject, *, epsilon: float = 1e-3, drop: float = 0.1, steps: int = 15, draws: int = 10
 ) -> Iterator[Quantity]:
     """How much noise in the weights does the accuracy bear?"""
-    settings = {"epsilon": epsilon, "drop": drop, "steps": steps, "draws": draws, "key": subject.key_of("pac_bayes")}
+    settings = {"epsilon": epsilon, "drop": drop, "steps": steps, "draws": draws, "criterion": subject.criterion}
+    settings |= {"key": subject.key_of("pac_bayes")}
     found = sharpness.pac_bayes(subject.apply, subject.params, subject.batches, initial=subject.initial, **settings)
     for part in ("", "magnitude_"):
         scale: Tolerance = getattr(found, f"{part}sigma")

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from steppe import checks, entry, trees
+from steppe import checks, entry, losses, trees
 from steppe.sharpness.tolerance import Tolerance, pac_bayes_sigma
-from steppe.typing import Apply, Batch, Key, Params
+from steppe.typing import Apply, Batch, Criterion, Key, Params
 
 
 class PacBayes(NamedTuple):
@@ -42,6 +42,7 @@ def pac_bayes(
     between: tuple[float, float] = (1e-5, 2.0),
     steps: int = 15,
     draws: int = 10,
+    criterion: Criterion = losses.cross_entropy,
     key: Key = 0,
 ) -> PacBayes:
     """PAC-Bayes measures of a trained network (Jiang et al. 2020, appendix C; Dziugaite et al. 2020).
@@ -56,7 +57,7 @@ def pac_bayes(
 
     Parameters
     ----------
-    apply, params, batches, drop, between, steps, draws, key : see `pac_bayes_sigma`.
+    apply, params, batches, drop, between, steps, draws, criterion, key : see `pac_bayes_sigma`.
     initial : θ₀, a pytree like `params`; None: ``init`` and ``magnitude_init`` are NaN.
     epsilon : ε >= 0; at 0 a weight with aᵢ = 0 makes the magnitude-aware measures infinite.
 
@@ -88,11 +89,12 @@ def pac_bayes(
     """
     name = "pac_bayes"
     known, dtype = entry.of_data(name, params, batches), trees.accumulator_dtype(params)
-    apply = entry.of_classifier(name, apply, params, known)
+    apply = entry.of_classifier(name, apply, criterion, params, known).apply
     like = lambda tree: jax.tree.map(jnp.shape, tree)  # noqa: E731
     if initial is not None and like(initial) != like(params):
         checks.fail(name, "initial", f"a pytree of shapes {checks.shown(like(params))}", like(initial))
-    options = {"epsilon": epsilon, "drop": drop, "between": between, "steps": steps, "draws": draws, "key": key}
+    options = {"epsilon": epsilon, "drop": drop, "between": between, "steps": steps, "draws": draws}
+    options |= {"criterion": criterion, "key": key}
     plain, aware = (
         pac_bayes_sigma(apply, params, known, magnitude=magnitude, **options) for magnitude in (False, True)
     )

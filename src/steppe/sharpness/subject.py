@@ -94,7 +94,7 @@ class Subject:
         self.value = float(_mean_loss(self.loss, self.params, self.batches))
         if not math.isfinite(self.value):
             got = f"{self.value} over {self.batches.examples} examples"
-            checks.fail("measure", "loss", "finite at these parameters", got, "Has training diverged?")
+            checks.fail("measure", "loss", "finite at these parameters", got, _remedy(self.params, self.batches))
 
     @property
     def size(self) -> int:
@@ -155,6 +155,17 @@ class Subject:
     def accuracy(self) -> float:
         """The part of all examples that is predicted right."""
         return float(_mean_accuracy(self.loss, self.params, self.batches))
+
+
+def _remedy(params: Params, batches: Batches) -> str:
+    """Where a loss that is not finite comes from, as far as arrays tell."""
+    for name, tree in (("params", params), ("batches", batches.stacks)):
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.all(jnp.isfinite(leaf))):
+                if name == "params":
+                    return f"params{jax.tree_util.keystr(path)} is not: has training diverged?"
+                return f"batches{jax.tree_util.keystr(path[1:])} is not: fill or drop missing values."
+    return "Parameters and data are: has training diverged, or are there labels that are no classes?"
 
 
 @compiled

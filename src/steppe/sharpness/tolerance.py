@@ -54,6 +54,7 @@ def pac_bayes_sigma(
     between: tuple[float, float] = (1e-5, 2.0),
     steps: int = 15,
     draws: int = 10,
+    criterion: Criterion = losses.cross_entropy,
     key: Key = 0,
 ) -> Tolerance:
     """The largest σ with E accuracy(θ + u) >= accuracy(θ) − drop, u ~ N(0, σ² I) (Jiang et al. 2020, appendix C).
@@ -71,6 +72,7 @@ def pac_bayes_sigma(
     magnitude, epsilon : whether noise is in proportion to the weights, and ε >= 0, the least of it.
     between : the least and the largest σ that are tried. The published search ends at 2 and reports that as found.
     steps, draws : bisections (15 leave 0.04 % of σ) and noises for each (10, as published).
+    criterion : says which labels do not count, see `losses.weighted_cross_entropy`.
     key : an int or a JAX key array.
 
     Returns
@@ -102,15 +104,15 @@ def pac_bayes_sigma(
     checks.whole(name, "steps", steps)
     checks.whole(name, "draws", draws)
     known, keys = entry.of_data(name, params, batches), checks.key_array(name, key)
-    apply = entry.of_classifier(name, apply, params, known)
+    loss = entry.of_classifier(name, apply, criterion, params, known)
     bounds = _bounds(name, drop, between, params)
     least = jnp.asarray(checks.real(name, "epsilon", epsilon, least=0), trees.accumulator_dtype(params))
-    return _sigma(apply, params, known, bounds, least, keys, steps=steps, draws=draws, magnitude=magnitude)
+    return _sigma(loss, params, known, bounds, least, keys, steps=steps, draws=draws, magnitude=magnitude)
 
 
 @compiled(static=("steps", "draws", "magnitude"))
 def _sigma(
-    apply: Apply,
+    loss: losses.NetworkLoss,
     params: Params,
     batches: Batches,
     bounds: _Bounds,
@@ -123,14 +125,15 @@ def _sigma(
 ) -> Tolerance:
     dtype = epsilon.dtype
     wide = jax.tree.map(lambda w: w.astype(dtype), params)
-    accuracy = mean_accuracy("pac_bayes_sigma", apply, params, batches)
+    right = lambda p: mean_accuracy("pac_bayes_sigma", loss.apply, p, batches, loss.criterion)  # noqa: E731
+    accuracy = right(params)
 
     def dropped(sigma: jax.Array) -> Estimate:
         spread = jax.tree.map(lambda w: jnp.sqrt((sigma * w) ** 2 + epsilon**2) if magnitude else sigma, wide)
 
         def noisy(key: jax.Array) -> jax.Array:
             noise = jax.tree.map(lambda s, v: s * v, spread, gaussian(key, wide))
-            return accuracy - mean_accuracy("pac_bayes_sigma", apply, trees.add(params, noise), batches)
+            return accuracy - right(trees.add(params, noise))
 
         return estimate(jax.lax.map(noisy, jax.random.split(key, draws)))
 

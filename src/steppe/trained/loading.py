@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from steppe import arrays as arrays_
 from steppe import checks, programs
+from steppe.data import archives
 from steppe.data.dataset import check_finite
 from steppe.data.files import features_and_labels
-from steppe.study import files
 from steppe.typing import Batch, Params
 
 KINDS = (".safetensors", ".npz")
@@ -58,9 +60,12 @@ def arrays(path: Path, name: str) -> dict[str, np.ndarray]:
         if path.suffix == ".safetensors":
             from safetensors.numpy import load_file
 
+            archives.check_fits("measure", path, path.stat().st_size)
             found = load_file(path)
         else:
-            found = files.arrays(path)
+            found = archives.npz("measure", path)
+    except checks.InputError:
+        raise
     except Exception as error:  # each library has its own words for damage
         kind = "safetensors file" if path.suffix == ".safetensors" else "npz archive without pickled objects"
         checks.fail("measure", name, f"a whole {kind}", f"{path}: {programs.line(error)}")
@@ -77,10 +82,18 @@ def _from_orbax(path: Path) -> Params:
     try:
         with ocp.PyTreeCheckpointer() as reader:
             known = reader.metadata(path.absolute()).item_metadata.tree
+            archives.check_fits("measure", path, sum(map(_bytes, jax.tree.leaves(known))))
             how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), known)
             return reader.restore(path.absolute(), args=ocp.args.PyTreeRestore(restore_args=how))
+    except checks.InputError:
+        raise
     except Exception as error:
         checks.fail("measure", "TARGET", "a whole Orbax checkpoint", f"{path}: {programs.line(error)}")
+
+
+def _bytes(array: Any) -> int:
+    """The size of an array of a checkpoint, as far as its metadata tell."""
+    return math.prod(getattr(array, "shape", None) or ()) * np.dtype(getattr(array, "dtype", None) or "V8").itemsize
 
 
 def examples(data: str, label: str | None, *, classes: bool) -> Batch | list[Batch]:
@@ -96,17 +109,27 @@ def examples(data: str, label: str | None, *, classes: bool) -> Batch | list[Bat
     path = Path(data)
     if is_function(data):
         batch = called(function("--data", data), "--data", data)
-        for part in batch if isinstance(batch, list) else [batch]:
-            checks.batch_size("measure", part)
-        return batch
+        return [_numbers(data, part) for part in batch] if isinstance(batch, list) else _numbers(data, batch)
     if path.suffix == ".npz" and path.is_file() and label is None:
         found: Batch = arrays(path, "--data")
     else:
         found = _table(path, label, classes)
-    checks.batch_size("measure", found)
+    found = _numbers(path.name, found)
     for name, array in found.items():
         check_finite(name, path.name, array)
     return found
+
+
+def _numbers(source: str, batch: Batch) -> Batch:
+    """A batch of arrays of numbers, with a leading axis of examples."""
+
+    def one(at: Any, leaf: Any) -> Any:
+        name = f"the data of {source}{jax.tree_util.keystr(at)}"
+        return leaf if isinstance(leaf, jax.Array) else arrays_.numbers("measure", name, leaf)
+
+    batch = jax.tree.map_with_path(one, batch)
+    checks.batch_size("measure", batch)
+    return batch
 
 
 def _table(path: Path, label: str | None, classes: bool) -> Batch:

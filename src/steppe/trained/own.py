@@ -17,7 +17,7 @@ from steppe.study.wording import joined
 from steppe.trained import loading
 from steppe.trained.measures import Settings
 from steppe.trained.targets import Target, as_dtype
-from steppe.typing import Batch, Params
+from steppe.typing import Batch, Criterion, Params
 
 CRITERIA = {"cross_entropy": losses.cross_entropy, "squared_error": losses.squared_error}
 
@@ -30,6 +30,7 @@ class Own:
     ----------
     loss, apply : ``module:function``, one of the two.
     criterion : "cross_entropy" or "squared_error", with `apply`.
+    ignore : the label of what does not count, with cross-entropy.
     data, label : see `loading.examples`.
     initial : a file of the parameters before training, like the others.
     exclude : patterns for the names of arrays that stay fixed.
@@ -44,6 +45,7 @@ class Own:
     initial: Path | None = None
     exclude: tuple[str, ...] = ()
     perturb_statistics: bool = False
+    ignore: int | None = None
 
     def checked(self) -> "Own":
         """Itself, if it says enough.
@@ -59,7 +61,15 @@ class Own:
             what = "given for parameters of your own: a .npz, .csv or .parquet file, or module:function"
             checks.fail("measure", "--data", what, "nothing")
         checks.one_of("measure", "--criterion", self.criterion, CRITERIA)
+        if self.ignore is not None and (self.apply is None or self.criterion != "cross_entropy"):
+            what = "left out, but for --apply with the criterion cross_entropy"
+            checks.fail("measure", "--ignore-label", what, self.ignore, "A loss of your own knows what counts.")
         return self
+
+    @property
+    def scored(self) -> Criterion:
+        """The criterion, with the label that does not count."""
+        return losses.ignoring("measure", CRITERIA[self.criterion], self.ignore)
 
     @property
     def given(self) -> bool:
@@ -99,10 +109,11 @@ class Files:
     def _batches(self, found: Batch | list[Batch]) -> Batches:
         settings = self.settings
         if isinstance(found, list):  # somebody chose these batches
-            return many.gathered("measure", [as_dtype(batch, settings.dtype) for batch in found])
+            parts = [as_dtype("data", batch, settings.dtype, examples=True) for batch in found]
+            return many.gathered("measure", parts)
         count = checks.batch_size("measure", found)
         rows = np.random.default_rng(settings.seed).permutation(count)[: settings.examples]
-        drawn = as_dtype(jax.tree.map(lambda leaf: np.asarray(leaf)[rows], found), settings.dtype)
+        drawn = as_dtype("data", jax.tree.map(lambda leaf: leaf[rows], found), settings.dtype, examples=True)
         return many.gathered("measure", many.in_batches(drawn, settings.batch_size))
 
     def __iter__(self) -> Iterator[Target]:
@@ -119,14 +130,14 @@ class Files:
             yield self._target(name, path)
 
     def _target(self, name: str, path: Path) -> Target:
-        everything = as_dtype(loading.parameters(path), self.settings.dtype)
+        everything = as_dtype(f"the array of {name} at ", loading.parameters(path), self.settings.dtype)
         params, fixed, _, remark = self._parted(name, everything)
         function = Held(self.function, fixed) if jax.tree.leaves(fixed) else self.function
         self._note(name, remark)
         self._try(function, params)
         initial = None
         if self.own.initial is not None:
-            before = as_dtype(loading.parameters(self.own.initial), self.settings.dtype)
+            before = as_dtype("the array of --initial at ", loading.parameters(self.own.initial), self.settings.dtype)
             initial = lambda: self._parted(self.own.initial.name, before).params  # noqa: E731
         return Target(
             run=name,
@@ -142,7 +153,7 @@ class Files:
             batch_size=max(size for _, size in self.batches.shapes),
             loss=function if self.own.loss else None,
             apply=function if self.own.apply else None,
-            criterion=CRITERIA[self.own.criterion],
+            criterion=self.own.scored,
             initial=initial,
             remark=remark,
         )
@@ -174,7 +185,7 @@ class Files:
         if self.own.apply:
             x, y = checks.inputs_and_targets("measure", batch)
             outputs = loading.called(lambda p, x: jax.eval_shape(function, p, x), "--apply", self.text, params, x)
-            criterion = CRITERIA[self.own.criterion]
+            criterion = self.own.scored
             loading.called(lambda f, y: jax.eval_shape(criterion, f, y), "--apply", "its criterion", outputs, y)
         else:
             loading.called(lambda p, batch: jax.eval_shape(function, p, batch), "--loss", self.text, params, batch)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe import checks, entry, losses
+from steppe import arrays, checks, entry, losses
 from steppe.batches import Batches
 from steppe.data.dataset import fingerprint
 from steppe.study import files
@@ -58,13 +58,14 @@ class Target:
     remark: str = ""
 
 
-def as_dtype(tree: Any, dtype: str) -> Any:
-    """Floating leaves in a dtype, others as they are."""
+def as_dtype(name: str, tree: Any, dtype: str, *, examples: bool = False) -> Any:
+    """Floating leaves in a dtype, others as they are, on the device.
 
-    def one(leaf: Any) -> jax.Array:
-        return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else jnp.asarray(leaf)
-
-    return jax.tree.map(one, tree)
+    Raises
+    ------
+    InputError : leaves that JAX cannot hold as they are, see `arrays.exact`.
+    """
+    return jax.tree.map(jnp.asarray, arrays.exact_tree("measure", name, tree, dtype=dtype, examples=examples))
 
 
 def identity(target: Target, settings: Settings) -> list[Any]:
@@ -72,8 +73,9 @@ def identity(target: Target, settings: Settings) -> list[Any]:
     whole = losses.of(target.apply, target.criterion) if target.loss is None else target.loss
     function = entry.of_loss("measure", whole, target.params, target.batches)[0]
     program = function if target.loss is not None else function.apply
-    arrays = jax.tree.map(_plain, (target.params, target.batches.stacks, program.consts))
-    return [target.run, program.digest, target.criterion.__name__, fingerprint(arrays), settings.dtype, settings.seed]
+    values = jax.tree.map(_plain, (target.params, target.batches.stacks, program.consts))
+    criterion = getattr(target.criterion, "__name__", repr(target.criterion))
+    return [target.run, program.digest, criterion, fingerprint(values), settings.dtype, settings.seed]
 
 
 def _plain(leaf: Any) -> np.ndarray:
@@ -152,7 +154,7 @@ class Runs:
             source=str(network.study / "runs" / network.folder.name),
             network=", ".join(f"{k} {v}" if k != "name" else str(v) for k, v in network.spec.model.items()),
             folder=self.out or network.study,
-            params=as_dtype(network.params, settings.dtype),
+            params=as_dtype("params", network.params, settings.dtype),
             batches=batches,
             dataset=network.dataset.name,
             split=settings.split,
@@ -165,7 +167,7 @@ class Runs:
         known, settings = network.dataset.fingerprint, self.settings
         if known not in self.batches:
             drawn = chosen(network.dataset, settings.split, settings.examples, settings.seed, size=settings.batch_size)
-            self.batches[known] = as_dtype(drawn, settings.dtype)
+            self.batches[known] = as_dtype("data", drawn, settings.dtype)
         return self.batches[known]
 
     def _initial(self, network: Trained) -> Params:
@@ -175,4 +177,4 @@ class Runs:
             self.starts[key] = jax.jit(Recipe(network.spec, network.dataset, network.model).initial)
         with jax.enable_x64(False):  # as it was trained
             params = self.starts[key](jnp.uint32(network.record["seed"]))
-        return as_dtype(params, self.settings.dtype)
+        return as_dtype("params", params, self.settings.dtype)
