@@ -107,7 +107,7 @@ def test_unknown_names_and_settings_offer_the_nearest():
         ("digits", {"test_fraction": 1.5}, "test_fraction must be a finite number >= 0.001 <= 0.999, got 1.5"),
         ("digits", {"test_fraction": 0.004}, "such that both parts hold all 10 classes"),
         ("digits", {"split_seed": -1}, "split_seed must be a whole number of at least 0, got -1"),
-        ("digits", {"split_seed": 2**32}, "split_seed must be below 2**32"),
+        ("digits", {"split_seed": 2**32}, "split_seed must be a whole number of at most 4294967295"),
         ("digits", {"standardize": "yes"}, "standardize must be one of True, False, got 'yes'"),
         ("cifar100", {"labels": "course"}, "Did you mean 'coarse'?"),
         ("cifar100", {"train_examples": 0}, "train_examples must be a whole number of at least 1, got 0"),

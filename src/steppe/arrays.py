@@ -161,7 +161,7 @@ def check_resolved(function: str, name: str, array: np.ndarray, dtype: Any, *, t
 
     Examples
     --------
-    >>> check_resolved("example", "x", np.array([0.0, 1.0]) + 1e6, np.float32)
+    >>> check_resolved("example", "x", np.array([0.0, 1.0]) + 1e5, np.float32)
     """
     if array.ndim == 0 or len(array) < 2:
         return

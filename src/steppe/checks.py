@@ -168,8 +168,8 @@ def inputs_and_targets(function: str, batch: Batch) -> tuple[Any, Any]:
 
 def one_scalar(function: str, name: str, value: Any) -> Any:
     """What a loss returned, if it is one real floating-point scalar; a Python float or one of NumPy is a constant."""
-    if isinstance(value, float):  # also np.float64
-        return value
+    if isinstance(value, (float, np.longdouble)):  # also np.float64
+        return float(value) if isinstance(value, np.longdouble) else value
     if getattr(value, "shape", None) == () and jnp.issubdtype(value.dtype, jnp.floating):
         return value
     several = isinstance(value, (dict, tuple, list))

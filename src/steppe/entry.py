@@ -101,7 +101,14 @@ def check_targets(function: str, loss: Loss, params: Params, batches: Batches) -
 
 def of_apply(function: str, apply: Apply, params: Params, inputs: list[Any]) -> Program:
     """A network as it is now, for these inputs."""
-    return programs.capture(Label(function, "apply"), apply, [(params, x) for x in inputs])
+
+    def check(value: Any) -> Any:
+        leaves = jax.tree.leaves(value)
+        if not leaves or not all(isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, int)) for leaf in leaves):
+            checks.fail(function, "apply", "a function whose value is an array, the outputs", checks.returned(value))
+        return value
+
+    return programs.capture(Label(function, "apply"), apply, [(params, x) for x in inputs], check)
 
 
 def of_classifier(function: str, apply: Apply, criterion: Criterion, params: Params, batches: Batches) -> NetworkLoss:
@@ -172,6 +179,7 @@ def captured_network(
     check = _scalar(function, "criterion")
     if losses.is_own(loss.criterion):
         for call in calls:
+            _check_outputs(function, call[0])
             programs.check(Label(function, "criterion"), loss.criterion, call, check)
         return losses.of(apply, loss.criterion)
     weight = getattr(loss.criterion, "weight", None)
@@ -180,6 +188,14 @@ def captured_network(
     if weight is not None:
         criterion = losses.Weighted(criterion, _captured_weight(function, weight, [y for _, y in calls]))
     return losses.of(apply, criterion)
+
+
+def _check_outputs(function: str, outputs: Any) -> None:
+    """Fail where outputs are none that Steppe's criteria score."""
+    shape = getattr(outputs, "shape", ())
+    if not shape or 0 in shape or not jnp.issubdtype(outputs.dtype, jnp.floating):
+        what = "a function whose value is one floating-point array, the outputs of each example, (B, ..., K)"
+        checks.fail(function, "apply", what, checks.returned(outputs))
 
 
 def _captured_weight(function: str, weight: Callable[[Any], Any], batches: list[Any]) -> Program:

@@ -11,6 +11,8 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import inspect
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -177,7 +179,7 @@ def capture(label: Label, function: Callable, calls: Sequence[tuple], check: Che
         # further shapes of what is captured already: the function must still be the same
         known, checked = function.traces, function.function
     else:
-        checked = lambda *arguments: check(function(*arguments))  # noqa: E731
+        checked = lambda *arguments: check(returned(label, function(*arguments)))  # noqa: E731
     arrays: dict[int, Any] = {}
     traces = {}
     for arguments in calls:
@@ -193,7 +195,21 @@ def capture(label: Label, function: Callable, calls: Sequence[tuple], check: Che
 def check(label: Label, function: Callable, arguments: tuple, must: Check) -> None:
     """Trace a function once, for what its value must be; its own errors are told as `capture` tells them."""
     with explained(label, own=True):
-        jax.eval_shape(lambda *a: must(function(*a)), *arguments)
+        jax.eval_shape(lambda *a: must(returned(label, function(*a))), *arguments)
+
+
+def returned(label: Label, value: Any) -> Any:
+    """What a user's function returned, unless it has only begun: a coroutine, or a generator."""
+    kinds = {"an async function": inspect.iscoroutine(value) or inspect.isasyncgen(value),
+             "a generator, a function with yield": inspect.isgenerator(value)}  # fmt: skip
+    if inspect.iscoroutine(value):
+        value.close()  # otherwise Python warns that nobody waited for it
+    for kind, is_one in kinds.items():
+        if is_one:
+            checks.fail(
+                label.function, label.name, "a function that returns its value", kind, "Define it with def and return."
+            )
+    return value
 
 
 def _traced(label: Label, function: Callable, arguments: tuple, arrays: dict[int, Any]) -> Trace:
@@ -270,8 +286,12 @@ def _held(const: Any) -> Any:
 
 
 def _same(a: Any, b: Any) -> bool:
-    if a is b or checks.is_traced(a) or checks.is_traced(b):
+    if a is b or (checks.is_traced(a) and checks.is_traced(b)):
         return True
+    if checks.is_traced(a) or checks.is_traced(
+        b
+    ):  # an array of the first trace, kept for the second: a key split again
+        return False
     return _plain(a).dtype == _plain(b).dtype and _plain(a).tobytes() == _plain(b).tobytes()
 
 
@@ -414,7 +434,8 @@ def compiled(function: Callable | None = None, *, static: Sequence[str] = ()) ->
     @functools.wraps(function)
     def called(*arguments: Any, **options: Any) -> Any:
         try:
-            return fast(*arguments, **options)
+            with _unlogged():
+                return fast(*arguments, **options)
         except Exception as error:
             explain(error, label_of((arguments, options)))
             raise
@@ -432,40 +453,76 @@ def label_of(tree: Any) -> Label:
 def explained(label: Label, *, own: bool = False) -> Iterator[None]:
     """Errors of a user's function told in one sentence, as `InputError`, the original chained.
 
-    `own` says that whatever is raised inside comes from that function; otherwise only what JAX and Flax are known to
-    say of functions that they cannot treat.
+    `own` says that whatever is raised inside comes from that function, also what is no `Exception`, such as sys.exit();
+    otherwise only what JAX and Flax are known to say of functions that they cannot treat. KeyboardInterrupt is the
+    user's, not the function's.
     """
     try:
         yield
-    except Exception as error:
-        explain(error, label, own=own)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if own or isinstance(error, Exception):
+            explain(error, label, own=own)
         raise
 
 
-def explain(error: Exception, label: Label, *, own: bool = False) -> None:
+def explain(error: BaseException, label: Label, *, own: bool = False) -> None:
     """Raise the `InputError` that tells of an error; return where there is none to be told."""
     if isinstance(error, checks.InputError):
         return
     sentence = next((cause.sentence for cause in CAUSES if cause.is_of(error)), None)
-    if sentence is None and own and not _of_memory(error):
+    if sentence is None and own:
         sentence = ("a function of the parameters and data that are given", line(error), "The error is its own.")
     if sentence is not None:
         what, got, todo = sentence
         try:
-            checks.fail(label.function, label.name, what, got, todo)
+            checks.fail(label.function, label.name, what, got.format(last=_last(error)), todo)
         except checks.InputError as told:
             raise told from error
 
 
-def _of_memory(error: Exception) -> bool:
-    return isinstance(error, (MemoryError, jax.errors.JaxRuntimeError))
-
-
-def line(error: Exception) -> str:
+def line(error: BaseException) -> str:
     """An error's kind and first line, short."""
-    lines = str(error).strip().splitlines() or [""]
-    text = f"{type(error).__name__}: {lines[0]}".rstrip(": .")
+    text = f"{type(error).__name__}: {(_text(error).splitlines() or [''])[0]}".rstrip(": .")
     return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _last(error: BaseException) -> str:
+    """An error's last line, short: where it holds another's traceback, what that was."""
+    text = (_text(error).splitlines() or [""])[-1].rstrip(": .")
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _text(error: BaseException) -> str:
+    """What an error says; nothing where it fails to."""
+    try:
+        return str(error).strip()
+    except Exception:
+        return ""
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """JAX logs tracebacks of callbacks that fail, and raises them too: the second is enough."""
+    log = logging.getLogger("jax._src.callback")
+    log.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        log.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
+
+
+LARGE = (
+    "small enough for the memory that there is",
+    "one that needs more for these parameters and batches",
+    "Take smaller batches.",
+)
+"""What is said of a function that memory does not suffice for."""
 
 
 class _Cause(NamedTuple):
@@ -475,20 +532,27 @@ class _Cause(NamedTuple):
     ----------
     kinds : names of its class, or of a class above it.
     words : of which one is in its text; none where the kind says enough.
-    sentence : what the function must be, what it is, and what to do.
+    sentence : what the function must be, what it is ("{last}" in it is the last line of the error), and what to do.
     """
 
     kinds: tuple[str, ...]
     words: tuple[str, ...]
     sentence: tuple[str, str, str]
 
-    def is_of(self, error: Exception) -> bool:
+    def is_of(self, error: BaseException) -> bool:
         """Whether this is the cause of an error."""
         kinds = {kind.__name__ for kind in type(error).__mro__}
-        return bool(kinds & set(self.kinds)) and (not self.words or any(word in str(error) for word in self.words))
+        return bool(kinds & set(self.kinds)) and (not self.words or any(word in _text(error) for word in self.words))
 
 
 CAUSES = (
+    _Cause(
+        ("SystemExit",),
+        (),
+        ("a function that returns its value", "one that ends the program (sys.exit)", "Let it raise an error instead."),
+    ),
+    _Cause(("MemoryError",), (), LARGE),
+    _Cause(("JaxRuntimeError",), ("RESOURCE_EXHAUSTED", "Out of memory"), LARGE),
     _Cause(
         ("TraceContextError",),
         (),
@@ -562,8 +626,8 @@ CAUSES = (
         ("Callback error", "callback failed", "error calling callback"),
         (
             "a function that runs",
-            "one whose callback to Python (pure_callback, io_callback) fails",
-            "Call that part by itself: its own error is in the cause.",
+            "one whose callback to Python (pure_callback, io_callback) fails: {last}",
+            "Call that part by itself.",
         ),
     ),
     _Cause(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from steppe import arrays, checks, losses, trees
+from steppe import arrays, checks, losses, programs, trees
 from steppe.sharpness import of_curvature, of_fit, of_moves, of_outputs
 from steppe.sharpness.fixed import Held, parted
 from steppe.sharpness.moves import flag
@@ -51,6 +51,8 @@ def selected(names: str | Iterable[str]) -> list[str]:
     if isinstance(names, str) and names in SETS:
         within = SETS[: SETS.index(names) + 1]
         return [name for name, measure in MEASURES.items() if measure.chosen in within]
+    if not isinstance(names, Iterable):
+        checks.fail("measure", "measures", "a list of names", checks.shown(names))
     wanted = [names] if isinstance(names, str) else list(names)
     if not wanted:
         checks.fail("measure", "measures", "a list of names", "an empty one")
@@ -73,6 +75,8 @@ def resolved(name: str, given: Mapping[str, Any] | None = None, probes: int | No
     >>> resolved("trace", probes=100), resolved("sam_sharpness", {"rho": 0.1})
     ({'probes': 100}, {'rho': 0.1, 'per_batch': False})
     """
+    if not isinstance(given, (Mapping, type(None))):
+        checks.fail(name, "settings", 'of the form {"probes": 100}', checks.shown(given))
     settings = dict(MEASURES[name].defaults)
     if probes is not None and settings.get("probes") == PROBES:
         settings["probes"] = checks.whole("measure", "probes", probes)
@@ -91,7 +95,9 @@ def measured(name: str, subject: Subject, settings: Mapping[str, Any]) -> list[Q
     InputError : the subject lacks what it needs, or it cannot be computed with these settings; it says why.
     """
     MEASURES[name].check(subject)
-    found, needs = MEASURES[name].function(subject, **settings), MEASURES[name].needs
+    needs = MEASURES[name].needs
+    with programs.explained(programs.label_of(subject.loss)):  # what is computed may fail when its value is read
+        found = list(MEASURES[name].function(subject, **settings))
     touched = needs != "initial" and (subject.batches.several or needs == "outputs")
     return [_settled(quantity, subject.note if touched else "") for quantity in found]
 
@@ -162,6 +168,8 @@ def measure(
     [('loss', 0.551), ('fisher_rao', 0.424)]
     """
     chosen = selected(names)
+    if not isinstance(settings, (Mapping, type(None))):
+        checks.fail("measure", "settings", 'of the form {"sam_sharpness": {"rho": 0.1}}', checks.shown(settings))
     for name in settings or {}:
         selected(name)
     options = {name: resolved(name, (settings or {}).get(name), probes) for name in chosen}

@@ -13,7 +13,7 @@ import numpy as np
 from steppe import checks, curvature, entry, losses, trees
 from steppe.batches import Batches
 from steppe.curvature import Operator, Quadrature
-from steppe.programs import compiled
+from steppe.programs import compiled, explained, label_of
 from steppe.sharpness.moves import mean_accuracy, mean_loss, rounding
 from steppe.typing import Apply, Batch, Criterion, Estimate, Key, Loss, Moments, Params
 
@@ -91,7 +91,8 @@ class Subject:
         if initial is not None and shapes(initial) != shapes(params):
             checks.fail("measure", "initial", "of the parameters' structure and shapes", "something else")
         self.params, self.initial = (jax.tree.map(jnp.asarray, tree) for tree in (params, initial))
-        self.value = float(_mean_loss(self.loss, self.params, self.batches))
+        with explained(label_of(self.loss)):
+            self.value = float(_mean_loss(self.loss, self.params, self.batches))
         if not math.isfinite(self.value):
             got = f"{self.value} over {self.batches.examples} examples"
             checks.fail("measure", "loss", "finite at these parameters", got, _remedy(self.params, self.batches))

@@ -168,25 +168,28 @@ def function(option: str, text: str) -> Callable[..., Any]:
         scripts = [p.stem for p in Path().glob("*.py")]
         checks.fail("measure", option, "a module that can be imported", f"{missing!r}{within}",
                     checks.close_to(module, scripts) or "Modules of the current folder can be.")  # fmt: skip
-    except Exception as error:
-        checks.fail(
-            "measure", option, "a module that can be imported", f"{module!r}, which fails: {programs.line(error)}"
-        )
-    if not callable(getattr(found, name, None)):
-        there = hasattr(found, name)
-        names = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
-        got = f"{name!r}, of type {type(getattr(found, name)).__name__}" if there else f"{name!r}, which is not there"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also sys.exit()
+        got = f"{module!r}, which fails: {programs.line(error)}"
+        checks.fail("measure", option, "a module that can be imported", got)
+    attributes = vars(found)
+    if not callable(attributes.get(name)):
+        names = [key for key, value in attributes.items() if callable(value) and not key.startswith("_")]
+        there = name in attributes
+        got = f"{name!r}, of type {type(attributes[name]).__name__}" if there else f"{name!r}, which is not there"
         checks.fail("measure", option, f"a function of {module}", got, "" if there else checks.nearest(name, names))
-    return getattr(found, name)
+    return attributes[name]
 
 
 def called(function: Callable[..., Any], option: str, text: str, *arguments: Any) -> Any:
     """What a user's function returns; where it fails, one sentence says how."""
+    label = programs.Label("measure", option)
     try:
-        return function(*arguments)
-    except checks.InputError:
+        return programs.returned(label, function(*arguments))
+    except (checks.InputError, KeyboardInterrupt):
         raise
-    except Exception as error:
-        programs.explain(error, programs.Label("measure", option))
+    except BaseException as error:  # also sys.exit()
+        programs.explain(error, label)
         got = f"{text}: {programs.line(error)}"
         checks.fail("measure", option, "a function of the parameters and data that are given", got)

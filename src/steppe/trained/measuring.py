@@ -4,7 +4,7 @@ import contextlib
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,7 +156,7 @@ class _Asked:
             self.watcher.stage(f"{target.run}: {name}")
             start = time.perf_counter()
             try:
-                found = _taken(name, subject, settings.of(name))
+                found = measures.measured(name, subject, settings.of(name))
             except checks.InputError as error:
                 if name in settings.options:
                     raise
@@ -215,16 +215,6 @@ class _Asked:
             "host": provenance.host(),
         }
         return {name: row[name] for name in SCHEMA}
-
-
-def _taken(name: str, subject: Subject, settings: Mapping[str, Any]) -> list[Quantity]:
-    """What a measure gives; memory that does not suffice is one more thing that is wrong with what was asked."""
-    try:
-        return measures.measured(name, subject, settings)
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        checks.fail(name, "memory", "enough for this network", "too little", "Take a smaller --batch-size.")
 
 
 def _reasons(failed: list[_Failure], targets: int) -> list[str]:
