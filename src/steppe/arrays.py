@@ -27,7 +27,7 @@ def exact_tree(function: str, name: str, tree: Any, *, dtype: Any = None, exampl
     def one(path: Any, leaf: Any) -> Any:
         return exact(function, name + jax.tree_util.keystr(path), leaf, dtype=dtype, examples=examples)
 
-    return jax.tree.map_with_path(one, tree)
+    return jax.tree.map_with_path(one, tree, is_leaf=lambda node: hasattr(node, "__next__"))  # JAX warns of iterators
 
 
 def exact(function: str, name: str, value: Any, *, dtype: Any = None, examples: bool = False) -> Any:

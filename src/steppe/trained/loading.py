@@ -17,6 +17,7 @@ from steppe import checks, programs
 from steppe.data import archives
 from steppe.data.dataset import check_finite
 from steppe.data.files import features_and_labels
+from steppe.data.sources import first_line
 from steppe.typing import Batch, Params
 
 KINDS = (".safetensors", ".npz")
@@ -68,7 +69,8 @@ def arrays(path: Path, name: str) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # each library has its own words for damage
         kind = "safetensors file" if path.suffix == ".safetensors" else "npz archive without pickled objects"
-        checks.fail("measure", name, f"a whole {kind}", f"{path}: {programs.line(error)}")
+        why = first_line(error).removeprefix("Error while deserializing header: ").rstrip(".")
+        checks.fail("measure", name, f"a whole {kind}", f"{path}, a damaged file ({why})")
     if not found:
         checks.fail("measure", name, "a file with arrays", f"{path}, which holds none")
     return dict(sorted(found.items()))
