@@ -94,7 +94,7 @@ def check_targets(function: str, loss: Loss, params: Params, batches: Batches) -
     for y, batch in zip(targets, shapes(batches), strict=True):
         outputs = jax.eval_shape(loss.apply, params, checks.inputs_and_targets(function, batch)[0])
         if getattr(outputs, "shape", ()) and hasattr(y, "dtype"):
-            losses.check_targets(function, loss.criterion, outputs.shape[-1], y)
+            losses.check_targets(function, loss.criterion, outputs.shape[-1], y.reshape(-1, *y.shape[2:]))
     if not losses.any_counts(loss.criterion, targets):
         checks.fail(function, "labels", "such that some count", f"{loss.criterion.ignore} alone, which is ignored")
 
