@@ -125,6 +125,7 @@ def test_one_logit_takes_0_and_1_alone():
         assert float(losses.cross_entropy(z, y)) == pytest.approx(np.log(2))
 
 
+@pytest.mark.slow
 def test_an_ignored_label_counts_nowhere_however_the_examples_are_split():
     y = np.array([0, -100, 2, -100])
     known = y != -100

@@ -5,6 +5,9 @@ import os
 import subprocess
 import sys
 import types
+import zipfile
+from datetime import date
+from decimal import Decimal
 
 import jax
 import jax.numpy as jnp
@@ -510,6 +513,101 @@ def test_a_damaged_archive_or_table_is_named(mine, tmp_path, name, damage):
     message = complaint(mine, damage((tmp_path / name).read_bytes()), name)
     assert name in message
     assert "a damaged" in message
+
+
+def member(array=None, *, shape="(3,)", version=1, data=bytes(24)):
+    """An array as a member of an npz: as NumPy writes it, or with a header that says what it likes."""
+    if array is not None:
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, np.asarray(array))
+        return buffer.getvalue()
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY" + bytes([version, 0]) + len(header).to_bytes(2 if version == 1 else 4, "little") + header + data
+
+
+MEMBERS = {
+    "no array": ({"readme.txt": b"hello"}, "a member 'readme.txt', which is no array"),
+    "twice": ({"x.npy": member(np.eye(3)), "X": None}, "2 members called 'x.npy'"),
+    "larger than it is": ({"x.npy": member(shape="(3000000000000,)")}, "24 bytes for a float64 array of shape (300"),
+    "below zero": ({"x.npy": member(shape="(-3,)")}, "shape (-3,)"),
+    "beyond 64 bits": ({"x.npy": member(shape="(9223372036854775808, 4)")}, "24 bytes for a float64 array"),
+    "smaller than it is": ({"x.npy": member(shape="(2,)")}, "24 bytes for a float64 array of shape (2,)"),
+    "an unknown version": ({"x.npy": member(version=9)}, "format version"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", MEMBERS)
+def test_an_npz_whose_members_lie_is_refused_before_room_is_made(mine, name):
+    members, words = MEMBERS[name]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("kind.npy", member([0, 1, 0]))
+        for title, content in members.items():
+            archive.writestr("x.npy" if content is None else title, content or member(np.ones(3)))
+    assert words in complaint(mine, buffer.getvalue(), "mine.npz")
+
+
+def test_what_would_not_fit_into_memory_is_refused_unread(mine, monkeypatch):
+    monkeypatch.setattr("steppe.data.archives.available", lambda: 20_000)
+    for content, name in ((GOOD | {"x": np.zeros((20, 1000))}, "mine.npz"), (ROWS * 2000, "mine.csv")):
+        assert "of data where 20 kB of memory are free" in complaint(mine, content, name)
+    rows = polars.DataFrame({"a": np.zeros(5000), "kind": np.arange(5000) % 2})  # a few hundred bytes in the file
+    assert "80 kB of data where" in complaint(mine, rows, "mine.parquet")
+    assert mine(GOOD, "mine.npz").classes == 2
+
+
+LABELLED = {
+    "floats too large": ([0.0, 1e19, 2e19] * 7, "a value 1e+19 in row 1 of mine.parquet. Floats beyond 2**53"),
+    "decimals too large": ([Decimal(10**30), Decimal(0), Decimal(1)] * 7, "a value 1e+30 in row 0"),
+    "lists": ([[1], [2], [3]] * 7, "a column of List(Int64)"),
+    "dates": ([date(2020, 1, day) for day in (1, 2, 3)] * 7, "a column of Date"),
+    "long names": (["a", "b", "c" * 2000] * 7, "at most 1000 characters, got 2000 in row 2"),
+    "NULs": (["a", "a\0", "b"] * 7, "one with a NUL in row 1"),
+}
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_labels_that_cannot_be_told_apart_are_refused(mine, name):
+    labels, words = LABELLED[name]
+    assert words in complaint(mine, polars.DataFrame({"a": np.arange(21.0), "kind": labels}), "mine.parquet")
+
+
+def test_labels_of_any_whole_numbers_that_64_bits_hold_are_classes(mine):
+    for kinds in ([2**63 - 1, -5], [Decimal(3), Decimal(7)], [2**53 + 1, 2**53]):
+        frame = polars.DataFrame({"a": np.arange(20.0), "kind": kinds * 10})
+        made = mine(frame, "mine.parquet", standardize=False)
+        largest = made.train["x"][:, 0] % 2 == kinds.index(max(kinds))
+        np.testing.assert_array_equal(made.train["y"], largest)
+
+
+def test_decimals_of_256_bits_are_refused_in_a_sentence(mine, tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    wide = pyarrow.array([1] * 4).cast(pyarrow.decimal256(50, 0))
+    parquet.write_table(pyarrow.table({"a": wide, "kind": [0, 1, 0, 1]}), tmp_path / "wide.parquet")
+    message = complaint(data.load, "file", file=str(tmp_path / "wide.parquet"), label="kind")
+    assert "a column of decimal256(50, 0), 'a'. Cast it to double." in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (ROWS.encode("utf-16"), "a table of text in UTF-8, got a NUL at byte 3"),
+        (ROWS.replace("\n", "\r").encode(), "lines end in a newline, got one with carriage returns"),
+        (b"\xef\xbb\xbf" + ROWS.encode() + b"5,\xe9,x\n", "a damaged file"),
+        (ROWS + '5,6,"x\n', "a damaged file"),
+    ],
+)
+def test_text_of_another_kind_is_refused(mine, content, words):
+    assert words in complaint(mine, content)
+
+
+def test_timestamps_need_to_be_standardised(mine):
+    times = FRAME.with_columns(length=1_700_000_000_000 + 3_600 * polars.int_range(polars.len()))
+    assert mine(times).classes == 2
+    assert "values that float32 tells apart" in complaint(mine, times, standardize=False)
 
 
 def test_a_pickle_is_never_loaded(mine, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """What divides a loss, and what its outputs are shaped like: every value is that of all examples together."""
 
+import sys
 import warnings
 
 import jax
@@ -330,3 +331,102 @@ def test_bools_are_labels_of_two_classes_and_other_targets_are_named():
     probabilities = {"apply": lambda w, x: x @ w, "params": w, "batches": (x, y.astype(jnp.float32))}
     with pytest.raises(InputError, match=r"integer labels.* got a float32 array of shape \(4, 2\) for outputs"):
         sharpness.measure(["accuracy"], **probabilities)
+
+
+# What functions do besides
+
+
+async def _waits(p, b):
+    return jnp.mean(b)
+
+
+def _yields(p, b):
+    yield jnp.mean(b)
+
+
+def _endless(p, b):
+    return _endless(p, b)
+
+
+def _raising(error):
+    def loss(p, b):
+        raise error
+
+    return loss
+
+
+def _splitting():
+    held = [jax.random.key(0)]
+
+    def loss(p, b):
+        held[0], key = jax.random.split(held[0])
+        return jnp.mean(b) + jax.random.normal(key, ())
+
+    return loss
+
+
+class Silent(BaseException):
+    def __str__(self):
+        raise ValueError
+
+
+SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
+ODD = {
+    "exit": (_raising(SystemExit(3)), "one that ends the program (sys.exit)"),
+    "memory": (_raising(MemoryError()), "small enough for the memory"),
+    "recursion": (_endless, "RecursionError: maximum recursion depth exceeded"),
+    "no Exception": (_raising(Silent()), "got Silent. The error is its own."),
+    "async": (_waits, "got an async function. Define it with def"),
+    "generator": (_yields, "got a generator, a function with yield"),
+    "a key split outside": (_splitting(), "the same twice for the same arguments"),
+    "exits later": (lambda p, b: jax.pure_callback(lambda: sys.exit(3), SCALAR), "fails: SystemExit: 3."),
+    "fails later": (lambda p, b: jax.pure_callback(lambda: 1 // 0, SCALAR), "fails: ZeroDivisionError: integer"),
+    "bytes": (lambda p, b: b"a", "a value of type bytes"),
+    "datetime": (lambda p, b: np.datetime64("2020"), "a scalar of dtype datetime64[Y]"),
+    "nothing": (lambda p, b: None, "got None"),
+    "number": (3, "'int' object is not callable"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_loss_that_does_something_else_is_told_in_a_sentence_and_nothing_is_printed(name, capfd):
+    loss, words = ODD[name]
+    with pytest.raises(InputError) as caught:
+        sharpness.measure(["loss"], loss=loss, params=jnp.ones(2), batches=jnp.ones(3))
+    assert words in str(caught.value) and str(caught.value).startswith("measure: loss must be ")
+    assert capfd.readouterr().err == ""
+
+
+def test_ctrl_c_within_a_loss_is_the_users_and_ends_the_measurement():
+    with pytest.raises(KeyboardInterrupt):
+        sharpness.measure(["loss"], loss=_raising(KeyboardInterrupt()), params=jnp.ones(2), batches=jnp.ones(3))
+
+
+def test_a_loss_in_long_double_is_a_number():
+    given = {"params": jnp.ones(2), "batches": jnp.ones(3)}
+    assert sharpness.measure(["loss"], loss=lambda p, b: np.longdouble(1.5), **given)[0].value == 1.5
+
+
+@pytest.mark.parametrize("value", [None, "a", 1.0, [X], jnp.zeros((3, 0)), jnp.zeros((3, 2), int)], ids=str)
+def test_outputs_that_are_no_floating_array_are_named(value):
+    with pytest.raises(InputError, match="measure: apply must be a function whose value is "):
+        sharpness.measure(
+            ["loss"], apply=lambda p, x: value, params=jnp.ones(2), batches=(jnp.ones((3, 2)), jnp.ones(3, int))
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"probes": 10**12}, "probes must be a whole number of at most 2147483647"),
+        ({"settings": {"trace": {"probes": 10**30}}}, "probes must be a whole number of at most 2147483647"),
+        ({"settings": {"trace": 3}}, "trace: settings must be of the form"),
+        ({"settings": 3}, "measure: settings must be of the form"),
+        ({"names": None}, "measures must be a list of names"),
+        ({"ignore": -1}, "ignore must be left out for a loss"),
+    ],
+)
+def test_settings_that_nobody_can_count_to_are_refused(settings, words):
+    given = {"names": ["trace"], "loss": lambda p, b: jnp.mean(b) * jnp.sum(p**2), "params": jnp.ones(2)} | settings
+    with pytest.raises(InputError, match=words):
+        sharpness.measure(batches=jnp.ones(3), **given)
