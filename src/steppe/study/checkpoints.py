@@ -1,16 +1,26 @@
-"""Checkpoints within a run (Orbax): a killed run goes on where it was, bit for bit."""
+"""Checkpoints within a run: a killed run goes on where it was, bit for bit.
 
-import errno
-import logging
-import os
-import re
+```
+checkpoints/<condition>-s<seed>/<epoch>/progress.npz      the leaves of its progress, and its history as JSON
+```
+"""
+
+import json
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from steppe.study import files
 from steppe.study.program import Progress
+
+NAME = "progress.npz"
+History = list[dict[str, Any]]
 
 
 class Checkpoints:
@@ -32,81 +42,49 @@ class Checkpoints:
         self.every_seconds = every_seconds
         self.saved_at = time.monotonic()
 
-    def latest(self, like: Progress) -> tuple[Progress, list[dict[str, Any]]] | None:
-        """The last whole checkpoint, or None; one that cannot be read is thrown away, and the run begins anew."""
-        folder = self._folder()
-        if not folder.is_dir():
+    def latest(self, like: Progress) -> tuple[Progress, History] | None:
+        """The last whole checkpoint, or None; where none can be read they are thrown away, and the run begins anew."""
+        folder = self.place()
+        if not folder.exists():
             return None
-        import orbax.checkpoint as ocp
+        for epoch in sorted(_epochs(files.make(folder, folder.parent)), reverse=True):
+            try:
+                return files.read(folder / str(epoch) / NAME, lambda stream: _restored(stream, like))
+            except files.Damaged:
+                continue
+        shutil.rmtree(folder)
+        return None
 
-        what = ocp.args.Composite(progress=ocp.args.StandardRestore(like), history=ocp.args.JsonRestore())
-        try:
-            with _manager(folder) as manager:
-                step = manager.latest_step()
-                restored = None if step is None else manager.restore(step, args=what)
-        except Exception as error:  # Orbax, its JSON and its array store each have their own words for damage
-            _raise_if_of_disk(error, folder)
-            shutil.rmtree(folder)
-            return None
-        return restored and (restored["progress"], restored["history"])
-
-    def offer(self, progress: Progress, history: list[dict[str, Any]]) -> None:
+    def offer(self, progress: Progress, history: History) -> None:
         """Save, if the last time is long enough ago.
 
         Raises
         ------
         InputError : the study's folder is gone.
-        OSError : the disk is full, or does not let itself be written.
+        OSError : the disk is full, or does not let itself be written; the last checkpoint stays.
         """
         if time.monotonic() - self.saved_at < self.every_seconds:
             return
-        import orbax.checkpoint as ocp
-
-        folder = self._folder()
-        what = ocp.args.Composite(progress=ocp.args.StandardSave(progress), history=ocp.args.JsonSave(history))
-        try:
-            with _manager(folder) as manager:
-                manager.save(int(progress.epoch), args=what)
-                manager.wait_until_finished()
-        except Exception as error:
-            self.place()  # fails where the folder was taken away in the meantime
-            _raise_if_of_disk(error, folder)
-            raise
+        folder, now = self.place(), int(progress.epoch)
+        leaves = {str(place): np.asarray(leaf) for place, leaf in enumerate(jax.tree.leaves(progress))}
+        arrays = leaves | {"history": np.array(json.dumps(history))}
+        files.write_checked(files.make(folder / str(now), folder.parent) / NAME, files.of_arrays(arrays))
+        for epoch in _epochs(folder) - {now}:
+            shutil.rmtree(folder / str(epoch))
         self.saved_at = time.monotonic()
 
-    def _folder(self) -> Path:
-        """Where checkpoints lie; a link there, or in there, is removed with its name, for it would lead elsewhere."""
-        folder = self.place().absolute()
-        if folder.is_symlink() or folder.is_file():
-            folder.unlink()
-        elif any(path.is_symlink() for path in folder.rglob("*")):
-            shutil.rmtree(folder)
-        return folder
+
+def _epochs(folder: Path) -> set[int]:
+    """Those at which there are checkpoints."""
+    return {int(path.name) for path in folder.iterdir() if path.name.isdecimal() and not path.is_symlink()}
 
 
-def _manager(folder: Path) -> Any:
-    import orbax.checkpoint as ocp
-
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of errors that it also raises
-    options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=False)
-    return ocp.CheckpointManager(folder, options=options)
-
-
-OF_DISK = (
-    "ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENAMETOOLONG", "EMFILE", "ENFILE", "ESTALE",
-)  # fmt: skip
-"""What the system says where nothing can be written, though all that was written is whole."""
-
-
-def _raise_if_of_disk(error: BaseException | None, folder: Path) -> None:
-    """Raise an OSError where one lies behind an error: Orbax and its array store tell it in words alone."""
-    first = error
-    while error is not None:
-        for name in OF_DISK:
-            number = getattr(errno, name)
-            said = getattr(error, "errno", None) == number or re.search(
-                rf"\b{name}\b|\[Errno {number}\]|OS error {number}\b|{re.escape(os.strerror(number))}", str(error)
-            )
-            if said:
-                raise OSError(number, os.strerror(number), str(folder)) from first
-        error = error.__cause__ or error.__context__
+def _restored(stream: BinaryIO, like: Progress) -> tuple[Progress, History]:
+    arrays = files.read_arrays(stream)
+    leaves, structure = jax.tree.flatten(like)
+    if len(leaves) + 1 != len(arrays):
+        raise ValueError("it is of another program")
+    found = [arrays[str(place)].view(leaf.dtype) for place, leaf in enumerate(leaves)]  # NumPy knows no bfloat16
+    if any(array.shape != leaf.shape for array, leaf in zip(found, leaves, strict=True)):
+        raise ValueError("it is of another program")
+    return jax.tree.unflatten(structure, map(jnp.asarray, found)), json.loads(str(arrays["history"]))

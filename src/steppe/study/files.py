@@ -92,6 +92,9 @@ def _partial(path: Path, content: Content) -> Iterator[Path]:
                 file.flush()
                 os.fsync(file.fileno())
             yield partial
+    except OSError as error:
+        error.filename = error.filename or str(path)  # writing does not say where
+        raise
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
