@@ -5,6 +5,7 @@ import os
 import shutil
 
 import numpy as np
+import polars
 import pytest
 
 from fuzzing import damage
@@ -12,6 +13,7 @@ from fuzzing.damage import DATA, NAMES, Told, made, same, spec
 from steppe import InputError, study
 from steppe.study import Store, files, runs, surfaces
 from steppe.trained import landscapes, measures
+from steppe.trained.measuring import Measured
 from steppe.trained.networks import trained
 from steppe.trained.targets import run_folders
 
@@ -176,6 +178,24 @@ def test_a_file_interrupted_at_any_step_of_its_writing_is_whole(tmp_path, monkey
         assert step < 3
     assert files.read(path, lambda stream: stream.read()) in (b"before", b"after")
     assert {p.name for p in tmp_path.iterdir()} == {"data.json", "data.json.sha256"}
+
+
+# --- results that are no numbers
+
+
+def test_a_run_with_a_loss_or_parameters_that_are_no_numbers_is_not_called_finished():
+    row = {"epoch": 1, "train_loss": 1.0, "measured_loss": 1.0, "test_loss": 1.0}
+    assert not runs._diverged([row])
+    assert all(runs._diverged([row, row | {name: None}]) for name in ("train_loss", "measured_loss", "test_loss"))
+    assert runs._finite({"w": np.ones(2)})
+    assert not any(runs._finite({"a": np.ones(2), "w": np.array([1.0, bad])}) for bad in (np.nan, np.inf, -np.inf))
+
+
+def test_rows_that_are_no_numbers_are_counted(out):
+    rows = measures.read(out)
+    three = polars.concat([rows.with_columns(value=polars.lit(value)) for value in (1.5, np.nan, np.inf, None)])
+    assert Measured(three, (), ()).infinite["value"].to_list()[1:] == [np.inf, None]
+    assert Measured(rows, (), ()).infinite.is_empty()
 
 
 # --- what is swept

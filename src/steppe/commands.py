@@ -60,9 +60,13 @@ def run(
     )
     with Bar(Console(stderr=True)) as bar:
         results = study.run(chosen, directory, watcher=bar, checkpoint_seconds=checkpoint_seconds)
+    study.Store.read(directory)  # fails where the folder was removed meanwhile: the report would make it anew
     report.write(results, directory)
     report.show(results)
     typer.echo(f"\nReport: {directory / 'report.html'}")
+    if len(results.runs) and (results.runs["status"] == "diverged").all():
+        process.say("Every run diverged: there are no results. Take a smaller train.learning_rate.")
+        raise typer.Exit(1)
 
 
 @app.command(name="report")
@@ -165,6 +169,11 @@ def measure(
         else:
             page = report.write_measures(folder)
         typer.echo(f"\nNumbers: {folder / 'measures.parquet'}\nReport: {page}")
+    if len(found.infinite):
+        names = ", ".join(found.infinite["quantity"].unique(maintain_order=True))
+        count = f"{len(found.infinite)} of {len(found.rows)} numbers"
+        process.say(f"{count} are not finite, and none of these counts as converged: {names}.")
+        raise typer.Exit(1)
 
 
 @app.command()

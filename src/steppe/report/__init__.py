@@ -42,13 +42,15 @@ def write(results: Results, directory: str | os.PathLike, *, confidence: float =
     """
     analysis = analyse(results, confidence=confidence)
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    made = folder.exists()
     surfaces, found = landscape_page.of_study(results), compared(results, folder, confidence=confidence)
     files = {
         "results.parquet": _parquet(results),
         "summary.md": text.markdown(results, analysis).encode(),
         "report.html": page.html(results, analysis, found, turnable=SURFACES if surfaces else "").encode(),
     } | ({SURFACES: surfaces.encode()} if surfaces else {})
+    if not made:  # one that was there and was removed meanwhile is not made anew
+        folder.mkdir(parents=True, exist_ok=True)
     return tuple(write_file(folder / name, content) for name, content in files.items())
 
 

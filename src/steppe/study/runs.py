@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from steppe import trees
 from steppe.data import Dataset
@@ -145,7 +147,8 @@ def _trained(
     watcher.skip(settings.epochs - done)
     network = trainer.network(progress)
     final = meter.train(network, compiler.train)
-    record = _record(column, seed, trainer, history, final) | {"parameters": trees.size(network)}
+    diverged = _diverged(history) or not math.isfinite(final.loss) or not _finite(network)
+    record = _record(column, seed, trainer, history, final, diverged) | {"parameters": trees.size(network)}
     return network, history, record | {"made_with": provenance.machine()}
 
 
@@ -175,7 +178,12 @@ def _number(value: Any) -> float | None:
 
 def _diverged(history: list[dict[str, Any]]) -> bool:
     """Whether the last epoch left the numbers."""
-    return bool(history) and (history[-1]["train_loss"] is None or history[-1]["test_loss"] is None)
+    return bool(history) and any(history[-1][name] is None for name in ("train_loss", "measured_loss", "test_loss"))
+
+
+def _finite(network: Params) -> bool:
+    """Whether all parameters are numbers."""
+    return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(network))
 
 
 def _converged(history: list[dict[str, Any]], spec: Spec) -> bool:
@@ -188,10 +196,9 @@ def _converged(history: list[dict[str, Any]], spec: Spec) -> bool:
 
 
 def _record(
-    column: Condition, seed: int, trainer: Trainer, history: list[dict[str, Any]], final: Metrics
+    column: Condition, seed: int, trainer: Trainer, history: list[dict[str, Any]], final: Metrics, diverged: bool
 ) -> dict[str, Any]:
-    """One row of results."""
-    diverged = _diverged(history)
+    """One row of results; a run that diverged has none but of its history."""
     last = {key: None for key in history[-1]} if diverged else history[-1]
     flatness = [epoch["flatness"] for epoch in history if epoch["flatness"] is not None]
     return {

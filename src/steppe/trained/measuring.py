@@ -41,6 +41,11 @@ class Measured:
     folders: tuple[Path, ...]
     notes: tuple[str, ...]
 
+    @property
+    def infinite(self) -> polars.DataFrame:
+        """The rows whose value is NaN or infinite."""
+        return self.rows.filter(~polars.col("value").is_finite().fill_null(False))
+
 
 def asked(paths: Sequence[Path], own: Own, settings: Settings, out: Path | None = None) -> Runs | Files:
     """What paths name, ready to be measured: runs, whose rows go to their studies, or a user's own parameters.
