@@ -5,7 +5,14 @@ import pytest
 import fuzzing
 
 
-@pytest.mark.parametrize("name", fuzzing.FUZZERS)
+def names():
+    """Every fuzzer; those that start processes are slow."""
+    for name in fuzzing.FUZZERS:
+        slow = pytest.mark.slow if getattr(fuzzing.fuzzer(name), "SLOW", False) else ()
+        yield pytest.param(name, marks=slow)
+
+
+@pytest.mark.parametrize("name", list(names()))
 def test_no_input_ends_in_a_traceback_an_unclear_word_or_silence(name):
     module = fuzzing.fuzzer(name)
     count = fuzzing.counted(module, getattr(module, "SMALL", 30))

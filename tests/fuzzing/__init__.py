@@ -18,7 +18,7 @@ import hypothesis
 
 from steppe import InputError
 
-FUZZERS = ("damage", "specs", "data_files", "functions")
+FUZZERS = ("damage", "kills", "specs", "data_files", "functions")
 """The modules here that hold a fuzzer."""
 
 LONGEST = 600

@@ -110,28 +110,44 @@ CASES = st.lists(
 )
 
 
+def exchanged(path: Path, other: Path, aside: Path, what: str) -> None:
+    """Swap two files or folders, or put a copy of the first in the place of the second."""
+    if other == path or not other.exists():
+        return
+    if what == "swap":
+        path.rename(aside)
+        other.rename(path)
+    else:
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, aside)
+        if other.is_dir():
+            shutil.rmtree(other)
+    aside.rename(other)
+
+
+def rewritten(content: bytes, share: float, value) -> bytes:
+    """JSON in which one value of a table is another; anything else as it is."""
+    try:
+        table = json.loads(content)
+    except ValueError:
+        return content
+    rows = table[int(share * len(table))] if isinstance(table, list) and table else table
+    if isinstance(rows, dict) and rows:
+        rows[sorted(rows)[int(share * len(rows))]] = value
+    return json.dumps(table).encode()
+
+
 def damage(out: Path, what: str, name: str, *how) -> None:
     """Do one thing to a study's folder."""
     path = out / name
     if not path.exists() or (path.is_dir() and what not in ("swap", "copy")) or not (path.is_dir() or path.is_file()):
         return
     if what in ("swap", "copy"):
-        other, aside = out / how[0], out.parent / "aside"
-        if other != path and other.exists():
-            path.rename(aside) if what == "swap" else (shutil.copytree if path.is_dir() else shutil.copy)(path, aside)
-            if what == "swap":
-                other.rename(path)
-            elif other.is_dir():
-                shutil.rmtree(other)
-            aside.rename(other)
+        exchanged(path, out / how[0], out.parent / "aside", what)
         return
     content = path.read_bytes()
     at = int(how[0] * len(content)) if how and isinstance(how[0], float) else 0
     if what == "json":
-        table = json.loads(content)
-        rows = table if isinstance(table, dict) else table[int(how[0] * len(table))]
-        rows[sorted(rows)[int(how[0] * len(rows))]] = how[1]
-        path.write_text(json.dumps(table))
+        path.write_bytes(rewritten(content, *how))
     elif what in ("flip", "byte") and content:
         new = content[at] ^ (1 << how[1]) if what == "flip" else how[1]
         path.write_bytes(content[:at] + bytes([new]) + content[at + 1 :])
@@ -229,10 +245,7 @@ def attempt(case) -> Verdict:
             damage(out, *step)
         words: list[str] = []
         for ask in (reported, measured, resumed):
-            try:
-                verdict = judged(lambda ask=ask: words.extend(ask(out)))
-            except KeyboardInterrupt:
-                raise
+            verdict = judged(lambda ask=ask: words.extend(ask(out)))
             if "AssertionError" in verdict.words:
                 return Verdict(Ending.WRONG, verdict.words)
             if not verdict.ending.good:
