@@ -281,6 +281,12 @@ def parsed(change: str, command: str = "run", example: str = "train.epochs=2") -
         return path.strip(), text.strip()
 
 
+def _short(message: str, word: int = 60, most: int = 400) -> str:
+    """A message of the parser on one line, in which what a user typed is not too long to read."""
+    message = " ".join(part if len(part) <= word else f"{part[: word - 3]}..." for part in message.split())
+    return message if len(message) <= most else f"{message[:most]}..."
+
+
 def invoke(arguments: Sequence[str]) -> int:
     """Run the command that some words say; the status with which it ends.
 
@@ -302,7 +308,7 @@ def invoke(arguments: Sequence[str]) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # otherwise a mistake in the command's words, found by the parser
             raise
-        message = " ".join(error.format_message().split())
+        message = _short(error.format_message())
         process.say(f"{message}{'' if message.endswith(('.', '?')) else '.'} Try 'steppe --help'.")
         return 2
     return 0

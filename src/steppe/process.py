@@ -214,10 +214,11 @@ def silence(stream: TextIO) -> None:
 
 
 def say(message: str) -> None:
-    """Write one sentence to standard error."""
+    """Write one sentence to standard error, on one line, without codes that a terminal obeys."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
     with _ending:  # not between a signal's sentence and the end
         try:
-            print(f"steppe: {message}", file=sys.stderr, flush=True)
+            print(f"steppe: {line}", file=sys.stderr, flush=True)
         except Unwritten:
             silence(sys.stderr)
 
@@ -266,6 +267,11 @@ REASONS = {
 """What an error of the system means, and what to do, by its name in `errno`."""
 
 
+def _short(path: str, most: int = 200) -> str:
+    """A path of which the middle is left out where it is long."""
+    return path if len(path) <= most else f"{path[: most // 2]}...{path[-most // 2 :]}"
+
+
 def explained(error: OSError) -> str:
     """What happened, where, and what to do, in two sentences or one.
 
@@ -276,6 +282,6 @@ def explained(error: OSError) -> str:
     """
     message = (str(error.strerror or error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     what, remedy = REASONS.get(errno.errorcode.get(error.errno or 0, ""), (message, ""))
-    places = [repr(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    places = [_short(repr(os.fsdecode(name))) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     where = f" ({', '.join(dict.fromkeys(places))})" if places else ""
     return f"{what}{where}.{' ' + remedy if remedy else ''}"

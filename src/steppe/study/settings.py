@@ -108,7 +108,7 @@ def validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: s
         return schema.model_validate_json(json.dumps(raw, default=_plain_value), strict=True)
     except pydantic.ValidationError as errors:
         error = errors.errors()[0]
-    place = [prefix] * bool(prefix) + [str(p) for p in error["loc"] if not _is_type_name(p)]
+    place = [prefix] * bool(prefix) + [_short(str(p)) for p in error["loc"] if not _is_type_name(p)]
     path = ".".join(place)
     if error["type"] == "extra_forbidden":
         parent = _fields_at(schema, error["loc"][:-1])
@@ -127,6 +127,10 @@ def validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: s
         checks.fail("study", path, "a list with at least one value", error["input"])
     message = error["msg"].removeprefix("Input should ").removeprefix("be ").removeprefix("Value error, ")
     checks.fail("study", path, message + where, checks.shown(error["input"]))
+
+
+def _short(key: str, most: int = 60) -> str:
+    return key if len(key) <= most else f"{key[: most - 3]}..."
 
 
 def _plain_value(value: Any) -> Any:
