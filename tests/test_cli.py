@@ -77,6 +77,10 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
+    Path("json.py").write_text("raise SystemExit('hijacked')")
+    header = b'{"w":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}'
+    Path("float8.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"1234")
+    os.mkfifo("fifo.toml")
     Path("torch.pt").write_bytes(b"a pickle")
     Path("cut.safetensors").write_bytes(b"eight bytes and then nothing")
     (Path("short") / "imdb").mkdir(parents=True)
@@ -163,6 +167,20 @@ BAD = {
     "parameters without data": ("measure weights.npz --loss mine:loss", "--data must be given"),
     "no such module": (f"{OWN} mien:loss", "got 'mien'. Did you mean 'mine'?"),
     "no such function": (f"{OWN} mine:los", "got 'los', which is not there. Did you mean 'loss'?"),
+    "a name that Python has": (f"{OWN} json:loss", "got 'json', a name that another module has. Rename"),
+    "parameters of eight bits": (
+        "measure float8.safetensors --loss mine:loss --data toy.npz",
+        "got 'w' of F8_E4M3 in float8.safetensors. Save it as bfloat16 or float32.",
+    ),
+    "seconds that are no number": ("run tiny.toml --checkpoint-seconds nan", "a finite number >= 0, got nan."),
+    "more probes than a machine takes": (f"{OWN} mine:loss --probes 1000000000000", "at most 1000000, got 1000"),
+    "a setting of a measure beyond all": (
+        f"{OWN} mine:loss --measures trace --set trace.probes=1{'0' * 30}",
+        "probes must be a whole number of at most 1000000",
+    ),
+    "more seeds than a disk takes": ("run tiny.toml --seeds 5000000000", "seeds must be less than or equal to 10000"),
+    "more points than a figure shows": ("landscape thesis --points 10000000001", "at most 10001, got 10000000001."),
+    "a named pipe for a specification": ("run fifo.toml", "got 'fifo.toml'. It is no regular file."),
     "not a function": (f"{OWN} mine:number", "got 'number', of type int"),
     "a loss that is no scalar": (f"{OWN} mine:vector", "one floating-point scalar, the mean over the batch"),
     "a loss with several outputs": (f"{OWN} mine:several", "got a dict with 'count', 'loss'. Return the loss alone"),

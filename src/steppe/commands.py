@@ -116,7 +116,11 @@ def measure(
         Path | None, typer.Option(help="A folder for the numbers.", show_default="the study's, or out/NAME")
     ] = None,
     loss: Annotated[
-        str | None, typer.Option(metavar="MODULE:FUNCTION", help="loss(params, batch) for your own parameters.")
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="loss(params, batch) for your own parameters; the current folder is searched for MODULE last.",
+        ),
     ] = None,
     apply: Annotated[
         str | None, typer.Option(metavar="MODULE:FUNCTION", help="Or apply(params, x): outputs, for more measures.")

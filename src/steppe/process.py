@@ -282,6 +282,8 @@ def explained(error: OSError) -> str:
     """
     message = (str(error.strerror or error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     what, remedy = REASONS.get(errno.errorcode.get(error.errno or 0, ""), (message, ""))
-    places = [_short(repr(os.fsdecode(name))) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    places = [
+        _short(repr(os.fsdecode(name))) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)
+    ]
     where = f" ({', '.join(dict.fromkeys(places))})" if places else ""
     return f"{what}{where}.{' ' + remedy if remedy else ''}"

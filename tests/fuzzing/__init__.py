@@ -18,7 +18,7 @@ import hypothesis
 
 from steppe import InputError
 
-FUZZERS = ("damage", "kills", "specs", "data_files", "functions")
+FUZZERS = ("command_lines", "damage", "data_files", "functions", "interrupts", "kills", "specs")
 """The modules here that hold a fuzzer."""
 
 LONGEST = 600

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fuzzing import Ending, Verdict
 
-LARGE, SMALL = 100, 2
+LARGE, SMALL, SLOW = 100, 2, True
 
 SPEC = """
 name = "tiny"

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe import trees
+from steppe import checks, trees
 from steppe.data import Dataset
 from steppe.study import files, provenance
 from steppe.study.chain import stability_limit
@@ -61,6 +61,7 @@ def run(
     A finished run whose files are damaged is told to the watcher, and trained again.
     """
     watcher = watcher or Watcher()
+    checks.real("run", "checkpoint_seconds", checkpoint_seconds, least=0.0)
     dataset = spec.load_data()
     columns = conditions(spec)
     _rehearse(columns, dataset)

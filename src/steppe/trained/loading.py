@@ -61,6 +61,7 @@ def arrays(path: Path, name: str) -> dict[str, np.ndarray]:
         if path.suffix == ".safetensors":
             from safetensors.numpy import load_file
 
+            _check_widths(path, name)
             archives.check_fits("measure", path, path.stat().st_size)
             found = load_file(path)
         else:
@@ -74,6 +75,19 @@ def arrays(path: Path, name: str) -> dict[str, np.ndarray]:
     if not found:
         checks.fail("measure", name, "a file with arrays", f"{path}, which holds none")
     return dict(sorted(found.items()))
+
+
+def _check_widths(path: Path, option: str) -> None:
+    """Fail where an array of a safetensors file is of floats that NumPy lacks, of eight bits or fewer."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118  (it is no dictionary)
+            dtype = file.get_slice(name).get_dtype()
+            if dtype.startswith(("F8", "F6", "F4")):
+                what = "a file of arrays with at least 16 bits a number"
+                checks.fail("measure", option, what, f"{checks.shown(name)} of {dtype} in {path}",
+                            "Save it as bfloat16 or float32.")  # fmt: skip
 
 
 def _from_orbax(path: Path) -> Params:
@@ -151,7 +165,7 @@ def is_function(text: str) -> bool:
 
 
 def function(option: str, text: str) -> Callable[..., Any]:
-    """``module:function``, the module also from the current folder.
+    """``module:function``, the module also from the current folder, which comes last on the import path.
 
     Raises
     ------
@@ -175,6 +189,7 @@ def function(option: str, text: str) -> Callable[..., Any]:
     except BaseException as error:  # also sys.exit()
         got = f"{module!r}, which fails: {programs.line(error)}"
         checks.fail("measure", option, "a module that can be imported", got)
+    _check_ours(option, module, getattr(found, "__file__", None))
     attributes = vars(found)
     if not callable(attributes.get(name)):
         names = [key for key, value in attributes.items() if callable(value) and not key.startswith("_")]
@@ -182,6 +197,14 @@ def function(option: str, text: str) -> Callable[..., Any]:
         got = f"{name!r}, of type {type(attributes[name]).__name__}" if there else f"{name!r}, which is not there"
         checks.fail("measure", option, f"a function of {module}", got, "" if there else checks.nearest(name, names))
     return attributes[name]
+
+
+def _check_ours(option: str, module: str, found: str | None) -> None:
+    """Fail where Python found a module of somebody else before the user's file of the same name."""
+    ours = Path(f"{module.replace('.', '/')}.py")
+    if ours.is_file() and not (found and Path(found).exists() and ours.samefile(found)):
+        got = f"{module!r}, a name that another module has"
+        checks.fail("measure", option, f"a module that Python finds in {ours}", got, "Rename your file.")
 
 
 def called(function: Callable[..., Any], option: str, text: str, *arguments: Any) -> Any:
