@@ -4,13 +4,17 @@ A fuzzer is a module with `CASES`, a hypothesis strategy; `attempt(case)`, which
 many cases `make fuzz` tries. The test suite tries a few of each (``test_fuzzing.py``).
 """
 
+import atexit
 import enum
 import importlib
 import re
+import shutil
+import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -76,6 +80,13 @@ def read(sentence: str) -> Verdict:
     odd = re.search(r"Traceback|Error\b.*Error\b|<object|0x[0-9a-f]{6}|\bpydantic\b|errors\.pydantic", sentence)
     clear = sentence.isprintable() and 10 < len(sentence) <= LONGEST and sentence.endswith((".", "?")) and not odd
     return Verdict(Ending.CLEAR if clear else Ending.UNCLEAR, sentence)
+
+
+def scratch() -> Path:
+    """A new folder, for what several cases share; it goes when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="fuzzing-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def fuzzer(name: str) -> ModuleType:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from hypothesis import strategies as st
 
-from fuzzing import Ending, Verdict, judged, read
+from fuzzing import Ending, Verdict, judged, read, scratch
 from steppe import study
 from steppe.study import Store, Surfaces, runs, surfaces
 from steppe.study.progress import Watcher
@@ -80,7 +80,7 @@ def aged(folder: Path) -> Path:
 @functools.cache
 def whole() -> Path:
     """A study made once, to be copied."""
-    return made(Path(tempfile.mkdtemp()) / "study")
+    return made(scratch() / "study")
 
 
 FILES = (

@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 
 from hypothesis import strategies as st
 
-from fuzzing import Ending, Verdict
+from fuzzing import Ending, Verdict, scratch
 
 LARGE, SMALL, SLOW = 100, 2, True
 
@@ -52,7 +51,7 @@ CASES = st.tuples(
 @functools.lru_cache
 def prepared() -> tuple[Path, dict[str, float]]:
     """A folder with a finished study, and how many seconds each command has taken so far."""
-    folder = Path(tempfile.mkdtemp(prefix="interrupts-"))
+    folder = scratch()
     (folder / "tiny.toml").write_text(SPEC)
     command = [sys.executable, "-m", "steppe", "run", "tiny.toml", "--out", "done"]
     begun = time.monotonic()

@@ -7,13 +7,12 @@ bit for bit, with those of a study that nobody interrupted. When the study is fi
 import functools
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from hypothesis import strategies as st
 
-from fuzzing import Ending, Verdict
+from fuzzing import Ending, Verdict, scratch
 from fuzzing.damage import same
 from steppe import study
 from steppe.study import Store
@@ -48,13 +47,13 @@ def command(folder: Path) -> list[str]:
 @functools.cache
 def whole() -> Path:
     """The study run once, uninterrupted."""
-    folder = Path(tempfile.mkdtemp())
+    folder = scratch()
     subprocess.run(command(folder), check=True, capture_output=True)
     return folder / "out"
 
 
-state = {"folder": Path(tempfile.mkdtemp())}
-"""Where the study that is being killed lies."""
+folders: list[Path] = []
+"""Where studies were killed; the last one lies in the last of them."""
 
 
 def on_disk(out: Path) -> list[str]:
@@ -63,8 +62,10 @@ def on_disk(out: Path) -> list[str]:
 
 def attempt(case: float) -> Verdict:
     whole()
-    out = state["folder"] / "out"
-    process = subprocess.Popen(command(state["folder"]), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if not folders:
+        folders.append(scratch())
+    out = folders[-1] / "out"
+    process = subprocess.Popen(command(folders[-1]), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     before = on_disk(out)
     while process.poll() is None and on_disk(out) == before:
         time.sleep(0.01)
@@ -75,7 +76,7 @@ def attempt(case: float) -> Verdict:
         return Verdict(Ending.TRACEBACK, errors)
     wrong = compared(out) + (left_over(out) if process.returncode == 0 else [])
     if process.returncode == 0:
-        state["folder"] = Path(tempfile.mkdtemp())
+        folders.append(scratch())
     return Verdict(Ending.WRONG, "; ".join(wrong)) if wrong else Verdict(Ending.ACCEPTED)
 
 
