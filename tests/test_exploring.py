@@ -16,7 +16,7 @@ from fuzzing.damage import aged
 from steppe import InputError, cli, models, report, sharpness, study
 from steppe.report import landscapes as drawn
 from steppe.report import turning
-from steppe.study import surfaces
+from steppe.study import files, surfaces
 from steppe.study.progress import Watcher
 from steppe.study.store import flattened
 from steppe.trained import exploring
@@ -285,7 +285,11 @@ def refused(tiny, tmp_path):
         (first, "--along", "eigenvector"): "Did you mean 'eigenvectors'?",
         (first, "--split", "tset"): "Did you mean 'test'?",
         (first, "--out", tiny): "must be an empty folder or a landscape's, got a folder with other files.",
-        (first, "--out", tiny / "study.toml" / "x"): "must be a folder that can be written, got an error",
+        (
+            first,
+            "--out",
+            tiny / "study.toml" / "x",
+        ): "got an error: A file is where a folder should be. Move it",
         (first, tmp_path / "other/runs/lam=0-s0"): "networks trained on the same data",
     }
 
@@ -301,6 +305,27 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence_and_writes_nothing(tiny
         assert message in err, err
         assert err.startswith("steppe: landscape: ") and err.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) + sorted(tiny.rglob("*")) == before
+
+
+def test_one_process_computes_a_landscape_and_what_it_says_to_delete_is_enough(tiny, tmp_path, monkeypatch):
+    question, out = asked(runs(tiny, "lam=0-s0"), SMALL), tmp_path / "out"
+    (out / "unfinished").mkdir(parents=True)
+    (out / ".landscape.npz.0123abcd.partial").touch()
+    with (
+        files.held(out / "unfinished/.lock", "landscape", out, "computes in"),
+        pytest.raises(InputError, match="free, got a folder that another process computes in"),
+    ):
+        exploring.explored(question, out)
+    assert (out / ".landscape.npz.0123abcd.partial").exists()  # it may be the other process's
+    monkeypatch.setattr(exploring, "_computed", lambda *arguments: None)
+    monkeypatch.setattr(exploring, "save", lambda *arguments: files.write_checked(out / "landscape.npz", b"PK"))
+    exploring.explored(question, out)
+    (out / "landscape.html").touch()
+    with pytest.raises(InputError, match=r"Delete landscape\.npz, and ask again"):
+        exploring.explored(question, out)
+    (out / "landscape.npz").unlink()
+    exploring.explored(question, out)
+    assert not (out / "unfinished").exists() and not (out / ".landscape.npz.0123abcd.partial").exists()
 
 
 def test_a_run_that_does_not_fit_its_study_is_refused(tiny, tmp_path):

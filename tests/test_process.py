@@ -84,6 +84,11 @@ def test_nothing_is_promised_of_a_folder_that_is_not_there(tmp_path):
     assert ended(body)[2] == "steppe: Interrupted.\n"
 
 
+def test_nothing_is_promised_of_a_folder_whose_name_no_file_system_takes():
+    process.promise("It is kept.", Path("x" * 300))
+    assert process.promised() == ""
+
+
 def test_a_signal_that_whoever_started_the_command_ignores_is_ignored():
     code = COMMAND.format(signal="SIGINT", body="    strike(); print('done')")
     ignoring = ["sh", "-c", """trap '' INT; exec "$0" -c "$1\"""", sys.executable, code]

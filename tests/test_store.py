@@ -86,7 +86,7 @@ def test_a_run_copied_under_another_name_is_not_taken_for_it(out):
         shutil.copytree(out / "runs/lam=0-s0", out / "runs" / copy)
     told = Told()
     assert sorted(to_train(out, told)) == ["lam=0-s1", "lam=0.1-s0"]
-    assert all("it is the record of lam=0-s0" in words for words in told.words)
+    assert all("got the record of lam=0-s0" in words or "(the record of lam=0-s0)" in words for words in told.words)
 
 
 def test_a_run_of_another_study_is_not_taken_for_one_of_this(out, tmp_path):
@@ -141,6 +141,24 @@ def test_damaged_surfaces_data_and_measures_are_told(out):
         assert surfaces._there(store, told) is None
         assert store.data() == DATA
     assert ["data.json" in told.words[0], "surfaces.npz" in told.words[1]] == [True, True]
+
+
+def test_a_checksum_taken_away_is_missed_where_one_was_written(out):
+    for name in ("surfaces.npz", "measures.parquet"):
+        (out / f"{name}.sha256").unlink()
+    assert study.gathered(Store.read(out)).surfaces is None
+    with pytest.raises(InputError, match=r"measures\.parquet\.sha256 must be .* missing"):
+        measures.read(out)
+
+
+def test_a_folder_in_the_place_of_a_file_is_told_and_left(out):
+    for name in ("data.json.sha256", "report.html"):
+        (out / name).unlink(missing_ok=True)
+        (out / name).mkdir()
+        with pytest.raises(InputError, match=f"{name} must be a file, got a folder"):
+            files.write_checked(out / name.removesuffix(".sha256"), "ours")
+    with pytest.raises(files.Damaged, match="another checksum"):
+        Store.read(out).data()
 
 
 def test_a_landscape_with_a_changed_bit_is_refused(tmp_path):
@@ -203,18 +221,18 @@ def test_rows_that_are_no_numbers_are_counted(out):
 
 def test_only_what_is_ours_by_its_exact_name_is_swept(tmp_path):
     out = tmp_path / "out"
-    odd = study.spec.parse(damage.SPEC, {"grid": {}, "baseline": "", "conditions": [{"name": ".x.partial"}]})
+    odd = study.spec.parse(damage.SPEC, {"grid": {}, "baseline": "", "conditions": [{"name": "x.partial"}]})
     with Store.open(out, odd, DATA) as store:
         run, history = Store.read(damage.whole()).load("lam=0", 0)
-        store.save(".x.partial", 0, {"w": np.ones(1)}, history, run | {"condition": ".x.partial"})
+        store.save("x.partial", 0, {"w": np.ones(1)}, history, run | {"condition": "x.partial"})
     theirs = (".mine.partial.txt", ".mine.partial", ".report.html.bak", "runs/.notes.partial", "checkpoints/notes/a")
     ours = (".summary.md.partial", ".data.json.0123abcd.partial", ".data.json.sha256.0123abcd.partial",
-            "runs/..x.partial-s1.partial/run.json", "checkpoints/.x.partial-s0/2/a")  # fmt: skip
+            "runs/.x.partial-s1.partial/run.json", "checkpoints/x.partial-s0/2/a")  # fmt: skip
     for name in theirs + ours:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).touch()
     with Store.open(out, odd, DATA) as store:
-        assert store.load(".x.partial", 0)
+        assert store.load("x.partial", 0)
     assert [name for name in theirs + ours if (out / name).exists()] == list(theirs)
 
 

@@ -65,7 +65,7 @@ def promise(words: str, proof: Path | None = None) -> None:
 
 def promised() -> str:
     """The sentence of `promise` with a blank before it, or nothing where it is not true."""
-    return "".join(f" {words}" for words, proof in _promise if proof is None or proof.exists())
+    return "".join(f" {words}" for words, proof in _promise if proof is None or os.path.exists(proof))
 
 
 @contextlib.contextmanager
@@ -272,6 +272,18 @@ def _short(path: str, most: int = 200) -> str:
     return path if len(path) <= most else f"{path[: most // 2]}...{path[-most // 2 :]}"
 
 
+def cause(error: OSError) -> tuple[str, str]:
+    """What happened, without a full stop, and what to do, a sentence or nothing.
+
+    Examples
+    --------
+    >>> cause(OSError(errno.EROFS, "Read-only file system", "out/a"))
+    ('The file system is read-only', 'Choose a folder that can be written.')
+    """
+    message = (str(error.strerror or error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return REASONS.get(errno.errorcode.get(error.errno or 0, ""), (message, ""))
+
+
 def explained(error: OSError) -> str:
     """What happened, where, and what to do, in two sentences or one.
 
@@ -280,8 +292,7 @@ def explained(error: OSError) -> str:
     >>> explained(OSError(errno.EROFS, "Read-only file system", "out/a"))
     "The file system is read-only ('out/a'). Choose a folder that can be written."
     """
-    message = (str(error.strerror or error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    what, remedy = REASONS.get(errno.errorcode.get(error.errno or 0, ""), (message, ""))
+    what, remedy = cause(error)
     places = [
         _short(repr(os.fsdecode(name))) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)
     ]

@@ -6,6 +6,7 @@ command ``sha256sum --check`` reads them. Files of older versions have none, and
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import itertools
 import os
@@ -26,6 +27,10 @@ Content = str | bytes | Callable[[BinaryIO], object]
 
 TRANSIENT = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 """Why a file may not be read although it is whole."""
+
+
+class Unfit(ValueError):
+    """A file can be read, and is not what is looked for; the message says what it is instead."""
 
 
 class Damaged(checks.InputError):
@@ -80,6 +85,8 @@ def write_checked(path: Path, content: Content) -> Path:
 @contextlib.contextmanager
 def _partial(path: Path, content: Content) -> Iterator[Path]:
     """A file under a fresh name, with all its bytes on disk; removed at the end if it still has that name."""
+    if path.is_dir() and not path.is_symlink():
+        checks.fail("study", str(path), "a file", "a folder", "Move it away.")
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with process.removed_at_the_end(partial):
@@ -93,7 +100,7 @@ def _partial(path: Path, content: Content) -> Iterator[Path]:
                 os.fsync(file.fileno())
             yield partial
     except OSError as error:
-        error.filename = error.filename or str(path)  # writing does not say where
+        error.filename, error.filename2 = str(path), None  # not the fresh name, nor nothing, as writing has it
         raise
     finally:
         with contextlib.suppress(OSError):
@@ -102,11 +109,16 @@ def _partial(path: Path, content: Content) -> Iterator[Path]:
 
 def sweep(folder: Path, names: Collection[str]) -> None:
     """Remove what killed processes left half written of the files of these names."""
+    for path in half_written(folder, names):
+        path.unlink()
+
+
+def half_written(folder: Path, names: Collection[str]) -> list[Path]:
+    """What is half written of the files of these names, by a process that was killed, or that writes just now."""
     ours = "|".join(map(re.escape, [*names, *(f"{name}.sha256" for name in names)]))
     left = re.compile(rf"\.(?:{ours})(?:\.[0-9a-f]{{8}})?\.partial")
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if left.fullmatch(path.name) and not (path.is_dir() and not path.is_symlink()):
-            path.unlink()
+    paths = [path for path in folder.iterdir() if left.fullmatch(path.name)] if folder.is_dir() else []
+    return [path for path in paths if path.is_symlink() or not path.is_dir()]
 
 
 def digest(path: Path) -> str:
@@ -121,9 +133,9 @@ def listed(digests: Collection[tuple[str, str]]) -> str:
 
 
 def checksums(sums: Path, name: str) -> set[str] | None:
-    """The checksums that a file of checksums has for a name; None where there is no such file."""
+    """The checksums that a file of checksums has for a name; None where nothing is there."""
     if not sums.is_file():
-        return None
+        return set() if os.path.lexists(sums) else None
     lines = sums.read_bytes().decode(errors="replace").splitlines()
     return {line.partition("  ")[0] for line in lines if line.partition("  ")[2] == name}
 
@@ -163,10 +175,23 @@ def read(path: Path, parse: Callable[[BinaryIO], T], *, sums: Path | None = None
         raise Damaged(path, "nothing: it is missing", todo) from None
     except Damaged:
         raise
+    except Unfit as error:
+        raise Damaged(path, str(error), todo) from None
     except Exception as error:  # parsers have their own words for damage
         if isinstance(error, OSError) and error.errno in TRANSIENT:
             raise
         raise Damaged(path, f"a file that cannot be read ({programs.line(error)})", todo) from error
+
+
+def require_sums(path: Path, todo: str) -> None:
+    """Fail where the checksum of a file is missing that was written with one.
+
+    Raises
+    ------
+    Damaged : it is missing.
+    """
+    if not os.path.lexists(_sums_of(path)):
+        raise Damaged(_sums_of(path), "nothing: it is missing", todo)
 
 
 def arrays(path: Path, *, sums: Path | None = None, todo: str = "") -> dict[str, np.ndarray]:
@@ -190,6 +215,21 @@ def of_arrays(arrays: Mapping[str, np.ndarray]) -> Content:
     return lambda file: np.savez(file, **arrays)
 
 
+def begin(folder: Path, command: str) -> Path:
+    """Make the folder that a user chose, and all that lead to it.
+
+    Raises
+    ------
+    InputError : it cannot be made; `command` is named.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what, todo = process.cause(error)
+        checks.fail(command, str(folder), "a folder that can be written", f"an error: {what}", todo)
+    return folder
+
+
 def make(folder: Path, within: Path) -> Path:
     """Make a folder and all that lead to it from `within`, which must be there.
 
@@ -205,6 +245,26 @@ def make(folder: Path, within: Path) -> Path:
                 checks.fail("study", str(path), "a folder", got, "Move it away: nothing is written through links.")
             path.mkdir(exist_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def held(lock: Path, command: str, folder: Path, does: str) -> Iterator[None]:
+    """Keep other processes out of a folder by a lock on a file; the system lets go if this one dies.
+
+    Raises
+    ------
+    InputError : another process holds it, which `does` says (``"runs in"``); or the file is a link, or no file.
+    OSError : the file system has no locks.
+    """
+    if lock.is_symlink() or (lock.exists() and not lock.is_file()):
+        got = "a symbolic link" if lock.is_symlink() else "something else"
+        checks.fail(command, str(lock), "a file", got, "Move it away: nothing is written through links.")
+    with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            checks.fail(command, str(folder), "free", f"a folder that another process {does}", "Wait for it to end.")
+        yield
 
 
 def sync(folder: Path) -> None:

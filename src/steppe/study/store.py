@@ -17,7 +17,6 @@ condition and seed, every setting, and the data, so that a run that was moved, c
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import math
@@ -117,12 +116,8 @@ class Store:
         """
         directory = Path(directory)
         _check_folder(directory, spec, data["fingerprint"], lambda text: None)
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            files.make(directory / "runs", directory)
-        except OSError as error:
-            checks.fail("study", str(directory), "a folder that can be written", f"an error: {error.strerror}")
-        with _held(directory):
+        files.make(files.begin(directory, "study") / "runs", directory)
+        with files.held(directory / ".lock", "study", directory, "runs in"):
             before = _check_folder(directory, spec, data["fingerprint"], say)  # again: it is ours alone only now
             store = cls(directory, spec.model_copy(update={"seeds": max(spec.seeds, before.seeds if before else 1)}))
             store.fingerprint = data["fingerprint"]
@@ -306,6 +301,8 @@ class Store:
         if not os.path.lexists(path):
             return None
         found, data = files.read(path, _surfaces, todo=AGAIN)
+        if data is not None:  # an older version wrote neither this nor a checksum
+            files.require_sums(path, AGAIN)
         known = self.fingerprint in (None, data) or data is None
         if not known or not set(found.conditions) <= set(self._columns):
             raise files.Damaged(path, "surfaces of another study", AGAIN)
@@ -317,14 +314,14 @@ def _record(stream: BinaryIO, condition: str, seed: int) -> dict[str, Any]:
     run = _json(stream)
     _check_row(run, RUN_SCHEMA, ("condition", "seed", "status", "epochs"))
     if (run["condition"], run["seed"]) != (condition, seed):
-        raise ValueError(f"it is the record of {run['condition']}-s{run['seed']}")
+        raise files.Unfit(f"the record of {run['condition']}-s{run['seed']}")
     if run["status"] not in ("finished", "diverged"):
-        raise ValueError(f"its status is {run['status']!r}")
+        raise files.Unfit(f"a record whose status is {checks.shown(run['status'])}")
     made = run.get("made_with", {})
     if not isinstance(made, dict) or not all(isinstance(text, str) for text in made.values()):
-        raise ValueError("made_with is no table of texts")
+        raise files.Unfit("a record whose made_with is no table of texts")
     if "settings" in run and not (isinstance(run["settings"], dict) and isinstance(run.get("data"), str)):
-        raise ValueError("its settings are no table")
+        raise files.Unfit("a record whose settings are no table")
     return run
 
 
@@ -332,12 +329,12 @@ def _history(stream: BinaryIO, epochs: int) -> list[dict[str, Any]]:
     """The history of a run of so many epochs."""
     history = _json(stream)
     if not isinstance(history, list):
-        raise ValueError("it is no list")
+        raise files.Unfit("a history that is no list")
     for row in history:
         _check_row(row, HISTORY_SCHEMA, ("epoch",))
     seen = [row["epoch"] for row in history]
     if seen != sorted(set(seen)) or seen[-1:] != [epochs]:
-        raise ValueError("its epochs are not the run's")
+        raise files.Unfit("a history whose epochs are not the run's")
     return history
 
 
@@ -347,17 +344,17 @@ KINDS = {polars.String: str, polars.Int64: int, polars.Float64: (int, float), po
 def _check_row(row: Any, schema: Mapping[str, Any], needed: tuple[str, ...]) -> None:
     """Fail where a row of JSON does not fit the columns of a table."""
     if not isinstance(row, dict):
-        raise ValueError("it is no table")
+        raise files.Unfit("JSON that is no table")
     for name in needed:
         if row.get(name) is None:
-            raise ValueError(f"{name} is missing")
+            raise files.Unfit(f"a table without {name}")
     for name, kind in schema.items():
         value = row.get(name)
         fits = isinstance(value, KINDS[kind]) and isinstance(value, bool) == (kind is polars.Boolean)
         if value is not None and not (fits and (isinstance(value, str) or math.isfinite(value))):
-            raise ValueError(f"{name} is {checks.shown(value)}")
+            raise files.Unfit(f"a table in which {name} is {checks.shown(value)}")
         if kind is polars.Int64 and value is not None and not -(2**63) <= value < 2**63:
-            raise ValueError(f"{name} is {checks.shown(value)}")
+            raise files.Unfit(f"a table in which {name} is {checks.shown(value)}")
 
 
 def _json(stream: BinaryIO) -> Any:
@@ -372,7 +369,7 @@ def _plain(table: Any) -> Any:
 def _texts(stream: BinaryIO) -> dict[str, str]:
     found = _json(stream)
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
-        raise ValueError("it is no table of texts")
+        raise files.Unfit("JSON that is no table of texts")
     return found
 
 
@@ -383,7 +380,7 @@ def _surfaces(stream: BinaryIO) -> tuple[Surfaces, str | None]:
     surfaces = Surfaces(**{**fields, "conditions": tuple(fields["conditions"].tolist()), "about": str(fields["about"])})
     count, points, side = len(surfaces.conditions), len(surfaces.steps), len(surfaces.grid_steps)
     if surfaces.lines.shape != (count, points) or surfaces.grids.shape != (count, side, side):
-        raise ValueError("its arrays do not fit each other")
+        raise files.Unfit("arrays that do not fit each other")
     return surfaces, None if data is None else str(data)
 
 
@@ -472,21 +469,6 @@ def _is_ours(directory: Path) -> bool:
     """Whether a folder without a study is empty, or holds only what a study killed at its very start leaves."""
     begun = re.compile(r"\.lock|runs|study\.toml\.sha256|\.study\.toml(\.sha256)?(\.[0-9a-f]{8})?\.partial")
     return all(begun.fullmatch(path.name) for path in directory.iterdir()) and not list((directory / "runs").glob("*"))
-
-
-@contextlib.contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """Keep other processes from running the same study; the system lets go if this one dies."""
-    path = directory / ".lock"
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        got = "a symbolic link" if path.is_symlink() else "something else"
-        checks.fail("study", str(path), "a file", got, "Move it away: nothing is written through links.")
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            checks.fail("study", str(directory), "free", "a folder that another process runs in", "Wait for it to end.")
-        yield
 
 
 def flattened(params: Params) -> dict[str, np.ndarray]:

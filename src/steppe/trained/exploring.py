@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe import checks, losses, sharpness, trees
+from steppe import losses, sharpness, trees
 from steppe.data.dataset import fingerprint
 from steppe.study import files, provenance
 from steppe.study.progress import Watcher
 from steppe.study.store import flattened, unflattened
 from steppe.study.surfaces import Kept, Values, around, chosen, on_plane
-from steppe.trained.landscapes import Landscape, Question, held, save
+from steppe.trained.landscapes import WRITTEN, Landscape, Question, held, save
 from steppe.trained.networks import Trained
 from steppe.typing import Params
 
@@ -35,22 +35,22 @@ def explored(question: Question, directory: Path, watcher: Watcher | None = None
 
     Raises
     ------
-    InputError : the folder holds another landscape, or other files, or cannot be made.
+    InputError : the folder holds another landscape, or other files, or cannot be made; another process computes in it.
     OSError : it cannot be written.
     """
     found = held(question, directory)
     if found is None:
-        try:
-            if directory == question.folder:
-                files.make(directory, question.networks[0].study)
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            checks.fail("landscape", str(directory), "a folder that can be written", f"an error: {error.strerror}")
+        if directory == question.folder:
+            files.make(directory, question.networks[0].study)
+        files.begin(directory, "landscape")
         place = partial(files.make, directory / "unfinished", directory)
-        place()
-        found = _computed(question, place, watcher or Watcher())
-        save(found, question, directory)
-        shutil.rmtree(directory / "unfinished", ignore_errors=True)
+        with files.held(place() / ".lock", "landscape", directory, "computes in"):
+            files.sweep(directory, WRITTEN)
+            found = held(question, directory)  # again: it is ours alone only now
+            if found is None:
+                found = _computed(question, place, watcher or Watcher())
+                save(found, question, directory)
+            shutil.rmtree(directory / "unfinished", ignore_errors=True)
     return found
 
 

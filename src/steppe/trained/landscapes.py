@@ -159,6 +159,7 @@ def asked(targets: Sequence[Path | str], settings: Settings = Settings()) -> Que
 
 
 NAME = "landscape.npz"
+AGAIN = f"Delete {NAME}, and ask again."
 WRITTEN = (NAME, "landscape.html")
 
 
@@ -176,10 +177,9 @@ def held(question: Question, directory: Path) -> Landscape | None:
             what = f"a folder of this landscape, with {setting} = {new!r}"
             checks.fail("landscape", str(directory), what, f"one with {setting} = {old!r}", "Choose another --out.")
         return found
-    if directory.is_dir():
-        files.sweep(directory, WRITTEN)
-    begun = {"unfinished", f"{NAME}.sha256"}
-    if directory.is_dir() and not {entry.name for entry in directory.iterdir()} <= begun:
+    there = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+    there -= {path.name for path in files.half_written(directory, WRITTEN)}
+    if not there <= {"unfinished", f"{NAME}.sha256", "landscape.html"} or there == {"landscape.html"}:
         what = "an empty folder or a landscape's"
         checks.fail("landscape", str(directory), what, "a folder with other files", "Choose another --out.")
     return None
@@ -208,7 +208,7 @@ def read(directory: Path) -> tuple[Landscape, dict[str, Any]]:
     ------
     InputError : it is damaged.
     """
-    return files.read(directory / NAME, _parsed, todo="Delete it, and ask again.")
+    return files.read(directory / NAME, _parsed, todo=AGAIN)
 
 
 def _parsed(stream: BinaryIO) -> tuple[Landscape, dict[str, Any]]:

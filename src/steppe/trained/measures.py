@@ -28,6 +28,8 @@ from steppe.study.limits import MOST, WHOLE
 
 NAME, CURVES = "measures.parquet", "densities.npz"
 AGAIN = "Move it away, and measure again."
+CHECKED = {"checksum": f"{NAME}.sha256"}
+"""What a table's file says of itself."""
 DTYPES = ("float32", "float64")
 
 SCHEMA = {
@@ -175,10 +177,7 @@ class Table:
                         "Wait for it to end, or choose another --out.")  # fmt: skip
 
     def _make(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            checks.fail("measure", str(self.folder), "a folder that can be written", f"an error: {error.strerror}")
+        files.begin(self.folder, "measure")
         self._hold()
         self._read()
 
@@ -194,7 +193,7 @@ class Table:
         self.rows = polars.concat([self.rows, new])
         self.known |= set(new["fingerprint"])
         buffer = io.BytesIO()
-        self.rows.write_parquet(buffer)
+        self.rows.write_parquet(buffer, metadata=CHECKED)
         files.write_checked(self.folder / NAME, buffer.getvalue())
 
 
@@ -208,18 +207,23 @@ def read(folder: Path) -> polars.DataFrame:
     path = folder / NAME
     if not os.path.lexists(path):
         return polars.DataFrame(schema=SCHEMA)
-    rows = files.read(path, _parquet, todo=AGAIN)
+    rows, checked = files.read(path, _parquet, todo=AGAIN)
+    if checked:
+        files.require_sums(path, AGAIN)
     if dict(rows.schema) != SCHEMA:
         checks.fail("measure", str(path), "a table of this version's columns", "one with others",
                     AGAIN)  # fmt: skip
     return rows
 
 
-def _parquet(stream: BinaryIO) -> polars.DataFrame:
+def _parquet(stream: BinaryIO) -> tuple[polars.DataFrame, bool]:
+    """A table, and whether it was written with a checksum, as older versions did not."""
     try:
-        return polars.read_parquet(stream)
+        metadata = polars.read_parquet_metadata(stream)
+        stream.seek(0)
+        return polars.read_parquet(stream), CHECKED.items() <= metadata.items()
     except polars.exceptions.PanicException as error:  # no Exception, though damage is all that it tells
-        raise ValueError("no Parquet file") from error
+        raise files.Unfit("no Parquet file") from error
 
 
 def curves(folder: Path) -> dict[str, np.ndarray]:
