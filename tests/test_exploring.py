@@ -280,6 +280,7 @@ def refused(tiny, tmp_path):
         (first, "--grid", 4): "grid must be an odd number of at least 3, so that the middle is a point, or 0 for no",
         (first, "--radius", -1): "radius must be a finite number >= 0, got -1.0.",
         (first, "--radius", 0): "radius must be above 0, got 0.0.",
+        (first, "--radius", 1e300): "radius must be at most 3.4e+38, the largest number of float32, got 1e+300.",
         (first, "--examples", 0): "examples must be a whole number of at least 1, got 0.",
         (first, "--seed", -1): "seed must be a whole number of at least 0, got -1.",
         (first, "--along", "eigenvector"): "Did you mean 'eigenvectors'?",
@@ -292,6 +293,15 @@ def refused(tiny, tmp_path):
         ): "got an error: A file is where a folder should be. Move it",
         (first, tmp_path / "other/runs/lam=0-s0"): "networks trained on the same data",
     }
+
+
+@pytest.mark.slow
+def test_a_landscape_that_leaves_the_numbers_is_told_by_words_and_status(tiny, tmp_path, monkeypatch, capsys):
+    far = ("--points", 3, "--grid", 3, "--radius", 1e30, "--out", tmp_path / "far")
+    status, _, err = command(monkeypatch, capsys, tiny / "runs/lam=0-s0", *far)
+    assert status == 1
+    assert err == "steppe: 10 of 12 losses are not finite, and left out of the figures. " \
+        "Take a smaller --radius in another --out.\n"  # fmt: skip
 
 
 def test_what_cannot_be_asked_is_refused_in_one_sentence_and_writes_nothing(tiny, tmp_path, monkeypatch, capsys):

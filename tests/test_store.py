@@ -1,5 +1,6 @@
 """A study's folder: what is damaged is said and never believed, and nothing of anybody else's is touched."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -159,6 +160,22 @@ def test_a_folder_in_the_place_of_a_file_is_told_and_left(out):
             files.write_checked(out / name.removesuffix(".sha256"), "ours")
     with pytest.raises(files.Damaged, match="another checksum"):
         Store.read(out).data()
+
+
+def test_a_study_toml_that_cannot_be_read_any_more_is_named_and_can_be_put_back(out, tmp_path):
+    (out / "study.toml").write_text("")
+    with pytest.raises(InputError, match=r"study\.toml must be what was written there, .* \(study: name must be given"):
+        Store.read(out)
+    (out / "study.toml").write_text(damage.SPEC)
+    assert to_train(out) == []
+
+
+def test_surfaces_that_are_not_finite_are_told(out):
+    before = Store.read(out).surfaces()
+    with Store.open(out, spec(), DATA) as store:
+        store.save_surfaces(dataclasses.replace(before, lines=before.lines * np.inf))
+    (note,) = study.gathered(Store.read(out)).notes
+    assert "6 of 24 losses are not finite" in note
 
 
 def test_a_landscape_with_a_changed_bit_is_refused(tmp_path):

@@ -202,7 +202,7 @@ def landscape(
     out: Annotated[Path | None, typer.Option(help="A folder for it.", show_default="one in DIR/landscapes")] = None,
 ) -> None:
     """Draw the loss and accuracy around trained networks, or from one to another: landscape.npz and landscape.html."""
-    from steppe import report
+    from steppe import report, study
     from steppe.study.progress import Bar
     from steppe.trained import exploring, landscapes
 
@@ -215,6 +215,10 @@ def landscape(
     page = report.write_landscape(found, directory)
     report.show_landscape(found)
     typer.echo(f"\nLandscape: {page}")
+    infinite = study.infinite(found.lines["loss"], found.grids["loss"])
+    if infinite:
+        process.say(f"{infinite}, and left out of the figures. Take a smaller --radius in another --out.")
+        raise typer.Exit(1)
 
 
 @app.command(name="list")

@@ -83,6 +83,12 @@ class Surfaces:
     about: str
 
 
+def infinite(*losses: np.ndarray) -> str:
+    """How many of some losses are not finite, in words; nothing where all are."""
+    count, total = sum(int((~np.isfinite(values)).sum()) for values in losses), sum(values.size for values in losses)
+    return f"{count:,} of {total:,} losses are not finite" if count else ""
+
+
 @dataclass(frozen=True)
 class PublishedTable:
     """Numbers somebody published, shown beside ours and never aimed at; `caveat` says how far to trust them."""

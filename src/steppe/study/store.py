@@ -83,7 +83,14 @@ class Store:
         directory = Path(directory)
         if not (directory / "study.toml").is_file():
             checks.fail("study", "DIR", "the folder of a study", checks.shown(str(directory)), "It has no study.toml.")
-        store = cls(directory, specs.read(directory / "study.toml"))
+        path = directory / "study.toml"
+        try:
+            store = cls(directory, specs.read(path))
+        except checks.InputError as error:
+            if not _changed(path):
+                raise
+            why = f"a file that was changed since ({str(error).rstrip('.')})"
+            raise files.Damaged(path, why, "Put the specification that was run in its place.") from None
         with contextlib.suppress(files.Damaged):
             store.fingerprint = store.data().get("fingerprint")
         return store
@@ -259,9 +266,7 @@ class Store:
 
     def changed(self) -> bool:
         """Whether study.toml has a checksum, and is not what was written there."""
-        path = self.directory / "study.toml"
-        sums = files.checksums(path.with_name(f"{path.name}.sha256"), path.name)
-        return sums is not None and files.digest(path) not in sums
+        return _changed(self.directory / "study.toml")
 
     def data(self) -> dict[str, str]:
         """What the study runs on: about, and fingerprint; nothing where there is no such file.
@@ -412,6 +417,12 @@ def _node(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _changed(path: Path) -> bool:
+    """Whether a study.toml has a checksum, and is not what was written there."""
+    sums = files.checksums(path.with_name(f"{path.name}.sha256"), path.name)
+    return sums is not None and files.digest(path) not in sums
 
 
 def _is_frozen(path: Path, spec: Spec) -> bool:

@@ -7,7 +7,7 @@ from typing import TypeVar
 import polars
 
 from steppe.study import files
-from steppe.study.results import HISTORY_SCHEMA, RUN_SCHEMA, PublishedTable, Results
+from steppe.study.results import HISTORY_SCHEMA, RUN_SCHEMA, PublishedTable, Results, Surfaces, infinite
 from steppe.study.spec import Spec, conditions, differences, load, shipped
 from steppe.study.store import Store
 
@@ -53,7 +53,7 @@ def gathered(store: Store) -> Results:
             for p in spec.published
         ),
         provenance=_provenance(spec, facts or {}, list(made_with.values())),
-        notes=(*_damage(store, damaged), *_changes(spec), *_notes(list(made_with.values()))),
+        notes=(*_damage(store, damaged), *_infinite(surfaces), *_changes(spec), *_notes(list(made_with.values()))),
         spec_toml=spec.toml(),
     )
 
@@ -74,6 +74,13 @@ def _damage(store: Store, damaged: list[files.Damaged]) -> Iterator[str]:
         yield f"Left out, for it is damaged: {name} ({error.why}). The same `steppe run` again makes it anew."
     if store.changed():
         yield "study.toml is not what Steppe wrote: it was changed by hand, or is damaged."
+
+
+def _infinite(surfaces: Surfaces | None) -> Iterator[str]:
+    """What figures of surfaces leave out."""
+    count = infinite(surfaces.lines, surfaces.grids) if surfaces else ""
+    if count:
+        yield f"Of the loss surfaces, {count}, and left out of the figures: landscape.radius is too large."
 
 
 def _provenance(spec: Spec, data: dict[str, str], made_with: list[dict[str, str]]) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 from steppe import checks
 from steppe.data.dataset import fingerprint
 from steppe.study import files
-from steppe.study.limits import MOST
+from steppe.study.limits import LARGEST, MOST
 from steppe.study.spec import differences
 from steppe.study.surfaces import Values
 from steppe.trained.networks import Trained, trained
@@ -62,7 +62,8 @@ class Settings:
             if not (isinstance(value, int) and value >= 3 and value % 2) and not (name == "grid" and value == 0):
                 checks.fail("landscape", name, odd + (", or 0 for no plane" if name == "grid" else ""), value)
             checks.whole("landscape", name, value, least=0, most=MOST["points" if name == "points" else "grid_points"])
-        checks.positive("landscape", "radius", self.radius)
+        if checks.positive("landscape", "radius", self.radius) > LARGEST:
+            checks.fail("landscape", "radius", f"at most {LARGEST:.2g}, the largest number of float32", self.radius)
         checks.whole("landscape", "examples", self.examples)
         checks.whole("landscape", "seed", self.seed, least=0, most=2**32 - 1)
         return self
