@@ -22,8 +22,6 @@ from steppe.study.store import flattened
 from steppe.trained import exploring
 from steppe.trained.landscapes import Settings, asked, read
 
-pytestmark = pytest.mark.optimised
-
 
 @pytest.fixture(scope="module")
 def tiny(small_study, tmp_path_factory):
@@ -109,6 +107,7 @@ class Counting(Watcher):
         self.told.append(count)
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 @pytest.mark.parametrize("along", ["random", "between", "eigenvectors"])
 def test_a_landscape_that_was_killed_goes_on_with_the_same_bits(tiny, tmp_path, monkeypatch, along):

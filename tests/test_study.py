@@ -20,8 +20,6 @@ from steppe.study.progress import Watcher
 from steppe.study.runs import _converged
 from steppe.study.store import Store, flattened, unflattened
 
-pytestmark = pytest.mark.optimised
-
 SPEC = """
 name = "tiny"
 seeds = 2
@@ -236,6 +234,7 @@ def test_seeds_start_alike_in_every_condition(toy, finished):
     assert by_seed[0][0] != by_seed[1][0]
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_the_same_study_again_is_bitwise_the_same(toy, finished):
     directory, results = finished
@@ -249,6 +248,7 @@ def test_a_finished_study_is_not_run_again(toy, finished, monkeypatch):
     assert study.run(load(toy), directory).runs.equals(results.runs)
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_more_seeds_extend_a_study_by_new_runs_alone(toy, finished):
     directory, results = finished
@@ -342,6 +342,7 @@ def test_penalty_dropout_penalises_the_function_that_is_trained(toy, tmp_path):
     assert results.runs["test_loss"][0] != results.runs["test_loss"][1]
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_microbatches_in_a_study_change_results_only_by_rounding(toy, tmp_path):
     # one part takes the estimate through layers, by other random vectors of the same expectation
@@ -416,6 +417,7 @@ def checkpointed(toy, finished, folder, monkeypatch, epochs):
     return out
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_from_its_checkpoint(toy, finished, tmp_path, monkeypatch):
     out = checkpointed(toy, finished, tmp_path, monkeypatch, epochs=3)
@@ -460,6 +462,7 @@ def command(toy, out, *more):
     return [sys.executable, "-c", code, *arguments]
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_killed_at_random_moments_a_study_resumes_to_the_same_bits(toy, finished, tmp_path):
     out, rng, kills = tmp_path / "killed", random.Random(0), 0
