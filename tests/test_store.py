@@ -98,7 +98,12 @@ def test_a_run_of_another_study_is_not_taken_for_one_of_this(out, tmp_path):
     shutil.copytree(tmp_path / "other/runs/lam=0-s0", out / "runs/lam=0-s0")
     told = Told()
     assert to_train(out, told) == ["lam=0-s0"]
-    assert "train.learning_rate = 0.5 where the study has 0.05" in told.words[0]
+    assert "of another study (a run with train.learning_rate = 0.5 where the study has 0.05)" in told.words[0]
+    with Store.open(out, spec(), DATA) as store:
+        save(store)
+    (aside,) = out.glob("runs/lam=0-s0.of-another-study-*")
+    assert (aside / "parameters.npz").read_bytes() == (tmp_path / "other/runs/lam=0-s0/parameters.npz").read_bytes()
+    assert to_train(out) == []
 
 
 def test_a_changed_study_toml_costs_no_finished_run(out):

@@ -101,7 +101,10 @@ def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watche
     if damaged and not whole and all(isinstance(error, Foreign) for error in damaged):
         raise damaged[0]
     for error in damaged:
-        watcher.say(f"{error.path} is damaged ({error.why}): the run is trained again.")
+        kind, todo = "damaged", ""
+        if isinstance(error, Foreign):
+            kind, todo = "of another study", "its folder is set aside, and "
+        watcher.say(f"{error.path} is {kind} ({error.why}): {todo}the run is trained again.")
     return missing
 
 

@@ -22,6 +22,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -200,7 +201,7 @@ class Store:
     ) -> None:
         """Put a finished run on disk, whole: it appears under its name only when every byte is written.
 
-        What somebody else put into its folder stays there.
+        What somebody else put into its folder stays there. A whole run of other settings or data is set aside.
 
         Raises
         ------
@@ -219,6 +220,8 @@ class Store:
         files.write(partial / SUMS, files.listed([(files.digest(partial / n), n) for n in OF_A_RUN if n != SUMS]))
         if folder.is_symlink() or folder.is_file():
             folder.unlink()
+        elif folder.is_dir() and self._is_foreign(condition, seed):  # whole: it may be the only one
+            folder.rename(folder.with_name(f"{folder.name}.of-another-study-{secrets.token_hex(4)}"))
         elif folder.is_dir():  # damaged
             files.sweep(folder, OF_A_RUN)
             for path in folder.iterdir():
@@ -245,6 +248,14 @@ class Store:
         read(folder / "parameters.npz", (lambda stream: None) if sums.is_file() else _unflattened)
         self._check_origin(folder / "run.json", condition, run)
         return run, history
+
+    def _is_foreign(self, condition: str, seed: int) -> bool:
+        """Whether a run is whole, but of other settings or data."""
+        try:
+            self.load(condition, seed)
+        except files.Damaged as error:
+            return isinstance(error, Foreign)
+        return False
 
     def _check_origin(self, path: Path, condition: str, run: Mapping[str, Any]) -> None:
         """Fail where a record has other settings or data than this study; records of older versions say neither."""
