@@ -21,16 +21,44 @@ NOISE = 64
 WIDER = "Scale it, or compute in float64 (--dtype float64; jax_enable_x64 in Python)."
 
 
-def exact_tree(function: str, name: str, tree: Any, *, dtype: Any = None, examples: bool = False) -> Any:
+def exact_tree(function: str, name: str, tree: Any, *, dtype: Any = None) -> Any:
     """Every leaf of a pytree as `exact` gives it, named by its place in the tree."""
 
     def one(path: Any, leaf: Any) -> Any:
-        return exact(function, name + jax.tree_util.keystr(path), leaf, dtype=dtype, examples=examples)
+        return exact(function, name + jax.tree_util.keystr(path), leaf, dtype=dtype)
 
     return jax.tree.map_with_path(one, tree, is_leaf=lambda node: hasattr(node, "__next__"))  # JAX warns of iterators
 
 
-def exact(function: str, name: str, value: Any, *, dtype: Any = None, examples: bool = False) -> Any:
+def exact_batches(function: str, name: str, batches: Any, *, dtype: Any = None) -> list[Any]:
+    """Each of a list of batches, or the only one, as `exact_tree` gives it; all together tell their examples apart.
+
+    Raises
+    ------
+    InputError
+        As `exact`; features whose values in all batches vary by hardly more than they are rounded: timestamps.
+    """
+    named = [(name, batches)]
+    if isinstance(batches, list):
+        named = [(f"{name}[{place}]", batch) for place, batch in enumerate(batches)]
+    taken = [exact_tree(function, *pair, dtype=dtype) for pair in named]
+    rounded: dict[Any, list[tuple[str, np.ndarray, Any]]] = {}
+    for (called, given), batch in zip(named, taken, strict=True):
+        paths = jax.tree.leaves_with_path(given)
+        for (path, leaf), own in zip(paths, jax.tree.leaves(batch), strict=True):
+            if isinstance(leaf, jax.Array) or not jnp.issubdtype(own.dtype, jnp.floating) or not np.ndim(own):
+                continue
+            wide = np.asarray(leaf)
+            if wide.dtype.itemsize > own.dtype.itemsize:
+                place = jax.tree_util.keystr(path)
+                rounded.setdefault((place, own.dtype, own.shape[1:]), []).append((called + place, wide))
+    for (_, target, _), parts in rounded.items():
+        arrays = [wide for _, wide in parts]
+        check_resolved(function, parts[-1][0], arrays[0] if len(arrays) == 1 else np.concatenate(arrays), target)
+    return taken
+
+
+def exact(function: str, name: str, value: Any, *, dtype: Any = None) -> Any:
     """An array of numbers as JAX computes with it, equal to what was handed in up to the usual rounding of floats.
 
     Parameters
@@ -41,8 +69,6 @@ def exact(function: str, name: str, value: Any, *, dtype: Any = None, examples: 
         Of any library. An array of JAX, traced or not, is what it is already.
     dtype : dtype, optional
         For floats; otherwise the one that JAX gives theirs.
-    examples : bool
-        Whether the first axis is that of examples: every feature must still tell them apart.
 
     Returns
     -------
@@ -52,7 +78,7 @@ def exact(function: str, name: str, value: Any, *, dtype: Any = None, examples: 
     Raises
     ------
     InputError
-        What is no array of numbers; whole numbers beyond 32 bits; floats beyond the dtype; features that vanish in it.
+        What is no array of numbers; whole numbers beyond 32 bits; floats beyond the dtype, or that vanish in it.
 
     Examples
     --------
@@ -68,7 +94,7 @@ def exact(function: str, name: str, value: Any, *, dtype: Any = None, examples: 
     if array.dtype.kind in "iu":
         return _whole(function, name, array)
     if array.dtype.kind in "fc":
-        return _rounded(function, name, array, dtype, examples)
+        return _rounded(function, name, array, dtype)
     floats = dtype is not None and jnp.issubdtype(array.dtype, jnp.floating)  # bfloat16 and its like
     return array.astype(dtype) if floats else array
 
@@ -134,7 +160,7 @@ def _whole(function: str, name: str, array: np.ndarray) -> np.ndarray:
     return array.astype(target)
 
 
-def _rounded(function: str, name: str, array: np.ndarray, dtype: Any, examples: bool) -> np.ndarray:
+def _rounded(function: str, name: str, array: np.ndarray, dtype: Any) -> np.ndarray:
     is_complex = array.dtype.kind == "c"
     double = jax.dtypes.canonicalize_dtype(np.complex128 if is_complex else np.float64)
     target = np.dtype(double if dtype is None or is_complex else dtype)
@@ -151,26 +177,32 @@ def _rounded(function: str, name: str, array: np.ndarray, dtype: Any, examples: 
     if np.all(np.abs(narrow) < jnp.finfo(target).tiny) and np.any(array != 0):
         what = f"of numbers that {target} tells from 0, at least {jnp.finfo(target).tiny:.2g} in size"
         checks.fail(function, name, what, f"{array[array != 0].flat[0]:g}", WIDER)
-    if examples and not is_complex:
-        check_resolved(function, name, array, target)
     return narrow
 
 
 def check_resolved(function: str, name: str, array: np.ndarray, dtype: Any, *, todo: str = "") -> None:
     """Fail where a feature of the examples, (N, …), varies by hardly more than it is rounded in a dtype: timestamps.
 
+    What the dtype holds as it is loses nothing, however little it varies: a constant, rounded by another program.
+
     Examples
     --------
     >>> check_resolved("example", "x", np.array([0.0, 1.0]) + 1e5, np.float32)
+    >>> check_resolved("example", "x", np.array([1.0, 1.0 + 2**-23]), np.float32)
     """
     if array.ndim == 0 or len(array) < 2:
         return
+    whole = array.dtype.kind in "iuO"
     with np.errstate(all="ignore"):
-        wide = array.astype(np.longdouble) if array.dtype.kind in "iu" else array
+        wide = array.astype(np.longdouble) if whole else array
         size, spread = np.max(np.abs(wide), axis=0), np.std(wide, axis=0)
-        own = float(np.finfo(wide.dtype).eps) * NOISE
+        noise = NOISE * float(np.finfo(wide.dtype).eps) * size
+        varies = np.min(wide, axis=0) < np.max(wide, axis=0) if whole else spread > noise
         rounding = float(jnp.finfo(dtype).eps) / 2
-        lost = (spread > own * size) & (spread < RESOLVED * rounding * size)
+        lost = varies & (spread < RESOLVED * rounding * size)
+        if np.any(lost) and not whole:
+            error = np.sqrt(np.mean(np.square(wide - wide.astype(dtype)), axis=0))
+            lost &= RESOLVED * error > spread
     if np.any(lost):
         place = tuple(int(i) for i in np.argwhere(lost)[0])
         feature = f" (feature {', '.join(map(str, place))})" if place else ""

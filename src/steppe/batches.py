@@ -92,9 +92,7 @@ def gathered(function: str, batches: Batch | list[Batch] | Batches) -> Batches:
     if not many:
         checks.fail(function, "batches", "a batch or a non-empty list of batches", many)
     alike: dict[Any, list[Batch]] = {}
-    for place, given in enumerate(many):
-        name = f"batches[{place}]" if many is batches else "batches"
-        batch = arrays.exact_tree(function, name, given, examples=True)
+    for batch in arrays.exact_batches(function, "batches", batches):
         checks.batch_size(function, batch)
         leaves, treedef = jax.tree.flatten(batch)
         shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)

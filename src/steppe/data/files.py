@@ -218,8 +218,8 @@ def _from_frame(path: Path, frame: "polars.DataFrame", label: str) -> Contents:
         checks.fail("data file", str(path), "a table with features", f"a table of {label!r} alone")
     for name, dtype in features.schema.items():
         if dtype.is_integer() and any(abs(end) > WHOLE for end in (features[name].min(), features[name].max())):
-            whole = features[name].cast(polars.Float64).to_numpy()
-            arrays.check_resolved("data file", f"column {name!r}", whole.astype(np.longdouble), np.float64)
+            whole = np.array(features[name].to_list(), dtype=object)  # columns may be of 128 bits
+            arrays.check_resolved("data file", f"column {name!r}", whole, np.float64)
     x = features.select(polars.all().cast(polars.Float64)).to_numpy()
     return x, _label_values(path, frame[label]), features.columns
 

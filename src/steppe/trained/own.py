@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from steppe import arrays, checks, losses, names
 from steppe import batches as many
-from steppe import checks, losses, names
 from steppe.batches import Batches
 from steppe.sharpness.fixed import Held, Parted, parted
 from steppe.study.wording import joined
@@ -109,12 +110,12 @@ class Files:
     def _batches(self, found: Batch | list[Batch]) -> Batches:
         settings = self.settings
         if isinstance(found, list):  # somebody chose these batches
-            parts = [as_dtype("data", batch, settings.dtype, examples=True) for batch in found]
-            return many.gathered("measure", parts)
+            return many.gathered("measure", arrays.exact_batches("measure", "data", found, dtype=settings.dtype))
         count = checks.batch_size("measure", found)
         rows = np.random.default_rng(settings.seed).permutation(count)[: settings.examples]
-        drawn = as_dtype("data", jax.tree.map(lambda leaf: leaf[rows], found), settings.dtype, examples=True)
-        return many.gathered("measure", many.in_batches(drawn, settings.batch_size))
+        drawn = jax.tree.map(lambda leaf: leaf[rows], found)
+        drawn = arrays.exact_batches("measure", "data", drawn, dtype=settings.dtype)[0]
+        return many.gathered("measure", many.in_batches(jax.tree.map(jnp.asarray, drawn), settings.batch_size))
 
     def __iter__(self) -> Iterator[Target]:
         """Read each.

@@ -58,14 +58,14 @@ class Target:
     remark: str = ""
 
 
-def as_dtype(name: str, tree: Any, dtype: str, *, examples: bool = False) -> Any:
+def as_dtype(name: str, tree: Any, dtype: str) -> Any:
     """Floating leaves in a dtype, others as they are, on the device.
 
     Raises
     ------
     InputError : leaves that JAX cannot hold as they are, see `arrays.exact`.
     """
-    return jax.tree.map(jnp.asarray, arrays.exact_tree("measure", name, tree, dtype=dtype, examples=examples))
+    return jax.tree.map(jnp.asarray, arrays.exact_tree("measure", name, tree, dtype=dtype))
 
 
 def identity(target: Target, settings: Settings) -> list[Any]:
