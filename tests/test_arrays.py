@@ -1,5 +1,8 @@
 """A user's arrays: the same numbers where they are computed with, or one sentence on what would be lost."""
 
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,9 @@ import pytest
 
 from steppe import InputError, arrays, curvature, losses, methods, predictions, sharpness
 from steppe.batches import gathered
+from steppe.trained.measures import Settings
+from steppe.trained.measuring import asked
+from steppe.trained.own import Own
 
 W = {"w": jnp.asarray(np.arange(6).reshape(2, 3) / 4, jnp.float32)}
 X = np.arange(8, dtype=np.float32).reshape(4, 2) / 8
@@ -58,6 +64,49 @@ KEPT = (
 )  # fmt: skip
 
 
+def test_what_rounding_loses_is_judged_by_all_batches_together():
+    far = [{"x": np.array([1e6, 9e6])}, {"x": np.array([5e6, 5e6 + 0.4])}]
+    assert gathered("measure", far).examples == 4
+    near = [{"x": 1.7e12 + np.array([i])} for i in range(3)]
+    assert "measure: batches[2]['x'] must be of values that float32 tells apart" in complaint(gathered, "measure", near)
+
+
+def test_a_constant_that_another_program_rounded_to_float32_is_taken():
+    assert gathered("measure", {"x": np.float32([1, 1 - 2**-24, 1 + 2**-23]).astype(float)}).examples == 3
+
+
+ODD = {
+    "lists": ({"x": [0, 1]}, "got the shapes {'x': [(), ()]}. Give lists of numbers as arrays"),
+    "a number": (3.0, "leading axis of examples, got a"),
+    "keys of two types": ({1: X, "x": X}, "a pytree that JAX can take apart"),
+    "a shape": ({"x": jax.ShapeDtypeStruct((4, 2), np.float32)}, "got a shape without values"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_no_batch_is_refused(name):
+    batch, words = ODD[name]
+    assert words in complaint(gathered, "measure", batch)
+
+
+def test_an_array_that_was_deleted_is_refused():
+    array = jnp.ones((4, 2))
+    array.delete()
+    assert "got one that was deleted or donated" in complaint(gathered, "measure", {"x": array})
+
+
+def test_batches_of_shapes_that_a_function_does_not_take_are_told_apart_from_its_own_errors():
+    wide = [{"x": X, "y": np.zeros(4, int)}, {"x": np.ones((4, 5), np.float32), "y": np.zeros(4, int)}]
+    assert "It takes the first batches" in complaint(curvature.hessian, losses.of(apply), W, wide)
+    assert "The error is its own." in complaint(curvature.hessian, losses.of(apply), W, wide[1:])
+
+
+def test_a_key_is_no_array_of_numbers():
+    loss = losses.of(apply)
+    batch = {"x": X, "y": np.zeros(4, int)}
+    assert "Make one: jax.random.key(0)." in complaint(curvature.loss_moments, loss, W, batch, jnp.arange(3))
+
+
 @pytest.mark.parametrize("array", KEPT, ids=lambda a: a.dtype.str)
 def test_what_is_taken_has_the_values_that_were_given(array):
     taken = jnp.asarray(arrays.exact_batches("example", "x", array)[0])
@@ -80,6 +129,7 @@ def test_every_entry_refuses_what_would_be_cut():
         lambda: curvature.hessian(loss, W, batch),
         lambda: sharpness.sam_sharpness(loss, W, [batch]),
         lambda: losses.cross_entropy(apply(W, X), batch["y"]),
+        lambda: curvature.loss_moments(loss, W, batch, 0),
         lambda: methods.sam(0.1).update(W, methods.sam(0.1).init(W), W, loss=loss, batch=batch),
     ):
         assert "must be of whole numbers from -2147483648 to 2147483647" in complaint(call)
@@ -111,6 +161,50 @@ def test_labels_that_are_none_are_refused_with_what_they_seem_to_be(name):
         assert words in complaint(losses.unhinged, apply(W, X), y)
         assert words in complaint(predictions.correct, apply(W, X), y)
         assert words in complaint(sharpness.pac_bayes_sigma, apply, W, {"x": X, "y": y})
+
+
+def test_every_entry_reads_the_labels():
+    batch, loss = {"x": X, "y": np.array([0, 1, 2, 3])}, losses.of(apply)
+    for call in (
+        lambda: curvature.hessian(loss, W, batch),
+        lambda: curvature.loss_moments(loss, W, batch, 0),
+        lambda: sharpness.surface(loss, W, batch, [W], np.zeros((1, 1))),
+        lambda: sharpness.surface(sharpness.loss_and_accuracy(apply), W, batch, [W], np.zeros((1, 1))),
+        lambda: sharpness.interpolation(loss, W, W, batch, points=3),
+    ):
+        assert "from 0 to 2, the classes of 3 outputs, got 3 in example 3" in complaint(call)
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A folder with parameters, and a module of a user's functions."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", sys.path[:])
+    monkeypatch.delitem(sys.modules, "hers", raising=False)
+    Path("hers.py").write_text(
+        "def apply(params, x):\n    return x @ params['w']\n\n\ndef nothing():\n    return None\n"
+    )
+    np.savez("net.npz", w=np.asarray(W["w"]))
+    yield lambda data: next(iter(asked([Path("net.npz")], Own(apply="hers:apply", data=data), Settings(("loss",)))))
+    sys.modules.pop("hers", None)
+
+
+def test_a_wrong_label_is_told_by_its_row_in_the_file(mine):
+    for row in range(4):
+        np.savez("data.npz", x=X, y=np.where(np.arange(4) == row, 7, 1))
+        assert f"got 7 in example {row}." in complaint(mine, "data.npz")
+
+
+def test_a_function_of_data_that_returns_nothing_is_told_so(mine):
+    assert "hers:nothing, which returned None" in complaint(mine, "hers:nothing")
+    assert "--data must be a function of nothing, got hers:apply: TypeError" in complaint(mine, "hers:apply")
+    assert "of the form module:function" in complaint(
+        asked, [Path("net.npz")], Own(apply="../hers:apply", data="a.npz"), Settings(("loss",))
+    )
+
+
+def test_logits_need_an_axis_of_classes():
+    assert "Add an axis: outputs[..., None]." in complaint(losses.cross_entropy, jnp.zeros(4), np.zeros(4, int))
 
 
 def test_one_logit_takes_0_and_1_alone():

@@ -610,6 +610,25 @@ def test_timestamps_need_to_be_standardised(mine):
     assert "values that float32 tells apart" in complaint(mine, times, standardize=False)
 
 
+def test_whole_numbers_that_floats_would_merge_are_refused(mine):
+    times = FRAME.with_columns(length=1_700_000_000_000_000_000 + polars.int_range(polars.len()))
+    message = complaint(mine, times)
+    assert "column 'length' must be of values that float64 tells apart" in message
+    assert message.endswith("Subtract the first one from all.")
+    assert mine(FRAME.with_columns(length=polars.lit(2**63 - 1))).classes == 2  # a constant
+
+
+def test_what_is_no_file_is_said_to_be_none_and_never_offered(mine, tmp_path):
+    os.mkfifo(tmp_path / "fifo.csv")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "link.csv").symlink_to("nowhere")
+    for name, kind in (("fifo", "a FIFO"), ("folder", "a folder"), ("link", "a link that leads nowhere")):
+        message = complaint(data.load, "file", file=str(tmp_path / f"{name}.csv"), label="y")
+        assert f"file must be a file, got {kind}" in message
+    message = complaint(data.load, "file", file=str(tmp_path / "fife.csv"), label="y")
+    assert "fifo.csv" not in message and message.endswith("There are: none.")
+
+
 def test_a_pickle_is_never_loaded(mine, tmp_path, monkeypatch):
     import pickle
 

@@ -27,7 +27,14 @@ def exact_tree(function: str, name: str, tree: Any, *, dtype: Any = None) -> Any
     def one(path: Any, leaf: Any) -> Any:
         return exact(function, name + jax.tree_util.keystr(path), leaf, dtype=dtype)
 
-    return jax.tree.map_with_path(one, tree, is_leaf=lambda node: hasattr(node, "__next__"))  # JAX warns of iterators
+    try:
+        return jax.tree.map_with_path(
+            one, tree, is_leaf=lambda node: hasattr(node, "__next__")
+        )  # JAX warns of iterators
+    except checks.InputError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:  # keys of several types, a dictionary that holds itself
+        checks.fail(function, name, "a pytree that JAX can take apart", f"one that it cannot: {_first(error)}")
 
 
 def exact_batches(function: str, name: str, batches: Any, *, dtype: Any = None) -> list[Any]:
@@ -46,6 +53,8 @@ def exact_batches(function: str, name: str, batches: Any, *, dtype: Any = None) 
     for (called, given), batch in zip(named, taken, strict=True):
         paths = jax.tree.leaves_with_path(given)
         for (path, leaf), own in zip(paths, jax.tree.leaves(batch), strict=True):
+            if isinstance(leaf, jax.ShapeDtypeStruct):
+                _refused(function, called + jax.tree_util.keystr(path), "a shape without values")
             if isinstance(leaf, jax.Array) or not jnp.issubdtype(own.dtype, jnp.floating) or not np.ndim(own):
                 continue
             wide = np.asarray(leaf)
@@ -88,6 +97,8 @@ def exact(function: str, name: str, value: Any, *, dtype: Any = None) -> Any:
     if isinstance(value, jax.ShapeDtypeStruct):
         return value
     if isinstance(value, jax.Array):
+        if not checks.is_traced(value) and value.is_deleted():
+            _refused(function, name, "one that was deleted or donated", "Make it anew, or keep a copy.")
         floats = dtype is not None and jnp.issubdtype(value.dtype, jnp.floating)
         return value.astype(dtype) if floats else value
     array = numbers(function, name, value)

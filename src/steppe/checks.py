@@ -115,7 +115,14 @@ def key_array(function: str, key: Key) -> jax.Array:
         return jax.random.key(key)
     if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or jnp.issubdtype(dtype, jnp.integer)):
         fail(function, "key", "an int or a JAX key array", shown(key))
+    if jnp.issubdtype(dtype, jnp.integer) and not _is_key_data(key):
+        fail(function, "key", "an int or a JAX key array", returned(key), "Make one: jax.random.key(0).")
     return key
+
+
+def _is_key_data(key: Any) -> bool:
+    """Whether integers are one key of the old form, as jax.random.PRNGKey makes it."""
+    return key.dtype == jnp.uint32 and jnp.shape(key) == jax.random.key_data(jax.random.key(0)).shape
 
 
 def floating(function: str, params: Params, *, if_masked: str = "Give it the whole parameters.") -> Params:
@@ -142,7 +149,11 @@ def batch_size(function: str, batch: Batch) -> int:
     """The length B of the leading axis that all leaves of a batch share."""
     leaves = jax.tree.leaves(batch)
     if not leaves or any(jnp.ndim(leaf) == 0 for leaf in leaves):
-        fail(function, "batch", "a pytree of arrays with a leading axis of examples", jax.tree.map(jnp.shape, batch))
+        lists = any(isinstance(node, list) for node in jax.tree.leaves(batch, is_leaf=lambda n: isinstance(n, list)))
+        todo = "Give lists of numbers as arrays: numpy.array(numbers)." if lists else ""
+        bare = not leaves or leaves[0] is batch
+        got = returned(batch) if bare else f"the shapes {shown(jax.tree.map(jnp.shape, batch))}"
+        fail(function, "batch", "a pytree of arrays with a leading axis of examples", got, todo)
     sizes = {jnp.shape(leaf)[0] for leaf in leaves}
     if sizes == {0}:
         fail(function, "batch", "a batch with examples", "an empty one")
@@ -162,7 +173,7 @@ def inputs_and_targets(function: str, batch: Batch) -> tuple[Any, Any]:
         return batch["x"], batch["y"]
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         return batch[0], batch[1]
-    got = f"keys {sorted(map(str, batch))}" if isinstance(batch, dict) else f"a {type(batch).__name__}"
+    got = f"keys {sorted(map(str, batch))}" if isinstance(batch, dict) else returned(batch)
     fail(function, "batch", 'of the form {"x": …, "y": …} or (x, y)', got)
 
 

@@ -87,7 +87,7 @@ def of_network(
 
 
 def check_targets(function: str, loss: Loss, params: Params, batches: Batches) -> None:
-    """Fail where the targets of a captured network's loss are known to be none; see `losses.check_targets`."""
+    """Fail where the targets of a network's loss, traced before, are known to be none; see `losses.check_targets`."""
     if not isinstance(loss, NetworkLoss):
         return
     targets = [checks.inputs_and_targets(function, stack)[1] for stack in batches.stacks]
@@ -146,6 +146,8 @@ def of_values(
     weight, told = losses.weight_of(values), programs.captured(values)
     batches = list(shapes(gathered))
     program = programs.capture(Label(function, "function"), values, [(params, batch) for batch in batches], check)
+    if not told:
+        check_targets(function, getattr(values, "scored", values), params, gathered)
     found = program
     if weight is not None:
         found = losses.Weighted(program, _captured_weight(function, weight, batches))

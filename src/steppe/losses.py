@@ -77,6 +77,9 @@ def _targets(function: str, logits: jax.Array, targets: Any) -> jax.Array:
 
 def _misshapen(function: str, logits: jax.Array, targets: jax.Array, needed: tuple[int, ...]) -> NoReturn:
     soft, one, todo = jnp.issubdtype(targets.dtype, jnp.floating), logits.shape[-1] == 1, ""
+    if targets.shape == logits.shape and len(logits.shape) == 1:
+        what = "logits of shape (B, ..., K), or (B, ..., 1) for two classes"
+        checks.fail(function, "outputs", what, f"an array of shape {logits.shape}", "Add an axis: outputs[..., None].")
     kind = "integer labels" if not soft else "probabilities of class 1" if one else "probabilities"
     if targets.shape == logits.shape:
         todo = "Of one-hot labels give y.argmax(axis=-1)." if not one else "Drop the last axis: y[..., 0]."

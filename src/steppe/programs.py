@@ -26,6 +26,10 @@ from steppe import checks
 Check = Callable[[Any], Any]
 """What a function must return: gives the value on, or raises an `InputError`."""
 
+OWN = "The error is its own."
+OTHERS = "It takes the first batches: give it batches of shapes that it takes, or make all alike."
+"""What is said of a function's own error, and of one that comes with batches of other shapes alone."""
+
 RULES = ("custom_jvp_call", "custom_vjp_call")
 """Operations that carry Python functions for their derivatives."""
 
@@ -185,7 +189,7 @@ def capture(label: Label, function: Callable, calls: Sequence[tuple], check: Che
     for arguments in calls:
         signature = Signature.of(arguments)
         if signature not in traces:
-            traces[signature] = _traced(label, checked, arguments, arrays)
+            traces[signature] = _traced(label, checked, arguments, arrays, OTHERS if traces else OWN)
     for signature, trace in known.items():
         if signature in traces and traces[signature].digest != trace.digest:
             _changed(label)
@@ -212,9 +216,9 @@ def returned(label: Label, value: Any) -> Any:
     return value
 
 
-def _traced(label: Label, function: Callable, arguments: tuple, arrays: dict[int, Any]) -> Trace:
-    """One trace of a function; the arrays that it holds join `arrays`."""
-    with explained(label, own=True):
+def _traced(label: Label, function: Callable, arguments: tuple, arrays: dict[int, Any], todo: str) -> Trace:
+    """One trace of a function; the arrays that it holds join `arrays`. `todo` follows an error of its own."""
+    with explained(label, own=True, todo=todo):
         closed, value = _jaxpr(function, arguments)
         if not any(map(checks.is_traced, jax.tree.leaves(arguments))):
             with _untraced(object()):
@@ -450,7 +454,7 @@ def label_of(tree: Any) -> Label:
 
 
 @contextlib.contextmanager
-def explained(label: Label, *, own: bool = False) -> Iterator[None]:
+def explained(label: Label, *, own: bool = False, todo: str = OWN) -> Iterator[None]:
     """Errors of a user's function told in one sentence, as `InputError`, the original chained.
 
     `own` says that whatever is raised inside comes from that function, also what is no `Exception`, such as sys.exit();
@@ -463,17 +467,17 @@ def explained(label: Label, *, own: bool = False) -> Iterator[None]:
         raise
     except BaseException as error:
         if own or isinstance(error, Exception):
-            explain(error, label, own=own)
+            explain(error, label, own=own, todo=todo)
         raise
 
 
-def explain(error: BaseException, label: Label, *, own: bool = False) -> None:
+def explain(error: BaseException, label: Label, *, own: bool = False, todo: str = OWN) -> None:
     """Raise the `InputError` that tells of an error; return where there is none to be told."""
     if isinstance(error, checks.InputError):
         return
     sentence = next((cause.sentence for cause in CAUSES if cause.is_of(error)), None)
     if sentence is None and own:
-        sentence = ("a function of the parameters and data that are given", line(error), "The error is its own.")
+        sentence = ("a function of the parameters and data that are given", line(error), todo)
     if sentence is not None:
         what, got, todo = sentence
         try:

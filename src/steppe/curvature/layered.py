@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from steppe import checks, trees
+from steppe import arrays, batches, checks, entry, trees
 from steppe.curvature import estimates, hessians, layer_probes, layers, norms
 from steppe.curvature.layer_probes import Probes
 from steppe.curvature.layers import Layer, Program
@@ -69,8 +69,8 @@ def loss_moments(
 
     Raises
     ------
-    InputError : probes below 1, an unknown distribution, a bad key, parameters that are not floating-point, a loss that
-        is no scalar.
+    InputError : probes below 1, an unknown distribution, a bad key, parameters that are not floating-point, a batch
+        that JAX cannot compute with as it is, a loss that is no scalar.
 
     Notes
     -----
@@ -86,11 +86,13 @@ def loss_moments(
     [2.0, 2.0]
     """
     checks.floating("loss_moments", params)
+    batch = arrays.exact_tree("loss_moments", "batch", batch)
     checks.batch_size("loss_moments", batch)
     checks.whole("loss_moments", "probes", probes)
     checks.one_of("loss_moments", "distribution", distribution, DISTRIBUTIONS)
     key = checks.key_array("loss_moments", key)
     program = layers.program(loss, params, batch, "loss_moments")
+    entry.check_targets("loss_moments", loss, params, batches.gathered("loss_moments", [batch]))
     if not program.layers:
         H = hessians.hessian(loss, params, [batch])
         return estimates.moments(H, key, probes=probes, distribution=distribution)

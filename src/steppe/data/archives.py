@@ -67,6 +67,18 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     return array
 
 
+def kind_of(path: Path) -> str:
+    """What is at a path that is no file, in words."""
+    kinds = {
+        "a folder": path.is_dir(),
+        "a FIFO": path.is_fifo(),
+        "a socket": path.is_socket(),
+        "a device": path.is_char_device() or path.is_block_device(),
+        "a link that leads nowhere": path.is_symlink(),
+    }
+    return next((kind for kind, is_one in kinds.items() if is_one), "something else")
+
+
 def check_fits(function: str, path: Path, size: int) -> None:
     """Fail where so many bytes, once read, would leave no room to work with them.
 
@@ -96,7 +108,8 @@ def available() -> float:
         import resource  # not on Windows
 
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        found += [limit] if limit != resource.RLIM_INFINITY else []
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        found += [max(limit - taken, 0)] if limit != resource.RLIM_INFINITY else []
     return min(found)
 
 

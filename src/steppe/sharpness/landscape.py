@@ -10,7 +10,7 @@ import numpy as np
 from steppe import checks, entry, losses, predictions, programs, trees
 from steppe.batches import Batches
 from steppe.sharpness.points import Function, Progress, alike, valued
-from steppe.typing import Apply, Batch, Criterion, Params
+from steppe.typing import Apply, Batch, Criterion, Loss, Params
 
 
 @programs.holder
@@ -28,6 +28,11 @@ class _LossAndAccuracy:
         right = predictions.correct(outputs, losses.where_counted(counts, y), "loss_and_accuracy")
         share = jnp.mean(right & counts, dtype=dtype) / jnp.maximum(jnp.mean(counts, dtype=dtype), 1 / counts.size)
         return {"loss": self.criterion(outputs, y), "accuracy": share}
+
+    @property
+    def scored(self) -> Loss:
+        """The loss, whose targets are checked."""
+        return losses.of(self.apply, self.criterion)
 
     def weight(self, batch: Batch) -> dict[str, jax.Array]:
         """What divides each of them."""

@@ -50,7 +50,8 @@ def check_kind(path: Path) -> None:
     if not path.is_file():
         names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = checks.close_to(path.name, names)
-        checks.fail("measure", "TARGET", what, checks.shown(str(path)), hint or "There is no such file.")
+        other = f"It is {archives.kind_of(path)}." if os.path.lexists(path) else "There is no such file."
+        checks.fail("measure", "TARGET", what, checks.shown(str(path)), hint or other)
     if path.suffix not in KINDS:
         checks.fail("measure", "TARGET", what, checks.shown(str(path)))
 
@@ -125,6 +126,9 @@ def examples(data: str, label: str | None, *, classes: bool) -> Batch | list[Bat
     path = Path(data)
     if is_function(data):
         batch = called(function("--data", data), "--data", data)
+        if not jax.tree.leaves(batch):
+            what = "a function of nothing whose value is a batch, a pytree of arrays, or a list of batches"
+            checks.fail("measure", "--data", what, f"{data}, which returned {checks.returned(batch)}")
         return [_numbers(data, part) for part in batch] if isinstance(batch, list) else _numbers(data, batch)
     if path.suffix == ".npz" and path.is_file() and label is None:
         found: Batch = arrays(path, "--data")
@@ -171,7 +175,8 @@ def function(option: str, text: str) -> Callable[..., Any]:
     ------
     InputError : not of that form; a module that is not found, or fails; nothing of that name, or not callable.
     """
-    if not is_function(text):
+    names = text.replace(":", ".", 1).split(".")
+    if not is_function(text) or not all(map(str.isidentifier, names)):
         checks.fail("measure", option, "of the form module:function, such as mine:loss", checks.shown(text))
     module, _, name = text.rpartition(":")
     if os.getcwd() not in sys.path:
@@ -217,4 +222,5 @@ def called(function: Callable[..., Any], option: str, text: str, *arguments: Any
     except BaseException as error:  # also sys.exit()
         programs.explain(error, label)
         got = f"{text}: {programs.line(error)}"
-        checks.fail("measure", option, "a function of the parameters and data that are given", got)
+        what = "a function of the parameters and data that are given" if arguments else "a function of nothing"
+        checks.fail("measure", option, what, got)

@@ -94,6 +94,7 @@ class Files:
             checks.fail("measure", "--split", "left out for data of your own", checks.shown(settings.split))
         self.paths, self.own, self.settings, self.out = paths, own.checked(), settings, out
         self.held: dict[str, list[str]] = {}
+        self.targets: Any = None  # all that a file holds, in its order, so that errors name its rows
         self.option, self.text = ("--loss", own.loss) if own.loss else ("--apply", own.apply)
         self.function = loading.function(self.option, self.text)
         classes = own.apply is not None and own.criterion == "cross_entropy"
@@ -111,6 +112,8 @@ class Files:
         settings = self.settings
         if isinstance(found, list):  # somebody chose these batches
             return many.gathered("measure", arrays.exact_batches("measure", "data", found, dtype=settings.dtype))
+        if self.own.apply:
+            self.targets = checks.inputs_and_targets("measure", found)[1]
         count = checks.batch_size("measure", found)
         rows = np.random.default_rng(settings.seed).permutation(count)[: settings.examples]
         drawn = jax.tree.map(lambda leaf: leaf[rows], found)
@@ -188,5 +191,7 @@ class Files:
             outputs = loading.called(lambda p, x: jax.eval_shape(function, p, x), "--apply", self.text, params, x)
             criterion = self.own.scored
             loading.called(lambda f, y: jax.eval_shape(criterion, f, y), "--apply", "its criterion", outputs, y)
+            if self.targets is not None:
+                losses.check_targets("measure", criterion, outputs.shape[-1], self.targets)
         else:
             loading.called(lambda p, batch: jax.eval_shape(function, p, batch), "--loss", self.text, params, batch)
