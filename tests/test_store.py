@@ -87,7 +87,7 @@ def test_a_run_copied_under_another_name_is_not_taken_for_it(out):
         shutil.copytree(out / "runs/lam=0-s0", out / "runs" / copy)
     told = Told()
     assert sorted(to_train(out, told)) == ["lam=0-s1", "lam=0.1-s0"]
-    assert all("got the record of lam=0-s0" in words or "(the record of lam=0-s0)" in words for words in told.words)
+    assert all("another run's (the record of lam=0-s0): its folder is set aside" in words for words in told.words)
 
 
 def test_a_run_of_another_study_is_not_taken_for_one_of_this(out, tmp_path):
@@ -98,10 +98,10 @@ def test_a_run_of_another_study_is_not_taken_for_one_of_this(out, tmp_path):
     shutil.copytree(tmp_path / "other/runs/lam=0-s0", out / "runs/lam=0-s0")
     told = Told()
     assert to_train(out, told) == ["lam=0-s0"]
-    assert "of another study (a run with train.learning_rate = 0.5 where the study has 0.05)" in told.words[0]
+    assert "another run's (a run with train.learning_rate = 0.5 where the study has 0.05)" in told.words[0]
     with Store.open(out, spec(), DATA) as store:
         save(store)
-    (aside,) = out.glob("runs/lam=0-s0.of-another-study-*")
+    (aside,) = out.glob("runs/lam=0-s0.set-aside-*")
     assert (aside / "parameters.npz").read_bytes() == (tmp_path / "other/runs/lam=0-s0/parameters.npz").read_bytes()
     assert to_train(out) == []
 

@@ -103,7 +103,7 @@ def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watche
     for error in damaged:
         kind, todo = "damaged", ""
         if isinstance(error, Foreign):
-            kind, todo = "of another study", "its folder is set aside, and "
+            kind, todo = "another run's", "its folder is set aside, and "
         watcher.say(f"{error.path} is {kind} ({error.why}): {todo}the run is trained again.")
     return missing
 

@@ -51,7 +51,7 @@ AGAIN = "`steppe run` makes it again."
 
 
 class Foreign(files.Damaged):
-    """A run is whole, but of other settings or data than the study's."""
+    """A run is whole, but another one, or of other settings or data than the study's."""
 
 
 class Store:
@@ -201,7 +201,7 @@ class Store:
     ) -> None:
         """Put a finished run on disk, whole: it appears under its name only when every byte is written.
 
-        What somebody else put into its folder stays there. A whole run of other settings or data is set aside.
+        What somebody else put into its folder stays there. A whole run that is another one is set aside.
 
         Raises
         ------
@@ -221,7 +221,7 @@ class Store:
         if folder.is_symlink() or folder.is_file():
             folder.unlink()
         elif folder.is_dir() and self._is_foreign(condition, seed):  # whole: it may be the only one
-            folder.rename(folder.with_name(f"{folder.name}.of-another-study-{secrets.token_hex(4)}"))
+            folder.rename(folder.with_name(f"{folder.name}.set-aside-{secrets.token_hex(4)}"))
         elif folder.is_dir():  # damaged
             files.sweep(folder, OF_A_RUN)
             for path in folder.iterdir():
@@ -236,29 +236,32 @@ class Store:
         Raises
         ------
         Damaged : one of them is not what was written there, or another run's.
-        Foreign : the run is of other settings or data.
+        Foreign : it is whole, but another run, or of other settings or data.
         """
         folder = self.run_folder(condition, seed)
         sums = folder / SUMS
         read = functools.partial(files.read, sums=sums, todo=AGAIN)
-        run = read(folder / "run.json", lambda stream: _record(stream, condition, seed))
+        run = read(folder / "run.json", _record)
         if "settings" in run and not sums.is_file():
             raise files.Damaged(sums, "nothing: it is missing", AGAIN)
         history = read(folder / "history.json", lambda stream: _history(stream, run["epochs"]))
         read(folder / "parameters.npz", (lambda stream: None) if sums.is_file() else _unflattened)
-        self._check_origin(folder / "run.json", condition, run)
+        self._check_origin(folder / "run.json", condition, seed, run)
         return run, history
 
     def _is_foreign(self, condition: str, seed: int) -> bool:
-        """Whether a run is whole, but of other settings or data."""
+        """Whether what lies there is whole, but another run, or of another study."""
         try:
             self.load(condition, seed)
         except files.Damaged as error:
             return isinstance(error, Foreign)
         return False
 
-    def _check_origin(self, path: Path, condition: str, run: Mapping[str, Any]) -> None:
-        """Fail where a record has other settings or data than this study; records of older versions say neither."""
+    def _check_origin(self, path: Path, condition: str, seed: int, run: Mapping[str, Any]) -> None:
+        """Fail where a record is another run's, or has other settings or data; those of older versions lack these."""
+        if (run["condition"], run["seed"]) != (condition, seed):
+            got = f"the record of {run['condition']}-s{run['seed']}"
+            raise Foreign(path, got, "Was it copied or renamed? Move it away, or back.")
         if "settings" not in run:
             return
         todo = "Restore study.toml or the data, or move that run away."
@@ -325,12 +328,10 @@ class Store:
         return found
 
 
-def _record(stream: BinaryIO, condition: str, seed: int) -> dict[str, Any]:
-    """A run's record, if it is this run's."""
+def _record(stream: BinaryIO) -> dict[str, Any]:
+    """A run's record."""
     run = _json(stream)
     _check_row(run, RUN_SCHEMA, ("condition", "seed", "status", "epochs"))
-    if (run["condition"], run["seed"]) != (condition, seed):
-        raise files.Unfit(f"the record of {run['condition']}-s{run['seed']}")
     if run["status"] not in ("finished", "diverged"):
         raise files.Unfit(f"a record whose status is {checks.shown(run['status'])}")
     made = run.get("made_with", {})
