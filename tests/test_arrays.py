@@ -220,6 +220,18 @@ def test_one_logit_takes_0_and_1_alone():
 
 
 @pytest.mark.slow
+def test_examples_of_ignored_labels_are_none_of_those_that_a_bound_counts():
+    y = np.array([0, -100, 2, -100])
+    known, criterion = y != -100, losses.weighted_cross_entropy(ignore=-100)
+    batches = [{"x": X[:3], "y": y[:3]}, {"x": X[3:], "y": y[3:]}]
+    for call in (
+        lambda batches: sharpness.pac_bayes(apply, W, batches, criterion=criterion, steps=2, draws=2).flatness,
+        lambda batches: sharpness.takeuchi(apply, W, batches, criterion=criterion).gap.mean,
+    ):
+        assert float(call(batches)) == pytest.approx(float(call({"x": X[known], "y": y[known]})), rel=1e-4)
+
+
+@pytest.mark.slow
 def test_an_ignored_label_counts_nowhere_however_the_examples_are_split():
     y = np.array([0, -100, 2, -100])
     known = y != -100

@@ -297,6 +297,15 @@ def example_shares(loss: Loss, batches: Batches) -> list[jax.Array]:
     return [share * jnp.asarray(of, share.dtype)[:, None] for share, of in zip(within, batches.shares, strict=True)]
 
 
+def examples_that_count(criterion: Criterion | None, batches: Batches) -> Any:
+    """How many examples have a label that counts in a criterion, see `losses.counted`; all where it ignores none."""
+    if getattr(criterion, "weights", None) is None:
+        return batches.examples
+    labels = [checks.inputs_and_targets("labels", stack)[1] for stack in batches.stacks]
+    known = [losses.counted(criterion, y) for y in labels]
+    return sum(jnp.sum(jnp.any(y, axis=tuple(range(2, y.ndim)))) for y in known)
+
+
 def _alone(batch: Batch) -> Batch:
     """The shapes of one example."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), batch)

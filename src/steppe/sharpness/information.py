@@ -59,7 +59,8 @@ def takeuchi(
     ----------
     apply : ``apply(params, x)``: the outputs for B inputs, each its own input's (no statistics of the batch).
     params : pytree of floating arrays, n scalars.
-    batches : a list of batches ``{"x": …, "y": …}`` or ``(x, y)``, or anything else: one batch; N examples in all.
+    batches : a list of batches ``{"x": …, "y": …}`` or ``(x, y)``, or anything else: one batch; N examples in all,
+        without those whose labels are all ignored.
     criterion : ``criterion(outputs, y)``, the mean over the batch; a negative log-likelihood, for the theory.
     form : which of the three.
     operator : H: the Gauss-Newton matrix "ggn", never negative for a convex criterion; or the "hessian", whose negative
@@ -116,12 +117,14 @@ def takeuchi(
                         "Without them the solver may not end.")  # fmt: skip
         keys = jax.random.split(checks.key_array(name, key), probes)
         estimated = gradient_moments.solved if form == "full" else gradient_moments.ratio
-        return _over(estimated(loss, params, known, H=H, alpha=alpha, keys=keys), known)
+        return _over(estimated(loss, params, known, H=H, alpha=alpha, keys=keys), loss.criterion, known)
     if form == "full":
         C = curvature.fisher(loss.apply, params, known, criterion=loss.criterion)
-        return _over(_full(H, C, alpha, damped=damped), known)
+        return _over(_full(H, C, alpha, damped=damped), loss.criterion, known)
     C, own = gradient_moments.diagonals(loss, params, known, both=operator == "ggn")
-    return _over(_divided(C, own if operator == "ggn" else _matrix_diagonal(H), alpha, form=form), known)
+    return _over(
+        _divided(C, own if operator == "ggn" else _matrix_diagonal(H), alpha, form=form), loss.criterion, known
+    )
 
 
 def soft_rank_gap(
@@ -176,10 +179,10 @@ def soft_rank_gap(
     checks.one_of(name, "operator", operator, OPERATORS)
     H = _operator(operator, loss, params, known)
     if probes is not None:
-        return _over(curvature.soft_rank(H, key, damping=damping, probes=probes, steps=steps), known)
+        return _over(curvature.soft_rank(H, key, damping=damping, probes=probes, steps=steps), loss.criterion, known)
     if H.size > DENSE:
         checks.fail(name, "params", f"at most {DENSE:,} numbers for an exact rank", f"{H.size:,}", "Say probes=10.")
-    return _over(_exact_rank(H, alpha), known)
+    return _over(_exact_rank(H, alpha), loss.criterion, known)
 
 
 def _operator(name: str, loss: losses.NetworkLoss, params: Params, batches: Batches) -> Operator:
@@ -188,8 +191,8 @@ def _operator(name: str, loss: losses.NetworkLoss, params: Params, batches: Batc
     return curvature.hessian(loss, params, batches)
 
 
-def _over(complexity: Estimate, batches: Batches) -> InformationGap:
-    count = batches.examples
+def _over(complexity: Estimate, criterion: Criterion, batches: Batches) -> InformationGap:
+    count = entry.examples_that_count(criterion, batches)
     return InformationGap(complexity, Estimate(complexity.mean / count, complexity.sem / count))
 
 

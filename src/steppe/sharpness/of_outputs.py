@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from steppe import checks, sharpness
+from steppe import checks, entry, sharpness
 from steppe.sharpness.information import InformationGap
 from steppe.sharpness.registry import BASIS, PROBES, SEARCH, STEPS, VECTORS, registered
 from steppe.sharpness.relative_flatness import chosen_layer
@@ -96,7 +96,7 @@ def pac_bayes(
             value = getattr(found, f"{part}{of}")
             if of == "init" and subject.initial is None:
                 continue
-            note = f"for {subject.batches.examples} examples"
+            note = f"for {int(entry.examples_that_count(subject.criterion, subject.batches))} examples"
             yield _made_of(f"pac_bayes_{part}{of}", float(value), scale, drop, note)
 
 
@@ -109,8 +109,9 @@ def pac_bayes_alpha(
     key = subject.key_of("pac_bayes_alpha")
     found = sharpness.pac_bayes_alpha(subject.apply, subject.params, subject.batches, key=key, **settings)
     yield _tolerated("pac_bayes_alpha", found, drop, "upper bound: the worst of a search")
-    flatness = 1 / (float(found.scale) * subject.batches.examples**0.5)
-    note = f"lower bound, for {subject.batches.examples} examples"
+    count = int(entry.examples_that_count(subject.criterion, subject.batches))
+    flatness = 1 / (float(found.scale) * count**0.5)
+    note = f"lower bound, for {count} examples"
     yield _made_of("pac_bayes_alpha_flatness", flatness, found, drop, note)
 
 

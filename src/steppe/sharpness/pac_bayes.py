@@ -1,6 +1,5 @@
 """The PAC-Bayes measures made of how much noise a network's accuracy bears."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -47,7 +46,8 @@ def pac_bayes(
 ) -> PacBayes:
     """PAC-Bayes measures of a trained network (Jiang et al. 2020, appendix C; Dziugaite et al. 2020).
 
-    With a = θ − θ₀ for ``init`` and a = θ for ``orig``, n parameters, m examples and σ, σ′ from `pac_bayes_sigma`,
+    With a = θ − θ₀ for ``init`` and a = θ for ``orig``, n parameters, m examples, without those whose labels are all
+    ignored, and σ, σ′ from `pac_bayes_sigma`,
 
     - ``init``, ``orig``: ‖a‖²/(4σ²) + log(m/σ) + 10, and ``flatness``: 1/σ²;
     - ``magnitude_…``: ¼ Σᵢ log[(ε² + (σ′² + 1)‖a‖²/n)/(ε² + σ′²aᵢ²)] + log(m/σ′) + 10, and 1/σ′².
@@ -98,12 +98,20 @@ def pac_bayes(
     plain, aware = (
         pac_bayes_sigma(apply, params, known, magnitude=magnitude, **options) for magnitude in (False, True)
     )
-    return _measures(params, initial, plain, aware, jnp.asarray(epsilon, dtype), examples=known.examples)
+    return _measures(
+        params, initial, plain, aware, jnp.asarray(epsilon, dtype), examples=entry.examples_that_count(criterion, known)
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("examples",))
+@jax.jit
 def _measures(
-    params: Params, initial: Params | None, plain: Tolerance, aware: Tolerance, epsilon: jax.Array, *, examples: int
+    params: Params,
+    initial: Params | None,
+    plain: Tolerance,
+    aware: Tolerance,
+    epsilon: jax.Array,
+    *,
+    examples: jax.Array,
 ) -> PacBayes:
     dtype = epsilon.dtype
     wide = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)  # noqa: E731
