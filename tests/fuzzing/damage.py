@@ -4,6 +4,7 @@ Whatever reads the folder afterwards must say what it found, or give exactly wha
 study is made up, and it counts as mended when its runs are announced as those to be trained again.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -118,7 +119,8 @@ def exchanged(path: Path, other: Path, aside: Path, what: str) -> None:
         path.rename(aside)
         other.rename(path)
     else:
-        (shutil.copytree if path.is_dir() else shutil.copy)(path, aside)
+        with contextlib.suppress(shutil.Error):  # of a pipe, which has no copy; the rest is copied
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, aside)
         if other.is_dir():
             shutil.rmtree(other)
     aside.rename(other)
