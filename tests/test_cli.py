@@ -282,14 +282,14 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_finished(here):
     """A limit on the size of files stands in for a full disk: the system reports both while writing."""
     code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
     code += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); from steppe.cli import main; main()"
-    command = [sys.executable, "-c", code, *TINY, "--set", "model.hidden=[4000]"]
+    command = [sys.executable, "-P", "-c", code, *TINY, "--set", "model.hidden=[4000]"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("steppe: The disk is full")
     assert "Traceback" not in done.stderr
     runs = [p for p in (here / "out/tiny/runs").iterdir() if not p.name.startswith(".")]
     assert runs == []
-    done = subprocess.run([sys.executable, "-m", "steppe", *command[3:]], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "steppe", *command[4:]], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
