@@ -18,7 +18,7 @@ from steppe.report import landscapes as drawn
 from steppe.report import turning
 from steppe.study import files, surfaces
 from steppe.study.progress import Watcher
-from steppe.study.store import flattened
+from steppe.study.records import flattened
 from steppe.trained import exploring
 from steppe.trained.landscapes import Settings, asked, read
 

@@ -17,8 +17,9 @@ import pytest
 from steppe import InputError, study
 from steppe.study.checkpoints import Checkpoints
 from steppe.study.progress import Watcher
+from steppe.study.records import flattened, unflattened
 from steppe.study.runs import _converged
-from steppe.study.store import Store, flattened, unflattened
+from steppe.study.store import Store
 
 SPEC = """
 name = "tiny"
@@ -293,6 +294,9 @@ def test_a_folder_with_other_files_is_left_alone(toy, tmp_path):
     with pytest.raises(InputError, match="a folder with other files"):
         study.run(load(toy), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "runs" / "lam=0-s0").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"Put its study\.toml back"):
+        study.run(load(toy), tmp_path)
 
 
 def test_two_processes_cannot_run_one_study(toy, finished):

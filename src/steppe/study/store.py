@@ -19,23 +19,20 @@ condition and seed, every setting, and the data, so that a run that was moved, c
 import contextlib
 import functools
 import json
-import math
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import jax
 import numpy as np
-import polars
 
 from steppe import checks
-from steppe.study import files
+from steppe.study import files, records
 from steppe.study import spec as specs
-from steppe.study.results import HISTORY_SCHEMA, RUN_SCHEMA, Surfaces
+from steppe.study.results import Surfaces
 from steppe.study.spec import Spec
 from steppe.typing import Params
 
@@ -214,7 +211,7 @@ class Store:
         _remove_run(partial)
         partial.mkdir(exist_ok=True)
         record = {**run, "data": self.fingerprint, "settings": self._columns[condition].identity()}
-        files.write(partial / "parameters.npz", files.of_arrays(flattened(params)))
+        files.write(partial / "parameters.npz", files.of_arrays(records.flattened(params)))
         files.write(partial / "history.json", json.dumps(history, indent=1) + "\n")
         files.write(partial / "run.json", json.dumps(record, indent=1, default=str) + "\n")
         files.write(partial / SUMS, files.listed([(files.digest(partial / n), n) for n in OF_A_RUN if n != SUMS]))
@@ -241,11 +238,11 @@ class Store:
         folder = self.run_folder(condition, seed)
         sums = folder / SUMS
         read = functools.partial(files.read, sums=sums, todo=AGAIN)
-        run = read(folder / "run.json", _record)
+        run = read(folder / "run.json", records.record)
         if "settings" in run and not sums.is_file():
             raise files.Damaged(sums, "nothing: it is missing", AGAIN)
-        history = read(folder / "history.json", lambda stream: _history(stream, run["epochs"]))
-        read(folder / "parameters.npz", (lambda stream: None) if sums.is_file() else _unflattened)
+        history = read(folder / "history.json", lambda stream: records.history(stream, run["epochs"]))
+        read(folder / "parameters.npz", (lambda stream: None) if sums.is_file() else records.parameters)
         self._check_origin(folder / "run.json", condition, seed, run)
         return run, history
 
@@ -265,10 +262,10 @@ class Store:
         if "settings" not in run:
             return
         todo = "Restore study.toml or the data, or move that run away."
-        asked = _plain(self._columns[condition].identity())
+        asked = records.plain(self._columns[condition].identity())
         if run["settings"] != asked:  # an older version knew fewer settings
             try:
-                found = _plain(specs.resolve(run["settings"]).identity())
+                found = records.plain(specs.resolve(run["settings"]).identity())
             except checks.InputError:
                 found = run["settings"]
             for name, old, new in specs.differences(found, asked):
@@ -290,7 +287,7 @@ class Store:
         Damaged : data.json is not what was written there.
         """
         path = self.directory / "data.json"
-        return files.read(path, _texts, todo=AGAIN) if os.path.lexists(path) else {}
+        return files.read(path, records.texts, todo=AGAIN) if os.path.lexists(path) else {}
 
     def params(self, condition: str, seed: int) -> Params:
         """A finished run's parameters, as NumPy arrays.
@@ -300,7 +297,7 @@ class Store:
         Damaged : they are not what was written there.
         """
         folder = self.run_folder(condition, seed)
-        return files.read(folder / "parameters.npz", _unflattened, sums=folder / SUMS, todo=AGAIN)
+        return files.read(folder / "parameters.npz", records.parameters, sums=folder / SUMS, todo=AGAIN)
 
     def save_surfaces(self, surfaces: Surfaces) -> None:
         """Put loss surfaces on disk."""
@@ -319,90 +316,13 @@ class Store:
         path = self.directory / "surfaces.npz"
         if not os.path.lexists(path):
             return None
-        found, data = files.read(path, _surfaces, todo=AGAIN)
+        found, data = files.read(path, records.surfaces_and_data, todo=AGAIN)
         if data is not None:  # an older version wrote neither this nor a checksum
             files.require_sums(path, AGAIN)
         known = self.fingerprint in (None, data) or data is None
         if not known or not set(found.conditions) <= set(self._columns):
             raise files.Damaged(path, "surfaces of another study", AGAIN)
         return found
-
-
-def _record(stream: BinaryIO) -> dict[str, Any]:
-    """A run's record."""
-    run = _json(stream)
-    _check_row(run, RUN_SCHEMA, ("condition", "seed", "status", "epochs"))
-    if run["status"] not in ("finished", "diverged"):
-        raise files.Unfit(f"a record whose status is {checks.shown(run['status'])}")
-    made = run.get("made_with", {})
-    if not isinstance(made, dict) or not all(isinstance(text, str) for text in made.values()):
-        raise files.Unfit("a record whose made_with is no table of texts")
-    if "settings" in run and not (isinstance(run["settings"], dict) and isinstance(run.get("data"), str)):
-        raise files.Unfit("a record whose settings are no table")
-    return run
-
-
-def _history(stream: BinaryIO, epochs: int) -> list[dict[str, Any]]:
-    """The history of a run of so many epochs."""
-    history = _json(stream)
-    if not isinstance(history, list):
-        raise files.Unfit("a history that is no list")
-    for row in history:
-        _check_row(row, HISTORY_SCHEMA, ("epoch",))
-    seen = [row["epoch"] for row in history]
-    if seen != sorted(set(seen)) or seen[-1:] != [epochs]:
-        raise files.Unfit("a history whose epochs are not the run's")
-    return history
-
-
-KINDS = {polars.String: str, polars.Int64: int, polars.Float64: (int, float), polars.Boolean: bool}
-
-
-def _check_row(row: Any, schema: Mapping[str, Any], needed: tuple[str, ...]) -> None:
-    """Fail where a row of JSON does not fit the columns of a table."""
-    if not isinstance(row, dict):
-        raise files.Unfit("JSON that is no table")
-    for name in needed:
-        if row.get(name) is None:
-            raise files.Unfit(f"a table without {name}")
-    for name, kind in schema.items():
-        value = row.get(name)
-        fits = isinstance(value, KINDS[kind]) and isinstance(value, bool) == (kind is polars.Boolean)
-        if value is not None and not (fits and (isinstance(value, str) or math.isfinite(value))):
-            raise files.Unfit(f"a table in which {name} is {checks.shown(value)}")
-        if kind is polars.Int64 and value is not None and not -(2**63) <= value < 2**63:
-            raise files.Unfit(f"a table in which {name} is {checks.shown(value)}")
-
-
-def _json(stream: BinaryIO) -> Any:
-    return json.loads(stream.read().decode())
-
-
-def _plain(table: Any) -> Any:
-    """A table as it comes back from JSON."""
-    return json.loads(json.dumps(table, default=str))
-
-
-def _texts(stream: BinaryIO) -> dict[str, str]:
-    found = _json(stream)
-    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
-        raise files.Unfit("JSON that is no table of texts")
-    return found
-
-
-def _surfaces(stream: BinaryIO) -> tuple[Surfaces, str | None]:
-    """Loss surfaces, and the fingerprint of the data that they are of, which older versions did not write."""
-    fields = files.read_arrays(stream)
-    data = fields.pop("data", None)
-    surfaces = Surfaces(**{**fields, "conditions": tuple(fields["conditions"].tolist()), "about": str(fields["about"])})
-    count, points, side = len(surfaces.conditions), len(surfaces.steps), len(surfaces.grid_steps)
-    if surfaces.lines.shape != (count, points) or surfaces.grids.shape != (count, side, side):
-        raise files.Unfit("arrays that do not fit each other")
-    return surfaces, None if data is None else str(data)
-
-
-def _unflattened(stream: BinaryIO) -> Params:
-    return unflattened(files.read_arrays(stream))
 
 
 def _remove_run(folder: Path) -> None:
@@ -478,13 +398,11 @@ def _check_folder(directory: Path, spec: Spec, fingerprint: str, say: Callable[[
                             "data that has changed since", "Restore the data, or choose another --out.")  # fmt: skip
         return store.spec
     if directory.is_dir() and not _is_ours(directory):
-        checks.fail(
-            "study",
-            str(directory),
-            "an empty folder or a study's",
-            "a folder with other files",
-            "Choose another --out.",
+        what, got = "an empty folder or a study's", "a folder with other files"
+        runs = (
+            "Put its study.toml back to go on with its runs, or choose" if (directory / "runs").is_dir() else "Choose"
         )
+        checks.fail("study", str(directory), what, got, f"{runs} another --out.")
     return None
 
 
@@ -492,21 +410,3 @@ def _is_ours(directory: Path) -> bool:
     """Whether a folder without a study is empty, or holds only what a study killed at its very start leaves."""
     begun = re.compile(r"\.lock|runs|study\.toml\.sha256|\.study\.toml(\.sha256)?(\.[0-9a-f]{8})?\.partial")
     return all(begun.fullmatch(path.name) for path in directory.iterdir()) and not list((directory / "runs").glob("*"))
-
-
-def flattened(params: Params) -> dict[str, np.ndarray]:
-    """Nested dictionaries of arrays as ``{"layers/0/kernel": array}``."""
-    paths = jax.tree.leaves_with_path(params)
-    return {"/".join(str(step.key) for step in path): np.asarray(leaf) for path, leaf in paths}
-
-
-def unflattened(arrays: Mapping[str, np.ndarray]) -> Params:
-    """The inverse of `flattened`; steps that are numbers become ints, as Flax has them."""
-    tree: dict[Any, Any] = {}
-    for path, leaf in arrays.items():
-        *parents, last = [int(step) if step.isdigit() else step for step in path.split("/")]
-        inner = tree
-        for step in parents:
-            inner = inner.setdefault(step, {})
-        inner[last] = leaf
-    return tree

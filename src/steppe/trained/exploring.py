@@ -15,7 +15,7 @@ from steppe import losses, sharpness, trees
 from steppe.data.dataset import fingerprint
 from steppe.study import files, provenance
 from steppe.study.progress import Watcher
-from steppe.study.store import flattened, unflattened
+from steppe.study.records import flattened, unflattened
 from steppe.study.surfaces import Kept, Values, around, chosen, on_plane
 from steppe.trained.landscapes import WRITTEN, Landscape, Question, held, save
 from steppe.trained.networks import Trained

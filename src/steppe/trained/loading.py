@@ -98,7 +98,10 @@ def _from_orbax(path: Path) -> Params:
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of errors that it also raises
     try:
         with ocp.PyTreeCheckpointer() as reader:
-            known = reader.metadata(path.absolute()).item_metadata.tree
+            metadata = reader.metadata(path.absolute()).item_metadata
+            if metadata is None:
+                checks.fail("measure", "TARGET", "a whole Orbax checkpoint", f"{path}, whose metadata are damaged")
+            known = metadata.tree
             archives.check_fits("measure", path, sum(map(_bytes, jax.tree.leaves(known))))
             how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), known)
             return reader.restore(path.absolute(), args=ocp.args.PyTreeRestore(restore_args=how))

@@ -1,0 +1,112 @@
+"""What the files of a study hold, as they are read: whatever does not fit is an error, for `files.read` to tell."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import jax
+import numpy as np
+import polars
+
+from steppe import checks
+from steppe.study import files
+from steppe.study.results import HISTORY_SCHEMA, RUN_SCHEMA, Surfaces
+from steppe.typing import Params
+
+
+def record(stream: BinaryIO) -> dict[str, Any]:
+    """A run's record."""
+    run = _json(stream)
+    _check_row(run, RUN_SCHEMA, ("condition", "seed", "status", "epochs"))
+    if run["status"] not in ("finished", "diverged"):
+        raise files.Unfit(f"a record whose status is {checks.shown(run['status'])}")
+    made = run.get("made_with", {})
+    if not isinstance(made, dict) or not all(isinstance(text, str) for text in made.values()):
+        raise files.Unfit("a record whose made_with is no table of texts")
+    if "settings" in run and not (isinstance(run["settings"], dict) and isinstance(run.get("data"), str)):
+        raise files.Unfit("a record whose settings are no table")
+    return run
+
+
+def history(stream: BinaryIO, epochs: int) -> list[dict[str, Any]]:
+    """The history of a run of so many epochs."""
+    history = _json(stream)
+    if not isinstance(history, list):
+        raise files.Unfit("a history that is no list")
+    for row in history:
+        _check_row(row, HISTORY_SCHEMA, ("epoch",))
+    seen = [row["epoch"] for row in history]
+    if seen != sorted(set(seen)) or seen[-1:] != [epochs]:
+        raise files.Unfit("a history whose epochs are not the run's")
+    return history
+
+
+KINDS = {polars.String: str, polars.Int64: int, polars.Float64: (int, float), polars.Boolean: bool}
+
+
+def _check_row(row: Any, schema: Mapping[str, Any], needed: tuple[str, ...]) -> None:
+    """Fail where a row of JSON does not fit the columns of a table."""
+    if not isinstance(row, dict):
+        raise files.Unfit("JSON that is no table")
+    for name in needed:
+        if row.get(name) is None:
+            raise files.Unfit(f"a table without {name}")
+    for name, kind in schema.items():
+        value = row.get(name)
+        fits = isinstance(value, KINDS[kind]) and isinstance(value, bool) == (kind is polars.Boolean)
+        if value is not None and not (fits and (isinstance(value, str) or math.isfinite(value))):
+            raise files.Unfit(f"a table in which {name} is {checks.shown(value)}")
+        if kind is polars.Int64 and value is not None and not -(2**63) <= value < 2**63:
+            raise files.Unfit(f"a table in which {name} is {checks.shown(value)}")
+
+
+def _json(stream: BinaryIO) -> Any:
+    return json.loads(stream.read().decode())
+
+
+def plain(table: Any) -> Any:
+    """A table as it comes back from JSON."""
+    return json.loads(json.dumps(table, default=str))
+
+
+def texts(stream: BinaryIO) -> dict[str, str]:
+    """A table of texts, such as what a study runs on."""
+    found = _json(stream)
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise files.Unfit("JSON that is no table of texts")
+    return found
+
+
+def surfaces_and_data(stream: BinaryIO) -> tuple[Surfaces, str | None]:
+    """Loss surfaces, and the fingerprint of the data that they are of, which older versions did not write."""
+    fields = files.read_arrays(stream)
+    data = fields.pop("data", None)
+    surfaces = Surfaces(**{**fields, "conditions": tuple(fields["conditions"].tolist()), "about": str(fields["about"])})
+    count, points, side = len(surfaces.conditions), len(surfaces.steps), len(surfaces.grid_steps)
+    if surfaces.lines.shape != (count, points) or surfaces.grids.shape != (count, side, side):
+        raise files.Unfit("arrays that do not fit each other")
+    return surfaces, None if data is None else str(data)
+
+
+def parameters(stream: BinaryIO) -> Params:
+    """A network's parameters."""
+    return unflattened(files.read_arrays(stream))
+
+
+def flattened(params: Params) -> dict[str, np.ndarray]:
+    """Nested dictionaries of arrays as ``{"layers/0/kernel": array}``."""
+    paths = jax.tree.leaves_with_path(params)
+    return {"/".join(str(step.key) for step in path): np.asarray(leaf) for path, leaf in paths}
+
+
+def unflattened(arrays: Mapping[str, np.ndarray]) -> Params:
+    """The inverse of `flattened`; steps that are numbers become ints, as Flax has them."""
+    tree: dict[Any, Any] = {}
+    for path, leaf in arrays.items():
+        *parents, last = [int(step) if step.isdigit() else step for step in path.split("/")]
+        inner = tree
+        for step in parents:
+            inner = inner.setdefault(step, {})
+        inner[last] = leaf
+    return tree
