@@ -63,7 +63,7 @@ def test_loss_and_accuracy_come_from_one_pass_and_are_what_they_are_called(stric
         return mlp_apply(params, x)
 
     values = sharpness.surface(sharpness.loss_and_accuracy(apply), params, batch, directions, np.zeros((1, 2)))
-    assert len(passes) == 2  # the two traces of the entry
+    assert len(passes) == 3  # the two traces of the entry, and one that checks the labels
     np.testing.assert_allclose(values["loss"][0], mlp_loss(params, batch), rtol=1e-6)
     right = jnp.argmax(mlp_apply(params, batch["x"]), axis=1) == batch["y"]
     np.testing.assert_allclose(values["accuracy"][0], jnp.mean(right), rtol=1e-6)

@@ -15,6 +15,14 @@ from steppe import cli
 
 LARGE = 500
 
+GOOD = """
+name = "tiny"
+data = {name = "moons", examples = 60}
+model = {name = "mlp", hidden = [4]}
+method = {name = "fa", lam = 0.0}
+train = {learning_rate = 0.05, batch_size = 8, epochs = 3}
+"""
+
 COMMANDS = ("run", "report", "show", "measure", "landscape", "list")
 OPTIONS = (
     "--out", "--seeds", "--set", "--checkpoint-seconds", "--measures", "--quick", "--all", "--examples", "--split",
@@ -36,13 +44,39 @@ VALUES = st.one_of(
     st.text(alphabet=st.characters(codec="utf-8"), max_size=4).map(lambda text: text.replace("\0", "") * 500),
 )  # fmt: skip
 WORDS = st.one_of(st.sampled_from(OPTIONS), VALUES, st.tuples(st.sampled_from(OPTIONS), VALUES).map("=".join))
-CASES = st.tuples(
-    st.one_of(st.sampled_from(COMMANDS), st.sampled_from(COMMANDS), VALUES), st.lists(WORDS, max_size=6)
-).map(lambda case: [case[0], *case[1]])
+TARGETS = {
+    "run": ["tiny.toml"], "report": ["folder"], "show": ["folder"], "landscape": ["folder"], "list": [],
+    "measure": ["file.npz", "--data", "file.npz"],
+}  # fmt: skip
+"""Words with which a command begins that goes further than its parser."""
+
+OPTIONS_OF = {
+    "run": ("--out", "--seeds", "--set", "--checkpoint-seconds"),
+    "measure": OPTIONS[4:21],
+    "landscape": ("--along", "--points", "--grid", "--radius", "--examples", "--split", "--seed", "--out"),
+}
+"""Options that a command has."""
+
+ANY = st.tuples(st.one_of(st.sampled_from(COMMANDS), VALUES), st.lists(WORDS, max_size=6)).map(
+    lambda case: [case[0], *case[1]]
+)
+
+
+@st.composite
+def own(draw):
+    """A command with its own options, whose values are odd."""
+    command = draw(st.sampled_from(COMMANDS))
+    option = st.sampled_from(OPTIONS_OF.get(command, ("--help",)))
+    given = draw(st.lists(st.tuples(option, VALUES), max_size=3))
+    return [command, *TARGETS[command], *(word for pair in given for word in pair)]
+
+
+CASES = st.one_of(ANY, own())
 
 
 def made(folder: Path) -> None:
-    """Paths of all kinds."""
+    """Paths of all kinds, and one good study."""
+    (folder / "tiny.toml").write_text(GOOD)
     (folder / "folder").mkdir()
     (folder / "study").mkdir()
     (folder / "file.npz").write_bytes(b"no archive")
