@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import polars
 from hypothesis import strategies as st
 
 from fuzzing import Ending, Verdict, judged, read, scratch
@@ -68,13 +69,19 @@ def made(folder: Path) -> Path:
 
 
 def aged(folder: Path) -> Path:
-    """Take away what an older version did not write: checksums, and what records say of their study."""
+    """Take away what an older version did not write: checksums, that there are any, and whose a record is."""
     for pattern in ("*.sha256", "SHA256SUMS"):
         for path in folder.rglob(pattern):
             path.unlink()
     for path in folder.glob("runs/*/run.json"):
         record = json.loads(path.read_text())
         path.write_text(json.dumps({name: value for name, value in record.items() if name not in ("settings", "data")}))
+    for path in folder.glob("measures.parquet"):
+        polars.read_parquet(path).write_parquet(path)
+    for path in folder.glob("surfaces.npz"):
+        with np.load(path) as arrays:
+            kept = {name: array for name, array in arrays.items() if name != "data"}
+        np.savez(path, **kept)
     return folder
 
 
