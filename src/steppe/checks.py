@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from steppe import process
 from steppe.typing import Batch, Key, Params
 
 
@@ -23,12 +24,7 @@ class InputError(ValueError):
 def fail(function: str, name: str, what: str, got: Any, todo: str = "") -> NoReturn:
     """Raise the one form of error. `got` is a value, or words for what came (give strings through `shown`)."""
     came = got if isinstance(got, str) else shown(got)
-    raise InputError(printable(f"{function}: {name} must be {what}, got {came}.{' ' + todo if todo else ''}"))
-
-
-def printable(text: str) -> str:
-    """A text on one line, with whatever a terminal would act upon or could not show written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    raise InputError(process.printable(f"{function}: {name} must be {what}, got {came}.{' ' + todo if todo else ''}"))
 
 
 def shown(value: Any) -> str:

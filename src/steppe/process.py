@@ -213,12 +213,16 @@ def silence(stream: TextIO) -> None:
     os.close(nowhere)
 
 
+def printable(text: str) -> str:
+    """A text on one line, with whatever a terminal would act upon or could not show written as an escape."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def say(message: str) -> None:
     """Write one sentence to standard error, on one line, without codes that a terminal obeys."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
     with _ending:  # not between a signal's sentence and the end
         try:
-            print(f"steppe: {line}", file=sys.stderr, flush=True)
+            print(f"steppe: {printable(message)}", file=sys.stderr, flush=True)
         except Unwritten:
             silence(sys.stderr)
 
@@ -254,10 +258,7 @@ REASONS = {
     "ENFILE": ("Too many files are open on this machine", "End other programs."),
     "ENOLCK": NO_LOCKS,
     "ENOTSUP": NO_LOCKS,
-    "EOPNOTSUPP": (
-        "The file system cannot do what is asked, such as to lock files",
-        "Choose a folder on a local disk.",
-    ),
+    "EOPNOTSUPP": NO_LOCKS,
     "ENOSYS": NO_LOCKS,
     "EIO": ("The disk failed", "Check the disk, or choose a folder on another one."),
     "ENOMEM": ("There is too little memory", "End other programs, or ask for less."),

@@ -71,10 +71,7 @@ def write_checked(path: Path, content: Content) -> Path:
         if before is None and path.is_file():
             before = {digest(path)}
         new = digest(partial)
-        if before:
-            write(sums, listed([(old, path.name) for old in sorted(before)] + [(new, path.name)]))
-        else:
-            write(sums, listed([(new, path.name)]))
+        write(sums, listed([(known, path.name) for known in (*sorted(before or ()), new)]))
         partial.replace(path)
     sync(path.parent)
     if before:
@@ -140,6 +137,12 @@ def checksums(sums: Path, name: str) -> set[str] | None:
     return {line.partition("  ")[0] for line in lines if line.partition("  ")[2] == name}
 
 
+def altered(path: Path, sums: Path | None = None) -> bool | None:
+    """Whether a file is not what its checksum says; None where it has none."""
+    known = checksums(sums or _sums_of(path), path.name)
+    return None if known is None else digest(path) not in known
+
+
 def _sums_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
@@ -166,8 +169,7 @@ def read(path: Path, parse: Callable[[BinaryIO], T], *, sums: Path | None = None
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise Damaged(path, "something that is no file", todo)
-        expected = checksums(sums or _sums_of(path), path.name)
-        if expected is not None and digest(path) not in expected:
+        if altered(path, sums):
             raise Damaged(path, "a file with another checksum", todo)
         with path.open("rb") as stream:
             return parse(stream)

@@ -85,7 +85,7 @@ class Store:
         try:
             store = cls(directory, specs.read(path))
         except checks.InputError as error:
-            if not _changed(path):
+            if not files.altered(path):
                 raise
             why = f"a file that was changed since ({str(error).rstrip('.')})"
             raise files.Damaged(path, why, "Put the specification that was run in its place.") from None
@@ -277,7 +277,7 @@ class Store:
 
     def changed(self) -> bool:
         """Whether study.toml has a checksum, and is not what was written there."""
-        return _changed(self.directory / "study.toml")
+        return bool(files.altered(self.directory / "study.toml"))
 
     def data(self) -> dict[str, str]:
         """What the study runs on: about, and fingerprint; nothing where there is no such file.
@@ -351,16 +351,10 @@ def _node(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _changed(path: Path) -> bool:
-    """Whether a study.toml has a checksum, and is not what was written there."""
-    sums = files.checksums(path.with_name(f"{path.name}.sha256"), path.name)
-    return sums is not None and files.digest(path) not in sums
-
-
 def _is_frozen(path: Path, spec: Spec) -> bool:
     """Whether a study.toml is as Steppe wrote it: by its checksum, or by its text where an older version wrote none."""
-    sums = files.checksums(path.with_name(f"{path.name}.sha256"), path.name)
-    return path.read_text(encoding="utf-8") == spec.toml() if sums is None else files.digest(path) in sums
+    altered = files.altered(path)
+    return path.read_text(encoding="utf-8") == spec.toml() if altered is None else not altered
 
 
 def _kept(directory: Path, before: Spec, spec: Spec, say: Callable[[str], None]) -> Spec:
