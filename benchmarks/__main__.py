@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from steppe.study import provenance
+from steppe.storage import provenance
 
 QUESTIONS = ("fa_cost", "methods_cost", "peers", "scaling", "variance", "measuring")
 

@@ -17,7 +17,7 @@ import timing
 from steppe import data, methods, study
 from steppe.data.tabular import as_it_is
 from steppe.data.text import dense
-from steppe.study.program import Compiler, Recipe, shape_of
+from steppe.study.training.program import Compiler, Recipe, shape_of
 
 UPDATES = 40
 

@@ -13,8 +13,8 @@ import large
 import networks
 import steppe
 import timing
-from steppe import batches as batches_
 from steppe import curvature
+from steppe.core import batches as batches_
 from steppe.curvature import Operator
 
 CIFAR, SMALL = (3072, 512, 256, 100), (64, 32, 10)

@@ -13,7 +13,7 @@ import fa_cost
 import networks
 import timing
 from steppe import methods, study
-from steppe.study.program import Compiler
+from steppe.study.training.program import Compiler
 
 PLAIN = "plain"
 LAMS = {"fa": 0.01, "hsr": 0.01, "seht": 0.001, "fam": 0.1}

@@ -11,7 +11,8 @@ import optax
 from flax import nnx
 
 import steppe
-from steppe import curvature, losses
+from steppe import curvature
+from steppe.core import losses
 
 Case = tuple[Callable, Any, Any]
 

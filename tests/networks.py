@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from steppe import curvature, losses
+from steppe import curvature
+from steppe.core import losses
 
 
 def mlp_params(key=0, sizes=(3, 4, 2), dtype=None):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from networks import mlp_apply, mlp_batch, mlp_params
-from steppe import losses
+from steppe.core import losses
 
 
 def _normal(key, *shape):

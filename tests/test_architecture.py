@@ -1,8 +1,10 @@
-"""The house keeps its shape: rooms import only from rooms above them, and hub names stay out of hot imports."""
+"""Imports run one way, between folders and between files, and importing Steppe is light."""
 
 import ast
 import subprocess
 import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,56 +12,94 @@ import pytest
 import steppe
 
 SOURCE = Path(steppe.__file__).parent
-ROOMS = [
-    {"typing", "process"},
-    {"checks"},
-    {"arrays"},
-    {"programs"},
-    {"names", "trees", "losses", "predictions"},
-    {"batches"},
-    {"entry"},
-    {"curvature"},
-    {"sharpness"},
-    {"methods"},
-    {"outcomes"},
-    {"data", "models"},
-    {"study"},
-    {"trained"},
-    {"report"},
-    {"commands"},
-    {"cli"},
-    {"__init__", "__main__"},
-]
-FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+MODULES = {".".join(p.relative_to(SOURCE).with_suffix("").parts): p for p in sorted(SOURCE.rglob("*.py"))}
+FOLDERS = sorted({module.rpartition(".")[0] for module in MODULES})
+
+ORDER = [
+    "core", "storage", "data", "curvature", "sharpness", "landscape", "outcomes", "methods", "models", "measures",
+    "analysis", "study", "networks", "report", "cli",
+]  # fmt: skip
+"""Each folder imports only from those before it; docs/design.md says what they hold."""
+
+MOST_FILES, MOST_LINES = 12, 60
 
 
-def room_of(module: str) -> str:
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+def module_of(package: str, name: str) -> str | None:
+    """The file behind ``from package import name``: a module, a package's own file, or the one that holds the name."""
+    inside = ".".join(filter(None, (package, name)))
+    candidates = (inside, f"{inside}.__init__", package, f"{package}.__init__".strip("."))
+    return next((module for module in candidates if module in MODULES), None)
 
 
-def imports(path: Path):
-    """Modules of steppe that a file imports, as dotted names."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "steppe":
-            yield from ([f"steppe.{alias.name}" for alias in node.names] if node.module == "steppe" else [node.module])
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "steppe")
+@cache
+def imports() -> dict[str, set[str]]:
+    """For each file the files of Steppe that it imports, wherever the statement stands."""
+    found: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        found[module] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "steppe":
+                package = node.module.removeprefix("steppe").strip(".")
+                found[module] |= {there for alias in node.names if (there := module_of(package, alias.name))}
+            elif isinstance(node, ast.Import):
+                named = [alias.name for alias in node.names if alias.name.partition(".")[0] == "steppe"]
+                assert not named, f"{module}: write `from steppe import …`, which this test reads"
+        found[module] -= {module, "__init__"}
+    return found
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
-def test_each_room_imports_only_from_rooms_above_it(path):
-    relative = path.relative_to(SOURCE)
-    here = relative.parts[0].removesuffix(".py")
-    assert here in FLOOR, f"{here} is not a room of the house: give it a floor here and in docs/design.md"
-    for module in imports(path):
-        there = room_of(module)
-        if here not in (there, "__init__"):
-            assert FLOOR[there] < FLOOR[here], f"{relative} imports {module}"
+def assert_no_circle(graph: dict[str, set[str]]) -> None:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"imports run in a circle: {' → '.join(error.args[1])}")
+
+
+def test_no_imports_between_files_run_in_a_circle():
+    assert_no_circle(imports())
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_imports_between_the_parts_of_a_folder_run_in_a_circle(folder):
+    prefix = f"{folder}." if folder else ""
+    graph: dict[str, set[str]] = {}
+    for module, others in imports().items():
+        here = module.removeprefix(prefix).partition(".")[0]
+        if module.startswith(prefix) and here != "__init__":
+            there = {other.removeprefix(prefix).partition(".")[0] for other in others if other.startswith(prefix)}
+            graph[here] = graph.get(here, set()) | (there - {here, "__init__"})
+    assert_no_circle(graph)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_folder_imports_only_from_those_before_it(module):
+    here, inside, _ = module.partition(".")
+    if not inside:
+        assert here in ("__init__", "__main__"), f"put {here}.py into a folder"
+        return
+    assert here in ORDER, f"give {here} a place in ORDER, and in docs/design.md"
+    for other in imports()[module]:
+        there = other.partition(".")[0]
+        assert ORDER.index(there) <= ORDER.index(here), f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_has_about_a_dozen_files_at_most(folder):
+    files = [m for m in MODULES if m.rpartition(".")[0] == folder and not m.endswith("__init__")]
+    assert len(files) <= MOST_FILES, sorted(files)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_function_fits_a_screen(module):
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = node.end_lineno - body[0].lineno + 1 if body else 0
+            assert lines <= MOST_LINES, f"{module}.{node.name} has {lines} lines"
 
 
 def test_importing_steppe_is_light():
-    heavy = ("datasets", "sklearn", "matplotlib", "polars", "orbax.checkpoint", "rich", "typer", "statsmodels")
+    heavy = ("jax", "datasets", "sklearn", "matplotlib", "polars", "orbax.checkpoint", "rich", "typer", "statsmodels")
     code = f"import sys, steppe; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

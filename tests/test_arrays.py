@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from steppe import InputError, arrays, curvature, losses, methods, predictions, sharpness
-from steppe.batches import gathered
-from steppe.trained.measures import Settings
-from steppe.trained.measuring import asked
-from steppe.trained.own import Own
+from steppe import InputError, curvature, landscape, measures, methods, sharpness
+from steppe.core import arrays, losses, predictions
+from steppe.core.batches import gathered
+from steppe.networks.measurement import asked
+from steppe.networks.settings import Settings
+from steppe.networks.user import Own
 
 W = {"w": jnp.asarray(np.arange(6).reshape(2, 3) / 4, jnp.float32)}
 X = np.arange(8, dtype=np.float32).reshape(4, 2) / 8
@@ -124,8 +125,8 @@ def test_every_entry_refuses_what_would_be_cut():
     batch = {"x": X, "y": np.array([0, 1, 2, 2**40])}
     loss = losses.of(apply)
     for call in (
-        lambda: sharpness.measure(["loss"], apply=apply, params=W, batches=batch),
-        lambda: sharpness.measure(["loss"], loss=loss, params={"w": W["w"], "n": np.array(2**40)}, batches={"x": X}),
+        lambda: measures.measure(["loss"], apply=apply, params=W, batches=batch),
+        lambda: measures.measure(["loss"], loss=loss, params={"w": W["w"], "n": np.array(2**40)}, batches={"x": X}),
         lambda: curvature.hessian(loss, W, batch),
         lambda: sharpness.sam_sharpness(loss, W, [batch]),
         lambda: losses.cross_entropy(apply(W, X), batch["y"]),
@@ -156,7 +157,7 @@ def test_labels_that_are_none_are_refused_with_what_they_seem_to_be(name):
     y, words = LABELS[name]
     y = np.array(y)
     assert words in complaint(losses.cross_entropy, apply(W, X), y)
-    assert words in complaint(sharpness.measure, ["loss"], apply=apply, params=W, batches=[{"x": X, "y": y}])
+    assert words in complaint(measures.measure, ["loss"], apply=apply, params=W, batches=[{"x": X, "y": y}])
     if y.ndim == 1 and y.dtype.kind in "iu":
         assert words in complaint(losses.unhinged, apply(W, X), y)
         assert words in complaint(predictions.correct, apply(W, X), y)
@@ -168,9 +169,9 @@ def test_every_entry_reads_the_labels():
     for call in (
         lambda: curvature.hessian(loss, W, batch),
         lambda: curvature.loss_moments(loss, W, batch, 0),
-        lambda: sharpness.surface(loss, W, batch, [W], np.zeros((1, 1))),
-        lambda: sharpness.surface(sharpness.loss_and_accuracy(apply), W, batch, [W], np.zeros((1, 1))),
-        lambda: sharpness.interpolation(loss, W, W, batch, points=3),
+        lambda: landscape.surface(loss, W, batch, [W], np.zeros((1, 1))),
+        lambda: landscape.surface(landscape.loss_and_accuracy(apply), W, batch, [W], np.zeros((1, 1))),
+        lambda: landscape.interpolation(loss, W, W, batch, points=3),
     ):
         assert "from 0 to 2, the classes of 3 outputs, got 3 in example 3" in complaint(call)
 
@@ -238,14 +239,14 @@ def test_an_ignored_label_counts_nowhere_however_the_examples_are_split():
     batches = [{"x": X[:3], "y": y[:3]}, {"x": X[3:], "y": y[3:]}]
     names = ["loss", "accuracy"]
     given = {"apply": apply, "params": W}
-    found = sharpness.measure(names, batches=batches, ignore=-100, **given)
-    expected = sharpness.measure(names, batches={"x": X[known], "y": y[known]}, **given)
+    found = measures.measure(names, batches=batches, ignore=-100, **given)
+    expected = measures.measure(names, batches={"x": X[known], "y": y[known]}, **given)
     np.testing.assert_allclose([r.value for r in found], [r.value for r in expected], rtol=1e-5)
     assert "such that some count, got -100 alone" in complaint(
-        sharpness.measure, ["loss"], batches={"x": X, "y": np.full(4, -100)}, ignore=-100, **given
+        measures.measure, ["loss"], batches={"x": X, "y": np.full(4, -100)}, ignore=-100, **given
     )
     with pytest.raises(InputError, match="ignore must be left out"):
-        sharpness.measure(["loss"], batches=batches, ignore=-100, criterion=losses.unhinged, **given)
+        measures.measure(["loss"], batches=batches, ignore=-100, criterion=losses.unhinged, **given)
     ignoring = losses.weighted_cross_entropy(ignore=-100)  # which no label of 8 bits is
     assert float(ignoring(apply(W, X), y[known].astype(np.uint8).repeat(2))) > 0
 
@@ -254,9 +255,9 @@ def test_a_loss_that_is_not_finite_says_what_is_not():
     loss = lambda p, b: jnp.mean(b["x"] @ p["w"])
     holes = np.where(X > 0.5, np.nan, X)
     assert "batches['x'] is not: fill" in complaint(
-        sharpness.measure, ["loss"], loss=loss, params=W, batches={"x": holes}
+        measures.measure, ["loss"], loss=loss, params=W, batches={"x": holes}
     )
     diverged = jax.tree.map(lambda w: w * jnp.nan, W)
     assert "params['w'] is not: has" in complaint(
-        sharpness.measure, ["loss"], loss=loss, params=diverged, batches={"x": X}
+        measures.measure, ["loss"], loss=loss, params=diverged, batches={"x": X}
     )

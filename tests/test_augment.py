@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from steppe import InputError, losses
-from steppe.data import augment
+from steppe import InputError
+from steppe.core import losses
+from steppe.data import transforms as augment
 
 KEY = jax.random.key(3)
 B, K = 6, 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from steppe import InputError, curvature
-from steppe.typing import Estimate
+from steppe.core.types import Estimate
 
 
 def bounds(values, function=curvature.wolkowicz_styan):

@@ -12,7 +12,8 @@ import polars
 import pytest
 import typer
 
-from steppe import cli, commands
+from steppe import cli
+from steppe.cli import app
 
 ROOT = Path(__file__).parent.parent
 SPEC = """
@@ -320,9 +321,9 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("command", ["run", "report", "show", "measure", "landscape", "list"])
 def test_help_says_all_that_is_written_of_a_command(monkeypatch, capsys, command):
     monkeypatch.setenv("COLUMNS", "300")
-    click = typer.main.get_command(commands.app).commands[command]
+    click = typer.main.get_command(app.app).commands[command]
     with pytest.raises(SystemExit):
-        commands.app([command, "--help"])
+        app.app([command, "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert " ".join(click.help.split()) in shown
     for parameter in click.params:

@@ -7,9 +7,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
-from steppe import InputError, curvature, losses
+from steppe import InputError, curvature
+from steppe.core import losses
 from steppe.curvature import closed_form
-from steppe.curvature.probes import rademacher
+from steppe.curvature.estimators.probes import rademacher
 from steppe.methods import fa
 
 

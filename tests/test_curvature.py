@@ -7,8 +7,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
-from steppe import InputError, curvature, trees
-from steppe.curvature.probes import DISTRIBUTIONS
+from steppe import InputError, curvature
+from steppe.core import trees
+from steppe.curvature.estimators.probes import DISTRIBUTIONS
 
 
 def diagonal(values):

@@ -20,7 +20,7 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from steppe import data
-from steppe.checks import InputError
+from steppe.core.checks import InputError
 from steppe.data import sources, text
 from steppe.data.dataset import as_it_is, fingerprint, subset
 

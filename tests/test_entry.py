@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from steppe import InputError, curvature, losses, methods, predictions, sharpness
+from steppe import InputError, curvature, landscape, measures, methods, sharpness
+from steppe.core import losses, predictions
 from steppe.methods.accumulation import in_microbatches
 
 CLASS_WEIGHTS = (1.0, 5.0, 0.5)
@@ -88,12 +89,12 @@ def test_a_loss_with_a_weight_is_the_same_however_it_is_split(kind):
     np.testing.assert_allclose(curvature.hessian(loss, W, parts).dense(), expected, rtol=1e-4, atol=1e-6)
     jitted = jax.jit(lambda p, b: curvature.hessian(loss, p, b).matvec(p))(W, parts)
     np.testing.assert_allclose(ravel_pytree(jitted)[0], expected @ ravel_pytree(W)[0], rtol=1e-4, atol=1e-6)
-    (row,) = sharpness.measure(["loss"], loss=loss, params=W, batches=parts)
+    (row,) = measures.measure(["loss"], loss=loss, params=W, batches=parts)
     assert row.value == pytest.approx(float(PLAIN[kind[0]](W, whole)), rel=1e-5)
     assert row.note == ""
     rise = lambda loss, batches: float(sharpness.sam_sharpness(loss, W, batches, rho=0.3).mean)
     assert rise(loss, parts) == pytest.approx(rise(PLAIN[kind[0]], whole), rel=1e-4)
-    along = lambda f, b: sharpness.interpolation(f, W, jax.tree.map(jnp.zeros_like, W), b, points=3).values
+    along = lambda f, b: landscape.interpolation(f, W, jax.tree.map(jnp.zeros_like, W), b, points=3).values
     np.testing.assert_allclose(along(loss, parts), along(PLAIN[kind[0]], whole), rtol=1e-5)
 
 
@@ -159,10 +160,10 @@ def test_accuracy_counts_what_weighs_and_weighs_it_alike():
     right = np.asarray(jnp.argmax(apply(W, TEXT), axis=-1) == TOKENS)
     expected = right.sum() / (np.asarray(TOKENS) >= 0).sum()
     parts = cut(WHOLE["tokens"], 5, 5, 2)
-    rows = sharpness.measure(["accuracy"], apply=apply, criterion=CRITERIA["tokens"], params=W, batches=parts)
+    rows = measures.measure(["accuracy"], apply=apply, criterion=CRITERIA["tokens"], params=W, batches=parts)
     assert rows[0].value == pytest.approx(expected, rel=1e-6)
-    function = sharpness.loss_and_accuracy(apply, CRITERIA["tokens"])
-    values = sharpness.surface(function, W, parts, [W], np.zeros((1, 1)))
+    function = landscape.loss_and_accuracy(apply, CRITERIA["tokens"])
+    values = landscape.surface(function, W, parts, [W], np.zeros((1, 1)))
     assert float(values["accuracy"][0]) == pytest.approx(expected, rel=1e-6)
     assert float(values["loss"][0]) == pytest.approx(float(masked(W, WHOLE["tokens"])), rel=1e-5)
 
@@ -186,7 +187,7 @@ def test_a_loss_that_is_no_mean_over_its_examples_is_told_with_numbers_where_it_
     ):
         with pytest.warns(UserWarning, match=r"the loss is not the mean over its examples: \S+ for 12 of them, \S+ as"):
             measure()
-    rows = sharpness.measure(["loss", "sam_sharpness", "trace"], loss=loss, params=W, batches=cut(whole, 6, 6))
+    rows = measures.measure(["loss", "sam_sharpness", "trace"], loss=loss, params=W, batches=cut(whole, 6, 6))
     assert all("the loss is not the mean over its examples" in row.note for row in rows)
     curvature.hessian(loss, W, whole)  # one batch: nothing depends on how it is split
 
@@ -275,12 +276,12 @@ def test_one_logit_with_three_axes_is_right_everywhere():
     network = lambda p, x: x @ p["w"]
     params = {"w": w}
     parts = cut(batch, 4, 2)
-    rows = {row.quantity: row.value for row in sharpness.measure(["accuracy", "loss"], apply=network, params=params,
+    rows = {row.quantity: row.value for row in measures.measure(["accuracy", "loss"], apply=network, params=params,
                                                                  batches=parts)}  # fmt: skip
     assert rows["accuracy"] == 1.0
     assert rows["loss"] == pytest.approx(oracle(np.asarray(x @ w), np.asarray(batch["y"]))["cross_entropy"], rel=1e-5)
-    function = sharpness.loss_and_accuracy(network)
-    values = sharpness.surface(function, params, parts, [params], np.zeros((1, 1)))
+    function = landscape.loss_and_accuracy(network)
+    values = landscape.surface(function, params, parts, [params], np.zeros((1, 1)))
     assert float(values["accuracy"][0]) == 1.0
     assert float(sharpness.pac_bayes_sigma(network, params, parts, draws=2, steps=2).accuracy) == 1.0
     assert float(sharpness.pac_bayes(network, params, parts, draws=2, steps=2).sigma.accuracy) == 1.0
@@ -321,7 +322,7 @@ def test_bools_are_labels_of_two_classes_and_other_targets_are_named():
     y = (x @ w)[..., 0] > 0
     take = lambda y, criterion: [
         row.value
-        for row in sharpness.measure(
+        for row in measures.measure(
             ["loss", "accuracy"], apply=lambda w, x: x @ w, params=w, batches=(x, y), criterion=criterion
         )
     ]
@@ -330,7 +331,7 @@ def test_bools_are_labels_of_two_classes_and_other_targets_are_named():
         assert take(y, criterion)[1] == 1.0
     probabilities = {"apply": lambda w, x: x @ w, "params": w, "batches": (x, y.astype(jnp.float32))}
     with pytest.raises(InputError, match=r"integer labels.* got a float32 array of shape \(4, 2\) for outputs"):
-        sharpness.measure(["accuracy"], **probabilities)
+        measures.measure(["accuracy"], **probabilities)
 
 
 # What functions do besides
@@ -392,25 +393,25 @@ ODD = {
 def test_a_loss_that_does_something_else_is_told_in_a_sentence_and_nothing_is_printed(name, capfd):
     loss, words = ODD[name]
     with pytest.raises(InputError) as caught:
-        sharpness.measure(["loss"], loss=loss, params=jnp.ones(2), batches=jnp.ones(3))
+        measures.measure(["loss"], loss=loss, params=jnp.ones(2), batches=jnp.ones(3))
     assert words in str(caught.value) and str(caught.value).startswith("measure: loss must be ")
     assert capfd.readouterr().err == ""
 
 
 def test_ctrl_c_within_a_loss_is_the_users_and_ends_the_measurement():
     with pytest.raises(KeyboardInterrupt):
-        sharpness.measure(["loss"], loss=_raising(KeyboardInterrupt()), params=jnp.ones(2), batches=jnp.ones(3))
+        measures.measure(["loss"], loss=_raising(KeyboardInterrupt()), params=jnp.ones(2), batches=jnp.ones(3))
 
 
 def test_a_loss_in_long_double_is_a_number():
     given = {"params": jnp.ones(2), "batches": jnp.ones(3)}
-    assert sharpness.measure(["loss"], loss=lambda p, b: np.longdouble(1.5), **given)[0].value == 1.5
+    assert measures.measure(["loss"], loss=lambda p, b: np.longdouble(1.5), **given)[0].value == 1.5
 
 
 @pytest.mark.parametrize("value", [None, "a", 1.0, [X], jnp.zeros((3, 0)), jnp.zeros((3, 2), int)], ids=str)
 def test_outputs_that_are_no_floating_array_are_named(value):
     with pytest.raises(InputError, match="measure: apply must be a function whose value is "):
-        sharpness.measure(
+        measures.measure(
             ["loss"], apply=lambda p, x: value, params=jnp.ones(2), batches=(jnp.ones((3, 2)), jnp.ones(3, int))
         )
 
@@ -429,4 +430,4 @@ def test_outputs_that_are_no_floating_array_are_named(value):
 def test_settings_that_nobody_can_count_to_are_refused(settings, words):
     given = {"names": ["trace"], "loss": lambda p, b: jnp.mean(b) * jnp.sum(p**2), "params": jnp.ones(2)} | settings
     with pytest.raises(InputError, match=words):
-        sharpness.measure(batches=jnp.ones(3), **given)
+        measures.measure(batches=jnp.ones(3), **given)

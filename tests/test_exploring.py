@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 
 from fuzzing.damage import aged
-from steppe import InputError, cli, models, report, sharpness, study
-from steppe.report import landscapes as drawn
-from steppe.report import turning
-from steppe.study import files, surfaces
+from steppe import InputError, cli, landscape, models, report, study
+from steppe.networks import exploration as exploring
+from steppe.networks.landscapes import Settings, asked, read
+from steppe.report.figures import interactive as turning
+from steppe.report.figures import landscapes as drawn
+from steppe.storage import files
+from steppe.study import surfaces
 from steppe.study.progress import Watcher
 from steppe.study.records import flattened
-from steppe.trained import exploring
-from steppe.trained.landscapes import Settings, asked, read
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +173,7 @@ def test_a_landscape_is_read_back_as_it_was_written(tiny, tmp_path):
 
 
 def test_several_networks_share_one_scale():
-    side = sharpness.steps(1.0, 3)
+    side = landscape.steps(1.0, 3)
     grids = np.stack([np.ones((3, 3)) + 0.1 * np.eye(3), 4.0 * np.ones((3, 3)) + np.eye(3)])
     view = drawn.View(
         "Loss", "nats", "Train", ("a", "b"), ("a", "b"), side, grids[:, 1], side, grids, ((0.0, 0.0),), "random"
@@ -189,7 +190,7 @@ def test_several_networks_share_one_scale():
 
 
 def test_heights_are_logarithms_where_losses_span_decades_and_hover_says_the_loss():
-    side = sharpness.steps(1.0, 3)
+    side = landscape.steps(1.0, 3)
     grid = np.array([[[10.0, 1.0, 10.0], [1.0, 0.01, 1.0], [np.inf, 1.0, 3000.0]]])
     view = drawn.View("Loss", "nats", "Test", ("a",), ("a",), side, grid[0, :1], side, grid, ((0.0, 0.0),), "random")
     (surface, _) = turning.figure(view).data
@@ -201,7 +202,7 @@ def test_heights_are_logarithms_where_losses_span_decades_and_hover_says_the_los
 
 def test_names_cannot_break_out_of_the_pages_script():
     evil = "</script><script>alert(1)</script>"
-    side, grids = sharpness.steps(1.0, 3), np.arange(18.0).reshape(2, 3, 3)
+    side, grids = landscape.steps(1.0, 3), np.arange(18.0).reshape(2, 3, 3)
     view = drawn.View("Loss", "nats", "Train", (evil, "b"), (evil, "b"), side, grids[:, 1], side, grids, (), "random")
     assert "<script>alert" not in turning.surface(view)
     assert turning.surface(view).count("</script>") == 1

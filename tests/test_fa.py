@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 import steppe
 from networks import dense_hessian, directly, mlp_batch, mlp_loss, mlp_params
 from steppe import InputError
-from steppe.curvature.probes import DISTRIBUTIONS
+from steppe.curvature.estimators.probes import DISTRIBUTIONS
 from steppe.methods import fa
 
 few = functools.partial(fa, every=1, probes=2)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from steppe import InputError, sharpness
-from steppe.sharpness.filters import filter_axes
+from steppe import InputError, landscape
+from steppe.landscape.filters import filter_axes
 
 W, K, V = np.ones((2, 3)), np.ones((3, 3, 1, 4)), np.ones(2)
 KNOWN = {
@@ -49,7 +49,7 @@ def test_the_outputs_of_an_array_are_known_by_its_name(case):
     ],
 )
 def test_an_array_whose_outputs_nothing_tells_is_asked_about(tree, where):
-    for call in (sharpness.filter_normalised, sharpness.across):
+    for call in (landscape.filter_normalised, landscape.across):
         with pytest.raises(InputError, match=r"filter_axis must be given, got None, for ") as caught:
             call(0, jax.tree.map(jnp.asarray, tree))
         assert where in str(caught.value) and "Say filter_axis=0 for weights stored (out, in)" in str(caught.value)
@@ -110,7 +110,7 @@ def networks():
 @pytest.mark.parametrize("framework", ["Flax", "Equinox", "PyTorch"])
 def test_a_direction_has_the_norm_of_each_filter_whatever_framework_holds_it(framework):
     params, weights = networks()[framework]
-    direction = sharpness.filter_normalised(0, params)
+    direction = landscape.filter_normalised(0, params)
     moved = 0
     for w, d in zip(weights(params), weights(direction), strict=True):
         axes = tuple(range(1, w.ndim))

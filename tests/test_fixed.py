@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from steppe import InputError, sharpness
-from steppe.sharpness.fixed import parted, statistics
+from steppe import InputError, measures
+from steppe.core.partition import parted, statistics
 
 ONES, MINUS = np.ones(2), -np.ones(2)
 TORCH = {"bn.weight": ONES, "bn.running_mean": ONES, "bn.running_var": ONES}
@@ -63,21 +63,19 @@ def test_measure_keeps_statistics_and_whole_numbers_fixed_and_says_so():
     apply = lambda p, x: ((x - p["norm"]["mean"]) / jnp.sqrt(p["norm"]["var"])) @ p["w"] * p["steps"]
     names = ["fisher_rao", "distance_from_initialisation"]
     begin = jax.tree.map(lambda leaf: 2 * leaf, params)
-    rows = sharpness.measure(names, apply=apply, params=params, batches=batch, initial=begin)
+    rows = measures.measure(names, apply=apply, params=params, batches=batch, initial=begin)
     alone = lambda p, x: apply({**params, **p}, x)
-    expected = sharpness.measure(
-        names, apply=alone, params={"w": params["w"]}, batches=batch, initial={"w": begin["w"]}
-    )
+    expected = measures.measure(names, apply=alone, params={"w": params["w"]}, batches=batch, initial={"w": begin["w"]})
     np.testing.assert_allclose([r.value for r in rows], [r.value for r in expected], rtol=1e-6)
     assert {row.note for row in expected} == {""}
     said = "3 of 4 arrays stay fixed and go to the loss: norm/mean, norm/var, steps. Taken for statistics of "
     said += "normalisation: norm/mean, norm/var; perturb_statistics=True perturbs them, too."
     assert rows[0].note == rows[1].note == said
     options = {"apply": apply, "params": params, "batches": batch, "perturb_statistics": True}
-    (moved,) = sharpness.measure(["fisher_rao"], **options)
+    (moved,) = measures.measure(["fisher_rao"], **options)
     assert moved.value != rows[1].value and "Perturbed as parameters, as asked: norm/mean, norm/var" in moved.note
     with pytest.raises(InputError, match="perturb_statistics must be one of True, False"):
-        sharpness.measure(["loss"], **options | {"perturb_statistics": 1})
+        measures.measure(["loss"], **options | {"perturb_statistics": 1})
 
 
 def test_arrays_that_are_all_fixed_leave_nothing_to_measure():
@@ -85,4 +83,4 @@ def test_arrays_that_are_all_fixed_leave_nothing_to_measure():
         InputError,
         match="measure: params must be a pytree of arrays with parameters among them, got 1 of",
     ):
-        sharpness.measure(["loss"], loss=lambda p, b: jnp.mean(b), params={"running_mean": ONES}, batches=jnp.ones(3))
+        measures.measure(["loss"], loss=lambda p, b: jnp.mean(b), params={"running_mean": ONES}, batches=jnp.ones(3))

@@ -9,7 +9,8 @@ import scipy.stats
 from jax.flatten_util import ravel_pytree
 
 from networks import dense_hessian, mlp_batch, mlp_params
-from steppe import InputError, losses, sharpness
+from steppe import InputError, sharpness
+from steppe.core import losses
 from test_measures import (
     COMPILED,
     CRITERIA,

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from steppe import InputError, curvature, losses, sharpness
+from steppe import InputError, curvature, measures, sharpness
+from steppe.core import losses
 from steppe.methods import fam
 
 SHAPES = {"emb": (7, 3), "mid": (3, 3), "out": (3, 7), "bias": (7,), "temperature": (), "scale": (3,)}
@@ -133,10 +134,10 @@ def stepped(tx, apply):
 
 
 def test_the_layer_that_was_measured_is_named(caplog):
-    (row,) = sharpness.measure(["relative_flatness"], apply=plain, params=PARAMS, batches=BATCH)
+    (row,) = measures.measure(["relative_flatness"], apply=plain, params=PARAMS, batches=BATCH)
     assert row.note == "of the layer out"
     options = {"settings": {"relative_flatness": {"layer": "mid"}}}
-    (row,) = sharpness.measure(["relative_flatness"], apply=plain, params=PARAMS, batches=BATCH, **options)
+    (row,) = measures.measure(["relative_flatness"], apply=plain, params=PARAMS, batches=BATCH, **options)
     assert row.note == "of the layer mid"
     with caplog.at_level(logging.INFO, logger="steppe"):
         stepped(fam(0.1), plain)

@@ -13,7 +13,9 @@ from jax.flatten_util import ravel_pytree
 
 from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
 from steppe import InputError, curvature
-from steppe.curvature import layer_probes, layered, layers, norms
+from steppe.curvature.estimators import layer_probes
+from steppe.curvature.estimators import loss_moments as layered
+from steppe.curvature.layers import detection, norms
 from steppe.methods import fa
 
 normal = lambda seed, *shape: jax.random.normal(jax.random.key(seed), shape) / shape[0] ** 0.5
@@ -179,7 +181,7 @@ def forms(monkeypatch, kind):
 def squares_of_known_probes(network, monkeypatch, count):
     """Our ‖PHv‖² and vᵀHv as functions of the parameters, and the same from the dense Hessian."""
     loss, params, batch = network()
-    program = layers.program(loss, params, batch)
+    program = detection.program(loss, params, batch)
     leaves, treedef = jax.tree.flatten(params)
     held = {layer.leaf for layer in program.layers}
     direct = [leaf for index, leaf in enumerate(leaves) if index not in held]

@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from steppe import InputError, checks
-from steppe.study import limits
-from steppe.study import spec as specs
+from steppe import InputError
+from steppe.core import checks
+from steppe.study.spec import limits
+from steppe.study.spec import spec as specs
 
 TINY = """
 name = "tiny"

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from steppe import InputError, curvature, losses, sharpness
+from steppe import InputError, curvature, sharpness
+from steppe.core import losses
 
 B, K = 6, 4
 RNG = np.random.default_rng(0)

@@ -7,8 +7,8 @@ import numpy as np
 import polars
 import pytest
 
-from steppe.study.matched import Matched, matched
-from steppe.study.results import Results
+from steppe.analysis.equal_loss import Matched, matched
+from steppe.analysis.results import Results
 
 SEEDS = {"plain": (0, 1, 2), "other": (0, 1, 2)}
 

@@ -19,16 +19,18 @@ from safetensors.numpy import save_file
 
 from fuzzing.damage import aged
 from networks import dense_hessian, mlp_apply, mlp_batch, mlp_params
-from steppe import InputError, cli, losses, report, sharpness, study
-from steppe.sharpness import MEASURES, measures
-from steppe.sharpness.subject import Subject
+from steppe import InputError, cli, report, sharpness, study
+from steppe.analysis.measures import compared
+from steppe.core import losses
+from steppe.measures import MEASURES
+from steppe.measures import run as measures
+from steppe.measures import table as stored
+from steppe.measures.subject import Subject
+from steppe.networks import measurement as measuring
+from steppe.networks.runs import trained
+from steppe.networks.settings import Settings
+from steppe.networks.user import Own
 from steppe.study.progress import Watcher
-from steppe.trained import measures as stored
-from steppe.trained import measuring
-from steppe.trained.compared import compared
-from steppe.trained.measures import Settings
-from steppe.trained.networks import trained
-from steppe.trained.own import Own
 
 DOCS = Path(__file__).parent.parent / "docs" / "measures.md"
 
@@ -63,13 +65,13 @@ def quantities(rows):
 
 
 def test_names_are_found_in_the_registrys_order_and_sets_lie_within_each_other():
-    quick, standard, every = (sharpness.selected(name) for name in ("quick", "standard", "all"))
+    quick, standard, every = (measures.selected(name) for name in ("quick", "standard", "all"))
     assert set(quick) < set(standard) < set(every) == set(MEASURES)
-    assert sharpness.selected(["sam_sharpness", "loss", "sam_sharpness"]) == ["loss", "sam_sharpness"]
+    assert measures.selected(["sam_sharpness", "loss", "sam_sharpness"]) == ["loss", "sam_sharpness"]
     with pytest.raises(InputError, match="Did you mean 'trace'"):
-        sharpness.selected(["tracee"])
+        measures.selected(["tracee"])
     with pytest.raises(InputError, match="an empty one"):
-        sharpness.selected([])
+        measures.selected([])
 
 
 def test_each_measure_says_what_it_asks_costs_and_needs():
@@ -81,7 +83,7 @@ def test_each_measure_says_what_it_asks_costs_and_needs():
 
 
 def test_five_lines_measure_a_network_of_ones_own():
-    rows = sharpness.measure(["loss", "trace", "sam_sharpness"], loss=relu_loss, params=PARAMS, batches=BATCHES)
+    rows = measures.measure(["loss", "trace", "sam_sharpness"], loss=relu_loss, params=PARAMS, batches=BATCHES)
     found = quantities(rows)
     assert list(found) == ["loss", "trace", "sam_sharpness"]
     everything = {key: jnp.concatenate([batch[key] for batch in BATCHES]) for key in ("x", "y")}
@@ -95,7 +97,7 @@ def test_five_lines_measure_a_network_of_ones_own():
 def test_a_loss_alone_leaves_out_what_is_measured_of_outputs_and_says_so():
     taken = []
     names = ["loss", "fisher_rao", "accuracy", "distance_from_initialisation"]
-    rows = sharpness.measure(names, loss=relu_loss, params=PARAMS, batches=BATCHES, progress=taken.extend)
+    rows = measures.measure(names, loss=relu_loss, params=PARAMS, batches=BATCHES, progress=taken.extend)
     found = quantities(rows)
     assert taken == rows
     assert found["loss"].converged and not found["fisher_rao"].converged
@@ -103,13 +105,13 @@ def test_a_loss_alone_leaves_out_what_is_measured_of_outputs_and_says_so():
     assert "not measured: fisher_rao: apply must be given" in found["fisher_rao"].note
     assert "initial must be given" in found["distance_from_initialisation"].note
     with pytest.raises(InputError, match="apply must be given"):
-        sharpness.measure(["fisher_rao"], loss=relu_loss, params=PARAMS, batches=BATCHES)
+        measures.measure(["fisher_rao"], loss=relu_loss, params=PARAMS, batches=BATCHES)
 
 
 @pytest.mark.slow
 def test_settings_reach_their_measure_and_probes_only_traces():
     options = {"sam_sharpness": {"rho": 0.2}}
-    rows = sharpness.measure(
+    rows = measures.measure(
         ["sam_sharpness", "trace"], apply=relu_apply, params=PARAMS, batches=BATCHES, settings=options, probes=7
     )
     found = quantities(rows)
@@ -118,10 +120,10 @@ def test_settings_reach_their_measure_and_probes_only_traces():
     assert found["trace"].settings == {"probes": 7}
     assert measures.resolved("spectral_density", probes=7)["probes"] == 4
     with pytest.raises(InputError, match="Did you mean 'rho'"):
-        sharpness.measure(["sam_sharpness"], apply=relu_apply, params=PARAMS, batches=BATCHES,
+        measures.measure(["sam_sharpness"], apply=relu_apply, params=PARAMS, batches=BATCHES,
                           settings={"sam_sharpness": {"rhoo": 1}})  # fmt: skip
     with pytest.raises(InputError, match="rho must be a finite number"):
-        sharpness.measure(["loss", "sam_sharpness"], apply=relu_apply, params=PARAMS, batches=BATCHES,
+        measures.measure(["loss", "sam_sharpness"], apply=relu_apply, params=PARAMS, batches=BATCHES,
                           settings={"sam_sharpness": {"rho": -1}})  # fmt: skip
 
 
@@ -139,14 +141,14 @@ def test_settings_reach_their_measure_and_probes_only_traces():
 def test_what_cannot_be_measured_is_refused_in_a_sentence(change, message):
     given = {"apply": relu_apply, "params": PARAMS, "batches": BATCHES} | change
     with pytest.raises(InputError, match=message):
-        sharpness.measure(["loss"], **given)
+        measures.measure(["loss"], **given)
 
 
 def test_an_eigenvalue_that_has_not_converged_says_so_and_of_what_it_is_a_bound():
     loss = lambda w, batch: jnp.sum(jnp.linspace(1.0, 2.0, 200) * w**2) / 2 + 0.0 * jnp.mean(batch)
     settings = {"top_eigenvalues": {"count": 2, "max_products": 8}}
     given = {"loss": loss, "params": jnp.ones(200), "batches": jnp.ones(1)}
-    for row in sharpness.measure(["top_eigenvalues"], settings=settings, **given):
+    for row in measures.measure(["top_eigenvalues"], settings=settings, **given):
         assert not row.converged and np.isnan(row.sem)
         assert row.note.startswith("not converged, residual") and row.note.endswith("lower bound")
         assert row.value < 2.0 + 1e-5
@@ -155,7 +157,7 @@ def test_an_eigenvalue_that_has_not_converged_says_so_and_of_what_it_is_a_bound(
 def test_a_scale_beyond_its_search_is_censored_and_says_on_which_side():
     apply = lambda w, x: 100.0 + 0.0 * w[0] + x  # always right, whatever the noise
     batch = {"x": jnp.ones((4, 1)), "y": jnp.ones(4, int)}
-    found = quantities(sharpness.measure(["pac_bayes"], apply=apply, params=jnp.ones(2), batches=batch))
+    found = quantities(measures.measure(["pac_bayes"], apply=apply, params=jnp.ones(2), batches=batch))
     assert not found["pac_bayes_sigma"].converged
     assert found["pac_bayes_sigma"].note == "censored, at least that: accuracy holds"
     assert found["pac_bayes_flatness"].note == "censored, at most that: the scale is a bound"
@@ -165,13 +167,13 @@ def test_a_scale_beyond_its_search_is_censored_and_says_on_which_side():
 def test_logits_that_are_normalised_need_outputs():
     settings = {"adaptive_average_sharpness": {"normalise_logits": True, "draws": 3}}
     given = {"names": ["adaptive_average_sharpness"], "params": PARAMS, "batches": BATCHES, "settings": settings}
-    (row,) = sharpness.measure(apply=relu_apply, **given)
+    (row,) = measures.measure(apply=relu_apply, **given)
     normalised = losses.of(sharpness.logit_normalised(relu_apply))
     key = Subject(apply=relu_apply, params=PARAMS, batches=BATCHES).key_of("adaptive_average_sharpness")
     expected = sharpness.average_sharpness(normalised, PARAMS, BATCHES, rho=0.1, draws=3, adaptive=True, key=key)
     np.testing.assert_allclose(row.value, expected.mean, rtol=1e-6)
     with pytest.raises(InputError, match="False where only a loss is known"):
-        sharpness.measure(loss=relu_loss, **given)
+        measures.measure(loss=relu_loss, **given)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +191,7 @@ def _everywhere():
     }
     given = {"apply": relu_apply, "batches": BATCHES, "settings": {"interpolating_information": {"examples": 4}}}
     return {
-        name: quantities(sharpness.measure("all", params=params, initial=initial, **given))
+        name: quantities(measures.measure("all", params=params, initial=initial, **given))
         for name, (params, initial) in networks.items()
     }
 

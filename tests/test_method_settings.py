@@ -12,8 +12,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from networks import mlp_batch, mlp_loss, mlp_params
-from steppe import InputError, losses, methods, trees
-from steppe.curvature.probes import gaussian, uniform
+from steppe import InputError, methods
+from steppe.core import losses, trees
+from steppe.curvature.estimators.probes import gaussian, uniform
 from steppe.methods import averaged_params, ema, fa, fam, hsr, sam, seht, swa
 
 ONE = {name: {"every": 1, "probes": 2} for name in ("fa", "hsr", "seht")} | {

@@ -13,9 +13,11 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from networks import dense_ggn, dense_hessian, mlp_apply, mlp_batch, mlp_loss, mlp_network, mlp_params, one_by_one
-from steppe import InputError, curvature, data, losses, methods, sharpness, study, trees
-from steppe.curvature.estimates import estimate, exact
-from steppe.curvature.probes import gaussian, rademacher, uniform
+from steppe import InputError, curvature, data, methods, sharpness, study
+from steppe.core import losses, trees
+from steppe.core.types import Moments
+from steppe.curvature.estimators.estimates import estimate, exact
+from steppe.curvature.estimators.probes import gaussian, rademacher, uniform
 from steppe.methods import (
     asam,
     cr_sam,
@@ -35,7 +37,6 @@ from steppe.methods import (
     universal,
 )
 from steppe.methods.draws import coordinates
-from steppe.typing import Moments
 
 EVERY = {
     "fa": functools.partial(fa, every=1, probes=2),

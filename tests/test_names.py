@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from steppe import curvature, names
+from steppe import curvature
+from steppe.core import names
 
 FLAT = {"fc1.weight": 0.0, "fc1.bias": 1.0, "head.0.weight": 2.0, "head.0.bias": 3.0, "scale": 4.0}
 CONTAINERS = {

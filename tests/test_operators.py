@@ -8,7 +8,8 @@ from jax.flatten_util import ravel_pytree
 
 from networks import mlp_apply, mlp_batch, mlp_loss, mlp_params
 from small_networks import EVERY, NETWORKS
-from steppe import InputError, curvature, in_batches, losses
+from steppe import InputError, curvature, in_batches
+from steppe.core import losses
 
 
 def dense_output_form(apply, params, batch, inner):

@@ -9,10 +9,11 @@ import polars
 import pytest
 
 from networks import dense_hessian
-from steppe import InputError, losses, models, study
+from steppe import InputError, models, study
+from steppe.analysis.study import analyse
+from steppe.core import losses
 from steppe.report import tables, text
-from steppe.study.analysis import analyse
-from steppe.study.program import Recipe, shape_of
+from steppe.study.training.program import Recipe, shape_of
 
 SPEC = """
 name = "tiny"

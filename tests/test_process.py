@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from steppe import process
+from steppe.core import process
 
 COMMAND = """
 import signal, sys, time, types
@@ -23,7 +23,7 @@ def invoke(arguments):
 {body}
     return 0
 
-sys.modules["steppe.commands"] = types.SimpleNamespace(invoke=invoke)
+sys.modules["steppe.cli.app"] = types.SimpleNamespace(invoke=invoke)
 from steppe.cli import main
 main()
 """

@@ -6,10 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from steppe import InputError, curvature, losses, methods, sharpness
-from steppe.programs import Label, Program, capture
-from steppe.sharpness.memory import planned
-from steppe.sharpness.subject import Subject
+from steppe import InputError, curvature, landscape, measures, methods, sharpness
+from steppe.core import losses
+from steppe.core.programs import Label, Program, capture
+from steppe.measures.memory import planned
+from steppe.measures.subject import Subject
 
 B = jnp.array([1.0, 2.0, 3.0])
 W = jnp.array([0.5])
@@ -41,8 +42,8 @@ MEASURES = {
     "keskar_sharpness": lambda s: sharpness.keskar_sharpness(loss_of(s), W, B, steps=2),
     "gradient_norm_flatness": lambda s: sharpness.gradient_norm_flatness(loss_of(s), W, B, steps=1),
     "normalised_curvature": lambda s: sharpness.normalised_curvature(loss_of(s), W, B, probes=1),
-    "surface": lambda s: sharpness.surface(loss_of(s), W, B, [W], 3 * np.ones((1, 1))),
-    "interpolation": lambda s: sharpness.interpolation(loss_of(s), W, 2 * W, B, points=3).values,
+    "surface": lambda s: landscape.surface(loss_of(s), W, B, [W], 3 * np.ones((1, 1))),
+    "interpolation": lambda s: landscape.interpolation(loss_of(s), W, 2 * W, B, points=3).values,
     "fisher_rao": lambda s: sharpness.fisher_rao(apply_of(s), W, BATCH),
     "takeuchi": lambda s: sharpness.takeuchi(apply_of(s), W, BATCH, probes=None).complexity,
     "takeuchi, estimated": lambda s: sharpness.takeuchi(apply_of(s), W, BATCH, probes=2).complexity,
@@ -56,7 +57,7 @@ MEASURES = {
     "criterion": lambda s: sharpness.fisher_rao(
         lambda w, x: x[:, None] * w, W, BATCH, criterion=lambda f, y: jnp.mean(s[0] * f[:, 0] + y)
     ),
-    "measure": lambda s: [row.value for row in sharpness.measure(["loss", "sam_sharpness"], loss=loss_of(s), params=W,
+    "measure": lambda s: [row.value for row in measures.measure(["loss", "sam_sharpness"], loss=loss_of(s), params=W,
                                                                  batches=B)],
 }  # fmt: skip
 
@@ -80,7 +81,7 @@ def test_a_function_that_closes_over_something_that_changed_is_another_function(
 def test_measured_at_0_and_again_at_5_the_loss_is_1_and_16(example):
     for value, expected in ((0.0, 1.0), (5.0, 16.0)):
         HELD[0] = value
-        rows = sharpness.measure(["loss"], loss=example, params=jnp.ones(()), batches=jnp.ones(4))
+        rows = measures.measure(["loss"], loss=example, params=jnp.ones(()), batches=jnp.ones(4))
         assert rows[0].value == expected
 
 
@@ -100,7 +101,7 @@ USES = {
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_that_jax_does_not_trace_again_is_refused_once_something_in_it_changed(part):
     loss = lambda w, b: USES.get(part, PARTS[part])(b * w)
-    measure = lambda: sharpness.measure(["loss"], loss=loss, params=jnp.ones(()), batches=jnp.ones(4))
+    measure = lambda: measures.measure(["loss"], loss=loss, params=jnp.ones(()), batches=jnp.ones(4))
     HELD[0] = 0.0
     assert measure()[0].value == measure()[0].value == 1.0
     HELD[0] = 5.0
@@ -268,7 +269,7 @@ TAKERS = {
     "keskar_sharpness": lambda f: sharpness.keskar_sharpness(f, W, B),
     "gradient_norm_flatness": lambda f: sharpness.gradient_norm_flatness(f, W, B),
     "normalised_curvature": lambda f: sharpness.normalised_curvature(f, W, B),
-    "measure": lambda f: sharpness.measure("quick", loss=f, params=W, batches=B),
+    "measure": lambda f: measures.measure("quick", loss=f, params=W, batches=B),
     **{
         name: lambda f, name=name: updated(methods.METHODS[name](0.1), f)
         for name in methods.METHODS
@@ -300,12 +301,12 @@ def test_whatever_is_not_one_floating_scalar_gets_the_same_sentence_everywhere(w
 def test_a_constant_is_a_loss_without_curvature(value):
     loss = lambda w, b: value
     assert curvature.hessian(loss, W, B).dense().tolist() == [[0.0]]
-    assert sharpness.measure(["loss"], loss=loss, params=W, batches=B)[0].value == 1.5
+    assert measures.measure(["loss"], loss=loss, params=W, batches=B)[0].value == 1.5
     assert updated(methods.sam(0.1), loss)[0].tolist() == [0.0]
 
 
 def test_a_surface_takes_scalars_by_name_and_nothing_else():
-    along = lambda f: sharpness.surface(f, W, B, [W], np.ones((1, 1)))
+    along = lambda f: landscape.surface(f, W, B, [W], np.ones((1, 1)))
     assert set(along(lambda w, b: {"loss": plain(w, b), "one": 1.0})) == {"loss", "one"}
     for words in ("None", "array of shape (3,)", "a value of type str", "a value of type int"):
         with pytest.raises(InputError, match="surface: function must be a function whose value is one floating-point"):
@@ -377,7 +378,7 @@ CALLERS = {
     "sam": lambda f: updated(methods.sam(0.1), f),
     "fa": lambda f: jax.jit(lambda w: updated(methods.fa(0.1), f)[0])(W),
     "nso": lambda f: updated(methods.nso(0.1), f),
-    "measure": lambda f: sharpness.measure(["sam_sharpness"], loss=f, params=W, batches=B),
+    "measure": lambda f: measures.measure(["sam_sharpness"], loss=f, params=W, batches=B),
 }
 
 
@@ -426,7 +427,7 @@ def test_a_callback_that_fails_is_named():
 def test_what_needs_no_derivative_takes_a_loop_and_a_callback():
     for loss in (looped, called_back):
         assert np.isfinite(float(sharpness.random_sharpness(loss, W, B, draws=2).mean))
-        sharpness.surface(loss, W, B, [W], np.ones((1, 1)))
+        landscape.surface(loss, W, B, [W], np.ones((1, 1)))
 
 
 def test_a_deleted_array_is_named():

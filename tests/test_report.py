@@ -16,12 +16,16 @@ from matplotlib import cbook
 from rich.console import Console
 
 from steppe import report
-from steppe.report import drawing, figures, landscape_page, landscapes, text, turning
+from steppe.analysis.results import PublishedTable, Results, Surfaces
+from steppe.analysis.study import analyse
+from steppe.networks.landscapes import Landscape, Settings
+from steppe.report import text
+from steppe.report.figures import curves as figures
+from steppe.report.figures import drawing, landscapes
+from steppe.report.figures import interactive as turning
+from steppe.report.pages import landscape as landscape_page
 from steppe.study import progress
-from steppe.study.analysis import analyse
-from steppe.study.results import PublishedTable, Results, Surfaces
 from steppe.study.table import HISTORY_SCHEMA
-from steppe.trained.landscapes import Landscape, Settings
 
 LAMBDAS = (0.0, 0.001, 0.01, 0.1, 1.0)
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from steppe import sharpness
-from steppe.sharpness.subject import Subject
+from steppe import landscape, measures, sharpness
+from steppe.measures.subject import Subject
 
 KEY = jax.random.key(0)
 PARAMS, BATCH = {"w": jax.random.normal(KEY, (3,))}, jax.random.normal(jax.random.key(1), (8, 3))
@@ -23,7 +23,7 @@ def rows(loss, names=NAMES, batches=BATCH, params=PARAMS):
     settings = {name: options for name, options in QUICK.items() if name in names}
     return {
         row.measure: row
-        for row in sharpness.measure(names, loss=loss, params=params, batches=batches, settings=settings)
+        for row in measures.measure(names, loss=loss, params=params, batches=batches, settings=settings)
     }
 
 
@@ -84,7 +84,7 @@ def test_normalised_logits_are_judged_by_the_loss_that_they_have():
     apply = lambda p, x: x * p["w"]
     batch = {"x": BATCH, "y": jnp.zeros(8, int)}
     options = {"average_sharpness": {"normalise_logits": True, "draws": 4}}
-    (row,) = sharpness.measure(["average_sharpness"], apply=apply, params=PARAMS, batches=batch, settings=options)
+    (row,) = measures.measure(["average_sharpness"], apply=apply, params=PARAMS, batches=batch, settings=options)
     assert "rounding" not in row.note
 
 
@@ -92,5 +92,5 @@ def test_a_barrier_of_rounding_is_told_from_one():
     flat, bump = 10 + 1e-7 * np.sin(np.arange(9)), np.eye(9)[4]
     for losses, is_one in ((flat.astype(np.float32), False), ((flat + bump).astype(np.float32), True), (flat, True)):
         with jax.enable_x64(losses.dtype == np.float64):
-            assert (sharpness.barrier(losses).height > sharpness.barrier_resolution(losses)) == is_one
-    assert sharpness.barrier_resolution(jnp.zeros(3)) == 0
+            assert (landscape.barrier(losses).height > landscape.barrier_resolution(losses)) == is_one
+    assert landscape.barrier_resolution(jnp.zeros(3)) == 0

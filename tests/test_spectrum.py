@@ -9,8 +9,9 @@ from jax.flatten_util import ravel_pytree
 
 from networks import mlp_batch, mlp_loss, mlp_params
 from small_networks import EVERY, NETWORKS
-from steppe import InputError, curvature, in_batches, losses
-from steppe.curvature import certificate
+from steppe import InputError, curvature, in_batches
+from steppe.core import losses
+from steppe.curvature.spectrum import certificate
 
 
 def with_spectrum(values, key=0):

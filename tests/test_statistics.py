@@ -8,9 +8,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
-from steppe.checks import InputError
-from steppe.outcomes import statistics
-from steppe.outcomes.statistics import compare, compare_all, detectable_difference, disagreement, holm, summary, verdict
+from steppe.analysis import statistics
+from steppe.analysis.statistics import compare, compare_all, detectable_difference, disagreement, holm, summary, verdict
+from steppe.core.checks import InputError
 
 RNG = np.random.default_rng(1)
 SAMPLES = [(RNG.normal(0, 1, n), RNG.normal(0.8, 2, m)) for n, m in ((2, 2), (3, 3), (3, 5), (10, 4), (30, 30))]

@@ -12,11 +12,13 @@ import pytest
 from fuzzing import damage
 from fuzzing.damage import DATA, NAMES, Told, made, same, spec
 from steppe import InputError, study
-from steppe.study import Store, files, runs, surfaces
-from steppe.trained import landscapes, measures
-from steppe.trained.measuring import Measured
-from steppe.trained.networks import trained
-from steppe.trained.targets import run_folders
+from steppe.measures import table as measures
+from steppe.networks import landscapes
+from steppe.networks.measurement import Measured
+from steppe.networks.runs import trained
+from steppe.networks.targets import run_folders
+from steppe.storage import files
+from steppe.study import Store, runs, surfaces
 
 
 @pytest.fixture

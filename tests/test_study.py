@@ -15,11 +15,11 @@ import polars
 import pytest
 
 from steppe import InputError, study
-from steppe.study.checkpoints import Checkpoints
 from steppe.study.progress import Watcher
 from steppe.study.records import flattened, unflattened
 from steppe.study.runs import _converged
 from steppe.study.store import Store
+from steppe.study.training.checkpoints import Checkpoints
 
 SPEC = """
 name = "tiny"

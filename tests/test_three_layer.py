@@ -9,7 +9,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from networks import dense_hessian
-from steppe import InputError, losses
+from steppe import InputError
+from steppe.core import losses
 from steppe.curvature import closed_form
 from steppe.methods import fa
 

@@ -7,8 +7,8 @@ import numpy as np
 import polars
 import pytest
 
-from steppe.study import timing
-from steppe.study.analysis import analyse
+from steppe.analysis.study import analyse
+from steppe.study.training import timing
 from test_analysis import BASE, study
 
 

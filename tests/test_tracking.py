@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from steppe import InputError, curvature, data, losses, models, study
-from steppe.report import tables, tracked
-from steppe.study.analysis import analyse
-from steppe.study.chain import stability_limit
-from steppe.study.spec import Train
+from steppe import InputError, curvature, data, models, study
+from steppe.analysis.study import analyse
+from steppe.core import losses
+from steppe.report import tables
+from steppe.report.figures import tracking as tracked
+from steppe.study.spec.spec import Train
+from steppe.study.training.chain import stability_limit
 
 TOML = """
 name = "tiny"

@@ -4,10 +4,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from steppe import curvature, losses, methods, sharpness
-    from steppe.batches import in_batches
-    from steppe.checks import InputError
-    from steppe.typing import Batch, Estimate, Loss, Moments, Params
+    from steppe import analysis, curvature, data, landscape, measures, methods, models, report, sharpness, study
+    from steppe.core import losses
+    from steppe.core.batches import in_batches
+    from steppe.core.checks import InputError
+    from steppe.core.types import Batch, Estimate, Loss, Moments, Params
 
 __version__ = "0.1.0"
 
@@ -18,26 +19,36 @@ __all__ = [
     "Loss",
     "Moments",
     "Params",
+    "analysis",
     "curvature",
+    "data",
     "in_batches",
+    "landscape",
     "losses",
+    "measures",
     "methods",
+    "models",
+    "report",
     "sharpness",
+    "study",
 ]
 
 _HOMES = {
-    "in_batches": "batches",
-    "InputError": "checks",
-    **dict.fromkeys(("Batch", "Estimate", "Loss", "Moments", "Params"), "typing"),
+    "in_batches": "core.batches",
+    "InputError": "core.checks",
+    **dict.fromkeys(("Batch", "Estimate", "Loss", "Moments", "Params"), "core.types"),
 }
+"""The module of each name that is no module itself."""
 
 
 def __getattr__(name: str) -> Any:
     """Import a name when it is first asked for: the command hears Ctrl-C before JAX is there."""
     if name not in __all__:
         raise AttributeError(f"module 'steppe' has no attribute {name!r}")
-    home = importlib.import_module(f"steppe.{_HOMES.get(name, name)}")
-    value = getattr(home, name) if name in _HOMES else home
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"steppe.{_HOMES[name]}"), name)
+    else:
+        value = importlib.import_module("steppe.core.losses" if name == "losses" else f"steppe.{name}")
     globals()[name] = value
     return value
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from fuzzing import Ending, Verdict, judged, read, scratch
 from steppe import study
+from steppe.measures import table as measures
 from steppe.study import Store, Surfaces, runs, surfaces
 from steppe.study.progress import Watcher
 from steppe.study.store import OF_A_RUN
-from steppe.trained import measures
 
 LARGE = 3_000
 SMALL = 20

@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from fuzzing import Ending, Verdict, judged
 from steppe.data.files import features_and_labels
-from steppe.trained import loading
+from steppe.networks import loading
 
 LARGE, SMALL = 1_000, 40
 

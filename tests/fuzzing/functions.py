@@ -15,7 +15,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from fuzzing import Ending, Verdict, judged
-from steppe import sharpness
+from steppe import measures
 
 LARGE, SMALL = 400, 40
 
@@ -152,7 +152,7 @@ def attempt(case: tuple[str, Any]) -> Verdict:
         arguments = {"names": ["loss"], "params": PARAMS, "batches": {"x": np.ones((COUNT, 2), np.float32)}} | given
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found.append(sharpness.measure(**arguments)[0].value)
+            found.append(measures.measure(**arguments)[0].value)
 
     verdict = judged(measure)
     if verdict.ending is not Ending.ACCEPTED:

@@ -12,11 +12,12 @@ import tomli_w
 from hypothesis import strategies as st
 
 from fuzzing import Ending, Verdict, judged
-from steppe import data, losses, methods, models
-from steppe.commands import parsed
-from steppe.study import limits
-from steppe.study import spec as specs
-from steppe.study.program import Recipe, shape_of
+from steppe import data, methods, models
+from steppe.cli.settings import parsed
+from steppe.core import losses
+from steppe.study.spec import limits
+from steppe.study.spec import spec as specs
+from steppe.study.training.program import Recipe, shape_of
 
 LARGE = 10_000
 

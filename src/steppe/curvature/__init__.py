@@ -2,7 +2,15 @@
 
 from steppe.curvature import closed_form
 from steppe.curvature.bounds import SpectrumBounds, mirsky, wolkowicz_styan
-from steppe.curvature.density import (
+from steppe.curvature.estimators.differences import first_order
+from steppe.curvature.estimators.estimates import diagonal, estimate, frobenius_squared, moments, trace
+from steppe.curvature.estimators.loss_moments import loss_moments
+from steppe.curvature.estimators.xtrace import xtrace
+from steppe.curvature.hessians import fisher, ggn, hessian, per_layer
+from steppe.curvature.layers.detection import Layer, find_layers
+from steppe.curvature.layers.last import last_layer
+from steppe.curvature.operators import Operator, rescaled
+from steppe.curvature.spectrum.density import (
     Density,
     Quadrature,
     quadrature,
@@ -11,15 +19,7 @@ from steppe.curvature.density import (
     spectral_density,
     trace_of_function,
 )
-from steppe.curvature.differences import first_order
-from steppe.curvature.estimates import diagonal, estimate, frobenius_squared, moments, trace
-from steppe.curvature.hessians import fisher, ggn, hessian, per_layer
-from steppe.curvature.last import last_layer
-from steppe.curvature.layered import loss_moments
-from steppe.curvature.layers import Layer, find_layers
-from steppe.curvature.operators import Operator, rescaled
-from steppe.curvature.spectrum import Eigenpairs, SpectralRange, spectral_range, top_eigenpairs
-from steppe.curvature.xtrace import xtrace
+from steppe.curvature.spectrum.eigenpairs import Eigenpairs, SpectralRange, spectral_range, top_eigenpairs
 
 __all__ = [
     "Density",

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from steppe import checks, trees
-from steppe.typing import Estimate
+from steppe.core import checks, trees
+from steppe.core.types import Estimate
 
 
 class SpectrumBounds(NamedTuple):

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe import checks, trees
-from steppe.typing import Estimate, Moments
+from steppe.core import checks, trees
+from steppe.core.types import Estimate, Moments
 
 
 def softmax_regression(params: dict[str, Any], x: jax.Array, y: jax.Array | None = None) -> Moments:

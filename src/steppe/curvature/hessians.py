@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from steppe import batches as batches_
-from steppe import checks, entry, losses, names, programs, trees
-from steppe.batches import Batches
+from steppe.core import batches as batches_
+from steppe.core import checks, entry, losses, names, programs, trees
+from steppe.core.batches import Batches
+from steppe.core.types import Apply, Batch, Criterion, Key, Loss, Params
 from steppe.curvature import layers
 from steppe.curvature.operators import Operator
-from steppe.typing import Apply, Batch, Criterion, Key, Loss, Params
 
 Linear = Callable[[Params], Params]
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from steppe.core.types import Params
 from steppe.curvature import operators
 from steppe.curvature.operators import Operator
-from steppe.typing import Params
 
 
 class Tridiagonal(NamedTuple):

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from steppe import checks, programs, trees
-from steppe.typing import Params
+from steppe.core import checks, programs, trees
+from steppe.core.types import Params
 
 DENSE_LIMIT = 30_000
 """The largest n of a matrix that `dense` makes: 7 GB in float64."""

@@ -3,13 +3,13 @@
 import inspect
 from collections.abc import Callable
 
-from steppe import checks
-from steppe.data.augment import AUGMENTATIONS
+from steppe.core import checks
 from steppe.data.dataset import Dataset, dataset
 from steppe.data.files import file
 from steppe.data.images import cifar100
 from steppe.data.tabular import breast_cancer, digits, moons
 from steppe.data.text import imdb, newsgroups
+from steppe.data.transforms import AUGMENTATIONS
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "20newsgroups": newsgroups,

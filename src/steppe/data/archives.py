@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from steppe import checks
+from steppe.core import checks
 
 
 def npz(function: str, path: Path) -> dict[str, np.ndarray]:

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from steppe import checks
-from steppe.typing import Batch
+from steppe.core import checks
+from steppe.core.types import Batch
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by: use the fingerprint

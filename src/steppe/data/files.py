@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from steppe import arrays, checks
+from steppe.core import arrays, checks
 from steppe.data.archives import check_fits, kind_of, npz
 from steppe.data.dataset import Dataset, check_finite
 from steppe.data.sources import first_line, read_parquet

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
-from steppe import checks
+from steppe.core import checks
+from steppe.core.types import Batch
 from steppe.data.dataset import Dataset, dataset, subset
 from steppe.data.sources import table_of
-from steppe.typing import Batch
 
 
 def cifar100(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from steppe import checks
+from steppe.core import checks
 from steppe.data.archives import check_fits
 
 ANSWER_SECONDS = 5.0

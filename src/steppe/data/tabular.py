@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from steppe import arrays, checks
+from steppe.core import arrays, checks
 from steppe.data.dataset import Dataset, as_it_is, dataset
 
 

@@ -5,10 +5,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from steppe import checks
+from steppe.core import checks
+from steppe.core.types import Batch
 from steppe.data.dataset import Dataset, dataset, subset
 from steppe.data.sources import table_of
-from steppe.typing import Batch
 
 Rows = dict[str, np.ndarray]
 """Sparse rows, padded: ``{"index": (N, L), "value": (N, L)}``, padding has value 0."""

@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import optax
 
-from steppe.methods.ascent import asam, cr_sam, gam, m_sam, sam
+from steppe.methods.ascent.esam import esam
+from steppe.methods.ascent.sam import asam, cr_sam, gam, m_sam, sam
 from steppe.methods.averaging import averaged_params, ema, swa
 from steppe.methods.contract import MethodState
-from steppe.methods.entropy import entropy_sgd
-from steppe.methods.esam import esam
-from steppe.methods.fa import fa
-from steppe.methods.fam import fam
-from steppe.methods.hsr import hsr
-from steppe.methods.noise import det_sam, frob_sam, nso, trace_sam, universal
-from steppe.methods.seht import seht
+from steppe.methods.noise.entropy import entropy_sgd
+from steppe.methods.noise.perturbation import det_sam, frob_sam, nso, trace_sam, universal
+from steppe.methods.penalties.fa import fa
+from steppe.methods.penalties.fam import fam
+from steppe.methods.penalties.hsr import hsr
+from steppe.methods.penalties.seht import seht
 
 _PENALTIES = (fa, hsr, seht, fam)
 _REPLACING = (sam, asam, m_sam, esam, gam, cr_sam, nso, trace_sam, entropy_sgd)

@@ -6,10 +6,10 @@ Accumulation happens here and not around a method, because ‖mean Hᵢ v‖² i
 import jax
 import jax.numpy as jnp
 
-from steppe import checks, losses
-from steppe.batches import Batches, average
+from steppe.core import checks, losses
+from steppe.core.batches import Batches, average
+from steppe.core.types import Batch, ExampleLosses, Loss, Params
 from steppe.curvature import layers
-from steppe.typing import Batch, ExampleLosses, Loss, Params
 
 
 def divided(function: str, argument: str, batch: Batch, parts: int) -> int:

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from steppe import checks, trees
+from steppe.core import checks, trees
+from steppe.core.types import Params
 from steppe.methods import place
 from steppe.methods.contract import as_like, number_of_updates
-from steppe.typing import Params
 
 
 class AverageState(NamedTuple):

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from steppe import checks, entry, losses, programs, trees
+from steppe.core import checks, entry, losses, programs, trees
+from steppe.core.types import Batch, Estimate, ExampleLosses, Key, Loss, Params
 from steppe.curvature import layers
 from steppe.methods import place
 from steppe.methods.accumulation import each_in_microbatches, in_microbatches
-from steppe.typing import Batch, Estimate, ExampleLosses, Key, Loss, Params
 
 Strength = float | jax.Array | optax.Schedule
 """λ or ρ: a number, a traced value, or a function of the update's number."""

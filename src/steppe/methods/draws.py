@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from steppe.typing import Params
+from steppe.core.types import Params
 
 
 def coordinates(key: jax.Array, like: Params, chance: float) -> Params:

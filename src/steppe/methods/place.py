@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import optax
 
-from steppe import checks, trees
-from steppe.typing import Params
+from steppe.core import checks, trees
+from steppe.core.types import Params
 
 Update = Callable[..., Any]
 

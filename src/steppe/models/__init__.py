@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from steppe import checks
+from steppe.core import checks
 from steppe.models.dense import linear, mlp
 from steppe.models.model import Model, from_module
 

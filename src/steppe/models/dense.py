@@ -7,10 +7,10 @@ from typing import Literal
 import jax
 from flax import nnx
 
-from steppe import checks
+from steppe.core import checks
+from steppe.core.types import Moments, Params
 from steppe.curvature import closed_form
 from steppe.models.model import Model, from_module, outputs
-from steppe.typing import Moments, Params
 
 Activation = Literal["relu", "tanh", "gelu", "silu", "softplus", "sigmoid"]
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
-from steppe.typing import Moments, Params
+from steppe.core.types import Moments, Params
 
 
 class Model(NamedTuple):

@@ -1,6 +1,6 @@
 """Report: what came out of a study, as a page, a Markdown summary, a table of runs, and in the terminal.
 
-It computes no science: `steppe.study.analysis` says what the results mean, this room says it legibly.
+It computes no science: `steppe.analysis` says what the results mean, this package says it legibly.
 """
 
 import io
@@ -10,14 +10,18 @@ from pathlib import Path
 import polars
 from rich.console import Console
 
-from steppe.report import landscape_page, measure_text, measures, page, text
-from steppe.report.measure_text import planned
-from steppe.study.analysis import analyse
-from steppe.study.files import write as write_file
-from steppe.study.results import Results
-from steppe.trained.compared import compared
-from steppe.trained.landscapes import Landscape
-from steppe.trained.measuring import Measured
+from steppe.analysis.measures import compared
+from steppe.analysis.results import Results
+from steppe.analysis.study import analyse
+from steppe.networks.landscapes import Landscape
+from steppe.networks.measurement import Measured
+from steppe.report import text
+from steppe.report.pages import landscape as landscape_page
+from steppe.report.pages import measures
+from steppe.report.pages import study as page
+from steppe.report.terminal import measures as measure_text
+from steppe.report.terminal.measures import planned
+from steppe.storage.files import write as write_file
 
 __all__ = ["planned", "show", "show_landscape", "show_measures", "write", "write_landscape", "write_measures"]
 

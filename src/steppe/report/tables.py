@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from steppe.outcomes.statistics import Comparison, Effect
+from steppe.analysis.equal_loss import QUANTITIES, Matched
+from steppe.analysis.metrics import METRICS, TESTED, Metric
+from steppe.analysis.results import PublishedTable, Results
+from steppe.analysis.statistics import Comparison, Effect
+from steppe.analysis.study import Analysis
+from steppe.analysis.times import Times
+from steppe.analysis.wording import verdict
 from steppe.report.formats import NOTHING, number, p_value, spread
-from steppe.study.analysis import Analysis
-from steppe.study.matched import QUANTITIES, Matched
-from steppe.study.metrics import METRICS, TESTED, Metric
-from steppe.study.results import PublishedTable, Results
-from steppe.study.timing import Times
-from steppe.study.wording import verdict
 
 
 @dataclass(frozen=True)

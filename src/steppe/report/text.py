@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from steppe.analysis.results import Results
+from steppe.analysis.study import Analysis
 from steppe.report import tables
 from steppe.report.tables import Cell, Table
-from steppe.study.analysis import Analysis
-from steppe.study.results import Results
 
 FINER = ("Welch p", "Paired p", "Hedges’ g", "d_z")
 """Columns that a narrow terminal leaves out (the page and the summary have them)."""

@@ -1,14 +1,14 @@
 """What is the experiment? Specification → runs → store → results."""
 
-from steppe import process
+from steppe.core import process
 
 process.require_unix()  # before the modules that need `fcntl`
 
-from steppe.study.results import PublishedTable, Results, Surfaces, infinite  # noqa: E402
-from steppe.study.runs import run  # noqa: E402
-from steppe.study.spec import Spec, conditions, load, shipped  # noqa: E402
-from steppe.study.store import Store  # noqa: E402
-from steppe.study.table import gathered  # noqa: E402
+from steppe.analysis.results import PublishedTable, Results, Surfaces, infinite
+from steppe.study.runs import run
+from steppe.study.spec.spec import Spec, conditions, load, shipped
+from steppe.study.store import Store
+from steppe.study.table import gathered
 
 __all__ = [
     "PublishedTable",

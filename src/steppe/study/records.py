@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import polars
 
-from steppe import checks
-from steppe.study import files
-from steppe.study.results import HISTORY_SCHEMA, RUN_SCHEMA, Surfaces
-from steppe.typing import Params
+from steppe.analysis.results import HISTORY_SCHEMA, RUN_SCHEMA, Surfaces
+from steppe.core import checks
+from steppe.core.types import Params
+from steppe.storage import files
 
 
 def record(stream: BinaryIO) -> dict[str, Any]:

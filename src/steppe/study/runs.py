@@ -16,20 +16,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe import checks, trees
+from steppe.analysis.results import Results
+from steppe.core import checks, trees
+from steppe.core.types import Params
 from steppe.data import Dataset
-from steppe.study import files, provenance
-from steppe.study.chain import stability_limit
-from steppe.study.checkpoints import Checkpoints
-from steppe.study.program import Compiler, Meter, Metrics, Recipe, Trainer, shape_key, shape_of
+from steppe.storage import files, provenance
 from steppe.study.progress import Watcher
-from steppe.study.results import Results
-from steppe.study.spec import Condition, Spec, conditions
+from steppe.study.spec.spec import Condition, Spec, conditions
 from steppe.study.store import Foreign, Store
 from steppe.study.surfaces import add_surfaces
 from steppe.study.table import gathered
-from steppe.study.timing import Stopwatch, train_seconds
-from steppe.typing import Params
+from steppe.study.training.chain import stability_limit
+from steppe.study.training.checkpoints import Checkpoints
+from steppe.study.training.program import Compiler, Meter, Metrics, Recipe, Trainer, shape_key, shape_of
+from steppe.study.training.timing import Stopwatch, train_seconds
 
 CHECKPOINT_SECONDS = 30.0
 

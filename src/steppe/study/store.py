@@ -29,12 +29,13 @@ from typing import Any
 
 import numpy as np
 
-from steppe import checks
-from steppe.study import files, records
-from steppe.study import spec as specs
-from steppe.study.results import Surfaces
-from steppe.study.spec import Spec
-from steppe.typing import Params
+from steppe.analysis.results import Surfaces
+from steppe.core import checks
+from steppe.core.types import Params
+from steppe.storage import files
+from steppe.study import records
+from steppe.study.spec import spec as specs
+from steppe.study.spec.spec import Spec
 
 SUMS = "SHA256SUMS"
 OF_A_RUN = ("parameters.npz", "history.json", "run.json", SUMS)

@@ -13,18 +13,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from steppe import batches as many
-from steppe import checks, sharpness
-from steppe.batches import Batches
+from steppe import landscape
+from steppe.analysis.results import Surfaces
+from steppe.core import batches as many
+from steppe.core import checks
+from steppe.core.batches import Batches
+from steppe.core.types import Batch, Params
 from steppe.data import Dataset
 from steppe.data.dataset import fingerprint
-from steppe.sharpness.points import Function
-from steppe.study import files, provenance
+from steppe.landscape.points import Function
+from steppe.storage import files, provenance
 from steppe.study.progress import Watcher
-from steppe.study.results import Surfaces
-from steppe.study.spec import Condition
+from steppe.study.spec.spec import Condition
 from steppe.study.store import Store
-from steppe.typing import Batch, Params
 
 BATCH = 512
 """Examples in one forward pass: bounds its memory."""
@@ -61,7 +62,7 @@ class Kept:
         files.write_checked(files.make(folder / self.name, folder) / f"{name}.npz", files.of_arrays(values))
 
     def surface(self, name: str, compute: Callable[..., Values], told: Callable[[int], None]) -> Values:
-        """What ``compute(progress=…, known=…)`` gives (see `sharpness.surface`), going on from what is kept.
+        """What ``compute(progress=…, known=…)`` gives (see `landscape.surface`), going on from what is kept.
 
         `told` hears how many more points are known.
         """
@@ -96,7 +97,7 @@ def around(
     told: Callable[[int], None] = lambda points: None,
 ) -> tuple[Values, Values]:
     """The values at `steps` along the first direction, (A,), and in the plane of two (see `on_plane`)."""
-    line = partial(sharpness.surface, function, params, batches, directions[:1], steps[:, None])
+    line = partial(landscape.surface, function, params, batches, directions[:1], steps[:, None])
     values = kept.surface("line", line, told)
     return values, on_plane(function, params, batches, directions, side=side, kept=kept, told=told)
 
@@ -112,10 +113,10 @@ def on_plane(
     told: Callable[[int], None],
 ) -> Values:
     """The values in the plane of two directions, (G, G); the first axis is the second direction. G = 0 is no plane."""
-    points = sharpness.grid(side)
+    points = landscape.grid(side)
     if not len(points):
         return {name: np.zeros((0, 0)) for name in ("loss", "accuracy")}
-    plane = kept.surface("plane", partial(sharpness.surface, function, params, batches, directions, points), told)
+    plane = kept.surface("plane", partial(landscape.surface, function, params, batches, directions, points), told)
     return {name: values.reshape(len(side), len(side)) for name, values in plane.items()}
 
 
@@ -160,8 +161,8 @@ def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watch
         params = store.params(column.name, 0)
         key = json.dumps(column.spec.model, sort_keys=True)
         if key not in networks:  # one function for all conditions that share it: it compiles once
-            networks[key] = sharpness.loss_and_accuracy(column.spec.build_model(dataset).apply)
-        directions = [sharpness.filter_normalised(key, params) for key in (1, 2)]
+            networks[key] = landscape.loss_and_accuracy(column.spec.build_model(dataset).apply)
+        directions = [landscape.filter_normalised(key, params) for key in (1, 2)]
         kept = Kept(place, [column.name, fingerprint(params), settings.model_dump(), dataset.fingerprint])
         steps = {"steps": blank.steps, "side": blank.grid_steps}
         line, grid = around(networks[key], params, batches, directions, **steps, kept=kept)

@@ -6,9 +6,9 @@ from typing import TypeVar
 
 import polars
 
-from steppe.study import files
-from steppe.study.results import HISTORY_SCHEMA, RUN_SCHEMA, PublishedTable, Results, Surfaces, infinite
-from steppe.study.spec import Spec, conditions, differences, load, shipped
+from steppe.analysis.results import HISTORY_SCHEMA, RUN_SCHEMA, PublishedTable, Results, Surfaces, infinite
+from steppe.storage import files
+from steppe.study.spec.spec import Spec, conditions, differences, load, shipped
 from steppe.study.store import Store
 
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""What the numbers say: statistics over seeds, comparisons, and verdicts."""

@@ -1,0 +1,116 @@
+"""Networks at equal training loss: what tells a flatter network from one that has trained more, or less.
+
+Curvature falls, or rises, as the loss does, so that final values compare networks at different stages of training.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import polars
+
+from steppe.analysis import statistics
+from steppe.analysis.results import Results
+
+EMPTY = np.zeros(0), np.zeros(0)
+"""The path of a run without a history."""
+
+QUANTITIES = {
+    "flatness": ("tr(H²)", polars.col("flatness")),
+    "top_eigenvalue": ("λ_max", polars.col("top_eigenvalue")),
+    "bottom_eigenvalue": (
+        "−λ_min",
+        polars.when(-polars.col("bottom_eigenvalue") > polars.col("bottom_eigenvalue_residual")).then(
+            -polars.col("bottom_eigenvalue")
+        ),
+    ),
+    "spectral_range": ("λ_max − λ_min", polars.col("spectral_range")),
+    "test_loss": ("Test loss", polars.col("test_loss")),
+}
+"""What is compared at equal training loss: its name, and how a history gives it, where that is positive; −λ_min where
+some eigenvalue is negative for sure, which is where λ_min is below zero by more than its residual."""
+
+
+class Matched(NamedTuple):
+    """A quantity of a condition over the baseline's at the same training loss.
+
+    Attributes
+    ----------
+    ratio, low, high : geometric mean over seeds, and its interval; NaN where there is none.
+    seeds : seeds that could be compared.
+    epochs : epochs whose training loss lies in the range of their baseline's, over all seeds.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    seeds: int
+    epochs: int
+
+    @property
+    def verdict(self) -> str:
+        """Whether the interval leaves out equality; within 1 % of it, a difference is none that matters."""
+        if self.low >= 0.99 and self.high <= 1.01:
+            return "equal within 1 %"
+        if not math.isfinite(self.low):
+            return "not comparable" if self.seeds == 0 else "one seed: no interval"
+        return "lower" if self.high < 1 else "higher" if self.low > 1 else "no difference shown"
+
+
+def matched(
+    results: Results, seeds: Mapping[str, tuple[int, ...]], quantity: str = "flatness", *, confidence: float = 0.95
+) -> dict[str, Matched]:
+    """Each condition against the baseline run of the same seed.
+
+    For every measured epoch of a run whose training loss ℓ lies between the baseline's lowest and highest, the
+    baseline's value at ℓ is read off its epochs, linearly between logarithms; a seed's value is the geometric mean over
+    epochs of the ratio of the two. The interval is Student's over seeds, on the logarithm, not corrected for the number
+    of conditions. The training loss is cross-entropy without dropout of the very network that is measured, whatever it
+    was trained on, on up to 2,048 training examples.
+
+    Parameters
+    ----------
+    results : a study's results; conditions of finished runs in `seeds`.
+    quantity : one of `QUANTITIES`; epochs where it is not positive are left out.
+    confidence : of the interval.
+
+    Returns
+    -------
+    A Matched for each condition but the baseline; none at all where the history does not hold the quantity.
+    """
+    history = results.history
+    held = {"measured_loss", quantity} <= set(history.columns) and not history[quantity].is_null().all()
+    if not held:
+        return {}
+    paths = {key: _path(rows, quantity) for key, rows in history.group_by("condition", "seed")}
+    found = {}
+    for condition in results.conditions:
+        if condition == results.baseline:
+            continue
+        shared = [seed for seed in seeds[condition] if seed in seeds.get(results.baseline, ())]
+        pairs = [(paths.get((results.baseline, seed), EMPTY), paths.get((condition, seed), EMPTY)) for seed in shared]
+        logs = [_log_ratios(*pair) for pair in pairs]
+        logs = [log for log in logs if len(log)]
+        summary = statistics.summary([float(log.mean()) for log in logs], confidence=confidence)
+        ends = (math.exp(min(value, 700.0)) for value in (summary.mean, summary.low, summary.high))
+        found[condition] = Matched(*ends, len(logs), sum(map(len, logs)))
+    return found
+
+
+def _path(rows: polars.DataFrame, quantity: str) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms of training loss and a quantity, epoch by epoch, sorted by loss; unusable epochs left out."""
+    wanted = polars.col("measured_loss"), QUANTITIES[quantity][1]
+    loss, value = rows.select(*(e.cast(polars.Float64).fill_null(math.nan) for e in wanted)).to_numpy().T
+    usable = np.isfinite(loss) & np.isfinite(value) & (loss > 0) & (value > 0)
+    order = np.argsort(loss[usable], kind="stable")
+    return np.log(loss[usable][order]), np.log(value[usable][order])
+
+
+def _log_ratios(baseline: tuple[np.ndarray, np.ndarray], path: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Logarithm of the value − that of the baseline's at the same loss, for the epochs within the baseline's range."""
+    (base_loss, base_value), (loss, value) = baseline, path
+    if len(base_loss) < 2:
+        return np.zeros(0)
+    inside = (loss >= base_loss[0]) & (loss <= base_loss[-1])
+    return value[inside] - np.interp(loss[inside], base_loss, base_value)

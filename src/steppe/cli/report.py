@@ -1,0 +1,16 @@
+"""``steppe report``: write reports again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of studies.")]) -> None:
+    """Write the reports of studies again, from what is on disk."""
+    from steppe import study
+    from steppe.report import write
+
+    for directory in directories:
+        write(study.gathered(study.Store.read(directory)), directory)
+        typer.echo(directory / "report.html")

@@ -1,0 +1,23 @@
+"""Settings as words of a command: ``train.epochs=2``."""
+
+import tomllib
+from typing import Any
+
+from steppe.core.checks import fail, shown
+
+
+def parsed(change: str, command: str = "run", example: str = "train.epochs=2") -> tuple[str, Any]:
+    """``train.epochs=2`` as a dotted path and a TOML value; what is not TOML is a string.
+
+    Examples
+    --------
+    >>> parsed("train.epochs=2"), parsed("train.optimizer=sgd"), parsed("model.hidden=[8]")
+    (('train.epochs', 2), ('train.optimizer', 'sgd'), ('model.hidden', [8]))
+    """
+    path, equals, text = change.partition("=")
+    if not equals or not path.strip():
+        fail(command, "--set", f"KEY=VALUE, such as {example}", shown(change))
+    try:
+        return path.strip(), tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return path.strip(), text.strip()

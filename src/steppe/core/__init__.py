@@ -1,0 +1,1 @@
+"""What every part rests on: types, checks, arrays, programs, trees, batches and losses."""

@@ -1,0 +1,338 @@
+"""The entry of every function that takes a loss or a network: all is checked, and the functions are captured.
+
+Equal programs compile once, whatever Python functions they came from; see `programs`.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from steppe.core import arrays, checks, losses, programs, trees
+from steppe.core import batches as batches_
+from steppe.core.batches import Batches
+from steppe.core.losses import NetworkLoss
+from steppe.core.programs import Label, Program
+from steppe.core.types import Apply, Batch, Criterion, Loss, Params
+
+COMPARED = 32
+"""So many examples, at most, tell whether a loss is a mean over examples."""
+
+Single = Literal["", "criterion", "network"]
+"""What is asked of one example alone, besides batches: nothing, the criterion, or the network and the criterion."""
+
+
+def of_data(function: str, params: Params, batches: Any) -> Batches:
+    """The batches gathered, the parameters checked.
+
+    Raises
+    ------
+    InputError
+        Parameters that are no floating-point arrays, or none; batches that cannot be used.
+    """
+    arrays.exact_tree(function, "params", params)
+    if not trees.size(checks.floating(function, params)):
+        checks.fail(function, "params", "a pytree of arrays", params)
+    return batches_.gathered(function, batches)
+
+
+def of_loss(function: str, loss: Loss, params: Params, batches: Any, *, told: bool = False) -> tuple[Loss, Batches]:
+    """A loss as it is now, for these parameters and batches, and the batches gathered.
+
+    Parameters
+    ----------
+    function : str
+        What is named in errors.
+    loss : callable
+        ``loss(params, batch)``, the mean over the batch. The loss of a network stays one.
+    params, batches
+        As every measure takes them.
+    told : bool
+        Whether somebody else says where the loss is no mean over its examples, see `split_note`.
+
+    Returns
+    -------
+    loss, batches
+        The loss is a pytree, an argument of compiled functions. Cost: two traces of the loss for each shape of batch.
+
+    Raises
+    ------
+    InputError
+        As `of_data`; a loss whose value is not one floating-point scalar, that changes from call to call, or that
+        fails: its own error is the cause.
+    """
+    gathered, known = of_data(function, params, batches), programs.captured(loss)
+    loss, told = captured(function, loss, params, shapes(gathered)), told or known
+    if not known:
+        check_targets(function, loss, params, gathered)
+    if gathered.several and not told:
+        tell(function, loss, params, gathered)
+    return loss, weighed(function, loss, gathered)
+
+
+def of_network(
+    function: str, apply: Apply, criterion: Criterion, params: Params, batches: Any, *, single: Single = ""
+) -> tuple[NetworkLoss, Batches]:
+    """A network and its criterion as they are now, see `of_loss`; `single`: which of them is asked of one example."""
+    gathered, whole = of_data(function, params, batches), losses.of(apply, criterion)
+    loss = captured_network(function, whole, params, shapes(gathered), single=single)
+    if not programs.captured(whole):
+        check_targets(function, loss, params, gathered)
+    if (gathered.several or single) and not programs.captured(whole):
+        tell(function, loss, params, gathered)
+    return loss, weighed(function, loss, gathered)
+
+
+def check_targets(function: str, loss: Loss, params: Params, batches: Batches) -> None:
+    """Fail where the targets of a network's loss, traced before, are known to be none; see `losses.check_targets`."""
+    if not isinstance(loss, NetworkLoss):
+        return
+    targets = [checks.inputs_and_targets(function, stack)[1] for stack in batches.stacks]
+    for y, batch in zip(targets, shapes(batches), strict=True):
+        outputs = jax.eval_shape(loss.apply, params, checks.inputs_and_targets(function, batch)[0])
+        if getattr(outputs, "shape", ()) and hasattr(y, "dtype"):
+            losses.check_targets(function, loss.criterion, outputs.shape[-1], y.reshape(-1, *y.shape[2:]))
+    if not losses.any_counts(loss.criterion, targets):
+        checks.fail(function, "labels", "such that some count", f"{loss.criterion.ignore} alone, which is ignored")
+
+
+def of_apply(function: str, apply: Apply, params: Params, inputs: list[Any]) -> Program:
+    """A network as it is now, for these inputs."""
+
+    def check(value: Any) -> Any:
+        leaves = jax.tree.leaves(value)
+        if not leaves or not all(isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, int)) for leaf in leaves):
+            checks.fail(function, "apply", "a function whose value is an array, the outputs", checks.returned(value))
+        return value
+
+    return programs.capture(Label(function, "apply"), apply, [(params, x) for x in inputs], check)
+
+
+def of_classifier(function: str, apply: Apply, criterion: Criterion, params: Params, batches: Batches) -> NetworkLoss:
+    """A network as it is now, for these batches, with the criterion that says which labels count; all count otherwise.
+
+    Raises
+    ------
+    InputError
+        A network that fails; labels that are no classes of its outputs.
+    """
+    pairs = [checks.inputs_and_targets(function, batch) for batch in shapes(batches)]
+    program = of_apply(function, apply, params, [x for x, _ in pairs])
+    loss = losses.of(program, criterion if losses.is_own(criterion) else losses.cross_entropy)
+    if not programs.captured(apply):
+        check_targets(function, loss, params, batches)
+    return loss
+
+
+def of_values(
+    function: str, values: Callable[[Params, Batch], Any], params: Params, batches: Any
+) -> tuple[Program, Batches]:
+    """A function of (params, batch) to a pytree of scalars as it is now, and the batches gathered; see `of_loss`.
+
+    Its ``weight(batch)``, if it has one, is a prefix of what it gives.
+    """
+
+    def check(value: Any) -> Any:
+        leaves = jax.tree.leaves(value)
+        if not leaves or not all(_is_scalar(leaf) for leaf in leaves):
+            checks.fail(function, "function", "a function whose value is one floating-point scalar, the mean over the "
+                        "batch, or a pytree of such", checks.returned(value))  # fmt: skip
+        return value
+
+    gathered = of_data(function, params, batches)
+    weight, told = losses.weight_of(values), programs.captured(values)
+    batches = list(shapes(gathered))
+    program = programs.capture(Label(function, "function"), values, [(params, batch) for batch in batches], check)
+    if not told:
+        check_targets(function, getattr(values, "scored", values), params, gathered)
+    found = program
+    if weight is not None:
+        found = losses.Weighted(program, _captured_weight(function, weight, batches))
+    if gathered.several and not told:
+        tell(function, found, params, gathered)
+    return program, weighed(function, found, gathered)
+
+
+def captured(function: str, loss: Loss, params: Params, batches: Iterable[Batch]) -> Loss:
+    """A loss as it is now, for batches of these shapes, with its weight if it has one."""
+    batches = list(batches)
+    if isinstance(loss, NetworkLoss):
+        return captured_network(function, loss, params, batches)
+    weight = losses.weight_of(loss)
+    whole = loss.function if isinstance(loss, losses.Weighted) else loss
+    calls = [(params, batch) for batch in batches]
+    program = programs.capture(Label(function), whole, calls, _scalar(function, "loss"))
+    return program if weight is None else losses.Weighted(program, _captured_weight(function, weight, batches))
+
+
+def captured_network(
+    function: str, loss: NetworkLoss, params: Params, batches: Iterable[Batch], *, single: Single = ""
+) -> NetworkLoss:
+    """The loss of a network, network and criterion captured one by one."""
+    pairs = [checks.inputs_and_targets(function, batch) for batch in batches]
+    alone = [_alone(x) for x, _ in pairs] if single == "network" else []
+    apply = of_apply(function, loss.apply, params, [x for x, _ in pairs] + alone)
+    calls = [(jax.eval_shape(apply, params, x), y) for x, y in pairs]
+    if single:
+        calls += [_alone(call) for call in calls]
+    check = _scalar(function, "criterion")
+    if losses.is_own(loss.criterion):
+        for call in calls:
+            _check_outputs(function, call[0])
+            programs.check(Label(function, "criterion"), loss.criterion, call, check)
+        return losses.of(apply, loss.criterion)
+    weight = getattr(loss.criterion, "weight", None)
+    whole = loss.criterion.function if isinstance(loss.criterion, losses.Weighted) else loss.criterion
+    criterion = programs.capture(Label(function, "criterion"), whole, calls, check)
+    if weight is not None:
+        criterion = losses.Weighted(criterion, _captured_weight(function, weight, [y for _, y in calls]))
+    return losses.of(apply, criterion)
+
+
+def _check_outputs(function: str, outputs: Any) -> None:
+    """Fail where outputs are none that Steppe's criteria score."""
+    shape = getattr(outputs, "shape", ())
+    if not shape or 0 in shape or not jnp.issubdtype(outputs.dtype, jnp.floating):
+        what = "a function whose value is one floating-point array, the outputs of each example, (B, ..., K)"
+        checks.fail(function, "apply", what, checks.returned(outputs))
+
+
+def _captured_weight(function: str, weight: Callable[[Any], Any], batches: list[Any]) -> Program:
+    def check(value: Any) -> Any:
+        leaves = jax.tree.leaves(value)
+        if not leaves or any(jnp.shape(leaf) != () for leaf in leaves):
+            checks.fail(function, "weight", "a function to one number, what divides the loss of a batch",
+                        checks.returned(value))  # fmt: skip
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), value)
+
+    calls = [(batch,) for batch in [*batches, *map(_alone, batches)]]
+    return programs.capture(Label(function, "weight"), weight, calls, check)
+
+
+def weighed(function: str, loss: Loss, batches: Batches) -> Batches:
+    """The batches with the weights that a captured loss gives them; by their sizes where it gives none."""
+    if losses.weight_of(loss) is None or not batches.several:
+        return batches.by_size
+    weights = _weights(loss, batches.stacks)
+    if not any(map(checks.is_traced, jax.tree.leaves(weights))):
+        flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(weights)])
+        if not np.all(np.isfinite(flat)) or np.any(flat < 0) or not np.any(flat > 0):
+            checks.fail(function, "weight", "at least 0 for every batch, and above 0 for one", checks.shown(flat))
+    return Batches(batches.stacks, weights)
+
+
+@programs.compiled
+def _weights(loss: Loss, stacks: tuple[Batch, ...]) -> tuple[Any, ...]:
+    return tuple(jax.lax.map(losses.weight_of(loss), stack) for stack in stacks)
+
+
+def tell(function: str, loss: Loss, params: Params, batches: Batches) -> None:
+    """Warn where a captured loss is seen not to be a mean over the examples; see `split_note`."""
+    note = split_note(function, loss, params, batches)
+    if note:
+        warnings.warn(f"{function}: {note}", UserWarning, stacklevel=4)
+
+
+def tell_parts(function: str, loss: Loss, params: Params, batch: Batch) -> None:
+    """Warn where the parts of one batch do not add up to the loss of the whole; see `split_note`."""
+    gathered = batches_.gathered(function, [batch])
+    tell(function, captured(function, loss, params, shapes(gathered)), params, gathered)
+
+
+def split_note(function: str, loss: Loss, params: Params, batches: Batches) -> str:
+    """What to say of a loss that is not the mean of its examples' losses; nothing where it is, or nobody can tell.
+
+    Up to `COMPARED` examples, spread over the data, are taken together and one by one, weighted as the loss says. What
+    differs by more than rounding depends on how examples are split into batches: a sum, a ratio of two sums, statistics
+    of the batch. Cost: a forward pass over twice these examples. Nothing is compared inside a JAX transformation.
+    """
+    if any(map(checks.is_traced, jax.tree.leaves((loss, params, batches)))):
+        return ""
+    rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batches.stacks[0])
+    count = len(jax.tree.leaves(rows)[0])
+    some = np.unique(np.linspace(0, count - 1, min(count, COMPARED)).astype(int))
+    some = jax.tree.map(lambda leaf: leaf[some], rows)
+    try:
+        both = captured(function, loss, params, (some, _alone(some)))
+        dtypes = [leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(both, params, some))]
+        found = [map(float, jax.tree.leaves(part)) for part in _compared(both, params, some)]
+    except (checks.InputError, jax.errors.JaxRuntimeError):  # it takes no single examples: nobody can tell
+        return ""
+    for whole, mean, size, dtype in zip(*found, dtypes, strict=True):
+        if abs(whole - mean) > 8 * float(jnp.finfo(dtype).eps) ** (2 / 3) * size:
+            return _no_mean(whole, mean, len(jax.tree.leaves(some)[0]))
+    return ""
+
+
+def _no_mean(whole: float, mean: float, count: int) -> str:
+    return (f"the loss is not the mean over its examples: {whole:.6g} for {count} of them, "
+            f"{mean:.6g} as the mean of one by one. What is averaged over batches, or over examples, depends on how "
+            "they are split. Give what divides it, steppe.losses.weighted(loss, weight); return a mean, not a sum; and "
+            "take BatchNorm in evaluation mode.")  # fmt: skip
+
+
+@programs.compiled
+def _compared(loss: Loss, params: Params, some: Batch) -> tuple[Any, Any, Any]:
+    """The loss of some examples, the mean of one by one, and how large the numbers are that are compared."""
+    wide = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), tree)  # noqa: E731
+    alone = lambda one: jax.tree.map(lambda leaf: leaf[None], one)  # noqa: E731
+    values, whole = jax.lax.map(lambda one: wide(loss(params, alone(one))), some), wide(loss(params, some))
+    shares = losses.shares(losses.weight_of(loss), some)
+
+    def mean(tree: Any) -> Any:
+        of = lambda share, part: jax.tree.map(lambda leaf: jnp.sum(losses.weigh(share, leaf)), part)  # noqa: E731
+        return jax.tree.map(of, shares, tree)
+
+    size = jax.tree.map(lambda a, b: jnp.abs(a) + b, whole, mean(jax.tree.map(jnp.abs, values)))
+    return whole, mean(values), size
+
+
+def example_shares(loss: Loss, batches: Batches) -> list[jax.Array]:
+    """The share of each example in the mean over all, (count, size) for each stack; they sum to 1."""
+    weight = losses.weight_of(loss)
+    within = [jax.vmap(lambda batch: losses.shares(weight, batch))(stack) for stack in batches.stacks]
+    return [share * jnp.asarray(of, share.dtype)[:, None] for share, of in zip(within, batches.shares, strict=True)]
+
+
+def examples_that_count(criterion: Criterion | None, batches: Batches) -> Any:
+    """How many examples have a label that counts in a criterion, see `losses.counted`; all where it ignores none."""
+    if getattr(criterion, "weights", None) is None:
+        return batches.examples
+    labels = [checks.inputs_and_targets("labels", stack)[1] for stack in batches.stacks]
+    known = [losses.counted(criterion, y) for y in labels]
+    return sum(jnp.sum(jnp.any(y, axis=tuple(range(2, y.ndim)))) for y in known)
+
+
+def _alone(batch: Batch) -> Batch:
+    """The shapes of one example."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), batch)
+
+
+def check_loss(function: str, name: str, loss: Loss, params: Params, batch: Batch) -> None:
+    """Check a loss by one trace, without capturing it: for what is compiled as a part of a user's own function."""
+    arrays.exact_tree(function, "batch", batch)
+    programs.check(Label(function, name), loss, (params, batch), _scalar(function, name))
+
+
+def shapes(batches: Batches) -> Iterator[Batch]:
+    """One batch of each shape; without its values, unless they are traced."""
+    for stack in batches.stacks:
+        if any(map(checks.is_traced, jax.tree.leaves(stack))):
+            yield jax.tree.map(lambda leaf: leaf[0], stack)
+        else:
+            yield jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stack)
+
+
+def _scalar(function: str, name: str) -> Callable[[Any], Any]:
+    return lambda value: checks.one_scalar(function, name, value)
+
+
+def _is_scalar(value: Any) -> bool:
+    try:
+        checks.one_scalar("", "", value)
+    except checks.InputError:
+        return False
+    return True

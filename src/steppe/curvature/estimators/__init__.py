@@ -1,0 +1,1 @@
+"""Estimates from random vectors: moments, traces, diagonals."""

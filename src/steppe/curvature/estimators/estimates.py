@@ -1,0 +1,205 @@
+"""Hutchinson's estimates of the moments of an operator, each with its standard error."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from steppe.core import checks, trees
+from steppe.core.types import Estimate, Key, Moments, Params
+from steppe.curvature import operators
+from steppe.curvature.estimators.probes import DISTRIBUTIONS
+from steppe.curvature.operators import Operator
+
+Distribution = Literal["rademacher", "gaussian"]
+
+TOGETHER = 8
+"""So many probes share a pass over the data, unrolled (faster on a CPU than a loop or `vmap`); more run in a loop."""
+
+
+def trace(A: Operator, key: Key, *, probes: int = 32, distribution: Distribution = "rademacher") -> Estimate:
+    """The trace of a symmetric operator, tr A = E vᵀAv (Hutchinson 1989, eq. 1).
+
+    Parameters
+    ----------
+    A : symmetric operator on n parameters.
+    key : an int or a JAX key array.
+    probes : the number M of random vectors v with E vvᵀ = I.
+    distribution : "rademacher" (signs) or "gaussian".
+
+    Returns
+    -------
+    Estimate of tr A (a sum over all n eigenvalues, not divided by n): the mean over probes, and its standard
+    error s/√M, NaN for M = 1. Unbiased. Cost: M products.
+
+    Raises
+    ------
+    InputError : probes below 1, an unknown distribution, a key that is neither int nor key array.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from steppe import curvature
+    >>> diagonal = curvature.Operator(lambda v: jnp.array([1.0, 2.0, 3.0]) * v, jnp.zeros(3))
+    >>> float(curvature.trace(diagonal, 0, probes=2).mean)  # exact: signs see a diagonal without noise
+    6.0
+    """
+    return moments(A, key, probes=probes, distribution=distribution).trace
+
+
+def frobenius_squared(
+    A: Operator, key: Key, *, probes: int = 32, distribution: Distribution = "rademacher"
+) -> Estimate:
+    """The squared Frobenius norm ‖A‖²_F = tr(A²) = E ‖Av‖² of a symmetric operator.
+
+    Parameters
+    ----------
+    A, key, probes, distribution : see `trace`.
+
+    Returns
+    -------
+    Estimate of tr(A²) (not divided by n): the mean over probes of ‖Av‖² and its standard error. Unbiased for this
+    operator; over a mini-batch, tr(H²) overestimates that of the full data, as E‖H_batch‖² exceeds ‖E H_batch‖².
+    Cost: M products. Differentiable in whatever A depends on; the standard error is held constant.
+
+    Raises
+    ------
+    InputError : as `trace`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from steppe import curvature
+    >>> diagonal = curvature.Operator(lambda v: jnp.array([1.0, 2.0, 3.0]) * v, jnp.zeros(3))
+    >>> float(curvature.frobenius_squared(diagonal, 0).mean)
+    14.0
+    """
+    return moments(A, key, probes=probes, distribution=distribution).frobenius_squared
+
+
+def moments(A: Operator, key: Key, *, probes: int = 32, distribution: Distribution = "rademacher") -> Moments:
+    """Estimates of tr A and tr(A²) from the same probes, at the cost of one of them.
+
+    Parameters
+    ----------
+    A, key, probes, distribution : see `trace`.
+
+    Returns
+    -------
+    Moments(trace, frobenius_squared), two correlated Estimates. Cost: M products.
+
+    Raises
+    ------
+    InputError : as `trace`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from steppe import curvature
+    >>> identity = curvature.Operator(lambda v: v, jnp.zeros(4))
+    >>> [float(estimate.mean) for estimate in curvature.moments(identity, 0)]
+    [4.0, 4.0]
+    """
+    checks.whole("curvature.moments", "probes", probes)
+    checks.one_of("curvature.moments", "distribution", distribution, DISTRIBUTIONS)
+    keys = jax.random.split(checks.key_array("curvature.moments", key), probes)
+    return _moments(distribution)(A, keys)
+
+
+@functools.cache
+def _moments(distribution: Distribution) -> Callable[[Operator, jax.Array], Moments]:
+    @operators.compiled
+    def computed(A: Operator, keys: jax.Array) -> Moments:
+        def together(keys: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
+            vectors = tuple(DISTRIBUTIONS[distribution](key, A.like) for key in keys)
+            pairs = zip(vectors, operators.apply(A, vectors), strict=True)
+            first, second = zip(*((trees.dot(v, Av), trees.norm_squared(Av)) for v, Av in pairs), strict=True)
+            return jnp.stack(first), jnp.stack(second)
+
+        first, second = in_blocks(together, keys)
+        return Moments(estimate(first), estimate(second))
+
+    return computed
+
+
+def in_blocks(together: Callable[[list[jax.Array]], Any], keys: jax.Array) -> Any:
+    """``together(rows)``, arrays with a leading axis of rows (of keys, say), `TOGETHER` at a time."""
+    whole, rest = divmod(len(keys), TOGETHER)
+    parts = []
+    if whole == 1:
+        parts.append(together(list(keys[:TOGETHER])))
+    elif whole:
+        looped = jax.lax.map(
+            lambda some: together(list(some)), keys[: whole * TOGETHER].reshape(whole, TOGETHER, *keys.shape[1:])
+        )
+        parts.append(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), looped))
+    if rest:
+        parts.append(together(list(keys[whole * TOGETHER :])))
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+
+
+def estimate(samples: jax.Array) -> Estimate:
+    """The mean of M independent samples, shape (M,), and its standard error, held constant under differentiation."""
+    fixed = jax.lax.stop_gradient(samples)
+    count = samples.shape[0]
+    # two-pass: the spread of large, nearly equal samples survives float32
+    spread = jnp.sqrt(jnp.sum((fixed - jnp.mean(fixed)) ** 2) / max(count - 1, 1))
+    sem = spread / count**0.5 if count > 1 else jnp.full((), jnp.nan, samples.dtype)
+    return Estimate(jnp.mean(samples), sem)
+
+
+def exact(value: jax.Array) -> Estimate:
+    """What is known without sampling: a standard error of zero."""
+    return Estimate(value, jnp.zeros_like(value))
+
+
+def diagonal(A: Operator, key: Key, *, probes: int = 32) -> Estimate:
+    """The diagonal of a symmetric operator, diag A = E v ∘ Av for random signs v (Bekas et al. 2007).
+
+    Parameters
+    ----------
+    A : symmetric operator.
+    key : an int or a key array.
+    probes : M.
+
+    Returns
+    -------
+    Estimate(mean, sem) of pytrees like the operator's vectors. Unbiased; the variance of an entry is the sum of the
+    squares of the other entries of its row. Cost: M products; memory: a few vectors, whatever M.
+
+    Raises
+    ------
+    InputError : as `trace`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from steppe import curvature
+    >>> A = curvature.Operator(lambda v: jnp.array([1.0, 2.0, 3.0]) * v, jnp.zeros(3))
+    >>> curvature.diagonal(A, 0).mean.tolist()
+    [1.0, 2.0, 3.0]
+    """
+    checks.whole("diagonal", "probes", probes)
+    return _diagonal(A, jax.random.split(checks.key_array("diagonal", key), probes))
+
+
+@operators.compiled
+def _diagonal(A: Operator, keys: jax.Array) -> Estimate:
+    def add(sums: tuple[Params, Params, jax.Array], key: jax.Array) -> tuple[tuple[Params, Params, jax.Array], None]:
+        mean, spread, count = sums
+        v = DISTRIBUTIONS["rademacher"](key, A.like)
+        sample = trees.multiply(v, operators.apply(A, (v,))[0])
+        # Welford's update: the spread of large, nearly equal samples survives float32
+        ahead = jax.tree.map(lambda s, m: s.astype(m.dtype) - m, sample, mean)
+        after = jax.tree.map(lambda m, d: m + d / count, mean, ahead)
+        spread = jax.tree.map(lambda q, s, d, m: q + d * (s.astype(m.dtype) - m), spread, sample, ahead, after)
+        return (after, spread, count + 1), None
+
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, A.dtype), A.like)
+    (mean, spread, _), _ = jax.lax.scan(add, (zeros, zeros, jnp.ones((), A.dtype)), keys)
+    many = len(keys)
+    # the variance of the mean; of one sample it is not known
+    variance = jax.tree.map(lambda q: q / (many - 1) / many if many > 1 else jnp.full_like(q, jnp.nan), spread)
+    return Estimate(mean, jax.lax.stop_gradient(jax.tree.map(jnp.sqrt, variance)))

@@ -1,0 +1,1 @@
+"""Eigenvalues: densities, and the ends of the spectrum."""

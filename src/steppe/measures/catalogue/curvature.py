@@ -1,0 +1,117 @@
+"""What is measured of the Hessian: functions of a subject that give named numbers. `measures` lists them."""
+
+import math
+import warnings
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+import numpy as np
+
+from steppe import curvature, sharpness
+from steppe.core import checks
+from steppe.curvature.spectrum.density import soft_share
+from steppe.measures.registry import BASIS, EIGEN, PROBES, STEPS, VECTORS, registered
+from steppe.measures.subject import Quantity, Subject
+
+MOMENTS = "2.5 × probes (80), shared"
+LANCZOS = "2.5 × products, 40 to 150 where eigenvalues are apart"
+QUADRATURE = "2.5 × probes × steps (640), shared"
+
+
+@registered(cost=MOMENTS, chosen="quick")
+def trace(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
+    """How much does the loss curve in all directions together, tr H?"""
+    yield Quantity.of("trace", subject.moments(probes).trace)
+
+
+@registered(cost=MOMENTS, chosen="quick")
+def frobenius_squared(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
+    """How large is the Hessian, its large eigenvalues counting most, tr(H²)?"""
+    yield Quantity.of("frobenius_squared", subject.moments(probes).frobenius_squared, log=True)
+
+
+@registered(cost="2.5 × probes + 1 (81)", chosen="all")
+def normalised_curvature(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
+    """How large is the curvature beside the gradient, tr H / ‖∇L‖?"""
+    key = subject.key_of("moments")  # the trace of `trace`
+    found = sharpness.normalised_curvature(subject.loss, subject.params, subject.batches, probes=probes, key=key)
+    yield Quantity.of("normalised_curvature", found.ratio)
+
+
+@registered(cost=MOMENTS)
+def wolkowicz_styan(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
+    """Between what do the ends of the spectrum lie, told from tr H and tr(H²) alone?"""
+    bounds = curvature.wolkowicz_styan(*subject.moments(probes), subject.size)
+    for name, value in bounds._asdict().items():
+        end, side = name.split("_")
+        note = f"{side} bound of λ{end}, from estimated moments"
+        yield Quantity(f"wolkowicz_styan_{name}", float(value), math.nan, note)
+
+
+@registered(cost=MOMENTS)
+def mirsky(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
+    """How wide can the spectrum be, told from tr H and tr(H²) alone?"""
+    value = curvature.mirsky(*subject.moments(probes), subject.size)
+    note = "upper bound of λmax − λmin, from estimated moments"
+    yield Quantity("mirsky_width", float(value), math.nan, note, log=True)
+
+
+@registered(cost=LANCZOS, copies=EIGEN)
+def top_eigenvalues(subject: Subject, *, count: int = 5, max_products: int = 1000) -> Iterator[Quantity]:
+    """How much does the loss curve in its sharpest directions?"""
+    checks.whole("top_eigenvalues", "count", count)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what has not converged is said in a note
+        found = curvature.top_eigenpairs(
+            subject.hessian, subject.key_of("eigen"), min(count, subject.size), max_products=max_products
+        )
+    for i, (value, residual, converged) in enumerate(zip(found.values, found.residuals, found.converged, strict=True)):
+        yield _eigenvalue(f"top_eigenvalue_{i + 1}", float(value), float(residual), bool(converged), "lower", log=True)
+
+
+@registered(cost=LANCZOS, copies=EIGEN)
+def spectral_range(subject: Subject, *, max_products: int = 1000) -> Iterator[Quantity]:
+    """From where to where does the spectrum reach, and how far below zero?"""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        found = curvature.spectral_range(subject.hessian, subject.key_of("range"), max_products=max_products)
+    low, high = (float(residual) for residual in found.residuals)
+    whole = [bool(converged) for converged in found.converged]
+    yield _eigenvalue("smallest_eigenvalue", float(found.smallest), low, whole[0], "upper")
+    yield _eigenvalue("spectral_range", float(found.width), low + high, all(whole), "lower", log=True)
+
+
+def _eigenvalue(
+    name: str, value: float, residual: float, converged: bool, bound: str, *, log: bool = False
+) -> Quantity:
+    if converged:
+        return Quantity(name, value, note=f"residual {residual:.1g}", log=log)
+    note = f"not converged, residual {residual:.1g}: {bound} bound"
+    return Quantity(name, value, math.nan, note, converged=False, log=log)
+
+
+@registered(cost=QUADRATURE, copies=BASIS)
+def spectral_density(subject: Subject, *, probes: int = VECTORS, steps: int = STEPS) -> Iterator[Quantity]:
+    """How are the Hessian's eigenvalues distributed?"""
+    density = curvature.smoothed(subject.quadrature(probes, steps))
+    nodes, weights = density.quadrature
+    below = curvature.estimate(density.quadrature.averages(lambda values: values < -density.width))
+    arrays = {"grid": density.grid, "density": density.density, "sem": density.sem, "width": density.width,
+              "nodes": nodes, "weights": weights, "size": subject.size}  # fmt: skip
+    curve = {name: np.asarray(array) for name, array in arrays.items()}
+    note = f"of all eigenvalues, below −{float(density.width):.2g}, the resolution"
+    yield Quantity.of("negative_share", below, note=note, curve=curve)
+
+
+@registered(cost=QUADRATURE, copies=BASIS)
+def soft_rank(
+    subject: Subject, *, damping: float = 0.01, probes: int = VECTORS, steps: int = STEPS
+) -> Iterator[Quantity]:
+    """How many of the Hessian's eigenvalues exceed a damping?"""
+    checks.real("soft_rank", "damping", damping, least=float(jnp.finfo(subject.hessian.dtype).tiny))
+    quadrature = subject.quadrature(probes, steps)
+    shares = quadrature.averages(lambda values: soft_share(values, damping))
+    found = curvature.estimate(subject.size * shares)
+    width = float(curvature.smoothed(quadrature).width)
+    note = f"rough: the damping is below the resolution, {width:.2g}" if damping < width else ""
+    yield Quantity.of("soft_rank", found, note=note, log=True)

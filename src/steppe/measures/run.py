@@ -1,0 +1,216 @@
+"""The measures by name, and one entry to all of them.
+
+To add a measure, write a function of a subject in `fit`, `curvature`, `perturbed` or `parametric`; its keyword
+arguments are its settings, its docstring is the question that it answers.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from steppe.core import arrays, checks, losses, programs, trees
+from steppe.core.partition import Held, parted
+from steppe.core.types import Apply, Batch, Criterion, Key, Loss, Params
+from steppe.measures.catalogue import curvature, fit, parametric, perturbed
+from steppe.measures.registry import PROBES, SETS, Measure, gathered
+from steppe.measures.subject import Quantity, Subject
+from steppe.sharpness.evaluation import flag
+
+MEASURES: dict[str, Measure] = gathered(fit, curvature, perturbed, parametric)
+"""Every measure by its name, in the order in which they are read."""
+
+
+class Row(NamedTuple):
+    """One number of a measurement; see `Quantity`. `settings` are the measure's own; NaN where it was not measured."""
+
+    measure: str
+    quantity: str
+    value: float
+    sem: float
+    converged: bool
+    note: str
+    settings: dict[str, Any]
+    measure_seconds: float
+
+
+def selected(names: str | Iterable[str]) -> list[str]:
+    """The names of a set, or those names, checked: in the registry's order, each once.
+
+    Raises
+    ------
+    InputError : a name that is not there; none at all.
+
+    Examples
+    --------
+    >>> selected(["sam_sharpness", "trace"])
+    ['trace', 'sam_sharpness']
+    """
+    if isinstance(names, str) and names in SETS:
+        within = SETS[: SETS.index(names) + 1]
+        return [name for name, measure in MEASURES.items() if measure.chosen in within]
+    if not isinstance(names, Iterable):
+        checks.fail("measure", "measures", "a list of names", checks.shown(names))
+    wanted = [names] if isinstance(names, str) else list(names)
+    if not wanted:
+        checks.fail("measure", "measures", "a list of names", "an empty one")
+    for name in wanted:
+        if name not in MEASURES:
+            checks.fail("measure", "measures", "names that `steppe list measures` shows", checks.shown(name),
+                        checks.close_to(name, [*MEASURES, *SETS]))  # fmt: skip
+    return [name for name in MEASURES if name in wanted]
+
+
+def resolved(name: str, given: Mapping[str, Any] | None = None, probes: int | None = None) -> dict[str, Any]:
+    """A measure's settings: its defaults, `probes` where it takes that many by default, and what was given.
+
+    Raises
+    ------
+    InputError : a setting that the measure does not have.
+
+    Examples
+    --------
+    >>> resolved("trace", probes=100), resolved("sam_sharpness", {"rho": 0.1})
+    ({'probes': 100}, {'rho': 0.1, 'per_batch': False})
+    """
+    if not isinstance(given, (Mapping, type(None))):
+        checks.fail(name, "settings", 'of the form {"probes": 100}', checks.shown(given))
+    settings = dict(MEASURES[name].defaults)
+    if probes is not None and settings.get("probes") == PROBES:
+        settings["probes"] = checks.whole("measure", "probes", probes)
+    for setting, value in (given or {}).items():
+        if setting not in settings:
+            checks.fail(name, setting, "a setting that exists", "an unknown name", checks.nearest(setting, settings))
+        settings[setting] = value
+    return settings
+
+
+def measured(name: str, subject: Subject, settings: Mapping[str, Any]) -> list[Quantity]:
+    """What a measure gives for a subject.
+
+    Raises
+    ------
+    InputError : the subject lacks what it needs, or it cannot be computed with these settings; it says why.
+    """
+    MEASURES[name].check(subject)
+    needs = MEASURES[name].needs
+    with programs.explained(programs.label_of(subject.loss)):  # what is computed may fail when its value is read
+        found = list(MEASURES[name].function(subject, **settings))
+    touched = needs != "initial" and (subject.batches.several or needs == "outputs")
+    return [_settled(quantity, subject.note if touched else "") for quantity in found]
+
+
+def _settled(quantity: Quantity, note: str) -> Quantity:
+    """The same with one more note; what is NaN or infinite is never said to have come to its end."""
+    if not math.isfinite(quantity.value):
+        quantity = quantity._replace(sem=math.nan, note=_joined("not finite", quantity.note), converged=False)
+    return quantity._replace(note=_joined(quantity.note, note))
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
+
+
+def measure(
+    names: str | Iterable[str] = "standard",
+    *,
+    loss: Loss | None = None,
+    apply: Apply | None = None,
+    criterion: Criterion = losses.cross_entropy,
+    params: Params,
+    batches: Batch | list[Batch],
+    ignore: int | None = None,
+    initial: Params | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    probes: int | None = None,
+    perturb_statistics: bool = False,
+    key: Key = 0,
+    progress: Callable[[list[Row]], None] | None = None,
+) -> list[Row]:
+    """Measure a network by name: sharpness and curvature, each number with its standard error and what to know of it.
+
+    Parameters
+    ----------
+    names : "quick", "standard" or "all", or names of `MEASURES`.
+    loss : ``loss(params, batch)``, the mean over the batch; or
+    apply, criterion : ``apply(params, x)`` and ``criterion(outputs, y)``, which more measures can be taken of.
+    params : pytree of arrays. Whole numbers stay fixed and go to the network with the others; so do statistics of
+        normalisation, told by their names or by Flax NNX (see `fixed.statistics`).
+    batches : a list of batches, weighted by their sizes, or anything else: one batch. Whole numbers must fit 32 bits,
+        and floats float32, unless JAX computes in float64.
+    ignore : the label of what does not count, such as -100; with `apply` and cross-entropy.
+    initial : the parameters before training, for what asks for them.
+    settings : of single measures, ``{"sam_sharpness": {"rho": 0.1}}``.
+    probes : random vectors for traces, 32 unless said here or in `settings`.
+    perturb_statistics : whether such statistics count as parameters.
+    key : an int or a key array; each measure draws its own from it.
+    progress : is given the rows of each measure, once it is taken.
+
+    Returns
+    -------
+    A list of Row(measure, quantity, value, sem, converged, note, settings, measure_seconds), one a number;
+    ``polars.DataFrame(rows)`` makes a table. The note names the arrays that stay fixed. What could not be measured is
+    one row of NaN, its note says why.
+
+    Raises
+    ------
+    InputError : an unknown measure or setting; parameters, batches or a loss that cannot be used; nothing that could
+        be measured; a measure that does not take the settings given.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> batch = {"x": jnp.eye(3), "y": jnp.array([0, 1, 2])}
+    >>> rows = measure(["loss", "fisher_rao"], apply=lambda p, x: x @ p["w"], params={"w": jnp.eye(3)}, batches=batch)
+    >>> [(row.quantity, round(row.value, 3)) for row in rows]
+    [('loss', 0.551), ('fisher_rao', 0.424)]
+    """
+    chosen = selected(names)
+    if not isinstance(settings, (Mapping, type(None))):
+        checks.fail("measure", "settings", 'of the form {"sam_sharpness": {"rho": 0.1}}', checks.shown(settings))
+    for name in settings or {}:
+        selected(name)
+    options = {name: resolved(name, (settings or {}).get(name), probes) for name in chosen}
+    flag("measure", "perturb_statistics", perturb_statistics)
+    if ignore is not None and apply is None:
+        checks.fail("measure", "ignore", "left out for a loss, which knows what counts", checks.shown(ignore))
+    criterion = losses.ignoring("measure", criterion, ignore)
+    params, initial = (arrays.exact_tree("measure", n, tree) for n, tree in (("params", params), ("initial", initial)))
+    own = parted(params, perturb_statistics=perturb_statistics, ask="perturb_statistics=True")
+    if not jax.tree.leaves(own.params):
+        checks.floating("measure", params)
+        checks.fail(
+            "measure", "params", "a pytree of arrays with parameters among them", own.remark.rstrip(".") or params
+        )
+    if jax.tree.leaves(own.fixed):
+        loss, apply = (function and Held(function, own.fixed) for function in (loss, apply))
+        if jax.tree.structure(initial) == jax.tree.structure(params):
+            initial = trees.partition(initial, own.mask)[0]
+    subject = Subject(
+        loss=loss, apply=apply, criterion=criterion, params=own.params, batches=batches, initial=initial, key=key
+    )
+    rows, failed = [], []
+    for name in chosen:
+        began = time.perf_counter()
+        try:
+            found = measured(name, subject, options[name])
+        except checks.InputError as error:
+            if name in (settings or {}):
+                raise
+            found, failed = [not_measured(name, error)], [*failed, error]
+        seconds = time.perf_counter() - began
+        noted = [(q, "; ".join(filter(None, (q.note, own.remark)))) for q in found]
+        taken = [Row(name, q.name, q.value, q.sem, q.converged, n, options[name], seconds) for q, n in noted]
+        rows += taken
+        if progress is not None:
+            progress(taken)
+    if len(failed) == len(chosen):
+        raise failed[0]
+    return rows
+
+
+def not_measured(name: str, error: Exception) -> Quantity:
+    """A line in the place of a number."""
+    return Quantity(name, math.nan, math.nan, f"not measured: {error}", converged=False)

@@ -1,0 +1,180 @@
+"""What is measured: a network at its parameters, on data; and the numbers that come of it."""
+
+import functools
+import math
+import zlib
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from steppe import curvature
+from steppe.core import checks, entry, losses, trees
+from steppe.core.batches import Batches
+from steppe.core.programs import compiled, explained, label_of
+from steppe.core.types import Apply, Batch, Criterion, Estimate, Key, Loss, Moments, Params
+from steppe.curvature import Operator, Quadrature
+from steppe.sharpness.evaluation import mean_accuracy, mean_loss, rounding
+
+
+class Quantity(NamedTuple):
+    """One number that was measured.
+
+    Attributes
+    ----------
+    name : what it is called; a measure may give several.
+    value, sem : an estimate and its standard error: 0 where exact, NaN where unknown.
+    note : what to know when reading it: a bound, a residual, where a search ended.
+    converged : whether the computation came to its end. Where it is False, `note` says why, and of what kind the value
+        is then. A search that keeps the best of so many steps has come to its end: its note says "lower bound".
+    log : whether it is positive, but for odd cases, and spans orders of magnitude: logarithms are what is compared.
+    curve : arrays that belong to it, if it is a curve.
+    """
+
+    name: str
+    value: float
+    sem: float = 0.0
+    note: str = ""
+    converged: bool = True
+    log: bool = False
+    curve: Mapping[str, np.ndarray] | None = None
+
+    @classmethod
+    def of(cls, name: str, estimate: Estimate, **more: Any) -> "Quantity":
+        """From an Estimate."""
+        return cls(name, float(estimate.mean), float(estimate.sem), **more)
+
+
+class Subject:
+    """A network at its parameters, on data, with what several measures of it share.
+
+    Attributes
+    ----------
+    loss, params, batches, key : as measures take them; batches are gathered.
+    apply, criterion : the network's outputs and what the loss makes of them; None where only a loss is known.
+    initial : the parameters before training, if they are known.
+    value : the loss over all examples.
+    note : what to know of the loss when reading any number: that it depends on how the examples are split.
+    """
+
+    def __init__(
+        self,
+        *,
+        loss: Loss | None = None,
+        apply: Apply | None = None,
+        criterion: Criterion = losses.cross_entropy,
+        params: Params,
+        batches: Batch | list[Batch] | Batches,
+        initial: Params | None = None,
+        key: Key = 0,
+    ) -> None:
+        """A subject, checked.
+
+        Raises
+        ------
+        InputError : neither loss nor apply, or both; parameters or batches that cannot be used; initial parameters of
+            other shapes; a loss that is no scalar, or not finite at these parameters.
+        """
+        if (loss is None) == (apply is None):
+            checks.fail("measure", "loss, apply", "one of the two", "neither" if loss is None else "both")
+        self.apply, self.criterion = apply, criterion
+        self._known: dict[Hashable, Any] = {}
+        whole = losses.of(apply, criterion) if loss is None else loss
+        self.loss, self.batches = entry.of_loss("measure", whole, params, batches, told=True)
+        per_example = apply is not None or self.batches.several
+        self.note = entry.split_note("measure", self.loss, params, self.batches) if per_example else ""
+        if apply is not None:
+            self.apply, self.criterion = self.loss.apply, self.loss.criterion
+        self.key = checks.key_array("measure", key)
+        shapes = lambda tree: jax.tree.map(jnp.shape, tree)  # noqa: E731
+        if initial is not None and shapes(initial) != shapes(params):
+            checks.fail("measure", "initial", "of the parameters' structure and shapes", "something else")
+        self.params, self.initial = (jax.tree.map(jnp.asarray, tree) for tree in (params, initial))
+        with explained(label_of(self.loss)):
+            self.value = float(_mean_loss(self.loss, self.params, self.batches))
+        if not math.isfinite(self.value):
+            got = f"{self.value} over {self.batches.examples} examples"
+            checks.fail("measure", "loss", "finite at these parameters", got, _remedy(self.params, self.batches))
+
+    @property
+    def size(self) -> int:
+        """The number n of parameters."""
+        return trees.size(self.params)
+
+    def rounding(self, loss: Loss | None = None) -> float:
+        """How much of a difference of two losses is rounding, of `loss` or the subject's own."""
+        value = self.value if loss in (None, self.loss) else float(_mean_loss(loss, self.params, self.batches))
+        return rounding(loss or self.loss, self.params, self.batches.first, value)
+
+    def key_of(self, purpose: str) -> jax.Array:
+        """A key for each purpose, so that no two measures share their draws by accident."""
+        return jax.random.fold_in(self.key, zlib.crc32(purpose.encode()))
+
+    @functools.cached_property
+    def hessian(self) -> Operator:
+        """The loss's Hessian over all examples."""
+        return curvature.hessian(self.loss, self.params, self.batches)
+
+    def moments(self, probes: int) -> Moments:
+        """Estimates of tr H and tr(H²) from the same random vectors."""
+        key = self.key_of("moments")
+        return self._once(("moments", probes), lambda: curvature.moments(self.hessian, key, probes=probes))
+
+    def quadrature(self, probes: int, steps: int) -> Quadrature:
+        """Lanczos quadrature of the Hessian's spectrum."""
+        settings = {"probes": probes, "steps": steps}
+        key = self.key_of("quadrature")
+        return self._once(("quadrature", probes, steps), lambda: curvature.quadrature(self.hessian, key, **settings))
+
+    def _once(self, name: Hashable, compute: Callable[[], Any]) -> Any:
+        if name not in self._known:
+            self._known[name] = compute()
+        return self._known[name]
+
+    @functools.cached_property
+    def outputs(self) -> jax.ShapeDtypeStruct | None:
+        """The shape of the outputs for one batch; None where only a loss is known."""
+        if self.apply is None:
+            return None
+        x, _ = checks.inputs_and_targets("measure", self.batches.first)
+        return jax.eval_shape(self.apply, self.params, x)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether outputs are logits and targets are integer labels, or bools."""
+        if self.outputs is None:
+            return False
+        _, y = checks.inputs_and_targets("measure", self.batches.first)
+        integers = hasattr(y, "dtype") and (jnp.issubdtype(y.dtype, jnp.integer) or y.dtype == bool)
+        return integers and getattr(self.outputs, "shape", ())[:-1] == y.shape
+
+    def some(self, examples: int) -> Batch:
+        """The first so many examples, at most one batch of them."""
+        return jax.tree.map(lambda leaf: leaf[:examples], self.batches.first)
+
+    def accuracy(self) -> float:
+        """The part of all examples that is predicted right."""
+        return float(_mean_accuracy(self.loss, self.params, self.batches))
+
+
+def _remedy(params: Params, batches: Batches) -> str:
+    """Where a loss that is not finite comes from, as far as arrays tell."""
+    for name, tree in (("params", params), ("batches", batches.stacks)):
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.all(jnp.isfinite(leaf))):
+                if name == "params":
+                    return f"params{jax.tree_util.keystr(path)} is not: has training diverged?"
+                return f"batches{jax.tree_util.keystr(path[1:])} is not: fill or drop missing values."
+    return "Parameters and data are: has training diverged, or are there labels that are no classes?"
+
+
+@compiled
+def _mean_loss(loss: Loss, params: Params, batches: Batches) -> jax.Array:
+    return mean_loss(loss, params, batches)
+
+
+@compiled
+def _mean_accuracy(loss: losses.NetworkLoss, params: Params, batches: Batches) -> jax.Array:
+    return mean_accuracy("measure", loss.apply, params, batches, loss.criterion)

@@ -1,0 +1,1 @@
+"""Methods that take the gradient at a higher point nearby."""

@@ -1,0 +1,1 @@
+"""Methods that take gradients under random noise."""

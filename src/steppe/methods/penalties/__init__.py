@@ -1,0 +1,1 @@
+"""Methods that add the gradient of a penalty."""

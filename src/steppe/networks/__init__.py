@@ -1,0 +1,1 @@
+"""Trained networks: those of finished runs, and a user's own."""

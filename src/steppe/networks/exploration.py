@@ -1,0 +1,200 @@
+"""Computing a landscape: directions, lines and planes, and the few numbers that a table says of them."""
+
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from steppe import landscape
+from steppe.core import losses, trees
+from steppe.core.types import Params
+from steppe.data.dataset import fingerprint
+from steppe.networks.landscapes import WRITTEN, Landscape, Question, held, save
+from steppe.networks.runs import Trained
+from steppe.storage import files, provenance
+from steppe.study.progress import Watcher
+from steppe.study.records import flattened, unflattened
+from steppe.study.surfaces import Kept, Values, around, chosen, on_plane
+
+Facts = dict[str, float]
+"""Numbers that a table says of a line and plane."""
+
+View = tuple[Values, Values, Facts]
+"""What is known of one line and plane: values along the line, in the plane, and facts."""
+
+
+def explored(question: Question, directory: Path, watcher: Watcher | None = None) -> Landscape:
+    """The answer to a question, from its folder or computed and put there as ``landscape.npz``.
+
+    A computation that was killed goes on where it was, with the bits of an uninterrupted one.
+
+    Raises
+    ------
+    InputError : the folder holds another landscape, or other files, or cannot be made; another process computes in it.
+    OSError : it cannot be written.
+    """
+    found = held(question, directory)
+    if found is None:
+        if directory == question.folder:
+            files.make(directory, question.networks[0].study)
+        files.begin(directory, "landscape")
+        place = partial(files.make, directory / "unfinished", directory)
+        with files.held(place() / ".lock", "landscape", directory, "computes in"):
+            files.sweep(directory, WRITTEN)
+            found = held(question, directory)  # again: it is ours alone only now
+            if found is None:
+                found = _computed(question, place, watcher or Watcher())
+                save(found, question, directory)
+            shutil.rmtree(directory / "unfinished", ignore_errors=True)
+    return found
+
+
+def _computed(question: Question, place: Callable[[], Path], watcher: Watcher) -> Landscape:
+    explorer, networks = _Explorer(question, place, watcher), question.networks
+    watcher.begin((1 if question.between else len(networks)) * (len(explorer.steps) + len(explorer.side) ** 2))
+    if question.between:
+        views = {" → ".join(network.name for network in networks): explorer.between(*networks)}
+    else:
+        views = {network.name: explorer.around(network) for network in networks}
+    lines, grids, facts = (
+        {name: np.stack([view[part][name] for view in views.values()]) for name in first}
+        for part, first in enumerate(next(iter(views.values())))
+    )
+    return Landscape(
+        names=tuple(views),
+        networks=tuple(network.name for network in networks),
+        steps=explorer.steps,
+        lines=lines,
+        grid_steps=explorer.side,
+        grids=grids,
+        facts=facts,
+        settings=question.settings,
+        about=explorer.about,
+        provenance=_provenance(question),
+    )
+
+
+class _Explorer:
+    """What all views of one landscape share: where values are taken, on which examples, and where they are kept."""
+
+    def __init__(self, question: Question, place: Callable[[], Path], watcher: Watcher):
+        settings, self.dataset = question.settings, question.networks[0].dataset
+        self.settings, self.place, self.watcher = settings, place, watcher
+        self.batches = chosen(self.dataset, settings.split, settings.examples, settings.seed)
+        ends = np.linspace(0.0, 1.0, settings.points)
+        self.steps = ends if question.between else landscape.steps(settings.radius, settings.points)
+        self.side = landscape.steps(settings.radius, settings.grid) if settings.grid else np.zeros(0)
+
+    def around(self, network: Trained) -> View:
+        """Along the first direction from a network, and in the plane of two."""
+        kept = self.kept(network)
+        directions, curvatures = self.directions(network, kept)
+        self.watcher.stage(f"landscape of {network.name}")
+        function = landscape.loss_and_accuracy(network.model.apply)
+        line, plane = around(
+            function, network.params, self.batches, directions,
+            steps=self.steps, side=self.side, kept=kept, told=self.watcher.points,
+        )  # fmt: skip
+        middle = len(self.steps) // 2
+        facts = {"loss": line["loss"][middle], "accuracy": line["accuracy"][middle], **_rim(line, plane)}
+        return line, plane, {name: float(value) for name, value in (facts | curvatures).items()}
+
+    def directions(self, network: Trained, kept: Kept) -> tuple[list[Params], Facts]:
+        """Two directions; of eigenvectors also the eigenvalues and how far off they may be."""
+        seed = self.settings.seed
+        if self.settings.along == "random":  # seed 0 has the directions of a study's report
+            return [landscape.filter_normalised(key, network.params) for key in (2 * seed + 1, 2 * seed + 2)], {}
+        found = kept.read("directions")
+        if found is None:
+            self.watcher.stage(f"eigenvectors of {network.name}")
+            kept.write("directions", self.eigenvectors(network))
+            found = kept.read("directions")
+        parts = [{k.partition("/")[2]: v for k, v in found.items() if k.startswith(f"{i}/")} for i in range(2)]
+        facts = {f"{name}_{i + 1}": found[name][i] for name in ("eigenvalue", "residual") for i in range(2)}
+        return [unflattened(part) for part in parts], facts
+
+    def eigenvectors(self, network: Trained) -> Values:
+        """The top two eigenpairs of the Hessian, as arrays to keep."""
+        loss, params = losses.of(network.model.apply), jax.tree.map(jnp.asarray, network.params)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what has not converged is told by its residual, in the table
+            pairs, vectors = landscape.top_eigenvectors(loss, params, self.batches, 2, key=self.settings.seed)
+        found = {f"{i}/{name}": leaf for i, vector in enumerate(vectors) for name, leaf in flattened(vector).items()}
+        return {"eigenvalue": np.asarray(pairs.values), "residual": np.asarray(pairs.residuals), **found}
+
+    def between(self, start: Trained, end: Trained) -> View:
+        """Along the line from one network to another, and in a plane that holds both, its centre midway."""
+        self.watcher.stage(f"from {start.name} to {end.name}")
+        kept, function = self.kept(start, end), landscape.loss_and_accuracy(start.model.apply)
+        way = partial(landscape.interpolation, function, start.params, end.params, self.batches, points=self.steps)
+        line = kept.surface("line", lambda **options: way(**options).values, self.watcher.points)
+        difference = jax.tree.map(np.subtract, end.params, start.params)
+        middle = jax.tree.map(lambda a, b: (a + b) / 2, start.params, end.params)
+        directions = [difference, landscape.across(self.settings.seed, difference)]
+        plane = on_plane(
+            function, middle, self.batches, directions, side=self.side, kept=kept, told=self.watcher.points
+        )
+        rise, errors = landscape.barrier(jnp.asarray(line["loss"])), 1 - jnp.asarray(line["accuracy"])
+        more = landscape.barrier(errors).height  # of whole examples, or none
+        facts = {
+            "start_loss": line["loss"][0], "end_loss": line["loss"][-1],
+            "start_accuracy": line["accuracy"][0], "end_accuracy": line["accuracy"][-1],
+            "barrier": rise.height, "barrier_step": rise.step,
+            "barrier_resolution": landscape.barrier_resolution(jnp.asarray(line["loss"])),
+            "error_barrier": jnp.where(more <= landscape.barrier_resolution(errors), 0, more),
+            "distance": np.sqrt(trees.norm_squared(difference)),
+        }  # fmt: skip
+        return line, plane, {name: float(value) for name, value in facts.items()}
+
+    def kept(self, *networks: Trained) -> Kept:
+        """What is kept of a view, whatever others are asked for with it."""
+        params = [fingerprint(network.params) for network in networks]
+        return Kept(self.place, [asdict(self.settings), params, self.dataset.fingerprint])
+
+    @property
+    def about(self) -> str:
+        """Sentences: which values, which examples, which directions."""
+        settings, many = self.settings, self.batches.examples
+        kind = {"train": "training", "test": "test"}[settings.split]
+        what = f"Loss and accuracy without dropout on {many} {kind} examples of {self.dataset.name}."
+        return f"{what} {ABOUT[settings.along]}"
+
+
+ABOUT = {
+    "random": "Random directions: one draw for all networks of one shape, normalised filter by filter to each "
+    "network's own weights, so that a step of 1 is as long as they are (Li et al. 2018).",
+    "eigenvectors": "Along the eigenvectors of the two largest eigenvalues of the loss's Hessian on these examples, of "
+    "length 1: steps are in the parameters' own units.",
+    "between": "The line runs straight from the first network (0) to the second (1). The barrier is the largest rise "
+    "of the loss above the chord between its ends, max L(t) − [(1 − t) L(0) + t L(1)] (Entezari et al. 2022). The "
+    "plane's first direction is that line, its second a random one at right angles; the unit is the networks' "
+    "distance.",
+}
+"""How directions are told."""
+
+
+def _rim(line: Values, plane: Values) -> dict[str, float]:
+    """The loss farthest out: on the edge of the plane, or at the ends of the line where there is no plane."""
+    grid = plane["loss"]
+    inside = np.zeros(grid.shape, bool)
+    inside[1:-1, 1:-1] = True
+    rim = grid[~inside] if grid.size else line["loss"][[0, -1]]
+    return {"rim_loss": float(np.median(rim)), "rim_low": float(rim.min()), "rim_high": float(rim.max())}
+
+
+def _provenance(question: Question) -> dict[str, str]:
+    """Where the numbers came from, as text."""
+    dataset, made = question.networks[0].dataset, provenance.machine()
+    return {
+        "Networks": "; ".join(f"{n.folder.parent.parent.name}/runs/{n.folder.name}" for n in question.networks),
+        "Data": f"{dataset.about}; SHA-256 {dataset.fingerprint}",
+        "Settings": ", ".join(f"{name} {value}" for name, value in asdict(question.settings).items()),
+        "Software": made["versions"],
+        "Hardware": made["hardware"],
+    }

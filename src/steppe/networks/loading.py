@@ -1,0 +1,229 @@
+"""A user's own parameters, data and functions, from files. Nothing that can run code is ever unpickled."""
+
+import importlib
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from steppe.core import arrays as arrays_
+from steppe.core import checks, programs
+from steppe.core.types import Batch, Params
+from steppe.data import archives
+from steppe.data.dataset import check_finite
+from steppe.data.files import features_and_labels
+from steppe.data.sources import first_line
+
+KINDS = (".safetensors", ".npz")
+PICKLED = {".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"}
+
+
+def parameters(path: Path) -> Params:
+    """Arrays as a file has them: names to arrays (.safetensors, .npz), or the nested tree of an Orbax checkpoint.
+
+    Raises
+    ------
+    InputError : a file that is not there, damaged, pickled, or of another kind.
+    """
+    check_kind(path)
+    return _from_orbax(path) if path.is_dir() else arrays(path, "TARGET")
+
+
+def check_kind(path: Path) -> None:
+    """Fail where a path is none that `parameters` reads."""
+    what = "a run, a study, or parameters: .safetensors, .npz, or the folder of an Orbax checkpoint"
+    if path.is_dir():
+        if not (path / "_METADATA").is_file():
+            inside = sorted(str(p.parent) for depth in ("*", "*/*") for p in path.glob(f"{depth}/_METADATA"))
+            todo = f"It holds checkpoints: {', '.join(inside[-3:])}." if inside else "It is none of these."
+            checks.fail("measure", "TARGET", what, checks.shown(str(path)), todo)
+        return
+    if path.suffix in PICKLED:
+        checks.fail("measure", "TARGET", what, checks.shown(str(path)),
+                    "Pickled files can run code and are never read: save the arrays as .safetensors.")  # fmt: skip
+    if not path.is_file():
+        names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = checks.close_to(path.name, names)
+        other = f"It is {archives.kind_of(path)}." if os.path.lexists(path) else "There is no such file."
+        checks.fail("measure", "TARGET", what, checks.shown(str(path)), hint or other)
+    if path.suffix not in KINDS:
+        checks.fail("measure", "TARGET", what, checks.shown(str(path)))
+
+
+def arrays(path: Path, name: str) -> dict[str, np.ndarray]:
+    """The arrays of a .safetensors or .npz file by their names."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            _check_widths(path, name)
+            archives.check_fits("measure", path, path.stat().st_size)
+            found = load_file(path)
+        else:
+            found = archives.npz("measure", path)
+    except checks.InputError:
+        raise
+    except Exception as error:  # each library has its own words for damage
+        kind = "safetensors file" if path.suffix == ".safetensors" else "npz archive without pickled objects"
+        why = first_line(error).removeprefix("Error while deserializing header: ").rstrip(".")
+        checks.fail("measure", name, f"a whole {kind}", f"{path}, a damaged file ({why})")
+    if not found:
+        checks.fail("measure", name, "a file with arrays", f"{path}, which holds none")
+    return dict(sorted(found.items()))
+
+
+def _check_widths(path: Path, option: str) -> None:
+    """Fail where an array of a safetensors file is of floats that NumPy lacks, of eight bits or fewer."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118  (it is no dictionary)
+            dtype = file.get_slice(name).get_dtype()
+            if dtype.startswith(("F8", "F6", "F4")):
+                what = "a file of arrays with at least 16 bits a number"
+                checks.fail("measure", option, what, f"{checks.shown(name)} of {dtype} in {path}",
+                            "Save it as bfloat16 or float32.")  # fmt: skip
+
+
+def _from_orbax(path: Path) -> Params:
+    """The tree of a checkpoint, as NumPy arrays, whatever devices it was saved from."""
+    import orbax.checkpoint as ocp
+
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of errors that it also raises
+    try:
+        with ocp.PyTreeCheckpointer() as reader:
+            metadata = reader.metadata(path.absolute()).item_metadata
+            if metadata is None:
+                checks.fail("measure", "TARGET", "a whole Orbax checkpoint", f"{path}, whose metadata are damaged")
+            known = metadata.tree
+            archives.check_fits("measure", path, sum(map(_bytes, jax.tree.leaves(known))))
+            how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), known)
+            return reader.restore(path.absolute(), args=ocp.args.PyTreeRestore(restore_args=how))
+    except checks.InputError:
+        raise
+    except Exception as error:
+        checks.fail("measure", "TARGET", "a whole Orbax checkpoint", f"{path}: {programs.line(error)}")
+
+
+def _bytes(array: Any) -> int:
+    """The size of an array of a checkpoint, as far as its metadata tell."""
+    return math.prod(getattr(array, "shape", None) or ()) * np.dtype(getattr(array, "dtype", None) or "V8").itemsize
+
+
+def examples(data: str, label: str | None, *, classes: bool) -> Batch | list[Batch]:
+    """What ``--data`` names: the arrays of an .npz, a table's features and label, or what a function returns.
+
+    `classes` says that labels must be classes.
+
+    Raises
+    ------
+    InputError : a file that is not there, damaged or of another kind; a function that cannot be had, or fails; arrays
+        that do not share their leading axis; values that are not finite.
+    """
+    path = Path(data)
+    if is_function(data):
+        batch = called(function("--data", data), "--data", data)
+        if not jax.tree.leaves(batch):
+            what = "a function of nothing whose value is a batch, a pytree of arrays, or a list of batches"
+            checks.fail("measure", "--data", what, f"{data}, which returned {checks.returned(batch)}")
+        return [_numbers(data, part) for part in batch] if isinstance(batch, list) else _numbers(data, batch)
+    if path.suffix == ".npz" and path.is_file() and label is None:
+        found: Batch = arrays(path, "--data")
+    else:
+        found = _table(path, label, classes)
+    found = _numbers(path.name, found)
+    for name, array in found.items():
+        check_finite(name, path.name, array)
+    return found
+
+
+def _numbers(source: str, batch: Batch) -> Batch:
+    """A batch of arrays of numbers, with a leading axis of examples."""
+
+    def one(at: Any, leaf: Any) -> Any:
+        name = f"the data of {source}{jax.tree_util.keystr(at)}"
+        return leaf if isinstance(leaf, jax.Array) else arrays_.numbers("measure", name, leaf)
+
+    batch = jax.tree.map_with_path(one, batch)
+    checks.batch_size("measure", batch)
+    return batch
+
+
+def _table(path: Path, label: str | None, classes: bool) -> Batch:
+    """``{"x": features, "y": labels}`` of a table, or of arrays with a label among them."""
+    if label is None and path.suffix.lower() in (".csv", ".parquet"):
+        checks.fail("measure", "--label", "given: the column of a table that holds the targets", "nothing")
+    x, y, _ = features_and_labels("--data", str(path), label or "y", classes=classes)
+    if y.dtype.kind == "U":
+        y = np.searchsorted(np.unique(y), y)  # numbered in sorted order
+    return {"x": x, "y": y}
+
+
+def is_function(text: str) -> bool:
+    """Whether a text has the form ``module:function``, and names no file."""
+    module, colon, name = text.rpartition(":")
+    return bool(colon) and name.isidentifier() and bool(module) and not Path(text).exists()
+
+
+def function(option: str, text: str) -> Callable[..., Any]:
+    """``module:function``, the module also from the current folder, which comes last on the import path.
+
+    Raises
+    ------
+    InputError : not of that form; a module that is not found, or fails; nothing of that name, or not callable.
+    """
+    names = text.replace(":", ".", 1).split(".")
+    if not is_function(text) or not all(map(str.isidentifier, names)):
+        checks.fail("measure", option, "of the form module:function, such as mine:loss", checks.shown(text))
+    module, _, name = text.rpartition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last: a file json.py there is no part of Python's own
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name if error.name and not module.startswith(error.name) else module
+        within = "" if missing == module else f", which {module} imports"
+        scripts = [p.stem for p in Path().glob("*.py")]
+        checks.fail("measure", option, "a module that can be imported", f"{missing!r}{within}",
+                    checks.close_to(module, scripts) or "Modules of the current folder can be.")  # fmt: skip
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also sys.exit()
+        got = f"{module!r}, which fails: {programs.line(error)}"
+        checks.fail("measure", option, "a module that can be imported", got)
+    _check_ours(option, module, getattr(found, "__file__", None))
+    attributes = vars(found)
+    if not callable(attributes.get(name)):
+        names = [key for key, value in attributes.items() if callable(value) and not key.startswith("_")]
+        there = name in attributes
+        got = f"{name!r}, of type {type(attributes[name]).__name__}" if there else f"{name!r}, which is not there"
+        checks.fail("measure", option, f"a function of {module}", got, "" if there else checks.nearest(name, names))
+    return attributes[name]
+
+
+def _check_ours(option: str, module: str, found: str | None) -> None:
+    """Fail where Python found a module of somebody else before the user's file of the same name."""
+    ours = Path(f"{module.replace('.', '/')}.py")
+    if ours.is_file() and not (found and Path(found).exists() and ours.samefile(found)):
+        got = f"{module!r}, a name that another module has"
+        checks.fail("measure", option, f"a module that Python finds in {ours}", got, "Rename your file.")
+
+
+def called(function: Callable[..., Any], option: str, text: str, *arguments: Any) -> Any:
+    """What a user's function returns; where it fails, one sentence says how."""
+    label = programs.Label("measure", option)
+    try:
+        return programs.returned(label, function(*arguments))
+    except (checks.InputError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # also sys.exit()
+        programs.explain(error, label)
+        got = f"{text}: {programs.line(error)}"
+        what = "a function of the parameters and data that are given" if arguments else "a function of nothing"
+        checks.fail("measure", option, what, got)

@@ -1,0 +1,236 @@
+"""Measuring targets: what is not on disk yet, measure by measure, each kept as soon as it is known."""
+
+import contextlib
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import polars
+
+from steppe.core import checks
+from steppe.core.types import Params
+from steppe.data.dataset import fingerprint
+from steppe.measures import run
+from steppe.measures.memory import Plan, planned
+from steppe.measures.subject import Quantity, Subject
+from steppe.measures.table import SCHEMA, Table, fingerprinted
+from steppe.networks.settings import Settings
+from steppe.networks.targets import Runs, Target, identity, is_of_a_study, run_folders
+from steppe.networks.user import Files, Own
+from steppe.storage import provenance
+from steppe.study.progress import Watcher
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of a command.
+
+    Attributes
+    ----------
+    rows : of what was asked, in the order of targets and measures; see `measures.SCHEMA`.
+    folders : that hold them.
+    notes : sentences: what could not be measured, and why; what was left out.
+    """
+
+    rows: polars.DataFrame
+    folders: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def infinite(self) -> polars.DataFrame:
+        """The rows whose value is NaN or infinite."""
+        return self.rows.filter(~polars.col("value").is_finite().fill_null(False))
+
+
+def asked(paths: Sequence[Path], own: Own, settings: Settings, out: Path | None = None) -> Runs | Files:
+    """What paths name, ready to be measured: runs, whose rows go to their studies, or a user's own parameters.
+
+    Raises
+    ------
+    InputError : both at once; a run, a study or a file that cannot be used; the same one twice.
+    """
+    settings.checked()
+    studies = [path for path in paths if is_of_a_study(path)]
+    if not studies:
+        folder = out or Path("out") / paths[0].stem
+        _check_free(folder)
+        with settings.precision():
+            return Files(paths, own, settings, folder)
+    if len(studies) < len(paths):
+        other = next(path for path in paths if path not in studies)
+        checks.fail("measure", "TARGET", "runs and studies, or else parameters of your own", f"both: {other}",
+                    "Measure them one after the other.")  # fmt: skip
+    if own.given:
+        checks.fail("measure", "--loss, --apply, --data", "left out for runs, which know theirs", "given")
+    if out is not None:
+        _check_free(out)
+    found = [run_folders(path) for path in paths]
+    runs = Runs([folder for folders, _ in found for folder in folders], settings, out)
+    runs.notes += [note for _, notes in found for note in notes]
+    return runs
+
+
+def _check_free(folder: Path) -> None:
+    """A folder for rows alone: a study's own rows lie beside its runs."""
+    if (folder / "study.toml").is_file():
+        checks.fail("measure", "--out", "another folder than a study's", checks.shown(str(folder)),
+                    "Its own rows go there without --out.")  # fmt: skip
+
+
+def measured(
+    targets: Runs | Files,
+    settings: Settings,
+    *,
+    watcher: Watcher | None = None,
+    announce: Callable[[Plan], None] = lambda plan: None,
+) -> Measured:
+    """Measure what is not on disk yet, and return all that was asked.
+
+    The unit is one measure of one network: an interrupted command goes on with the next one. `announce` is told the
+    memory that is planned, before the first network and whenever another one is larger.
+
+    Raises
+    ------
+    InputError : networks, data or settings that cannot be used; nothing that could be measured; another process that
+        measures into the same folder.
+    OSError : the folder cannot be written; what was measured is kept.
+    """
+    settings.checked()
+    watcher = watcher or Watcher()
+    watcher.begin(len(targets) * len(settings.measures))
+    asked, rows, failed = _Asked(settings, watcher, announce), [], []
+    with settings.precision(), contextlib.ExitStack() as stack:
+        for target in targets:
+            table = asked.table(target.folder, stack)
+            found, reasons = asked.of(target, table)
+            rows += found
+            failed += reasons
+    if not rows:
+        raise failed[0].error
+    order = polars.DataFrame({"fingerprint": rows}, schema={"fingerprint": polars.String})
+    known = polars.concat([table.rows for table in asked.tables.values()])
+    frame = order.join(known, on="fingerprint", how="inner", maintain_order="left_right").select(list(SCHEMA))
+    return Measured(frame, tuple(asked.tables), (*targets.notes, *_reasons(failed, len(targets))))
+
+
+class _Failure(NamedTuple):
+    """A measure that could not be taken of a run."""
+
+    run: str
+    measure: str
+    error: Exception
+
+
+class _Asked:
+    """What all targets of one command share."""
+
+    def __init__(self, settings: Settings, watcher: Watcher, announce: Callable[[Plan], None]):
+        self.settings, self.watcher, self.announce = settings, watcher, announce
+        self.tables: dict[Path, Table] = {}
+        self.largest = 0
+        self.versions = {f"{name}_version": importlib.metadata.version(name) for name in ("steppe", "jax")}
+
+    def table(self, folder: Path, stack: contextlib.ExitStack) -> Table:
+        """The table in a folder, held by this process alone until all is measured."""
+        if folder not in self.tables:
+            self.tables[folder] = stack.enter_context(contextlib.closing(Table(folder)))
+        return self.tables[folder]
+
+    def of(self, target: Target, table: Table) -> tuple[list[str], list["_Failure"]]:
+        """The fingerprints of a target's rows, measured now or before; and what could not be measured."""
+        settings = self.settings
+        base, begin = identity(target, settings), None
+        if target.initial and any(run.MEASURES[name].begins for name in settings.measures):
+            begin = target.initial()
+        began = fingerprint(jax.tree.map(np.asarray, begin))
+        marks = {
+            name: fingerprinted(base, name, settings.of(name), began if run.MEASURES[name].begins else "")
+            for name in settings.measures
+        }
+        missing = [name for name, mark in marks.items() if mark not in table.known]
+        self.watcher.skip(len(marks) - len(missing))
+        failed = []
+        if missing:
+            subject = self._subject(target, begin, missing)
+        for name in missing:
+            self.watcher.stage(f"{target.run}: {name}")
+            start = time.perf_counter()
+            try:
+                found = run.measured(name, subject, settings.of(name))
+            except checks.InputError as error:
+                if name in settings.options:
+                    raise
+                failed.append(_Failure(target.run, name, error))
+                del marks[name]
+            else:
+                curve = next((quantity.curve for quantity in found if quantity.curve is not None), None)
+                seconds = time.perf_counter() - start
+                table.add([self._row(target, name, q, marks[name], seconds) for q in found], curve)
+            self.watcher.points(1)
+        return list(marks.values()), failed
+
+    def _subject(self, target: Target, initial: Params | None, missing: list[str]) -> Subject:
+        """A target as a subject; says what memory it will take."""
+        subject = Subject(
+            loss=target.loss,
+            apply=target.apply,
+            criterion=target.criterion,
+            params=target.params,
+            batches=target.batches,
+            initial=initial,
+            key=self.settings.seed,
+        )
+        if subject.size > self.largest:
+            self.largest = subject.size
+            self.announce(planned(subject, missing))
+        return subject
+
+    def _row(self, target: Target, name: str, found: Quantity, mark: str, seconds: float) -> dict[str, Any]:
+        settings = self.settings.of(name)
+        row = {
+            "run": target.run,
+            "condition": target.condition,
+            "seed": target.seed,
+            "measure": name,
+            "quantity": found.name,
+            "value": found.value,
+            "sem": found.sem,
+            "converged": found.converged,
+            "note": found.note,
+            "remark": target.remark,
+            "scale": "log" if found.log else "linear",
+            "dataset": target.dataset,
+            "split": target.split,
+            "examples": target.batches.examples,
+            "batch_size": target.batch_size,
+            "dtype": self.settings.dtype,
+            "probes": settings.get("probes"),
+            "draw_seed": self.settings.seed,
+            "settings": json.dumps(settings, sort_keys=True),
+            "source": target.source,
+            "network": target.network,
+            "fingerprint": mark,
+            **self.versions,
+            "measure_seconds": seconds,
+            "host": provenance.host(),
+        }
+        return {name: row[name] for name in SCHEMA}
+
+
+def _reasons(failed: list[_Failure], targets: int) -> list[str]:
+    """What could not be measured, and why: one sentence for each reason."""
+    by: dict[str, list[_Failure]] = {}
+    for failure in failed:
+        by.setdefault(str(failure.error).removeprefix(f"{failure.measure}: "), []).append(failure)
+    sentences = []
+    for reason, those in by.items():
+        names, runs = (list(dict.fromkeys(found)) for found in zip(*((f.measure, f.run) for f in those), strict=True))
+        where = f" of {', '.join(runs) if len(runs) <= 3 else f'{len(runs)} networks'}" if targets > 1 else ""
+        sentences.append(f"Not measured: {', '.join(names)}{where}, because {reason}")
+    return sentences

@@ -1,0 +1,133 @@
+"""Trained networks of finished runs, read back from the folders of their studies."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+
+from steppe.core import checks
+from steppe.core.types import Params
+from steppe.data import Dataset
+from steppe.landscape.points import alike
+from steppe.models import Model
+from steppe.study.spec.spec import Spec, conditions
+from steppe.study.store import Store
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A finished run: its network and what it was trained on.
+
+    Attributes
+    ----------
+    folder : of the run, DIR/runs/<condition>-s<seed>, resolved.
+    name : the folder's name; with the study's before it where two runs of one call would share it.
+    study : the study's folder, DIR, as seen from here.
+    spec : of its condition.
+    model, dataset : shared by all networks of one kind, so that they compile once.
+    params : NumPy arrays.
+    record : what ``run.json`` says.
+    """
+
+    folder: Path
+    name: str
+    study: Path
+    spec: Spec
+    model: Model
+    dataset: Dataset
+    params: Params
+    record: dict[str, Any]
+
+
+def trained(command: str, folders: Sequence[Path | str]) -> list[Trained]:
+    """The networks of finished runs, in their order; `command` is named in errors.
+
+    Raises
+    ------
+    InputError : a folder that is not a run's, or was given twice; a run that diverged, is damaged, or does not fit
+        its study any more; data that cannot be had or have changed since.
+    """
+    return list(each_trained(command, folders))
+
+
+def each_trained(command: str, folders: Sequence[Path | str]) -> Iterator[Trained]:
+    """As `trained`, one after another: what is not kept by who asks is not kept in memory."""
+    for folder in folders:
+        if not (Path(folder) / "run.json").is_file():
+            _not_a_run(command, Path(folder))
+    paths = [Path(folder).resolve() for folder in folders]
+    for path in paths:
+        if paths.count(path) > 1:
+            checks.fail(command, "TARGET", "different runs", f"{path.name} twice")
+    reader, short = _Reader(command), [path.name for path in paths]
+    for path in paths:
+        yield reader.read(path, path.name if short.count(path.name) == 1 else _long_name(path))
+
+
+class _Reader:
+    """Reads runs, each data set and each model once."""
+
+    def __init__(self, command: str):
+        self.command = command
+        self.datasets: dict[str, Dataset] = {}
+        self.models: dict[tuple[str, str], Model] = {}
+
+    def read(self, path: Path, name: str) -> Trained:
+        store = Store.read(path.parent.parent)
+        condition, _, seed = path.name.rpartition("-s")
+        columns = {column.name: column.spec for column in conditions(store.spec)}
+        if path != store.run_folder(condition, seed).resolve() or condition not in columns or not seed.isdigit():
+            self.fail("TARGET", f"a run of the study in {store.directory}", f"{path.name}", "Was it moved or renamed?")
+        record, _ = store.load(condition, int(seed))  # fails where a file of it is damaged
+        if record["status"] != "finished":
+            self.fail("TARGET", "a run that finished", f"{path.name}, which diverged")
+        spec = columns[condition]
+        dataset = self.dataset(spec)
+        if store.data().get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
+            self.fail("data", f"what {path.name} was trained on", "data that has changed since", "Restore the data.")
+        model, params = self.model(spec, dataset), store.params(condition, int(seed))
+        expected = jax.eval_shape(model.init, jax.random.key(0))
+        alike(self.command, f"parameters.npz of {path.name}", params, expected)
+        return Trained(path, name, _from_here(store.directory), spec, model, dataset, params, record)
+
+    def dataset(self, spec: Spec) -> Dataset:
+        """The data of a study, loaded once."""
+        key = repr(spec.data)
+        if key not in self.datasets:
+            self.datasets[key] = spec.load_data()
+        return self.datasets[key]
+
+    def model(self, spec: Spec, dataset: Dataset) -> Model:
+        """The network of a condition, built once."""
+        key = dataset.fingerprint, repr(spec.model)
+        if key not in self.models:
+            self.models[key] = spec.build_model(dataset)
+        return self.models[key]
+
+    def fail(self, name: str, what: str, got: str, todo: str = "") -> NoReturn:
+        checks.fail(self.command, name, what, got, todo)
+
+
+def _from_here(path: Path) -> Path:
+    """A path relative to the working directory, if it is below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _long_name(path: Path) -> str:
+    return f"{path.parent.parent.name}: {path.name}"
+
+
+def _not_a_run(command: str, folder: Path) -> NoReturn:
+    """Say what a folder lacks, and where runs may be."""
+    siblings = [path.name for path in folder.parent.glob("*") if (path / "run.json").is_file()]
+    if (folder / "study.toml").is_file():
+        todo = f"It is a study: its runs are in {folder / 'runs'}."
+    elif folder.is_dir():
+        todo = "It has no run.json."
+    else:
+        todo = checks.close_to(folder.name, siblings) or "There is no such folder."
+    what = "the folder of a finished run of a study, such as DIR/runs/lam=0-s0"
+    checks.fail(command, "TARGET", what, checks.shown(str(folder)), todo)

@@ -1,0 +1,170 @@
+"""Measures of trained networks: a section of a study's report, a page of its own, and tables in the terminal."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars
+
+from steppe.analysis.measures import Compared, about, densities, in_order, latest, of_networks, remarks
+from steppe.analysis.statistics import Comparison
+from steppe.analysis.wording import joined
+from steppe.measures import MEASURES
+from steppe.measures import table as stored
+from steppe.report.figures.densities import pictures
+from steppe.report.figures.drawing import Picture
+from steppe.report.formats import NOTHING, number, p_value, spread
+from steppe.report.pages.environment import ENVIRONMENT
+from steppe.report.tables import Cell, Table
+
+FAMILIES = {
+    "fit": "Fit",
+    "curvature": "Curvature of the loss",
+    "perturbed": "How the loss rises when the weights move",
+    "parametric": "Norms, effective numbers of parameters, and the noise that accuracy bears",
+}
+"""The headings of measures, by the module that holds them."""
+
+TESTS = (
+    "Mean ± standard deviation over runs, their number in brackets. Below it the comparison with {baseline} by Welch’s "
+    "test with Holm’s correction over the conditions of one row: a ratio (×) where logarithms are compared, otherwise "
+    "a difference. These tests were not declared in advance, and with so many rows some differences are chance."
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a page shows of measures: sentences, tables, pictures, and how it was all measured."""
+
+    about: str
+    notes: tuple[str, ...]
+    caption: str
+    tables: tuple[Table, ...]
+    pictures: tuple[Picture, ...]
+    measures: Table
+
+
+def of_study(found: Compared) -> Section:
+    """The section of a study's report: quantities × conditions."""
+    heads = ("", *(f"{c} ({found.counts[c]})" for c in found.conditions))
+    rows = {
+        q: (Cell(q, found.remarks.get(q, "")), *(_compared(found, q, c) for c in found.conditions))
+        for q in found.quantities
+    }
+    return Section(
+        about=found.about,
+        notes=found.notes,
+        caption=TESTS.format(baseline=found.baseline),
+        tables=tuple(_by_family(found.quantities, heads, rows)),
+        pictures=tuple(pictures(found.densities)),
+        measures=_asked(found.rows),
+    )
+
+
+def of_folder(folder: Path) -> Section:
+    """The page of a folder that holds nothing but measures: quantities × networks."""
+    rows = latest(stored.read(folder))
+    runs = rows["run"].unique(maintain_order=True).to_list()
+    quantities = in_order(rows)
+    by = {(row["run"], row["quantity"]): row for row in rows.to_dicts()}
+    shared = remarks(rows)
+    cells = {q: (Cell(q, shared.get(q, "")), *(value_of(by.get((run, q)), shared) for run in runs)) for q in quantities}
+    return Section(
+        about=about(rows),
+        notes=tuple(of_networks(rows)),
+        caption="Each value ± its standard error, where there is one and it is known.",
+        tables=tuple(_by_family(quantities, ("", *runs), cells)),
+        pictures=tuple(pictures(densities(rows, "run", runs, folder))),
+        measures=_asked(rows),
+    )
+
+
+def page(folder: Path) -> str:
+    """Its HTML. The same numbers give the same bytes."""
+    rows = stored.read(folder)
+    versions = rows.select("steppe_version", "jax_version").unique(maintain_order=True).rows()
+    facts = {
+        "Parameters": joined(rows["source"].unique(maintain_order=True)),
+        "Network": joined(rows["network"].unique(maintain_order=True)),
+        "Software": joined(f"Steppe {steppe}, JAX {jax}" for steppe, jax in versions),
+    }
+    origin = Table("Where it all came from", "", ("What", "Value"), _cells(facts), (False, False))
+    return ENVIRONMENT.get_template("measures.html.j2").render(section=of_folder(folder), provenance=origin)
+
+
+def _by_family(
+    quantities: Mapping[str, str], heads: tuple[str, ...], rows: Mapping[str, tuple[Cell, ...]]
+) -> Iterator[Table]:
+    """One table for each family of measures."""
+    for family, title in FAMILIES.items():
+        chosen = tuple(rows[q] for q, measure in quantities.items() if _family(measure) == family)
+        if chosen:
+            yield Table(title, "", heads, chosen, (False, *(True for _ in heads[1:])))
+
+
+def _asked(rows: polars.DataFrame) -> Table:
+    """Each measure: its question, its settings, and what it does not change under."""
+    under = {"nodes": "nodes", "layers": "layers", "none": NOTHING}
+    settings = dict(rows.select("measure", "settings").unique(maintain_order=True).rows())
+    lines = []
+    for name in [*MEASURES, *(name for name in settings if name not in MEASURES)]:
+        if name in settings:
+            known = MEASURES.get(name)
+            shown = ", ".join(f"{k} {v}" for k, v in json.loads(settings[name]).items() if v is not None)
+            facts = (known.question, shown or NOTHING, under[known.invariance]) if known else ("", shown, "")
+            lines.append((Cell(name), *map(Cell, facts)))
+    columns = ("Measure", "Question", "Settings", "Unchanged by rescaling")
+    caption = (
+        "Rescaling of a ReLU network that leaves its function as it is: of its hidden nodes one by one, which includes "
+        "whole layers, or of whole layers alone."
+    )
+    return Table("What was measured, and how", caption, columns, tuple(lines), (False,) * 4)
+
+
+def _cells(facts: Mapping[str, str]) -> tuple[tuple[Cell, ...], ...]:
+    return tuple((Cell(what), Cell(text)) for what, text in facts.items())
+
+
+def number_of(row: Mapping) -> Cell:
+    """A value with its standard error, where it has one."""
+    exact = not row["sem"] > 0  # 0, or NaN
+    return Cell(number(row["value"]) if exact else spread(row["value"], row["sem"]))
+
+
+def value_of(row: Mapping | None, shared: Mapping[str, str] = {}) -> Cell:
+    """The same with its note, where it is not what all share."""
+    if row is None:
+        return Cell(NOTHING)
+    known = row["converged"] and row["note"] == shared.get(row["quantity"])
+    return Cell(number_of(row).text, "" if known else row["note"])
+
+
+def _family(measure: str) -> str:
+    return MEASURES[measure].family if measure in MEASURES else next(iter(FAMILIES))
+
+
+def _compared(found: Compared, quantity: str, condition: str) -> Cell:
+    """A condition's mean and spread, and how it compares with the baseline."""
+    summary, bounds = found.summaries[quantity][condition], found.open[quantity][condition]
+    if not summary.count:
+        return Cell(NOTHING)
+    text = spread(summary.mean, summary.sd)
+    if condition == found.baseline or bounds:
+        return Cell(text, f"{bounds} of {summary.count} only bounds" if bounds else "baseline")
+    comparison = found.comparisons[quantity].get(condition)
+    if comparison is None:
+        return Cell(text, "not tested: bounds")
+    words = found.verdicts[quantity][condition]
+    if words.startswith("significantly"):
+        p = p_value(comparison.welch.holm)
+        return Cell(text, f"{_change(comparison, quantity in found.log)}, p {p if '<' in p else f'= {p}'}", strong=True)
+    return Cell(text, words.partition(":")[0] if words.startswith("no significant") else words)
+
+
+def _change(comparison: Comparison, log: bool) -> str:
+    """A ratio of geometric means, or a difference with its sign."""
+    if log:
+        return f"× {number(math.exp(min(max(comparison.difference, -700.0), 700.0)), 2)}"
+    return f"{'+' if comparison.difference > 0 else ''}{number(comparison.difference, 2)}"

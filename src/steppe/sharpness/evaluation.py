@@ -1,0 +1,124 @@
+"""What the measures that move the weights share: checks at the door, the loss over batches, moves, directions."""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from steppe.core import checks, losses, predictions, trees
+from steppe.core.batches import Batches, average
+from steppe.core.types import Apply, Batch, Criterion, Estimate, Loss, Params
+from steppe.curvature import layers
+
+Norm = Literal["l2", "linf"]
+
+NORMS = get_args(Norm)
+
+
+def strength(function: str, name: str, value: Any, params: Params) -> jax.Array:
+    """A scalar above 0, as an array of the dtype that sums over the parameters take: one program for every value."""
+    return jnp.asarray(checks.positive(function, name, value), trees.accumulator_dtype(params))
+
+
+def flag(function: str, name: str, value: Any) -> None:
+    """A bool."""
+    checks.one_of(function, name, value, (True, False))
+
+
+def scalar(loss: Loss, params: Params, batch: Batch) -> jax.Array:
+    """The loss of one batch, in float32 at least; its gradient is fast inside loops too."""
+    value = jnp.asarray(layers.through(loss)(params, batch))
+    return value.astype(trees.accumulator_dtype(value))
+
+
+RESOLVED = 5
+"""Roundings of a difference of two losses: what is no larger is mostly rounding."""
+
+
+def rounding(loss: Loss, params: Params, batch: Batch, value: Any) -> Any:
+    """How much of a difference of two losses is rounding: 2 ε |L|, ε of the coarsest dtype of parameters and loss."""
+    dtypes = {jnp.result_type(leaf) for leaf in (*jax.tree.leaves(params), jax.eval_shape(loss, params, batch))}
+    return 2 * float(max(jnp.finfo(dtype).eps for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))) * abs(value)
+
+
+def with_rounding(found: Estimate, error: jax.Array, still: jax.Array | bool = False) -> Estimate:
+    """A mean of differences of losses, with their rounding in its standard error where it is no more than that.
+
+    `still` says that nothing was moved: a difference of 0 is then exact.
+    """
+    error = jnp.asarray(error, found.mean.dtype)
+    lost = (jnp.abs(found.mean) <= RESOLVED * error) & ~jnp.asarray(still)
+    return found._replace(sem=jnp.where(lost, jnp.hypot(found.sem, error), found.sem))
+
+
+def mean_loss(loss: Loss, params: Params, batches: Batches) -> jax.Array:
+    """The loss over all examples, in float32 at least."""
+    return average(lambda batch: scalar(loss, params, batch), batches)
+
+
+def mean_gradient(loss: Loss, params: Params, batches: Batches) -> Params:
+    """The gradient of `mean_loss`."""
+    return average(lambda batch: jax.grad(scalar, 1)(loss, params, batch), batches)
+
+
+def mean_accuracy(
+    function: str, apply: Apply, params: Params, batches: Batches, criterion: Criterion | None = None
+) -> jax.Array:
+    """The part of all labels that is predicted right; `function` is named where targets are no labels.
+
+    Labels that weigh nothing in the criterion, such as padding, do not count.
+    """
+    dtype = trees.accumulator_dtype(params)
+
+    def of(batch: Batch) -> tuple[jax.Array, jax.Array]:
+        x, y = checks.inputs_and_targets(function, batch)
+        counts = losses.counted(criterion, y)
+        right = predictions.correct(apply(params, x), losses.where_counted(counts, y), function)
+        return jnp.mean(right & counts, dtype=dtype), jnp.mean(counts, dtype=dtype)
+
+    right, counted = average(of, batches.by_size)
+    return right / counted
+
+
+def single(batch: Batch) -> Batches:
+    """One batch as batches."""
+    return Batches((jax.tree.map(lambda leaf: leaf[None], batch),))
+
+
+def each(function: Callable[[Batch, jax.Array], Any], batches: Batches, key: jax.Array) -> tuple[Any, jax.Array]:
+    """What a function of a batch and a key of its own gives for each batch, stacked; and the batches' shares."""
+    shares = jnp.concatenate([jnp.asarray(share) for share in batches.shares])
+    keys = jax.random.split(key, len(shares))
+    parts, start = [], 0
+    for stack, (count, _) in zip(batches.stacks, batches.shapes, strict=True):
+        own = keys[start : start + count]
+        if count == 1:
+            # no loop around one batch: a convolution inside a loop is slow on a CPU
+            parts.append(jax.tree.map(lambda leaf: leaf[None], function(Batches((stack,)).first, own[0])))
+        else:
+            parts.append(jax.lax.map(lambda at: function(*at), (stack, own)))
+        start += count
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), shares
+
+
+def over_batches(values: jax.Array, shares: jax.Array) -> Estimate:
+    """The mean of one value a batch, (n,), by their shares, and its standard error as a mean over random batches."""
+    count, weights = len(shares), shares.astype(values.dtype)
+    values = jnp.where(weights == 0, 0, values)
+    mean = jnp.sum(weights * values)
+    if count == 1:
+        return Estimate(mean, jnp.full((), jnp.nan, values.dtype))
+    return Estimate(mean, jnp.sqrt(count / (count - 1) * jnp.sum((weights * (values - mean)) ** 2)))
+
+
+def moved(params: Params, step: Params, adaptive: bool) -> Params:
+    """θ + c∘step, with c = |θ| if adaptive and 1 otherwise, in the dtypes of θ."""
+    return jax.tree.map(
+        lambda w, s: w + ((jnp.abs(w).astype(s.dtype) * s) if adaptive else s).astype(w.dtype), params, step
+    )
+
+
+def pick(condition: jax.Array, a: Any, b: Any) -> Any:
+    """One of two pytrees."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)

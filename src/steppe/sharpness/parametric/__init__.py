@@ -1,0 +1,1 @@
+"""Norms of weights and gradients, and effective numbers of parameters."""

@@ -1,0 +1,1 @@
+"""How the loss changes when the weights move."""

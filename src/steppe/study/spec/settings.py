@@ -1,0 +1,161 @@
+"""Tables of a specification, each checked against the function that it names."""
+
+import inspect
+import json
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pydantic
+from pydantic import Field
+
+from steppe.core import checks
+from steppe.core.types import Moments
+from steppe.study.spec import limits
+
+OWNED = {"key", "where", "classes"}
+"""Arguments that a study sets itself, or that only code can give."""
+
+EXACT: dict[str, Callable[[Moments], Any]] = {
+    "curvature": lambda moments: moments.frobenius_squared,
+    "moments": lambda moments: moments,
+}
+"""Arguments of methods that are functions, and what they want of a network's moments in closed form."""
+
+
+NONE = "none"
+"""How TOML, which has no null, writes a setting of None where that is not the default."""
+
+
+class Table(pydantic.BaseModel):
+    """A table of the TOML file: no unknown keys, no changes after reading."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def split_name(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A part's name, and its settings as the function takes them."""
+    given = {key: value for key, value in table.items() if key != "name"}  # traced strengths among them
+    return table["name"], {
+        key: None if isinstance(value, str) and value == NONE else value for key, value in given.items()
+    }
+
+
+def build(functions: Mapping[str, Callable[..., Any]], table: Mapping[str, Any], **owned: Any) -> Any:
+    """What the function that a table names makes of its settings, and of those the study owns, where it takes them."""
+    name, arguments = split_name(table)
+    takes = inspect.signature(functions[name]).parameters
+    return functions[name](**arguments, **{key: value for key, value in owned.items() if key in takes})
+
+
+def with_closed_forms(table: Mapping[str, Any], moments: Callable[..., Moments] | None) -> dict[str, Any]:
+    """A method's table, with functions of the exact moments where it says "closed_form"."""
+
+    def exact(name: str) -> Callable[..., Any]:
+        return lambda *point: EXACT[name](moments(*point))
+
+    return {k: exact(k) if k in EXACT and value == "closed_form" else value for k, value in table.items()}
+
+
+def settings(part: str, table: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
+    """A table ``{name = …, setting = …}`` checked against the function it names, with its defaults filled in."""
+    if "name" not in table:
+        checks.fail(
+            "study", f"{part}.name", f"given: one of {', '.join(functions)}", f"a [{part}] table without a name"
+        )
+    name = checks.one_of("study", f"{part}.name", table["name"], functions)
+    schema = _schema(part, functions[name])
+    _, given = split_name(table)
+    read = validated(schema, given, "", prefix=part).model_dump()
+    absent = {key for key, value in read.items() if value is None and schema.model_fields[key].default is None}
+    return {"name": name, **{key: NONE if v is None else v for key, v in read.items() if key not in absent}}
+
+
+def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]:
+    """The keyword arguments of a function that TOML can express, as a pydantic model."""
+    hints = typing.get_type_hints(function)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        annotation = Literal["closed_form"] | None if name in EXACT else _plain(hints[name], name)
+        given_by_the_study = name in OWNED or (part == "model" and parameter.kind is not parameter.KEYWORD_ONLY)
+        if annotation is not None and not given_by_the_study:
+            fields[name] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
+    return pydantic.create_model(f"{part}_{function.__name__}", __base__=Table, **fields)
+
+
+def _plain(annotation: Any, name: str) -> Any:
+    """The part of an annotation that TOML can express, within the limits of a setting of that name; None if none is."""
+    if annotation in (int, float, str, bool):
+        return limits.bounded(annotation, name)
+    origin, members = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return annotation
+    if origin in (tuple, list):
+        inner = tuple(member if member is ... else _plain(member, name) for member in members)
+        return Annotated[origin[inner], Field(max_length=limits.LENGTH)]
+    if origin in (typing.Union, types.UnionType):
+        plain = [_plain(member, name) for member in members if _plain(member, name) is not None]
+        return typing.Union[(*plain, *((type(None),) if type(None) in members else ()))] if plain else None
+    return None
+
+
+def validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: str, prefix: str = "") -> Any:
+    """`raw` read strictly: ints serve as floats and lists as tuples, nothing else is converted."""
+    try:
+        return schema.model_validate_json(json.dumps(raw, default=_plain_value), strict=True)
+    except pydantic.ValidationError as errors:
+        error = errors.errors()[0]
+    place = [prefix] * bool(prefix) + [_short(str(p)) for p in error["loc"] if not _is_type_name(p)]
+    path = ".".join(place)
+    if error["type"] == "extra_forbidden":
+        parent = _fields_at(schema, error["loc"][:-1])
+        checks.fail("study", path, f"a setting that exists{where}", "an unknown key", checks.nearest(place[-1], parent))
+    if error["type"] == "missing":
+        checks.fail(
+            "study", path, f"given{where}", "nothing", f"Add it to the [{place[0]}] table." if len(place) > 1 else ""
+        )
+    if error["type"] == "string_pattern_mismatch":
+        checks.fail(
+            "study", path, "letters, digits, '.', '_' and '-', as a folder's name", checks.shown(error["input"])
+        )
+    if error["type"] == "too_long":
+        checks.fail("study", path, f"a list of at most {error['ctx']['max_length']}", "a longer one")
+    if error["type"] == "too_short":
+        checks.fail("study", path, "a list with at least one value", error["input"])
+    message = error["msg"].removeprefix("Input should ").removeprefix("be ").removeprefix("Value error, ")
+    checks.fail("study", path, message + where, checks.shown(error["input"]))
+
+
+def _short(key: str, most: int = 60) -> str:
+    return key if len(key) <= most else f"{key[: most - 3]}..."
+
+
+def _plain_value(value: Any) -> Any:
+    """What JSON has for a value of Python that it does not know."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    what = "of text, numbers, true, false, lists and tables"
+    checks.fail("study", "settings", what, checks.shown(value), "Put quotes around dates and times.")
+
+
+def _is_type_name(part: Any) -> bool:
+    """Whether a step of pydantic's error path names a member of a union, not a key."""
+    return part in ("float", "int", "str", "bool") or str(part).startswith(
+        ("literal[", "tuple[", "constrained-", "function-")
+    )
+
+
+def _fields_at(schema: type[pydantic.BaseModel], path: tuple[Any, ...]) -> list[str]:
+    """The names of settings at a path of nested tables."""
+    for step in path:
+        annotation = schema.model_fields[str(step)].annotation if str(step) in schema.model_fields else None
+        tables = [m for m in (annotation, *typing.get_args(annotation)) if isinstance(m, type) and issubclass(m, Table)]
+        if not tables:
+            return []
+        schema = tables[0]
+    return list(schema.model_fields)

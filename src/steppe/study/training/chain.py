@@ -1,0 +1,65 @@
+"""What turns gradients into updates: methods, the optimiser with its learning rates, an average of the weights."""
+
+from collections.abc import Callable
+
+import jax
+import optax
+
+from steppe import methods
+from steppe.core.types import Moments
+from steppe.study.spec.settings import build, with_closed_forms
+from steppe.study.spec.spec import Average, Spec, Train
+
+Strengths = dict[str, jax.Array]
+"""Values of the method's strengths that enter a compiled program as arguments, scalars."""
+
+DECAY, START = 0.99, 0.75
+"""Of averages of the weights, unless a study says otherwise."""
+
+
+def chain(
+    spec: Spec, updates: int, key: jax.Array, strengths: Strengths, moments: Callable[..., Moments]
+) -> optax.GradientTransformationExtraArgs:
+    """The one chain that every condition of a study trains with, over so many updates.
+
+    `moments` are the network's in closed form, for methods that ask for them.
+    """
+    tables = [{**spec.method, **strengths}, *spec.then]
+    keys = [key, *(jax.random.fold_in(key, place) for place in range(1, len(tables)))]
+    acting = [
+        build(methods.METHODS, with_closed_forms(table, moments), key=own)
+        for table, own in zip(tables, keys, strict=True)
+    ]
+    averaging = [] if spec.average is None else [average(spec.average, updates)]
+    return optax.chain(*acting, optimiser(spec.train, updates), *averaging)
+
+
+def average(settings: Average, updates: int) -> optax.GradientTransformation:
+    """The average of the weights."""
+    if settings.name == "ema":
+        return methods.ema(DECAY if settings.decay is None else settings.decay)
+    return methods.swa(int((START if settings.start is None else settings.start) * updates))
+
+
+def learning_rate(train: Train, updates: int) -> optax.Schedule:
+    """The learning rate at each update."""
+    if train.schedule == "cosine":
+        return optax.cosine_decay_schedule(train.learning_rate, updates)
+    return optax.constant_schedule(train.learning_rate)
+
+
+def optimiser(train: Train, updates: int) -> optax.GradientTransformation:
+    """L2 regularisation or decoupled decay, the optimiser, and its learning-rate schedule."""
+    rate = learning_rate(train, updates) if train.schedule == "cosine" else train.learning_rate
+    if train.optimizer == "adamw":
+        return optax.adamw(rate, weight_decay=train.weight_decay)
+    base = optax.adam(rate) if train.optimizer == "adam" else optax.sgd(rate, momentum=train.momentum or None)
+    return optax.chain(optax.add_decayed_weights(train.weight_decay), base) if train.weight_decay else base
+
+
+def stability_limit(train: Train, updates: int, update: int) -> float | None:
+    """The λ_max up to which an update is stable on a quadratic (see `tracking`); None for an adaptive optimiser."""
+    rate = float(learning_rate(train, updates)(update))
+    if train.optimizer != "sgd" or rate <= 0:
+        return None
+    return 2 * (1 + train.momentum) / rate - train.weight_decay
