@@ -7,11 +7,11 @@ import pytest
 import scipy.sparse.linalg
 from jax.flatten_util import ravel_pytree
 
-from networks import mlp_batch, mlp_loss, mlp_params
-from small_networks import EVERY, NETWORKS
 from steppe import InputError, curvature, in_batches
 from steppe.core import losses
 from steppe.curvature.spectrum import certificate
+from support.networks import mlp_batch, mlp_loss, mlp_params
+from support.small_networks import EVERY, NETWORKS
 
 
 def with_spectrum(values, key=0):
@@ -32,7 +32,7 @@ def of_network(name, make="hessian"):
 @pytest.fixture
 def searched(monkeypatch):
     """Small matrices are searched as large ones are, not solved whole."""
-    monkeypatch.setattr("steppe.curvature.spectrum.DENSE_MOST", 0)
+    monkeypatch.setattr("steppe.curvature.spectrum.eigenpairs.DENSE_MOST", 0)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_repeated_eigenvalues_are_found_as_often_as_they_are_there(x64, values, 
 
 def test_restarts_reach_the_residual_asked_for_in_a_small_memory(x64, monkeypatch, searched):
     A, _ = with_spectrum(np.r_[np.linspace(0, 1, 297), 1.01, 1.02, 1.03])
-    monkeypatch.setattr("steppe.curvature.spectrum.BASIS_BYTES", 40 * 300 * 8)
+    monkeypatch.setattr("steppe.curvature.spectrum.eigenpairs.BASIS_BYTES", 40 * 300 * 8)
     found = curvature.top_eigenpairs(A, 0, 3, max_products=4000)
     np.testing.assert_allclose(found.values, [1.03, 1.02, 1.01], rtol=1e-8)
     assert found.converged.all()
@@ -354,7 +354,9 @@ def test_quadrature_is_exact_for_polynomials(x64):
     A, matrix = with_spectrum(np.linspace(-1, 3, 40))
     nodes, weights = curvature.quadrature(A, 0, probes=3, steps=4)
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-12)
-    v = jnp.stack([curvature.probes.rademacher(key, A.like) for key in jax.random.split(jax.random.key(0), 3)])
+    v = jnp.stack(
+        [curvature.estimators.probes.rademacher(key, A.like) for key in jax.random.split(jax.random.key(0), 3)]
+    )
     power = jnp.linalg.matrix_power(matrix, 7)
     np.testing.assert_allclose((weights * nodes**7).sum(axis=1), jnp.einsum("mi,ij,mj->m", v, power, v) / 40, rtol=1e-9)
 

@@ -10,10 +10,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import steppe
-from networks import dense_hessian, directly, mlp_batch, mlp_loss, mlp_params
 from steppe import InputError
 from steppe.curvature.estimators.probes import DISTRIBUTIONS
 from steppe.methods import fa
+from support.networks import dense_hessian, directly, mlp_batch, mlp_loss, mlp_params
 
 few = functools.partial(fa, every=1, probes=2)
 """Where the number of probes does not matter, few compile faster."""

@@ -7,11 +7,7 @@ import pytest
 import scipy.optimize
 import scipy.stats
 from jax.flatten_util import ravel_pytree
-
-from networks import dense_hessian, mlp_batch, mlp_params
-from steppe import InputError, sharpness
-from steppe.core import losses
-from test_measures import (
+from test_sharpness import (
     COMPILED,
     CRITERIA,
     LAYER_WISE,
@@ -23,6 +19,10 @@ from test_measures import (
     rescaled,
     tanh_apply,
 )
+
+from steppe import InputError, sharpness
+from steppe.core import losses
+from support.networks import dense_hessian, mlp_batch, mlp_params
 
 
 def matrices(apply, params, batch, criterion, operator):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from networks import dense_hessian
 from steppe import InputError
 from steppe.core import losses
 from steppe.curvature import closed_form
 from steppe.methods import fa
+from support.networks import dense_hessian
 
 ACTIVATIONS = {
     "tanh": jnp.tanh,

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
 from steppe import InputError, curvature
 from steppe.core import losses
 from steppe.curvature import closed_form
 from steppe.curvature.estimators.probes import rademacher
 from steppe.methods import fa
+from support.networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
 
 
 def regression(classes, bias=True, scale=1.0, size=6):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from networks import mlp_apply, mlp_batch, mlp_loss, mlp_params
-from small_networks import EVERY, NETWORKS
 from steppe import InputError, curvature, in_batches
 from steppe.core import losses
+from support.networks import mlp_apply, mlp_batch, mlp_loss, mlp_params
+from support.small_networks import EVERY, NETWORKS
 
 
 def dense_output_form(apply, params, batch, inner):
@@ -92,7 +92,7 @@ def test_operators_are_symmetric_and_linear(x64, make):
         "ggn": lambda: curvature.ggn(apply, params, batch),
         "fisher": lambda: curvature.fisher(apply, params, batch, samples=2),
     }[make]()
-    u, v = (curvature.probes.gaussian(jax.random.key(i), params) for i in range(2))
+    u, v = (curvature.estimators.probes.gaussian(jax.random.key(i), params) for i in range(2))
     dot = lambda a, b: float(ravel_pytree(a)[0] @ ravel_pytree(b)[0])
     np.testing.assert_allclose(dot(u, A.matvec(v)), dot(A.matvec(u), v), rtol=1e-12)
     both = A.matvec(jax.tree.map(lambda a, b: 2 * a + b, u, v))
@@ -224,7 +224,7 @@ def test_products_over_sharded_data_are_those_over_whole_data(on_four_devices):
     code = """
         import jax, jax.numpy as jnp, numpy as np
         from jax.sharding import NamedSharding, PartitionSpec as P
-        from networks import mlp_batch, mlp_loss, mlp_params
+        from support.networks import mlp_batch, mlp_loss, mlp_params
         from steppe import curvature, in_batches
         mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
         params, batch = mlp_params(), mlp_batch(size=16)

@@ -18,7 +18,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from fuzzing.damage import aged
-from networks import dense_hessian, mlp_apply, mlp_batch, mlp_params
 from steppe import InputError, cli, report, sharpness, study
 from steppe.analysis.measures import compared
 from steppe.core import losses
@@ -31,8 +30,9 @@ from steppe.networks.runs import trained
 from steppe.networks.settings import Settings
 from steppe.networks.user import Own
 from steppe.study.progress import Watcher
+from support.networks import dense_hessian, mlp_apply, mlp_batch, mlp_params
 
-DOCS = Path(__file__).parent.parent / "docs" / "measures.md"
+DOCS = Path(__file__).parents[2] / "docs" / "measures.md"
 
 
 def relu_apply(params, x):

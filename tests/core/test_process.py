@@ -14,7 +14,7 @@ from steppe.core import process
 COMMAND = """
 import signal, sys, time, types
 from pathlib import Path
-from steppe import process
+from steppe.core import process
 
 def strike(number=signal.{signal}):
     signal.raise_signal(number)

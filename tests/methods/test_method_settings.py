@@ -11,11 +11,11 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from networks import mlp_batch, mlp_loss, mlp_params
 from steppe import InputError, methods
 from steppe.core import losses, trees
 from steppe.curvature.estimators.probes import gaussian, uniform
 from steppe.methods import averaged_params, ema, fa, fam, hsr, sam, seht, swa
+from support.networks import mlp_batch, mlp_loss, mlp_params
 
 ONE = {name: {"every": 1, "probes": 2} for name in ("fa", "hsr", "seht")} | {
     "m_sam": {"shards": 3},

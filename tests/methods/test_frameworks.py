@@ -7,8 +7,8 @@ import optax
 import pytest
 
 import steppe
-from networks import mlp_batch
 from steppe.methods import fa, gam, nso, sam
+from support.networks import mlp_batch
 
 pytestmark = pytest.mark.optimised
 
@@ -132,7 +132,7 @@ def test_state_survives_orbax(tmp_path):
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from networks import directly, mlp_params, mlp_batch, mlp_loss
+from support.networks import directly, mlp_params, mlp_batch, mlp_loss
 from steppe.methods import fa, gam, nso, sam
 
 assert len(jax.devices()) == 4

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from networks import dense_hessian, mlp_apply, mlp_batch, mlp_loss, mlp_params
 from steppe import InputError, landscape, sharpness
 from steppe.core import losses
 from steppe.core.batches import in_batches
+from support.networks import dense_hessian, mlp_apply, mlp_batch, mlp_loss, mlp_params
 
 # --- surfaces
 
@@ -85,7 +85,7 @@ def test_points_computed_at_once_are_points_computed_one_by_one(x64, strict, blo
 @pytest.mark.optimised
 @pytest.mark.parametrize("block", [1, 3])
 def test_an_interrupted_surface_goes_on_with_the_same_bits(monkeypatch, block):
-    monkeypatch.setattr(sharpness.points, "REPORTS", 4)
+    monkeypatch.setattr(landscape.points, "REPORTS", 4)
     params, directions, batch, points = network()
     function, told = landscape.loss_and_accuracy(mlp_apply), []
     options = {"block": block, "progress": lambda values, count: told.append((values, count))}

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from networks import mlp_apply, mlp_batch, mlp_loss, mlp_params
 from steppe import InputError, sharpness
 from steppe.core import losses
 from steppe.core.batches import gathered, in_batches
 from steppe.sharpness import evaluation as moves
 from steppe.sharpness.perturbed import keskar, worst_case
+from support.networks import mlp_apply, mlp_batch, mlp_loss, mlp_params
 
 BATCH = np.ones(4)
 

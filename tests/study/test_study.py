@@ -526,5 +526,5 @@ def test_a_study_killed_at_its_very_start_goes_on(toy, tmp_path):
 
 def test_none_survives_freezing(toy):
     spec = load(toy, method__normalize="none")
-    assert study.settings.split_name(spec.method)[1]["normalize"] is None
+    assert study.spec.settings.split_name(spec.method)[1]["normalize"] is None
     assert study.spec.parse(spec.toml()) == spec

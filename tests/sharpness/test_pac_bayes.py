@@ -9,9 +9,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy import optimize, stats
 
-from networks import mlp_apply, mlp_batch, mlp_params
 from steppe import InputError, sharpness
 from steppe.core.batches import in_batches
+from support.networks import mlp_apply, mlp_batch, mlp_params
 
 EXACT = -1 / stats.norm.ppf(0.1)
 """Where a weight of 1 changes its sign in one draw of ten."""

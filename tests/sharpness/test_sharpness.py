@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from networks import dense_hessian, mlp_apply, mlp_batch, mlp_params
 from steppe import InputError, sharpness
 from steppe.core import losses
+from support.networks import dense_hessian, mlp_apply, mlp_batch, mlp_params
 
 CRITERIA = {"cross-entropy": losses.cross_entropy, "squared error": losses.squared_error}
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
 from steppe import InputError, curvature
 from steppe.curvature.estimators import layer_probes
 from steppe.curvature.estimators import loss_moments as layered
 from steppe.curvature.layers import detection, norms
 from steppe.methods import fa
+from support.networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
 
 normal = lambda seed, *shape: jax.random.normal(jax.random.key(seed), shape) / shape[0] ** 0.5
 square = lambda y: jnp.mean(jnp.sum(y.reshape(y.shape[0], -1) ** 2, axis=1))

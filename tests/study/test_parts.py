@@ -8,12 +8,12 @@ import numpy as np
 import polars
 import pytest
 
-from networks import dense_hessian
 from steppe import InputError, models, study
 from steppe.analysis.study import analyse
 from steppe.core import losses
 from steppe.report import tables, text
 from steppe.study.training.program import Recipe, shape_of
+from support.networks import dense_hessian
 
 SPEC = """
 name = "tiny"

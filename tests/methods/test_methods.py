@@ -12,7 +12,6 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from networks import dense_ggn, dense_hessian, mlp_apply, mlp_batch, mlp_loss, mlp_network, mlp_params, one_by_one
 from steppe import InputError, curvature, data, methods, sharpness, study
 from steppe.core import losses, trees
 from steppe.core.types import Moments
@@ -37,6 +36,16 @@ from steppe.methods import (
     universal,
 )
 from steppe.methods.draws import coordinates
+from support.networks import (
+    dense_ggn,
+    dense_hessian,
+    mlp_apply,
+    mlp_batch,
+    mlp_loss,
+    mlp_network,
+    mlp_params,
+    one_by_one,
+)
 
 EVERY = {
     "fa": functools.partial(fa, every=1, probes=2),
@@ -199,7 +208,7 @@ def test_between_its_updates_a_method_lets_the_gradient_through(name):
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from networks import mlp_batch, mlp_params
+from support.networks import mlp_batch, mlp_params
 from steppe.methods import m_sam, sam
 from test_methods import EVERY, updated
 

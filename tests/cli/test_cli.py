@@ -15,7 +15,7 @@ import typer
 from steppe import cli
 from steppe.cli import app
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SPEC = """
 name = "tiny"
 baseline = "lam=0"
@@ -217,7 +217,7 @@ def test_bad_input_prints_one_sentence_and_loses_nothing(here, monkeypatch, caps
     assert message in err
     assert err.startswith("steppe: ") and err.count("\n") == 1
     assert {p: p.stat().st_mtime_ns for p in here.rglob("*")} == before
-    assert row(here, name, words, err) in (ROOT / "docs" / "errors.md").read_text(), "run python tests/test_cli.py"
+    assert row(here, name, words, err) in (ROOT / "docs" / "errors.md").read_text(), "run python tests/cli/test_cli.py"
 
 
 def parsed(words):
@@ -295,10 +295,10 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_finished(here):
 
 
 def write_table() -> None:
-    """Write docs/errors.md: run ``python tests/test_cli.py`` after a message has changed."""
+    """Write docs/errors.md: run ``python tests/cli/test_cli.py`` after a message has changed."""
     head = (
         "# What bad input prints\n\nEach of these ends with a non-zero status, one sentence after `steppe: `, and "
-        "every file as it was. `tests/test_cli.py` runs them all; `tiny.toml` is a small study of 40 examples.\n\n"
+        "every file as it was. `tests/cli/test_cli.py` runs them all; `tiny.toml` is a small study of 40 examples.\n\n"
         "| what is wrong | `steppe …` | what it says |\n|---|---|---|\n"
     )
     rows = []

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import polars
 import pytest
+from test_analysis import BASE, study
 
 from steppe.analysis.study import analyse
+from steppe.analysis import times
 from steppe.study.training import timing
-from test_analysis import BASE, study
 
 
 class Clock:
@@ -106,7 +107,7 @@ def test_runs_of_a_seed_on_two_machines_are_not_compared():
         for c, hosts in machines.items()
         for seed, host in enumerate(hosts)
     ]
-    assert timing.compared(polars.DataFrame(taken), "sam", "plain") == pytest.approx((2.0, 2.0, 2.0))
+    assert times.compared(polars.DataFrame(taken), "sam", "plain") == pytest.approx((2.0, 2.0, 2.0))
 
 
 @pytest.mark.parametrize("condition", ["lam=0", "lam=0.1"])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
 from steppe import InputError, curvature
 from steppe.core import trees
 from steppe.curvature.estimators.probes import DISTRIBUTIONS
+from support.networks import dense_hessian, mlp_batch, mlp_loss, mlp_params
 
 
 def diagonal(values):
@@ -83,7 +83,7 @@ def test_one_probe_has_no_standard_error():
 def test_unrolled_and_looped_probes_are_the_same_probes(monkeypatch):
     H = curvature.hessian(mlp_loss, mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32))
     unrolled = curvature.moments(H, 3, probes=6)
-    monkeypatch.setattr("steppe.curvature.estimates.TOGETHER", 2)
+    monkeypatch.setattr("steppe.curvature.estimators.estimates.TOGETHER", 2)
     jax.clear_caches()
     looped = curvature.moments(H, 3, probes=6)
     np.testing.assert_allclose(jax.tree.leaves(unrolled), jax.tree.leaves(looped), rtol=1e-5)

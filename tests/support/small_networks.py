@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from networks import mlp_apply, mlp_batch, mlp_params
 from steppe.core import losses
+from support.networks import mlp_apply, mlp_batch, mlp_params
 
 
 def _normal(key, *shape):
