@@ -8,8 +8,8 @@ import polars
 import pytest
 from test_analysis import BASE, study
 
-from steppe.analysis.study import analyse
 from steppe.analysis import times
+from steppe.analysis.study import analyse
 from steppe.study.training import timing
 
 

@@ -37,7 +37,9 @@ COMMANDS = {
     "help": "run --help",
 }
 
-START = "from steppe.core import process; process.begin(); print('begun', flush=True); from steppe.cli import main; main()"
+START = (
+    "from steppe.core import process; process.begin(); print('begun', flush=True); from steppe.cli import main; main()"
+)
 
 CASES = st.tuples(
     st.sampled_from(sorted(COMMANDS)),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from steppe import InputError, landscape, sharpness
+from steppe import InputError, landscape
 from steppe.core import losses
 from steppe.core.batches import in_batches
 from support.networks import dense_hessian, mlp_apply, mlp_batch, mlp_loss, mlp_params

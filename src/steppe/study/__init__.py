@@ -3,6 +3,7 @@
 from steppe.core import process
 
 process.require_unix()  # before the modules that need `fcntl`
+# ruff: noqa: E402
 
 from steppe.analysis.results import PublishedTable, Results, Surfaces, infinite
 from steppe.study.runs import run
