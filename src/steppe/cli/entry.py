@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from steppe.core import process
+from steppe.core import extras, process
 
 
 def main() -> None:
@@ -23,12 +23,13 @@ def _status(arguments: list[str]) -> int:
     """Run a command; say what went wrong, if anything, and return the status."""
     try:
         process.require_unix()
+        extras.require("The command steppe", "study", "report", "cli")
         from steppe.cli import app
 
         status = app.invoke(arguments)
         process.flush()
         return status
-    except process.Unsupported as error:
+    except (process.Unsupported, extras.MissingExtra) as error:
         process.say(str(error))
         return 2
     except KeyboardInterrupt:  # raised by a function of somebody else; the system's signal never comes so far

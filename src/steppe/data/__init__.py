@@ -3,7 +3,11 @@
 import inspect
 from collections.abc import Callable
 
-from steppe.core import checks
+from steppe.core import checks, extras
+
+extras.require("steppe.data", "study")
+# ruff: noqa: E402
+
 from steppe.data.dataset import Dataset, dataset
 from steppe.data.files import file
 from steppe.data.images import cifar100

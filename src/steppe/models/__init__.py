@@ -2,7 +2,11 @@
 
 from collections.abc import Callable
 
-from steppe.core import checks
+from steppe.core import checks, extras
+
+extras.require("steppe.models", "study", only=("flax",))
+# ruff: noqa: E402
+
 from steppe.models.dense import linear, mlp
 from steppe.models.model import Model, from_module
 

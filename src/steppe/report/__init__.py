@@ -7,6 +7,11 @@ import io
 import os
 from pathlib import Path
 
+from steppe.core import extras
+
+extras.require("steppe.report", "study", "report")
+# ruff: noqa: E402
+
 import polars
 from rich.console import Console
 

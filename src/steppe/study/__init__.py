@@ -1,8 +1,9 @@
 """What is the experiment? Specification → runs → store → results."""
 
-from steppe.core import process
+from steppe.core import extras, process
 
 process.require_unix()  # before the modules that need `fcntl`
+extras.require("steppe.study", "study")
 # ruff: noqa: E402
 
 from steppe.analysis.results import PublishedTable, Results, Surfaces, infinite
