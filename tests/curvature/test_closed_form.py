@@ -71,7 +71,7 @@ def test_the_exact_penalty_is_what_random_probes_estimate():
     tx = fa(1.0, every=1, curvature=lambda loss, p, b, key: closed_form.softmax_regression(p, b["x"]).frobenius_squared)
     zeros = jax.tree.map(jnp.zeros_like, params)
     _, state = jax.jit(lambda p: tx.update(zeros, tx.init(p), p, loss=cross_entropy, batch=batch))(params)
-    np.testing.assert_allclose(state.flatness, (exact, 0), rtol=1e-6)
+    np.testing.assert_allclose(state.monitor, (exact, 0), rtol=1e-6)
 
 
 def test_shapes_that_do_not_fit_get_one_sentence():

@@ -125,7 +125,7 @@ def test_what_measures_and_penalises_refuses_a_tied_head_and_takes_a_named_layer
     with pytest.raises(InputError, match=r"fam: layer must be named, got None.*'emb'"):
         stepped(fam(0.1), apply)
     named = sharpness.relative_flatness(apply, PARAMS, BATCH, layer="mid")
-    np.testing.assert_allclose(stepped(fam(0.1, layer="mid"), apply).flatness.mean, named.mean, rtol=1e-5)
+    np.testing.assert_allclose(stepped(fam(0.1, layer="mid"), apply).monitor.mean, named.mean, rtol=1e-5)
 
 
 def stepped(tx, apply):

@@ -155,7 +155,7 @@ def test_it_serves_as_the_exact_penalty_of_fa():
     zeros = jax.tree.map(jnp.zeros_like, params)
     added, state = jax.jit(lambda p: tx.update(zeros, tx.init(p), p, loss=loss_of(jnp.tanh), batch=(x, y)))(params)
     value, gradient = jax.jit(jax.value_and_grad(lambda p: penalty(None, p, (x, y), 0).mean))(params)
-    np.testing.assert_allclose(state.flatness, (value, 0), rtol=1e-5)
+    np.testing.assert_allclose(state.monitor, (value, 0), rtol=1e-5)
     np.testing.assert_allclose(ravel_pytree(added)[0], ravel_pytree(gradient)[0], rtol=1e-4, atol=1e-6)
 
 

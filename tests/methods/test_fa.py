@@ -55,7 +55,7 @@ def test_gradient_equals_the_dense_gradient_on_the_same_probes(x64, monkeypatch,
         return jnp.mean(jnp.sum(products**2, axis=1))
 
     value, gradient = jax.value_and_grad(dense)(flat)
-    np.testing.assert_allclose(state.flatness.mean, value, rtol=1e-9)
+    np.testing.assert_allclose(state.monitor.mean, value, rtol=1e-9)
     np.testing.assert_allclose(ravel_pytree(added)[0], 0.7 / 6 * gradient, rtol=1e-9, atol=1e-12)
 
 
@@ -75,7 +75,7 @@ def test_estimate_and_gradient_are_unbiased(x64, distribution):
             params,
             batch,
         )
-        return state.flatness.mean, ravel_pytree(added)[0]
+        return state.monitor.mean, ravel_pytree(added)[0]
 
     values, gradients = sample(jnp.arange(4000))
     for samples, exact in ((values[:, None], value[None]), (gradients, gradient)):
@@ -109,7 +109,7 @@ def test_lam_zero_needs_no_loss_and_reports_flatness_as_not_computed():
     params = mlp_params()
     updates, state = tx.update(params, tx.init(params))
     assert_trees_equal(updates, params)
-    assert np.isnan(state.flatness.mean)
+    assert np.isnan(state.monitor.mean)
 
 
 def test_traced_zero_agrees_with_plain_even_where_the_penalty_overflows():
@@ -125,7 +125,7 @@ def train(tx, params, batches, loss=mlp_loss):
     def step(carry, batch):
         params, state = carry
         updates, state = tx.update(jax.grad(loss)(params, batch), state, params, loss=loss, batch=batch)
-        return (optax.apply_updates(params, updates), state), state[0].flatness
+        return (optax.apply_updates(params, updates), state), state[0].monitor
 
     return jax.lax.scan(step, (params, tx.init(params)), batches)
 
@@ -204,7 +204,7 @@ def test_microbatches_equal_the_big_batch(x64, parts):
     big, big_state = penalty(fa(1.0, every=1, curvature=directly(2)), params, batch)
     split, split_state = penalty(few(1.0, microbatches=parts), params, batch)
     assert_trees_close(split, big, rtol=1e-10, atol=1e-14)
-    assert_trees_close(split_state.flatness, big_state.flatness, rtol=1e-10)
+    assert_trees_close(split_state.monitor, big_state.monitor, rtol=1e-10)
 
 
 @pytest.mark.optimised
@@ -229,7 +229,7 @@ def test_where_penalises_the_block_of_the_chosen_parameters(x64):
     added, state = penalty(fa(1.0, every=1, probes=2000, normalize=None, where=where), params, batch)
     assert_trees_equal((added[0]["b"], added[1]), jax.tree.map(jnp.zeros_like, (params[0]["b"], params[1])))
     block = jax.hessian(lambda w: mlp_loss([{"w": w, "b": params[0]["b"]}, params[1]], batch))(params[0]["w"])
-    assert abs(state.flatness.mean - jnp.sum(block**2)) <= 4 * state.flatness.sem
+    assert abs(state.monitor.mean - jnp.sum(block**2)) <= 4 * state.monitor.sem
     by_function, _ = penalty(fa(1.0, every=1, probes=2000, normalize=None, where=lambda p: where), params, batch)
     assert_trees_equal(by_function, added)
 
@@ -240,7 +240,7 @@ def test_adaptive_penalty_is_invariant_under_rescaling_of_relu_layers(x64):
     params, batch, factor = mlp_params(), mlp_batch(), 3.0
     scaled = [jax.tree.map(lambda x: factor * x, params[0]), {"w": params[1]["w"] / factor, "b": params[1]["b"]}]
     values = {
-        adaptive: [penalty(few(1.0, adaptive=adaptive), p, batch, relu_loss)[1].flatness.mean for p in (params, scaled)]
+        adaptive: [penalty(few(1.0, adaptive=adaptive), p, batch, relu_loss)[1].monitor.mean for p in (params, scaled)]
         for adaptive in (True, False)
     }
     np.testing.assert_allclose(*values[True], rtol=1e-10)
@@ -251,7 +251,7 @@ def test_curvature_takes_any_differentiable_function(x64):
     params, batch = mlp_params(), mlp_batch()
     exact = lambda loss, p, b, key: steppe.Estimate(jnp.sum(dense_hessian(loss, p, b) ** 2), 0.0)
     added, state = penalty(few(1.0, curvature=exact), params, batch)
-    assert state.flatness.sem == 0
+    assert state.monitor.sem == 0
     flat, unravel = ravel_pytree(params)
     gradient = jax.grad(lambda p: jnp.sum(dense_hessian(mlp_loss, unravel(p), batch) ** 2) / 6)(flat)
     np.testing.assert_allclose(ravel_pytree(added)[0], gradient, rtol=1e-10)
@@ -261,7 +261,7 @@ def test_penalty_loss_is_the_function_whose_curvature_is_penalised(x64):
     params, batch = mlp_params(), mlp_batch()
     added, state = penalty(few(1.0), params, batch, loss=lambda p, b: 0.0 * mlp_loss(p, b), penalty_loss=mlp_loss)
     expected, expected_state = penalty(few(1.0), params, batch)
-    assert_trees_equal((added, state.flatness), (expected, expected_state.flatness))
+    assert_trees_equal((added, state.monitor), (expected, expected_state.monitor))
 
 
 @pytest.mark.slow
@@ -288,14 +288,14 @@ def test_keeps_dtypes(strict, dtype):
     params, batch = mlp_params(dtype=dtype), mlp_batch(dtype=dtype)
     added, state = penalty(fa(0.1), params, batch)
     assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(added))
-    assert state.flatness.mean.dtype == jnp.float32
-    assert jnp.isfinite(state.flatness.mean)
+    assert state.monitor.mean.dtype == jnp.float32
+    assert jnp.isfinite(state.monitor.mean)
 
 
 def test_flat_loss_gives_a_finite_zero():
     added, state = penalty(few(1.0), mlp_params(), mlp_batch(), loss=lambda p, b: 0.0 * mlp_loss(p, b))
     assert_trees_equal(added, jax.tree.map(jnp.zeros_like, added))
-    assert state.flatness == (0.0, 0.0)
+    assert state.monitor == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -331,8 +331,8 @@ def test_a_batch_may_be_a_tuple_or_a_list(x64):
 
 def test_seeds_may_be_traced():
     params, batch = mlp_params(), mlp_batch()
-    swept = jax.vmap(lambda seed: penalty(few(1.0, key=seed), params, batch)[1].flatness.mean)(jnp.arange(2))
-    np.testing.assert_allclose(swept[1], penalty(few(1.0, key=1), params, batch)[1].flatness.mean, rtol=1e-5)
+    swept = jax.vmap(lambda seed: penalty(few(1.0, key=seed), params, batch)[1].monitor.mean)(jnp.arange(2))
+    np.testing.assert_allclose(swept[1], penalty(few(1.0, key=1), params, batch)[1].monitor.mean, rtol=1e-5)
 
 
 def test_bad_calls_get_one_sentence():

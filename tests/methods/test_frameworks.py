@@ -142,7 +142,7 @@ params, batch = mlp_params(dtype=jnp.float32), mlp_batch(size=16, dtype=jnp.floa
 def added(params, batch, loss=mlp_loss, tx=fa(1.0, every=1)):
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, state = tx.update(zeros, tx.init(params), params, loss=loss, batch=batch)
-    return updates, state.flatness
+    return updates, state.monitor
 
 def close(a, b, rtol=1e-4):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-5), a, b)

@@ -197,7 +197,7 @@ def test_where_moves_the_chosen_group_and_gives_every_parameter_its_gradient_the
     def both(p):
         update, state = updated(made(name, where=BLOCK, **settings), p, batch)
         everywhere, _ = updated(made(name, **settings), p, batch)
-        return ravel_pytree(update)[0], reference(Dense(p, batch)), ravel_pytree(everywhere)[0], state.flatness.mean
+        return ravel_pytree(update)[0], reference(Dense(p, batch)), ravel_pytree(everywhere)[0], state.monitor.mean
 
     found, expected, everywhere, flatness = both(p)
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-11)
@@ -208,7 +208,7 @@ def test_the_norm_of_sam_is_that_of_the_chosen_group(x64):
     p, batch = params(), mlp_batch()
     _, state = jax.jit(lambda p: updated(sam(0.3, where=BLOCK), p, batch))(p)
     norm = np.linalg.norm(jax.grad(network)(p, batch)["out"])
-    np.testing.assert_allclose(state.flatness.mean, 0.3 * norm)
+    np.testing.assert_allclose(state.monitor.mean, 0.3 * norm)
 
 
 class Pair(eqx.Module):
@@ -288,7 +288,7 @@ def test_microbatches_give_the_update_of_the_whole_batch(x64, name):
     found = jax.jit(lambda p: [updated(made(name, microbatches=k, **options), p, batch) for k in many])(p)
     for update, state in found[1:]:
         close(update, found[0][0], rtol=1e-9, atol=1e-12)
-        close(state.flatness, found[0][1].flatness, rtol=1e-9, atol=1e-12)
+        close(state.monitor, found[0][1].monitor, rtol=1e-9, atol=1e-12)
     plain = jax.grad(network)(p, batch)
     assert not np.allclose(ravel_pytree(found[0][0])[0], ravel_pytree(plain)[0], rtol=1e-4)
 

@@ -180,7 +180,7 @@ def test_dtypes_are_kept_without_silent_promotion(strict, name):
     params, batch = mlp_params(dtype=dtype), mlp_batch(dtype=dtype)
     update, state = jax.jit(lambda p, b: updated(EVERY[name](0.1), p, b))(params, batch)
     assert {leaf.dtype for leaf in jax.tree.leaves(update)} == {jnp.dtype(dtype)}
-    assert state.flatness.mean.dtype == jnp.float32 and np.isfinite(state.flatness.mean)
+    assert state.monitor.mean.dtype == jnp.float32 and np.isfinite(state.monitor.mean)
 
 
 @each
@@ -202,7 +202,7 @@ def test_between_its_updates_a_method_lets_the_gradient_through(name):
     params, batch = mlp_params(), mlp_batch()
     update, state = updated(EVERY[name](0.5, every=2), params, batch, count=1)
     jax.tree.map(np.testing.assert_array_equal, update, jax.grad(mlp_network)(params, batch))
-    assert np.isnan(state.flatness.mean) and state.count == 2
+    assert np.isnan(state.monitor.mean) and state.count == 2
 
 
 SHARDED = """
@@ -269,8 +269,8 @@ def test_sam_is_the_plain_gradient_at_the_perturbed_point(x64):
     g, unravel = ravel_pytree(jax.grad(mlp_loss)(params, batch))
     update, state = updated(sam(0.3), params, batch)
     close(update, jax.grad(mlp_loss)(unravel(ravel_pytree(params)[0] + 0.3 * g / jnp.linalg.norm(g)), batch))
-    np.testing.assert_allclose(state.flatness.mean, 0.3 * jnp.linalg.norm(g))
-    assert state.flatness.sem == 0
+    np.testing.assert_allclose(state.monitor.mean, 0.3 * jnp.linalg.norm(g))
+    assert state.monitor.sem == 0
 
 
 def test_sam_sees_the_same_dropout_masks_at_both_points(x64):
@@ -292,8 +292,8 @@ def test_m_sam_is_the_mean_of_sam_on_its_shards(x64):
     mean = jax.tree.map(lambda *x: sum(x) / 3, *(update for update, _ in single))
     update, state = updated(m_sam(0.3, shards=3), params, batch)
     close(update, mean)
-    rises = np.array([s.flatness.mean for _, s in single])
-    np.testing.assert_allclose([state.flatness.mean, state.flatness.sem], [rises.mean(), rises.std(ddof=1) / 3**0.5])
+    rises = np.array([s.monitor.mean for _, s in single])
+    np.testing.assert_allclose([state.monitor.mean, state.monitor.sem], [rises.mean(), rises.std(ddof=1) / 3**0.5])
     close(updated(m_sam(0.3, shards=1), params, batch)[0], updated(sam(0.3), params, batch)[0])
     with pytest.raises(InputError, match="m_sam: shards must be a divisor of the batch size 6, got 4"):
         updated(m_sam(shards=4), params, batch)
@@ -310,7 +310,7 @@ def test_asam_does_not_see_the_scale_of_layers_and_sam_does(x64):
     other = {"in": 4.0 * params["in"], "out": params["out"] / 4.0}
     for tx, same in ((asam(0.3, eta=0.0), True), (sam(0.3), False)):
         (one, first), (two, second) = (updated(tx, p, batch, relu_loss) for p in (params, other))
-        assert np.allclose(first.flatness.mean, second.flatness.mean) is same
+        assert np.allclose(first.monitor.mean, second.monitor.mean) is same
         assert np.allclose(one["in"], 4.0 * two["in"]) is same
 
 
@@ -354,7 +354,7 @@ def test_gam_mixes_four_gradients_as_released(x64):
     expected = a - 0.05 * (m - a * (a @ m) / (a @ a))
     update, state = updated(gam(r, ascent=0.2, beta=(0.4, 0.7), gamma=0.05), params, batch)
     np.testing.assert_allclose(ravel_pytree(update)[0], expected, rtol=1e-9)
-    np.testing.assert_allclose(state.flatness.mean, r * jnp.linalg.norm(g2), rtol=1e-9)
+    np.testing.assert_allclose(state.monitor.mean, r * jnp.linalg.norm(g2), rtol=1e-9)
 
 
 @pytest.mark.slow
@@ -368,7 +368,7 @@ def test_cr_sam_adds_differences_along_the_gradient(x64):
     expected = up + 0.3 * (up + down - 2 * g(flat)) + 0.05 * (up - down)
     np.testing.assert_allclose(ravel_pytree(update)[0], expected, rtol=1e-9)
     along = v @ dense_hessian(mlp_loss, params, batch) @ v
-    near = updated(cr_sam(1e-4), params, batch)[1].flatness.mean
+    near = updated(cr_sam(1e-4), params, batch)[1].monitor.mean
     np.testing.assert_allclose(near, along, rtol=1e-6)
 
 
@@ -377,7 +377,7 @@ def mean_update(tx, params, batch, draws=4000, loss=mlp_network):
 
     def draw(count):
         update, state = updated(tx, params, batch, loss, count=count)
-        return jnp.append(ravel_pytree(update)[0], state.flatness.mean)
+        return jnp.append(ravel_pytree(update)[0], state.monitor.mean)
 
     samples = jax.jit(lambda counts: jax.lax.map(draw, counts))(jnp.arange(draws))
     return np.mean(samples, axis=0), np.std(samples, axis=0) / draws**0.5
@@ -406,7 +406,7 @@ def test_nso_of_several_pairs_is_their_mean(x64):
     noises = [ravel_pytree(gaussian(k, params))[0] for k in jax.random.split(stream("nso"), 6)]
     expected = np.mean([g(flat + s * 0.1 * u) for u in noises for s in (1, -1)], axis=0)
     np.testing.assert_allclose(ravel_pytree(update)[0], expected, rtol=1e-9)
-    assert state.flatness.sem > 0
+    assert state.monitor.sem > 0
 
 
 @pytest.mark.slow
@@ -423,7 +423,7 @@ def test_universal_adds_the_gradient_of_its_sharpness(x64):
     update, state = updated(universal(phi, psi, gaussian, lam=0.7, rho=rho, samples=3), params, batch)
     expected = jax.grad(lambda p: loss(p) + 0.7 * rho**2 * sharpness(p))(flat)
     np.testing.assert_allclose(ravel_pytree(update)[0], expected, rtol=1e-9)
-    np.testing.assert_allclose(state.flatness.mean, sharpness(flat), rtol=1e-9)
+    np.testing.assert_allclose(state.monitor.mean, sharpness(flat), rtol=1e-9)
 
 
 def test_trace_and_det_sam_are_universal(x64):
@@ -440,7 +440,7 @@ def test_trace_and_det_sam_are_universal(x64):
     growth = jnp.exp((mlp_loss(up, batch) - mlp_loss(params, batch)) / 0.64)
     plain, there = (jax.grad(mlp_loss)(p, batch) for p in (params, up))
     close(update, jax.tree.map(lambda g, h: g + 0.5 * growth * (h - g), plain, there))
-    np.testing.assert_allclose(state.flatness.mean, growth, rtol=1e-9)
+    np.testing.assert_allclose(state.monitor.mean, growth, rtol=1e-9)
     near, _ = updated(det_sam(0.5, rho=0.8, box=1e-9), params, batch)
     close(near, jax.grad(mlp_loss)(params, batch), rtol=1e-6, atol=1e-8)
 
@@ -466,7 +466,7 @@ def test_hsr_adds_the_gradient_of_the_dense_bound(x64, bound):
     plain = ravel_pytree(jax.grad(mlp_loss)(params, batch))[0]
     update, state = updated(hsr(0.7, moments=from_dense, bound=bound, every=1), params, batch)
     np.testing.assert_allclose(ravel_pytree(update)[0], plain + 0.7 * gradient, rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose([state.flatness.mean, state.flatness.sem], [value, 0], rtol=1e-12)
+    np.testing.assert_allclose([state.monitor.mean, state.monitor.sem], [value, 0], rtol=1e-12)
     update, _ = updated(hsr(0.7, moments=from_dense, bound=bound, every=1, step="unit"), params, batch)
     along = 0.7 * gradient / jnp.linalg.norm(gradient)
     np.testing.assert_allclose(ravel_pytree(update)[0], plain + along, rtol=1e-8, atol=1e-10)
@@ -514,7 +514,7 @@ def test_seht_is_unbiased_in_value_and_gradient(x64, drop):
 
     def draw(count):
         update, state = updated(seht(1.0, probes=2, every=1, drop=drop), params, batch, count=count)
-        return jnp.append(ravel_pytree(update)[0] - plain, state.flatness.mean)
+        return jnp.append(ravel_pytree(update)[0] - plain, state.monitor.mean)
 
     samples = jax.jit(lambda counts: jax.lax.map(draw, counts))(jnp.arange(draws))
     sem = np.std(samples, axis=0) / draws**0.5
@@ -530,7 +530,7 @@ def test_esam_is_the_gradient_of_the_examples_that_rise_most_where_some_weights_
     chosen = np.argsort(-rises)[:4]
     update, state = jax.jit(lambda p: updated(esam(0.3, perturb=0.7, select=0.5), p, batch))(params)
     close(update, gradient(up, jax.tree.map(lambda x: x[chosen], batch)))
-    np.testing.assert_allclose(state.flatness, estimate(jnp.asarray(rises[chosen])), rtol=1e-9)
+    np.testing.assert_allclose(state.monitor, estimate(jnp.asarray(rises[chosen])), rtol=1e-9)
     assert 0 < np.mean(moves) < 1
 
 
@@ -585,7 +585,7 @@ def test_entropy_sgd_caps_the_curvatures_of_a_quadratic_at_gamma(x64):
     tx = entropy_sgd(0.5, steps=2000, rate=0.3, noise=0.0)
     update, state = jax.jit(lambda w: updated(tx, w, jnp.ones(1), loss))(w)
     np.testing.assert_allclose(update, 0.5 * H @ jnp.linalg.solve(H + 0.5 * jnp.eye(3), w), rtol=1e-9)
-    np.testing.assert_allclose(state.flatness, (jnp.linalg.norm(update) / 0.5, 0), rtol=1e-9)
+    np.testing.assert_allclose(state.monitor, (jnp.linalg.norm(update) / 0.5, 0), rtol=1e-9)
 
 
 @pytest.mark.slow
@@ -652,7 +652,7 @@ def test_fam_adds_the_gradient_of_the_dense_relative_flatness_in_all_parameters(
     for tx in (fam(0.7, layer=f"{at}/w"), *([fam(0.7)] if at == 2 else [])):
         update, state = jax.jit(lambda p, tx=tx: updated(tx, p, batch, loss))(params)
         close(update, jax.tree.map(lambda g, k: g + 0.7 * k, plain, gradient), rtol=1e-8, atol=1e-11)
-        np.testing.assert_allclose(state.flatness, (value, 0), rtol=1e-9)
+        np.testing.assert_allclose(state.monitor, (value, 0), rtol=1e-9)
     # not as released: what is above and below the layer hears of it, too
     assert all(np.abs(layer["w"]).max() > 1e-3 for layer in gradient)
 
@@ -668,7 +668,7 @@ def test_fam_knows_the_last_layer_where_it_meets_an_example_at_many_positions(x6
     update, state = jax.jit(lambda p: updated(fam(1.0), p, batch, network))(params)
     added = jax.tree.map(jnp.subtract, update, jax.grad(network)(params, batch))
     close(added, {"in": gradient[0]["w"], "out": gradient[1]["w"]}, rtol=1e-8)
-    np.testing.assert_allclose(state.flatness.mean, value, rtol=1e-9)
+    np.testing.assert_allclose(state.monitor.mean, value, rtol=1e-9)
     with pytest.raises(
         InputError, match="fam: layer must be one that meets each example once, got 'in', which meets 15"
     ):
@@ -723,7 +723,7 @@ def test_penalties_of_the_gauss_newton_matrix_are_those_of_the_dense_one_on_the_
     added = ravel_pytree(update)[0] - ravel_pytree(jax.grad(mlp_network)(params, batch))[0]
     expected = 0.7 * jnp.where(jnp.arange(flat.size) >= at.start, gradient, 0)
     np.testing.assert_allclose(added, expected, rtol=1e-8, atol=1e-11)
-    np.testing.assert_allclose(state.flatness.mean, value, rtol=1e-9)
+    np.testing.assert_allclose(state.monitor.mean, value, rtol=1e-9)
     assert np.abs(added).max() > 1e-3
 
 

@@ -10,8 +10,7 @@ from steppe.core import checks, programs
 from steppe.curvature import operators
 from steppe.curvature.estimators.estimates import TOGETHER
 from steppe.curvature.spectrum.eigenpairs import BASIS_BYTES
-from steppe.measures.registry import EIGEN
-from steppe.measures.run import MEASURES
+from steppe.measures.registry import EIGEN, MEASURES
 from steppe.measures.subject import Subject
 
 

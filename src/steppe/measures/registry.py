@@ -3,11 +3,15 @@
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from steppe.core import checks
 from steppe.measures.subject import Quantity, Subject
+
+Family = Literal["fit", "curvature", "perturbed", "parametric", "outcome"]
+
+FAMILIES = get_args(Family)
+"""Kinds of questions, in the order in which their measures are read."""
 
 SETS = ("quick", "standard", "all")
 """Choices of measures, each within the next."""
@@ -33,6 +37,7 @@ class Measure:
     ----------
     function : of a Subject and keyword settings; gives one or several Quantities. Its name is the measure's, the first
         line of its docstring the question that it answers.
+    family : "fit", "curvature", "perturbed", "parametric" or "outcome": what kind of question it is.
     cost : in gradients over the data (forward and backward; a forward pass is a third), a formula of its settings.
     invariance : what it does not change under: "nodes", rescaling of the hidden nodes of a ReLU network one by one;
         "layers", of whole layers alone; "none".
@@ -40,25 +45,27 @@ class Measure:
     begins : whether it looks at the parameters before training, where they are known.
     chosen : the least of `SETS` that holds it.
     copies : of the parameters that it keeps at once, about, with its default settings.
+    networks : how many networks it is asked of together.
+    better : "lower" or "higher", where one end of the scale is the flatter or the better one; "" where neither is.
+    label : what its quantity is called in words; "" for the name itself.
     """
 
     function: Callable[..., Iterator[Quantity]]
+    family: Family
     cost: str
     invariance: Literal["nodes", "layers", "none"] = "none"
     needs: Literal["loss", "outputs", "labels", "initial"] = "loss"
     begins: bool = False
     chosen: Literal["quick", "standard", "all"] = "standard"
     copies: int = FEW
+    networks: int = 1
+    better: Literal["lower", "higher", ""] = "lower"
+    label: str = ""
 
     @property
     def name(self) -> str:
         """By which it is asked for."""
         return self.function.__name__
-
-    @property
-    def family(self) -> str:
-        """The module that holds it: "fit", "curvature", "perturbed" or "parametric"."""
-        return self.function.__module__.rpartition(".")[2]
 
     @property
     def question(self) -> str:
@@ -88,20 +95,25 @@ class Measure:
             checks.fail(self.name, "y", "integer labels, one for each row of outputs", got)
 
 
-REGISTERED: list[Measure] = []
-"""Measures as they were met."""
+MEASURES: dict[str, Measure] = {}
+"""Every measure by its name, family by family."""
 
 
-def registered(**known: Any) -> Callable[[Callable], Callable]:
-    """Put a function among the measures, with what is known of it (see `Measure`)."""
+def measure(family: Family, **known: Any) -> Callable[[Callable], Callable]:
+    """Put a function into the registry, with what is known of it (see `Measure`).
+
+    Raises
+    ------
+    ValueError : another measure has that name.
+    """
 
     def put(function: Callable) -> Callable:
-        REGISTERED.append(Measure(function, **known))
+        name = function.__name__
+        if name in MEASURES and MEASURES[name].function is not function:
+            raise ValueError(f"there is a measure {name} already")
+        MEASURES[name] = Measure(function, family, **known)
+        for other in sorted(MEASURES, key=lambda other: FAMILIES.index(MEASURES[other].family)):
+            MEASURES[other] = MEASURES.pop(other)  # the families' order, and within one that in which they came
         return function
 
     return put
-
-
-def gathered(*modules: ModuleType) -> dict[str, Measure]:
-    """The measures of some modules by name, in the modules' order."""
-    return {m.name: m for module in modules for m in REGISTERED if m.function.__module__ == module.__name__}

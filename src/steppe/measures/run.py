@@ -1,7 +1,7 @@
 """The measures by name, and one entry to all of them.
 
-To add a measure, write a function of a subject in `fit`, `curvature`, `perturbed` or `parametric`; its keyword
-arguments are its settings, its docstring is the question that it answers.
+To add a measure, write a function of a subject in a file of `catalogue`, with the decorator `registry.measure`; its
+keyword arguments are its settings, its docstring is the question that it answers.
 """
 
 import math
@@ -14,13 +14,10 @@ import jax
 from steppe.core import arrays, checks, losses, programs, trees
 from steppe.core.partition import Held, parted
 from steppe.core.types import Apply, Batch, Criterion, Key, Loss, Params
-from steppe.measures.catalogue import curvature, fit, parametric, perturbed
-from steppe.measures.registry import PROBES, SETS, Measure, gathered
+from steppe.measures.catalogue import curvature, fit, outcomes, parametric, perturbed  # noqa: F401
+from steppe.measures.registry import MEASURES, PROBES, SETS
 from steppe.measures.subject import Quantity, Subject
 from steppe.sharpness.evaluation import flag
-
-MEASURES: dict[str, Measure] = gathered(fit, curvature, perturbed, parametric)
-"""Every measure by its name, in the order in which they are read."""
 
 
 class Row(NamedTuple):

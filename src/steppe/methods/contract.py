@@ -26,13 +26,13 @@ class MethodState(NamedTuple):
     ----------
     count : number of updates so far.
     key : raw key data; whatever is random folds `count` into it.
-    flatness : the last value of what the method acts on, as its docstring says, with its standard error; NaN until it
+    monitor : the last value of what the method acts on, as its docstring says, with its standard error; NaN until it
         has acted.
     """
 
     count: jax.Array
     key: jax.Array
-    flatness: Estimate
+    monitor: Estimate
 
 
 class Call(NamedTuple):
@@ -164,9 +164,9 @@ def method(
 
         def acted() -> tuple[Params, Estimate]:
             with programs.explained(programs.Label(name)):
-                found, flatness = act(call())
-            like = state.flatness.mean.dtype
-            return found, Estimate(*(jnp.asarray(x).astype(like) for x in flatness))
+                found, monitor = act(call())
+            like = state.monitor.mean.dtype
+            return found, Estimate(*(jnp.asarray(x).astype(like) for x in monitor))
 
         if _is_first_outside_of_jit(state.count, updates, params, batch):
             if replaces:
@@ -176,10 +176,10 @@ def method(
             if max(microbatches or 1, parts or 1) > 1:
                 entry.tell_parts(name, penalty_loss, params, batch)
         if isinstance(every, int) and every == 1:
-            updates, flatness = acted()
+            updates, monitor = acted()
         else:
-            updates, flatness = jax.lax.cond(state.count % every == 0, acted, lambda: (updates, state.flatness))
-        return updates, MethodState(state.count + 1, state.key, flatness)
+            updates, monitor = jax.lax.cond(state.count % every == 0, acted, lambda: (updates, state.monitor))
+        return updates, MethodState(state.count + 1, state.key, monitor)
 
     # a zero that schedules or sweeps hand over is an array, and counts its updates
     if known and not isinstance(strength, jax.Array) and float(strength) == 0:

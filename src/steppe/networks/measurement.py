@@ -16,7 +16,7 @@ import polars
 from steppe.core import checks
 from steppe.core.types import Params
 from steppe.data.dataset import fingerprint
-from steppe.measures import run
+from steppe.measures import MEASURES, run
 from steppe.measures.memory import Plan, planned
 from steppe.measures.subject import Quantity, Subject
 from steppe.measures.table import SCHEMA, Table, fingerprinted
@@ -146,11 +146,11 @@ class _Asked:
         """The fingerprints of a target's rows, measured now or before; and what could not be measured."""
         settings = self.settings
         base, begin = identity(target, settings), None
-        if target.initial and any(run.MEASURES[name].begins for name in settings.measures):
+        if target.initial and any(MEASURES[name].begins for name in settings.measures):
             begin = target.initial()
         began = fingerprint(jax.tree.map(np.asarray, begin))
         marks = {
-            name: fingerprinted(base, name, settings.of(name), began if run.MEASURES[name].begins else "")
+            name: fingerprinted(base, name, settings.of(name), began if MEASURES[name].begins else "")
             for name in settings.measures
         }
         missing = [name for name, mark in marks.items() if mark not in table.known]

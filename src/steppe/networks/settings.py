@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from steppe.core import checks
-from steppe.measures import run
+from steppe.measures import MEASURES, run
 from steppe.study.spec.limits import MOST, WHOLE
 
 DTYPES = ("float32", "float64")
@@ -56,7 +56,7 @@ class Settings:
         run.selected(self.measures)
         for name in self.options:
             if name not in self.measures:
-                todo = "Measure it, too." if name in run.MEASURES else checks.close_to(name, run.MEASURES)
+                todo = "Measure it, too." if name in MEASURES else checks.close_to(name, MEASURES)
                 checks.fail("measure", "--set", "of a measure that is taken", checks.shown(name), todo)
         for name in self.measures:
             for setting, value in self.of(name).items():

@@ -10,7 +10,7 @@ import numpy as np
 from steppe import curvature, sharpness
 from steppe.core import checks
 from steppe.curvature.spectrum.density import soft_share
-from steppe.measures.registry import BASIS, EIGEN, PROBES, STEPS, VECTORS, registered
+from steppe.measures.registry import BASIS, EIGEN, PROBES, STEPS, VECTORS, measure
 from steppe.measures.subject import Quantity, Subject
 
 MOMENTS = "2.5 × probes (80), shared"
@@ -18,19 +18,19 @@ LANCZOS = "2.5 × products, 40 to 150 where eigenvalues are apart"
 QUADRATURE = "2.5 × probes × steps (640), shared"
 
 
-@registered(cost=MOMENTS, chosen="quick")
+@measure(family="curvature", cost=MOMENTS, chosen="quick")
 def trace(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
     """How much does the loss curve in all directions together, tr H?"""
     yield Quantity.of("trace", subject.moments(probes).trace)
 
 
-@registered(cost=MOMENTS, chosen="quick")
+@measure(family="curvature", cost=MOMENTS, chosen="quick")
 def frobenius_squared(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
     """How large is the Hessian, its large eigenvalues counting most, tr(H²)?"""
     yield Quantity.of("frobenius_squared", subject.moments(probes).frobenius_squared, log=True)
 
 
-@registered(cost="2.5 × probes + 1 (81)", chosen="all")
+@measure(family="curvature", cost="2.5 × probes + 1 (81)", chosen="all")
 def normalised_curvature(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
     """How large is the curvature beside the gradient, tr H / ‖∇L‖?"""
     key = subject.key_of("moments")  # the trace of `trace`
@@ -38,7 +38,7 @@ def normalised_curvature(subject: Subject, *, probes: int = PROBES) -> Iterator[
     yield Quantity.of("normalised_curvature", found.ratio)
 
 
-@registered(cost=MOMENTS)
+@measure(family="curvature", cost=MOMENTS)
 def wolkowicz_styan(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
     """Between what do the ends of the spectrum lie, told from tr H and tr(H²) alone?"""
     bounds = curvature.wolkowicz_styan(*subject.moments(probes), subject.size)
@@ -48,7 +48,7 @@ def wolkowicz_styan(subject: Subject, *, probes: int = PROBES) -> Iterator[Quant
         yield Quantity(f"wolkowicz_styan_{name}", float(value), math.nan, note)
 
 
-@registered(cost=MOMENTS)
+@measure(family="curvature", cost=MOMENTS)
 def mirsky(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
     """How wide can the spectrum be, told from tr H and tr(H²) alone?"""
     value = curvature.mirsky(*subject.moments(probes), subject.size)
@@ -56,7 +56,7 @@ def mirsky(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
     yield Quantity("mirsky_width", float(value), math.nan, note, log=True)
 
 
-@registered(cost=LANCZOS, copies=EIGEN)
+@measure(family="curvature", cost=LANCZOS, copies=EIGEN)
 def top_eigenvalues(subject: Subject, *, count: int = 5, max_products: int = 1000) -> Iterator[Quantity]:
     """How much does the loss curve in its sharpest directions?"""
     checks.whole("top_eigenvalues", "count", count)
@@ -69,7 +69,7 @@ def top_eigenvalues(subject: Subject, *, count: int = 5, max_products: int = 100
         yield _eigenvalue(f"top_eigenvalue_{i + 1}", float(value), float(residual), bool(converged), "lower", log=True)
 
 
-@registered(cost=LANCZOS, copies=EIGEN)
+@measure(family="curvature", cost=LANCZOS, copies=EIGEN)
 def spectral_range(subject: Subject, *, max_products: int = 1000) -> Iterator[Quantity]:
     """From where to where does the spectrum reach, and how far below zero?"""
     with warnings.catch_warnings():
@@ -90,7 +90,7 @@ def _eigenvalue(
     return Quantity(name, value, math.nan, note, converged=False, log=log)
 
 
-@registered(cost=QUADRATURE, copies=BASIS)
+@measure(family="curvature", cost=QUADRATURE, copies=BASIS)
 def spectral_density(subject: Subject, *, probes: int = VECTORS, steps: int = STEPS) -> Iterator[Quantity]:
     """How are the Hessian's eigenvalues distributed?"""
     density = curvature.smoothed(subject.quadrature(probes, steps))
@@ -103,7 +103,7 @@ def spectral_density(subject: Subject, *, probes: int = VECTORS, steps: int = ST
     yield Quantity.of("negative_share", below, note=note, curve=curve)
 
 
-@registered(cost=QUADRATURE, copies=BASIS)
+@measure(family="curvature", cost=QUADRATURE, copies=BASIS)
 def soft_rank(
     subject: Subject, *, damping: float = 0.01, probes: int = VECTORS, steps: int = STEPS
 ) -> Iterator[Quantity]:

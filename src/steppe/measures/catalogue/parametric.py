@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from steppe import sharpness
 from steppe.core import checks, entry
-from steppe.measures.registry import BASIS, PROBES, SEARCH, STEPS, VECTORS, registered
+from steppe.measures.registry import BASIS, PROBES, SEARCH, STEPS, VECTORS, measure
 from steppe.measures.subject import Quantity, Subject
 from steppe.sharpness.parametric.information import InformationGap
 from steppe.sharpness.parametric.relative_flatness import chosen_layer
@@ -15,7 +15,7 @@ MOST_OUTPUTS = 4096
 """Of the interpolating information criterion, which makes a matrix of so many rows."""
 
 
-@registered(cost="⅔", invariance="nodes", needs="outputs", chosen="quick")
+@measure(family="parametric", cost="⅔", invariance="nodes", needs="outputs", chosen="quick")
 def fisher_rao(subject: Subject, *, layers: int | None = None) -> Iterator[Quantity]:
     """How long are the weights, measured by what they do to the outputs?"""
     settings = {"criterion": subject.criterion, "layers": layers}
@@ -23,7 +23,13 @@ def fisher_rao(subject: Subject, *, layers: int | None = None) -> Iterator[Quant
     yield Quantity.of("fisher_rao", found, log=True)
 
 
-@registered(cost="⅓ for the last layer under cross-entropy", invariance="layers", needs="outputs", chosen="quick")
+@measure(
+    family="parametric",
+    cost="⅓ for the last layer under cross-entropy",
+    invariance="layers",
+    needs="outputs",
+    chosen="quick",
+)
 def relative_flatness(
     subject: Subject, *, layer: str | None = None, standardise: bool = False, probes: int | None = None
 ) -> Iterator[Quantity]:
@@ -35,7 +41,7 @@ def relative_flatness(
     yield Quantity.of("relative_flatness", found, note=f"of the layer {layer}", log=True)
 
 
-@registered(cost="2.5 × probes (80)", needs="outputs")
+@measure(family="parametric", cost="2.5 × probes (80)", needs="outputs")
 def takeuchi(
     subject: Subject,
     *,
@@ -51,7 +57,7 @@ def takeuchi(
     yield from _gap("takeuchi_complexity", "takeuchi_gap", subject, found)
 
 
-@registered(cost="1.5 × probes × steps (384)", needs="outputs", chosen="all", copies=BASIS)
+@measure(family="parametric", cost="1.5 × probes × steps (384)", needs="outputs", chosen="all", copies=BASIS)
 def soft_rank_gap(
     subject: Subject, *, damping: float = 0.01, operator: str = "ggn", probes: int | None = VECTORS, steps: int = STEPS
 ) -> Iterator[Quantity]:
@@ -68,7 +74,7 @@ def _gap(complexity: str, gap: str, subject: Subject, found: InformationGap) -> 
     yield Quantity.of(gap, found.gap, note=note, log=True)
 
 
-@registered(cost="one of `examples` for each of their outputs", needs="outputs", chosen="all")
+@measure(family="parametric", cost="one of `examples` for each of their outputs", needs="outputs", chosen="all")
 def interpolating_information(subject: Subject, *, examples: int = 32, manifold: bool = False) -> Iterator[Quantity]:
     """How plausible is a network that fits its data exactly, given the norm of its weights?"""
     checks.whole("interpolating_information", "examples", examples)
@@ -82,7 +88,7 @@ def interpolating_information(subject: Subject, *, examples: int = 32, manifold:
     yield Quantity("interpolating_information", float(found.criterion), 0.0 if whole else math.nan, note, whole)
 
 
-@registered(cost="⅔ (steps + 2) draws (113)", needs="labels", begins=True)
+@measure(family="parametric", cost="⅔ (steps + 2) draws (113)", needs="labels", begins=True)
 def pac_bayes(
     subject: Subject, *, epsilon: float = 1e-3, drop: float = 0.1, steps: int = 15, draws: int = 10
 ) -> Iterator[Quantity]:
@@ -101,7 +107,13 @@ def pac_bayes(
             yield _made_of(f"pac_bayes_{part}{of}", float(value), scale, drop, note)
 
 
-@registered(cost="(steps + 2)(ascent + 1) + ⅓ (steps + 3) (363)", needs="labels", chosen="all", copies=SEARCH)
+@measure(
+    family="parametric",
+    cost="(steps + 2)(ascent + 1) + ⅓ (steps + 3) (363)",
+    needs="labels",
+    chosen="all",
+    copies=SEARCH,
+)
 def pac_bayes_alpha(
     subject: Subject, *, drop: float = 0.1, magnitude: bool = False, steps: int = 15, ascent: int = 20
 ) -> Iterator[Quantity]:

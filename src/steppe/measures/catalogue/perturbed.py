@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from steppe import sharpness
 from steppe.core import checks, losses
 from steppe.core.types import Loss
-from steppe.measures.registry import LOWER, SEARCH, registered
+from steppe.measures.registry import LOWER, SEARCH, measure
 from steppe.measures.subject import Quantity, Subject
 from steppe.sharpness.evaluation import RESOLVED, flag
 
 
-@registered(cost="⅓ (draws + 1) (34)")
+@measure(family="perturbed", cost="⅓ (draws + 1) (34)")
 def random_sharpness(subject: Subject, *, rho: float = 0.005, draws: int = 100) -> Iterator[Quantity]:
     """How much does the loss change under tiny random noise? (Published as SAM-sharpness.)"""
     key = subject.key_of("random_sharpness")
@@ -19,14 +19,14 @@ def random_sharpness(subject: Subject, *, rho: float = 0.005, draws: int = 100) 
     yield _resolved(Quantity.of("random_sharpness", found, log=True), subject.rounding() / rho)
 
 
-@registered(cost="1⅔", chosen="quick")
+@measure(family="perturbed", cost="1⅔", chosen="quick")
 def sam_sharpness(subject: Subject, *, rho: float = 0.05, per_batch: bool = False) -> Iterator[Quantity]:
     """How much does the loss rise one step up its gradient, as SAM sees it?"""
     found = sharpness.sam_sharpness(subject.loss, subject.params, subject.batches, rho=rho, per_batch=per_batch)
     yield _resolved(Quantity.of("sam_sharpness", found, log=True), subject.rounding())
 
 
-@registered(cost="⅓ (draws + 1) (34)", chosen="all")
+@measure(family="perturbed", cost="⅓ (draws + 1) (34)", chosen="all")
 def average_sharpness(
     subject: Subject, *, rho: float = 0.01, draws: int = 100, norm: str = "l2", normalise_logits: bool = False
 ) -> Iterator[Quantity]:
@@ -34,7 +34,7 @@ def average_sharpness(
     yield _average("average_sharpness", subject, normalise_logits, adaptive=False, rho=rho, draws=draws, norm=norm)
 
 
-@registered(cost="⅓ (draws + 1) (34)", invariance="nodes")
+@measure(family="perturbed", cost="⅓ (draws + 1) (34)", invariance="nodes")
 def adaptive_average_sharpness(
     subject: Subject, *, rho: float = 0.1, draws: int = 100, norm: str = "l2", normalise_logits: bool = False
 ) -> Iterator[Quantity]:
@@ -43,7 +43,7 @@ def adaptive_average_sharpness(
     yield _average(name, subject, normalise_logits, adaptive=True, rho=rho, draws=draws, norm=norm)
 
 
-@registered(cost="steps + 1 (21)", chosen="all", copies=SEARCH)
+@measure(family="perturbed", cost="steps + 1 (21)", chosen="all", copies=SEARCH)
 def worst_sharpness(
     subject: Subject,
     *,
@@ -58,7 +58,7 @@ def worst_sharpness(
     yield _worst("worst_sharpness", subject, normalise_logits, adaptive=False, **settings)
 
 
-@registered(cost="steps + 1 (21)", invariance="nodes", copies=SEARCH)
+@measure(family="perturbed", cost="steps + 1 (21)", invariance="nodes", copies=SEARCH)
 def adaptive_worst_sharpness(
     subject: Subject,
     *,
@@ -103,7 +103,7 @@ def _loss(name: str, subject: Subject, normalise_logits: bool) -> Loss:
     return losses.of(sharpness.logit_normalised(subject.apply), subject.criterion)
 
 
-@registered(cost="steps + 1 (11), or a few times that", copies=50)
+@measure(family="perturbed", cost="steps + 1 (11), or a few times that", copies=50)
 def keskar_sharpness(
     subject: Subject, *, epsilon: float = 1e-3, steps: int = 10, subspace: int | None = None
 ) -> Iterator[Quantity]:
@@ -114,7 +114,7 @@ def keskar_sharpness(
     yield _resolved(Quantity.of("keskar_sharpness", found, note=LOWER, log=True), error)
 
 
-@registered(cost="3 × steps + 4 (34)", copies=SEARCH)
+@measure(family="perturbed", cost="3 × steps + 4 (34)", copies=SEARCH)
 def gradient_norm_flatness(subject: Subject, *, rho: float = 0.1, steps: int = 10) -> Iterator[Quantity]:
     """How large is the gradient here, and how large nearby?"""
     key = subject.key_of("gradient_norm_flatness")

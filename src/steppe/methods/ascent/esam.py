@@ -49,7 +49,7 @@ def esam(
     -------
     An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss``, ``batch`` and
     ``example_losses=(params, batch) -> (B,)``, whose mean is the loss, with the same dropout masks; a loss made by
-    `losses.of` has them. ``state.flatness``
+    `losses.of` has them. ``state.monitor``
     is the mean rise of the selected examples' losses, with its standard error over them. Cost: one gradient and one
     forward pass more. That is *more* than `sam`: the forward pass at θ + ε is that of the whole batch, and which
     examples its gradient needs is known only to the compiled program. What is here is ESAM's step, not its saving.
@@ -72,7 +72,7 @@ def esam(
     >>> tx = steppe.methods.esam(0.5, perturb=1.0, select=0.5)
     >>> w, x = jnp.array(1.0), jnp.array([1.0, 3.0])
     >>> updates, state = tx.update(jax.grad(loss)(w, x), tx.init(w), w, loss=loss, batch=x, example_losses=each)
-    >>> float(updates), float(state.flatness.mean)  # of the second example 2·3·1.5, and 3·(1.5² − 1)
+    >>> float(updates), float(state.monitor.mean)  # of the second example 2·3·1.5, and 3·(1.5² − 1)
     (9.0, 3.75)
     """
     _part("perturb", perturb)

@@ -39,7 +39,7 @@ def sam(
     -------
     An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. The loss is called again with
     the masks that it closes over, and whatever else it does besides returning a number (such as statistics of
-    BatchNorm) is lost, as it should be. ``state.flatness`` is ρ‖g‖. Cost: one gradient more.
+    BatchNorm) is lost, as it should be. ``state.monitor`` is ρ‖g‖. Cost: one gradient more.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def sam(
     >>> w = jnp.array([3.0, 4.0])
     >>> tx = steppe.methods.sam(0.5)
     >>> updates, state = tx.update(jax.grad(loss)(w, None), tx.init(w), w, loss=loss, batch=jnp.ones(1))
-    >>> [round(float(u), 3) for u in updates], float(state.flatness.mean)  # w + 0.5 w/‖w‖, and 0.5 ‖w‖
+    >>> [round(float(u), 3) for u in updates], float(state.monitor.mean)  # w + 0.5 w/‖w‖, and 0.5 ‖w‖
     ([3.3, 4.4], 2.5)
     """
 
@@ -90,7 +90,7 @@ def asam(
 
     Returns
     -------
-    As `sam`; ``state.flatness`` is ρ‖Tg‖.
+    As `sam`; ``state.monitor`` is ρ‖Tg‖.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def asam(
     >>> w = jnp.array([[3.0, 4.0]])
     >>> tx = steppe.methods.asam(0.5, eta=0.0)
     >>> _, state = tx.update(jax.grad(loss)(w, None), tx.init(w), w, loss=loss, batch=jnp.ones(1))
-    >>> float(state.flatness.mean)  # ρ‖Tg‖ = 0.5 ‖(3, 4)‖
+    >>> float(state.monitor.mean)  # ρ‖Tg‖ = 0.5 ‖(3, 4)‖
     2.5
     """
     checks.real("asam", "eta", eta, least=0.0)
@@ -140,7 +140,7 @@ def m_sam(
 
     Returns
     -------
-    As `sam`; ``state.flatness`` is the mean of ρ‖gⱼ‖ with its standard error over shards. Cost: two gradients, for the
+    As `sam`; ``state.monitor`` is the mean of ρ‖gⱼ‖ with its standard error over shards. Cost: two gradients, for the
     one that comes in is not used; the memory of one shard.
 
     Raises
@@ -155,7 +155,7 @@ def m_sam(
     >>> tx = steppe.methods.m_sam(0.5, shards=2)
     >>> w, x = jnp.array(1.0), jnp.array([1.0, 3.0])
     >>> updates, state = tx.update(jax.grad(loss)(w, x), tx.init(w), w, loss=loss, batch=x)
-    >>> float(updates), float(state.flatness.mean)  # mean of 2x²·1.5, and of 0.5·2x²
+    >>> float(updates), float(state.monitor.mean)  # mean of 2x²·1.5, and of 0.5·2x²
     (15.0, 5.0)
     """
     shards = whole("m_sam", "shards", shards)
@@ -216,7 +216,7 @@ def gam(
 
     Returns
     -------
-    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. ``state.flatness`` is ρ‖g₂‖, a
+    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. ``state.monitor`` is ρ‖g₂‖, a
     lower bound of R. Cost: three gradients more.
 
     Raises
@@ -234,7 +234,7 @@ def gam(
     >>> loss = lambda w, batch: jnp.sum(jnp.array([1.0, 4.0]) * w**2) / 2
     >>> tx, w = steppe.methods.gam(), jnp.array([0.0, 1.0])
     >>> _, state = tx.update(jax.grad(loss)(w, None), tx.init(w), w, loss=loss, batch=jnp.ones(1))
-    >>> round(float(state.flatness.mean), 2)  # 0.2 · 4 · 1.2
+    >>> round(float(state.monitor.mean), 2)  # 0.2 · 4 · 1.2
     0.96
     """
     beta_0, beta_1 = (checks.real("gam", "beta", b, least=0.0, most=1.0) for b in beta)
@@ -281,7 +281,7 @@ def cr_sam(
 
     Returns
     -------
-    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. ``state.flatness`` is
+    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. ``state.monitor`` is
     ĝᵀ(g₊ − g₋)/(2ρ), the curvature ĝᵀHĝ along the gradient to O(ρ²). Cost: two gradients more.
 
     Raises
@@ -299,7 +299,7 @@ def cr_sam(
     >>> loss = lambda w, batch: jnp.sum(jnp.array([1.0, 4.0]) * w**2) / 2
     >>> tx, w = steppe.methods.cr_sam(), jnp.array([0.0, 1.0])
     >>> _, state = tx.update(jax.grad(loss)(w, None), tx.init(w), w, loss=loss, batch=jnp.ones(1))
-    >>> round(float(state.flatness.mean), 3)
+    >>> round(float(state.monitor.mean), 3)
     4.0
     """
     checks.real("cr_sam", "gamma", gamma, least=0.0)

@@ -47,7 +47,7 @@ def entropy_sgd(
 
     Returns
     -------
-    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. ``state.flatness`` is ‖θ − μ‖,
+    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. ``state.monitor`` is ‖θ − μ‖,
     how far the chain's average got. Cost: steps − 1 gradients more, for the one that comes in is the chain's first.
 
     Raises

@@ -41,7 +41,7 @@ def nso(
 
     Returns
     -------
-    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. ``state.flatness`` is an
+    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. ``state.monitor`` is an
     estimate of tr H, 1/k Σⱼ Uⱼᵀ[∇L(θ + σUⱼ) − ∇L(θ − σUⱼ)]/(2σ), good to O(σ²), at no further cost. Cost: 2k gradients,
     for the one that comes in is not used.
 
@@ -62,7 +62,7 @@ def nso(
     >>> updates, state = tx.update(jax.grad(loss)(w, None), tx.init(w), w, loss=loss, batch=jnp.ones(1))
     >>> [round(float(u), 3) for u in updates]  # of a quadratic loss the noise cancels
     [1.0, 3.0]
-    >>> bool(abs(state.flatness.mean - 4.0) < 4 * state.flatness.sem)  # tr H
+    >>> bool(abs(state.monitor.mean - 4.0) < 4 * state.monitor.sem)  # tr H
     True
     """
     pairs = whole("nso", "pairs", pairs)
@@ -117,7 +117,7 @@ def universal(
 
     Returns
     -------
-    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. ``state.flatness`` is S; its
+    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. ``state.monitor`` is S; its
     standard error is NaN. Cost: n gradients and a forward pass.
 
     Raises
@@ -177,7 +177,7 @@ def trace_sam(
 
     Returns
     -------
-    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. ``state.flatness`` is
+    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. ``state.monitor`` is
     zᵀ[∇L(θ + ρz) − ∇L(θ)]/ρ, an estimate of tr H to O(ρ). Cost: one gradient more.
 
     Raises
@@ -190,7 +190,7 @@ def trace_sam(
     >>> loss = lambda w, batch: jnp.sum(w**2) / 2
     >>> tx, w = steppe.methods.trace_sam(0.1), jnp.zeros(1000)
     >>> _, state = tx.update(jax.grad(loss)(w, None), tx.init(w), w, loss=loss, batch=jnp.ones(1))
-    >>> bool(abs(state.flatness.mean - 1000) < 4 * 2000**0.5)
+    >>> bool(abs(state.monitor.mean - 1000) < 4 * 2000**0.5)
     True
     """
 
@@ -275,7 +275,7 @@ def frob_sam(
 
     Returns
     -------
-    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. ``state.flatness`` is
+    An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``. ``state.monitor`` is
     2 Var L/ρ⁴, at a critical point an estimate of ‖H‖²_F; its standard error is NaN. Cost: n gradients.
 
     Raises
@@ -292,7 +292,7 @@ def frob_sam(
     >>> loss = lambda w, batch: jnp.sum(w**2) / 2
     >>> tx, w = steppe.methods.frob_sam(rho=0.1, samples=2000), jnp.zeros(10)
     >>> _, state = tx.update(jax.grad(loss)(w, None), tx.init(w), w, loss=loss, batch=jnp.ones(1))
-    >>> bool(abs(state.flatness.mean - 10) < 2)  # ‖I‖²
+    >>> bool(abs(state.monitor.mean - 10) < 2)  # ‖I‖²
     True
     """
     samples = whole("frob_sam", "samples", samples, least=2)

@@ -72,7 +72,7 @@ def fa(
     An `optax.GradientTransformationExtraArgs`. ``update`` takes ``loss`` and ``batch``, and optionally
     ``penalty_loss``, the function whose curvature is penalised (default: `loss`): give the loss without dropout for
     the paper's protocol, leave it out to penalise the function that is trained, with its very masks.
-    ``state.flatness`` is the last tr(H²) as an Estimate.
+    ``state.monitor`` is the last tr(H²) as an Estimate.
 
     Cost of a penalised update, spread over `every` updates: about 2M + 1 gradients where the network consists of wide
     dense or convolutional layers (`curvature.find_layers` lists them), 4M + 1 elsewhere; with "ggn" 3M + 1 by count of
@@ -102,7 +102,7 @@ def fa(
     >>> state = tx.init(params)
     >>> grads = jax.grad(loss)(params, batch)
     >>> updates, state = tx.update(grads, state, params, loss=loss, batch=batch)
-    >>> round(float(state[0].flatness.mean), 3)
+    >>> round(float(state[0].monitor.mean), 3)
     0.193
     """
     probes = whole("fa", "probes", probes)

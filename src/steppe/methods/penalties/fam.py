@@ -51,7 +51,7 @@ def fam(
     Returns
     -------
     An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``, and optionally
-    ``penalty_loss``. ``state.flatness`` is the last κ, exact, in units of the loss. Stands after methods that replace
+    ``penalty_loss``. ``state.monitor`` is the last κ, exact, in units of the loss. Stands after methods that replace
     the gradient.
 
     Cost of an acting update: for the last layer of a loss that is ``losses.of(apply)``, softmax cross-entropy, about
@@ -84,7 +84,7 @@ def fam(
     >>> tx = optax.chain(steppe.methods.fam(0.1), optax.sgd(0.1))
     >>> state = tx.init(params)
     >>> updates, state = tx.update(jax.grad(loss)(params, batch), state, params, loss=loss, batch=batch)
-    >>> round(float(state[0].flatness.mean), 4)
+    >>> round(float(state[0].monitor.mean), 4)
     0.2517
     """
     if layer is not None and not isinstance(layer, str):

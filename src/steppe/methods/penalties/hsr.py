@@ -53,7 +53,7 @@ def hsr(
     Returns
     -------
     An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``, and optionally
-    ``penalty_loss``. ``state.flatness`` is the last bound; its standard error is that of the moments passed on to first
+    ``penalty_loss``. ``state.monitor`` is the last bound; its standard error is that of the moments passed on to first
     order, at most (they are correlated). Cost: that of `fa` from probes, that of
     `moments` otherwise.
 
@@ -99,7 +99,7 @@ def hsr(
     >>> state = tx.init(params)
     >>> updates, state = tx.update(jax.grad(loss)(params, batch), state, params, loss=loss, batch=batch)
     >>> top = curvature.top_eigenpairs(curvature.hessian(loss, params, batch), 0).values[0]
-    >>> bool(top <= state[0].flatness.mean)
+    >>> bool(top <= state[0].monitor.mean)
     True
     """
     probes = whole("hsr", "probes", probes)

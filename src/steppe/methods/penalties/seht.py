@@ -47,7 +47,7 @@ def seht(
     Returns
     -------
     An `optax.GradientTransformationExtraArgs`; ``update`` takes ``loss`` and ``batch``, and optionally
-    ``penalty_loss``. ``state.flatness`` is the last tr H with its standard error. Cost of a penalised update: about
+    ``penalty_loss``. ``state.monitor`` is the last tr H with its standard error. Cost of a penalised update: about
     2M + 1 gradients for networks of dense or convolutional layers, 4M + 1 elsewhere and with `drop`; with "ggn" 3M + 1
     by count of operations.
 
@@ -69,7 +69,7 @@ def seht(
     >>> tx = optax.chain(steppe.methods.seht(0.01), optax.sgd(0.1))
     >>> state = tx.init(params)
     >>> updates, state = tx.update(jax.grad(loss)(params, batch), state, params, loss=loss, batch=batch)
-    >>> round(float(state[0].flatness.mean), 3)
+    >>> round(float(state[0].monitor.mean), 3)
     -0.622
     """
     probes = whole("seht", "probes", probes)

@@ -24,8 +24,9 @@ FAMILIES = {
     "curvature": "Curvature of the loss",
     "perturbed": "How the loss rises when the weights move",
     "parametric": "Norms, effective numbers of parameters, and the noise that accuracy bears",
+    "outcome": "What the network does",
 }
-"""The headings of measures, by the module that holds them."""
+"""The headings of measures, by their family."""
 
 TESTS = (
     "Mean ± standard deviation over runs, their number in brackets. Below it the comparison with {baseline} by Welch’s "
