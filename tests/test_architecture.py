@@ -21,7 +21,7 @@ ORDER = [
 ]  # fmt: skip
 """Each folder imports only from those before it; docs/design.md says what they hold."""
 
-MOST_FILES, MOST_LINES = 12, 60
+MOST_FILES, MOST_LINES = 13, 60
 
 
 def module_of(package: str, name: str) -> str | None:

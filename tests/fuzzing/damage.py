@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from fuzzing import Ending, Verdict, judged, read, scratch
 from steppe import study
 from steppe.measures import table as measures
-from steppe.study import Store, Surfaces, runs, surfaces
+from steppe.study import Store, Surfaces, surfaces
+from steppe.study.execution import run as runs
 from steppe.study.progress import Watcher
 from steppe.study.store import OF_A_RUN
 

@@ -19,6 +19,7 @@ from steppe.networks.landscapes import Settings, asked, read
 from steppe.report.figures import interactive as turning
 from steppe.report.figures import landscapes as drawn
 from steppe.storage import files
+from steppe.storage.checkpoint import Checkpoint
 from steppe.study import surfaces
 from steppe.study.progress import Watcher
 from steppe.study.records import flattened
@@ -135,7 +136,7 @@ def test_a_studys_surfaces_go_on_where_they_were_killed(tiny, tmp_path, monkeypa
     shutil.copytree(tiny, tmp_path / "out")
     before = study.Store.read(tiny).surfaces()
     (tmp_path / "out" / "surfaces.npz").unlink()
-    write, wrote = surfaces.Kept.write, []
+    write, wrote = Checkpoint.write, []
 
     def killed(self, name, values):
         write(self, name, values)
@@ -144,12 +145,10 @@ def test_a_studys_surfaces_go_on_where_they_were_killed(tiny, tmp_path, monkeypa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(surfaces.Kept, "write", killed)
+        patch.setattr(Checkpoint, "write", killed)
         study.run(study.load(str(tiny / "study.toml")), tmp_path / "out")
     assert wrote == ["line", "plane", "line"]
-    monkeypatch.setattr(
-        surfaces.Kept, "write", lambda self, name, values: (wrote.append(name), write(self, name, values))
-    )
+    monkeypatch.setattr(Checkpoint, "write", lambda self, name, values: (wrote.append(name), write(self, name, values)))
     after = study.run(study.load(str(tiny / "study.toml")), tmp_path / "out").surfaces
     assert wrote[3:] == ["plane"]
     np.testing.assert_array_equal(before.grids, after.grids)

@@ -18,7 +18,9 @@ from steppe.networks.measurement import Measured
 from steppe.networks.runs import trained
 from steppe.networks.targets import run_folders
 from steppe.storage import files
-from steppe.study import Store, runs, surfaces
+from steppe.study import Store, surfaces
+from steppe.study.execution import run as runs
+from steppe.study.training import run as train
 
 
 @pytest.fixture
@@ -227,10 +229,10 @@ def test_a_file_interrupted_at_any_step_of_its_writing_is_whole(tmp_path, monkey
 
 def test_a_run_with_a_loss_or_parameters_that_are_no_numbers_is_not_called_finished():
     row = {"epoch": 1, "train_loss": 1.0, "measured_loss": 1.0, "test_loss": 1.0}
-    assert not runs._diverged([row])
-    assert all(runs._diverged([row, row | {name: None}]) for name in ("train_loss", "measured_loss", "test_loss"))
-    assert runs._finite({"w": np.ones(2)})
-    assert not any(runs._finite({"a": np.ones(2), "w": np.array([1.0, bad])}) for bad in (np.nan, np.inf, -np.inf))
+    assert not train._diverged([row])
+    assert all(train._diverged([row, row | {name: None}]) for name in ("train_loss", "measured_loss", "test_loss"))
+    assert train._finite({"w": np.ones(2)})
+    assert not any(train._finite({"a": np.ones(2), "w": np.array([1.0, bad])}) for bad in (np.nan, np.inf, -np.inf))
 
 
 def test_rows_that_are_no_numbers_are_counted(out):

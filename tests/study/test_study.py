@@ -17,9 +17,9 @@ import pytest
 from steppe import InputError, study
 from steppe.study.progress import Watcher
 from steppe.study.records import flattened, unflattened
-from steppe.study.runs import _converged
 from steppe.study.store import Store
 from steppe.study.training.checkpoints import Checkpoints
+from steppe.study.training.run import _converged
 
 SPEC = """
 name = "tiny"
@@ -245,7 +245,7 @@ def test_the_same_study_again_is_bitwise_the_same(toy, finished):
 
 def test_a_finished_study_is_not_run_again(toy, finished, monkeypatch):
     directory, results = finished
-    monkeypatch.setattr("steppe.study.runs._trained", None)
+    monkeypatch.setattr("steppe.study.execution.local.train", None)
     assert study.run(load(toy), directory).runs.equals(results.runs)
 
 
@@ -396,7 +396,8 @@ def test_what_a_kill_leaves_is_swept_away(toy, finished, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(finished[0], out)
     (out / ".summary.md.partial").touch()
-    (out / "runs/.lam=0-s0.partial").mkdir()
+    (out / "runs/.lam=0-s0.partial").mkdir()  # as older versions called it
+    (out / "runs/.lam=0-s0.0123abcd.partial").mkdir()
     (out / "checkpoints/lam=0-s0/2").mkdir(parents=True)  # killed between the rename and the clean-up
     study.run(load(toy), out)
     assert not list(out.rglob("*.partial")) and not (out / "checkpoints/lam=0-s0").exists()
@@ -515,7 +516,8 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(toy, tmp_path):
 
 def kept(out):
     """The last epoch that the first run can go on from."""
-    return max((int(p.name) for p in out.glob("checkpoints/lam=0-s0/*") if p.name.isdigit()), default=0)
+    found = [np.load(path)["history"] for path in out.glob("checkpoints/lam=0-s0/*/progress.npz")]
+    return max((json.loads(str(history))[-1]["epoch"] for history in found), default=0)
 
 
 def test_a_study_killed_at_its_very_start_goes_on(toy, tmp_path):

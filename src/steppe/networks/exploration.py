@@ -18,9 +18,10 @@ from steppe.data.dataset import fingerprint
 from steppe.networks.landscapes import WRITTEN, Landscape, Question, held, save
 from steppe.networks.runs import Trained
 from steppe.storage import files, provenance
+from steppe.storage.checkpoint import Checkpoint, Values
 from steppe.study.progress import Watcher
 from steppe.study.records import flattened, unflattened
-from steppe.study.surfaces import Kept, Values, around, chosen, on_plane
+from steppe.study.surfaces import around, chosen, on_plane, resumed
 
 Facts = dict[str, float]
 """Numbers that a table says of a line and plane."""
@@ -93,28 +94,28 @@ class _Explorer:
 
     def around(self, network: Trained) -> View:
         """Along the first direction from a network, and in the plane of two."""
-        kept = self.kept(network)
-        directions, curvatures = self.directions(network, kept)
+        checkpoint = self.checkpoint(network)
+        directions, curvatures = self.directions(network, checkpoint)
         self.watcher.stage(f"landscape of {network.name}")
         function = landscape.loss_and_accuracy(network.model.apply)
         line, plane = around(
             function, network.params, self.batches, directions,
-            steps=self.steps, side=self.side, kept=kept, told=self.watcher.points,
+            steps=self.steps, side=self.side, checkpoint=checkpoint, told=self.watcher.points,
         )  # fmt: skip
         middle = len(self.steps) // 2
         facts = {"loss": line["loss"][middle], "accuracy": line["accuracy"][middle], **_rim(line, plane)}
         return line, plane, {name: float(value) for name, value in (facts | curvatures).items()}
 
-    def directions(self, network: Trained, kept: Kept) -> tuple[list[Params], Facts]:
+    def directions(self, network: Trained, checkpoint: Checkpoint) -> tuple[list[Params], Facts]:
         """Two directions; of eigenvectors also the eigenvalues and how far off they may be."""
         seed = self.settings.seed
         if self.settings.along == "random":  # seed 0 has the directions of a study's report
             return [landscape.filter_normalised(key, network.params) for key in (2 * seed + 1, 2 * seed + 2)], {}
-        found = kept.read("directions")
+        found = checkpoint.read("directions")
         if found is None:
             self.watcher.stage(f"eigenvectors of {network.name}")
-            kept.write("directions", self.eigenvectors(network))
-            found = kept.read("directions")
+            checkpoint.write("directions", self.eigenvectors(network))
+            found = checkpoint.read("directions")
         parts = [{k.partition("/")[2]: v for k, v in found.items() if k.startswith(f"{i}/")} for i in range(2)]
         facts = {f"{name}_{i + 1}": found[name][i] for name in ("eigenvalue", "residual") for i in range(2)}
         return [unflattened(part) for part in parts], facts
@@ -131,14 +132,14 @@ class _Explorer:
     def between(self, start: Trained, end: Trained) -> View:
         """Along the line from one network to another, and in a plane that holds both, its centre midway."""
         self.watcher.stage(f"from {start.name} to {end.name}")
-        kept, function = self.kept(start, end), landscape.loss_and_accuracy(start.model.apply)
+        checkpoint, function = self.checkpoint(start, end), landscape.loss_and_accuracy(start.model.apply)
         way = partial(landscape.interpolation, function, start.params, end.params, self.batches, points=self.steps)
-        line = kept.surface("line", lambda **options: way(**options).values, self.watcher.points)
+        line = resumed(checkpoint, "line", lambda **options: way(**options).values, self.watcher.points)
         difference = jax.tree.map(np.subtract, end.params, start.params)
         middle = jax.tree.map(lambda a, b: (a + b) / 2, start.params, end.params)
         directions = [difference, landscape.across(self.settings.seed, difference)]
         plane = on_plane(
-            function, middle, self.batches, directions, side=self.side, kept=kept, told=self.watcher.points
+            function, middle, self.batches, directions, side=self.side, checkpoint=checkpoint, told=self.watcher.points
         )
         rise, errors = landscape.barrier(jnp.asarray(line["loss"])), 1 - jnp.asarray(line["accuracy"])
         more = landscape.barrier(errors).height  # of whole examples, or none
@@ -152,10 +153,11 @@ class _Explorer:
         }  # fmt: skip
         return line, plane, {name: float(value) for name, value in facts.items()}
 
-    def kept(self, *networks: Trained) -> Kept:
-        """What is kept of a view, whatever others are asked for with it."""
+    def checkpoint(self, *networks: Trained) -> Checkpoint:
+        """What is known of a view, whatever others are asked for with it."""
         params = [fingerprint(network.params) for network in networks]
-        return Kept(self.place, [asdict(self.settings), params, self.dataset.fingerprint])
+        question = [asdict(self.settings), params, self.dataset.fingerprint]
+        return Checkpoint(self.place, [question, provenance.machine()])
 
     @property
     def about(self) -> str:

@@ -7,7 +7,7 @@ extras.require("steppe.study", "study")
 # ruff: noqa: E402
 
 from steppe.analysis.results import PublishedTable, Results, Surfaces, infinite
-from steppe.study.runs import run
+from steppe.study.execution.run import run
 from steppe.study.spec.spec import Spec, conditions, load, shipped
 from steppe.study.store import Store
 from steppe.study.table import gathered

@@ -17,6 +17,7 @@ condition and seed, every setting, and the data, so that a run that was moved, c
 """
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -33,6 +34,7 @@ from steppe.analysis.results import Surfaces
 from steppe.core import checks
 from steppe.core.types import Params
 from steppe.storage import files
+from steppe.storage.checkpoint import Checkpoint
 from steppe.study import records
 from steppe.study.spec import spec as specs
 from steppe.study.spec.spec import Spec
@@ -153,7 +155,7 @@ class Store:
         """Remove what a killed process left half written, and checkpoints of runs that are finished."""
         files.sweep(self.directory, OF_A_STUDY)
         names = "|".join(re.escape(name) for name in self._columns)
-        left = re.compile(rf"\.(?:{names})-s\d+\.partial")
+        left = re.compile(rf"\.(?:{names})-s\d+(?:\.[0-9a-f]{{8}})?\.partial")
         for path in (self.directory / "runs").iterdir():
             if left.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
                 _remove_run(path)
@@ -185,6 +187,11 @@ class Store:
         files.make(folder if make else folder.parent, self.directory)
         return folder
 
+    def checkpoint(self, condition: str, seed: int) -> Checkpoint:
+        """What is known of an unfinished run; another specification or other data begin it anew."""
+        place = functools.partial(self.checkpoints, self.run_folder(condition, seed).name, make=True)
+        return Checkpoint(place, [self._columns[condition].identity(), self.fingerprint])
+
     def forget(self, name: str) -> None:
         """Remove checkpoints that are no longer needed."""
         shutil.rmtree(self.directory / "checkpoints" / name, ignore_errors=True)
@@ -208,23 +215,20 @@ class Store:
         """
         self.check()
         folder = self.run_folder(condition, seed)
-        partial = folder.with_name(f".{folder.name}.partial")
-        _remove_run(partial)
-        partial.mkdir(exist_ok=True)
+        partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+        partial.mkdir()
         record = {**run, "data": self.fingerprint, "settings": self._columns[condition].identity()}
         files.write(partial / "parameters.npz", files.of_arrays(records.flattened(params)))
         files.write(partial / "history.json", json.dumps(history, indent=1) + "\n")
         files.write(partial / "run.json", json.dumps(record, indent=1, default=str) + "\n")
         files.write(partial / SUMS, files.listed([(files.digest(partial / n), n) for n in OF_A_RUN if n != SUMS]))
-        if folder.is_symlink() or folder.is_file():
-            folder.unlink()
-        elif folder.is_dir() and self._is_foreign(condition, seed):  # whole: it may be the only one
-            folder.rename(folder.with_name(f"{folder.name}.set-aside-{secrets.token_hex(4)}"))
-        elif folder.is_dir():  # damaged
-            files.sweep(folder, OF_A_RUN)
-            for path in folder.iterdir():
-                _remove(path) if path.name in OF_A_RUN else path.rename(partial / path.name)
-        partial.rename(folder)
+        self._make_way(condition, seed, partial)
+        try:
+            partial.rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            _remove_run(partial)  # another process has finished the same run: it stays
         files.sync(folder.parent)
         self.forget(folder.name)
 
@@ -247,13 +251,20 @@ class Store:
         self._check_origin(folder / "run.json", condition, seed, run)
         return run, history
 
-    def _is_foreign(self, condition: str, seed: int) -> bool:
-        """Whether what lies there is whole, but another run, or of another study."""
-        try:
-            self.load(condition, seed)
-        except files.Damaged as error:
-            return isinstance(error, Foreign)
-        return False
+    def _make_way(self, condition: str, seed: int, partial: Path) -> None:
+        """Clear a run's place of what is not this run, whole; files of somebody else move into the new folder."""
+        folder = self.run_folder(condition, seed)
+        if folder.is_symlink() or folder.is_file():
+            folder.unlink()
+        elif folder.is_dir():
+            try:
+                self.load(condition, seed)
+            except Foreign:  # whole: it may be the only one
+                folder.rename(folder.with_name(f"{folder.name}.set-aside-{secrets.token_hex(4)}"))
+            except files.Damaged:
+                files.sweep(folder, OF_A_RUN)
+                for path in folder.iterdir():
+                    _remove(path) if path.name in OF_A_RUN else path.rename(partial / path.name)
 
     def _check_origin(self, path: Path, condition: str, seed: int, run: Mapping[str, Any]) -> None:
         """Fail where a record is another run's, or has other settings or data; those of older versions lack these."""

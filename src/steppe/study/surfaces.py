@@ -1,14 +1,11 @@
-"""Loss surfaces of a study's networks, all on one scale; and how surfaces are kept while they are computed."""
+"""Loss surfaces of a study's networks, all on one scale; resumed where they were."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -23,6 +20,7 @@ from steppe.data import Dataset
 from steppe.data.dataset import fingerprint
 from steppe.landscape.points import Function
 from steppe.storage import files, provenance
+from steppe.storage.checkpoint import Checkpoint, Values
 from steppe.study.progress import Watcher
 from steppe.study.spec.spec import Condition
 from steppe.study.store import Store
@@ -33,52 +31,25 @@ BATCH = 512
 KEEP_SECONDS = 5.0
 """How long a surface is computed before what is known of it goes to disk."""
 
-Values = dict[str, np.ndarray]
-"""Named values at points, (P,) each."""
 
+def resumed(checkpoint: Checkpoint, name: str, compute: Callable[..., Values], told: Callable[[int], None]) -> Values:
+    """What ``compute(progress=…, known=…)`` gives (see `landscape.surface`), from what is known on.
 
-class Kept:
-    """What is known so far of a long computation, in files of a folder, for the process that goes on with it.
-
-    `place` gives the folder, made if need be; it fails where that is gone. `question` is everything that the values
-    depend on, as JSON; another question, or the same on other software or hardware, begins anew, so that bits of two
-    kinds never mix.
+    `told` hears how many more points are known.
     """
+    known = checkpoint.read(name)
+    done, wrote = _points(known), time.monotonic()
+    told(done)
 
-    def __init__(self, place: Callable[[], Path], question: Any):
-        asked = json.dumps([question, provenance.machine()], sort_keys=True)
-        self.place, self.name = place, hashlib.sha256(asked.encode()).hexdigest()[:16]
+    def progress(values: Values, points: int) -> None:
+        nonlocal done, wrote
+        told(_points(values) - done)
+        done = _points(values)
+        if done == points or time.monotonic() - wrote >= KEEP_SECONDS:
+            checkpoint.write(name, values)
+            wrote = time.monotonic()
 
-    def read(self, name: str) -> Values | None:
-        """What is kept under a name; nothing where it cannot be read."""
-        try:
-            return files.arrays(self.place() / self.name / f"{name}.npz")
-        except files.Damaged:
-            return None
-
-    def write(self, name: str, values: Mapping[str, Any]) -> None:
-        """Keep values under a name."""
-        folder = self.place()
-        files.write_checked(files.make(folder / self.name, folder) / f"{name}.npz", files.of_arrays(values))
-
-    def surface(self, name: str, compute: Callable[..., Values], told: Callable[[int], None]) -> Values:
-        """What ``compute(progress=…, known=…)`` gives (see `landscape.surface`), going on from what is kept.
-
-        `told` hears how many more points are known.
-        """
-        known = self.read(name)
-        done, wrote = _points(known), time.monotonic()
-        told(done)
-
-        def progress(values: Values, points: int) -> None:
-            nonlocal done, wrote
-            told(_points(values) - done)
-            done = _points(values)
-            if done == points or time.monotonic() - wrote >= KEEP_SECONDS:
-                self.write(name, values)
-                wrote = time.monotonic()
-
-        return jax.tree.map(np.asarray, compute(progress=progress, known=known))
+    return jax.tree.map(np.asarray, compute(progress=progress, known=known))
 
 
 def _points(values: Values | None) -> int:
@@ -93,13 +64,13 @@ def around(
     *,
     steps: np.ndarray,
     side: np.ndarray,
-    kept: Kept,
+    checkpoint: Checkpoint,
     told: Callable[[int], None] = lambda points: None,
 ) -> tuple[Values, Values]:
     """The values at `steps` along the first direction, (A,), and in the plane of two (see `on_plane`)."""
     line = partial(landscape.surface, function, params, batches, directions[:1], steps[:, None])
-    values = kept.surface("line", line, told)
-    return values, on_plane(function, params, batches, directions, side=side, kept=kept, told=told)
+    values = resumed(checkpoint, "line", line, told)
+    return values, on_plane(function, params, batches, directions, side=side, checkpoint=checkpoint, told=told)
 
 
 def on_plane(
@@ -109,14 +80,16 @@ def on_plane(
     directions: list[Params],
     *,
     side: np.ndarray,
-    kept: Kept,
+    checkpoint: Checkpoint,
     told: Callable[[int], None],
 ) -> Values:
     """The values in the plane of two directions, (G, G); the first axis is the second direction. G = 0 is no plane."""
     points = landscape.grid(side)
     if not len(points):
         return {name: np.zeros((0, 0)) for name in ("loss", "accuracy")}
-    plane = kept.surface("plane", partial(landscape.surface, function, params, batches, directions, points), told)
+    plane = resumed(
+        checkpoint, "plane", partial(landscape.surface, function, params, batches, directions, points), told
+    )
     return {name: values.reshape(len(side), len(side)) for name, values in plane.items()}
 
 
@@ -163,9 +136,10 @@ def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watch
         if key not in networks:  # one function for all conditions that share it: it compiles once
             networks[key] = landscape.loss_and_accuracy(column.spec.build_model(dataset).apply)
         directions = [landscape.filter_normalised(key, params) for key in (1, 2)]
-        kept = Kept(place, [column.name, fingerprint(params), settings.model_dump(), dataset.fingerprint])
+        question = [column.name, fingerprint(params), settings.model_dump(), dataset.fingerprint]
+        checkpoint = Checkpoint(place, [question, provenance.machine()])
         steps = {"steps": blank.steps, "side": blank.grid_steps}
-        line, grid = around(networks[key], params, batches, directions, **steps, kept=kept)
+        line, grid = around(networks[key], params, batches, directions, **steps, checkpoint=checkpoint)
         lines.append(line["loss"])
         grids.append(grid["loss"])
     store.save_surfaces(dataclasses.replace(blank, lines=np.stack(lines), grids=np.stack(grids)))

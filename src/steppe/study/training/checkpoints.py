@@ -1,25 +1,22 @@
-"""Checkpoints within a run: a killed run goes on where it was, bit for bit.
+"""Checkpoints within a run: a killed run is resumed where it was, bit for bit.
 
 ```
-checkpoints/<condition>-s<seed>/<epoch>/progress.npz      the leaves of its progress, and its history as JSON
+checkpoints/<condition>-s<seed>/<question>/progress.npz      the leaves of its progress, and its history as JSON
 ```
 """
 
 import json
-import shutil
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe.storage import files
+from steppe.storage.checkpoint import Checkpoint, Values
 from steppe.study.training.program import Progress
 
-NAME = "progress.npz"
+NAME = "progress"
 History = list[dict[str, Any]]
 
 
@@ -31,29 +28,24 @@ class Checkpoints:
 
     Parameters
     ----------
-    place : callable
-        gives the folder to use, in one that is there; or fails where that is gone.
+    checkpoint : Checkpoint
+        Where they lie.
     every_seconds : float
-        between checkpoints.
+        Between checkpoints.
     """
 
-    def __init__(self, place: Callable[[], Path], every_seconds: float):
-        self.place = place
+    def __init__(self, checkpoint: Checkpoint, every_seconds: float):
+        self.checkpoint = checkpoint
         self.every_seconds = every_seconds
         self.saved_at = time.monotonic()
 
     def latest(self, like: Progress) -> tuple[Progress, History] | None:
-        """The last whole checkpoint, or None; where none can be read they are thrown away, and the run begins anew."""
-        folder = self.place()
-        if not folder.exists():
+        """The last checkpoint; None where there is none that can be read, and the run begins anew."""
+        arrays = self.checkpoint.read(NAME)
+        try:
+            return arrays and _restored(arrays, like)
+        except (ValueError, KeyError):
             return None
-        for epoch in sorted(_epochs(files.make(folder, folder.parent)), reverse=True):
-            try:
-                return files.read(folder / str(epoch) / NAME, lambda stream: _restored(stream, like))
-            except files.Damaged:
-                continue
-        shutil.rmtree(folder)
-        return None
 
     def offer(self, progress: Progress, history: History) -> None:
         """Save, if the last time is long enough ago.
@@ -65,22 +57,12 @@ class Checkpoints:
         """
         if time.monotonic() - self.saved_at < self.every_seconds:
             return
-        folder, now = self.place(), int(progress.epoch)
         leaves = {str(place): np.asarray(leaf) for place, leaf in enumerate(jax.tree.leaves(progress))}
-        arrays = leaves | {"history": np.array(json.dumps(history))}
-        files.write_checked(files.make(folder / str(now), folder.parent) / NAME, files.of_arrays(arrays))
-        for epoch in _epochs(folder) - {now}:
-            shutil.rmtree(folder / str(epoch))
+        self.checkpoint.write(NAME, leaves | {"history": np.array(json.dumps(history))})
         self.saved_at = time.monotonic()
 
 
-def _epochs(folder: Path) -> set[int]:
-    """Those at which there are checkpoints."""
-    return {int(path.name) for path in folder.iterdir() if path.name.isdecimal() and not path.is_symlink()}
-
-
-def _restored(stream: BinaryIO, like: Progress) -> tuple[Progress, History]:
-    arrays = files.read_arrays(stream)
+def _restored(arrays: Values, like: Progress) -> tuple[Progress, History]:
     leaves, structure = jax.tree.flatten(like)
     if len(leaves) + 1 != len(arrays):
         raise ValueError("it is of another program")

@@ -1,122 +1,31 @@
-"""Spec → runs → store: train what is missing, one run after another, and gather what came of it.
+"""One run, from its first epoch to its record.
 
 The unit of work is one run. On two CPU cores training three seeds in one vmapped program gained 1.2× on the smallest
 network and lost on the others (docs/design.md), and a group of one keeps costs honest and results independent of
 how many seeds were asked for.
 """
 
-import functools
-import itertools
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe.analysis.results import Results
-from steppe.core import checks, trees
+from steppe.core import trees
 from steppe.core.types import Params
-from steppe.data import Dataset
-from steppe.storage import files, provenance
+from steppe.storage import provenance
 from steppe.study.progress import Watcher
-from steppe.study.spec.spec import Condition, Spec, conditions
-from steppe.study.store import Foreign, Store
-from steppe.study.surfaces import add_surfaces
-from steppe.study.table import gathered
+from steppe.study.spec.spec import Condition, Spec
 from steppe.study.training.chain import stability_limit
 from steppe.study.training.checkpoints import Checkpoints
-from steppe.study.training.program import Compiler, Meter, Metrics, Recipe, Trainer, shape_key, shape_of
+from steppe.study.training.program import Compiler, Meter, Metrics, Trainer, shape_of
 from steppe.study.training.timing import Stopwatch, train_seconds
 
-CHECKPOINT_SECONDS = 30.0
 
-
-def run(
-    spec: Spec,
-    directory: Path | str,
-    *,
-    watcher: Watcher | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> Results:
-    """Run what is missing of a study, and return all of it.
-
-    Interrupted at any moment, the same call goes on where it was, with bit-identical results. More seeds later
-    add runs. Runs that diverge are recorded as such, and the study goes on.
-
-    Parameters
-    ----------
-    spec : from `spec.load`.
-    directory : the study's folder, made if need be.
-    watcher : is told of progress.
-    checkpoint_seconds : seconds of training between checkpoints within a run.
-
-    Raises
-    ------
-    InputError : unusable data or settings, or a folder of another study; before anything is trained.
-    OSError : the folder cannot be written; finished runs stay.
-
-    A finished run whose files are damaged is told to the watcher, and trained again.
-    """
-    watcher = watcher or Watcher()
-    checks.real("run", "checkpoint_seconds", checkpoint_seconds, least=0.0)
-    dataset = spec.load_data()
-    columns = conditions(spec)
-    _rehearse(columns, dataset)
-    facts = {"about": dataset.about, "fingerprint": dataset.fingerprint}
-    with Store.open(directory, spec, facts, watcher.say) as store:
-        missing = _missing(store, columns, spec.seeds, watcher)
-        watcher.begin(sum(column.spec.train.epochs for column, _ in missing))
-        compiler, timed = Compiler(dataset) if missing else None, Stopwatch()
-        for column, seed in missing:
-            watcher.stage(f"{column.name} seed {seed}")
-            checkpoints = Checkpoints(
-                functools.partial(store.checkpoints, f"{column.name}-s{seed}"), checkpoint_seconds
-            )
-            store.save(column.name, seed, *_trained(column, seed, compiler, timed, checkpoints, watcher))
-        add_surfaces(store, columns, dataset, watcher)
-        return gathered(store)
-
-
-def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watcher) -> list[tuple[Condition, int]]:
-    """The runs that are to be trained: those that are not there, and the damaged ones, of which the watcher is told.
-
-    Raises
-    ------
-    InputError : no run there is of this study: its study.toml was changed, and they are not to be lost for that.
-    """
-    missing, whole, damaged = [], 0, []
-    for seed, column in itertools.product(range(seeds), columns):
-        if store.has(column.name, seed):
-            try:
-                store.load(column.name, seed)
-            except files.Damaged as error:
-                damaged.append(error)
-            else:
-                whole += 1
-                continue
-        missing.append((column, seed))
-    if damaged and not whole and all(isinstance(error, Foreign) for error in damaged):
-        raise damaged[0]
-    for error in damaged:
-        kind, todo = "damaged", ""
-        if isinstance(error, Foreign):
-            kind, todo = "another run's", "its folder is set aside, and "
-        watcher.say(f"{error.path} is {kind} ({error.why}): {todo}the run is trained again.")
-    return missing
-
-
-def _rehearse(columns: list[Condition], dataset: Dataset) -> None:
-    """Trace every shape's epoch, without running it: settings that do not fit stop here, not after an hour."""
-    shapes = [shape_of(column.spec) for column in columns]
-    for shape, strengths in {shape_key(shape): (shape, strengths) for shape, strengths in shapes}.values():
-        Recipe.of(shape, dataset).rehearse(strengths)
-
-
-def _trained(
-    column: Condition, seed: int, compiler: Compiler, timed: Stopwatch, checkpoints: Checkpoints, watcher: Watcher
+def train(
+    column: Condition, seed: int, compiler: Compiler, stopwatch: Stopwatch, checkpoints: Checkpoints, watcher: Watcher
 ) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
     """Train one run to its end, measuring now and then outside the training time: parameters, history, record."""
     settings = column.spec.train
@@ -132,7 +41,7 @@ def _trained(
         stride = min(column.spec.measure.every - done % column.spec.measure.every, settings.epochs - done)
         each, seconds = [], {"train_seconds": 0.0, "first_seconds": None}
         for _ in range(stride):
-            (progress, loss), took, first = timed(trainer.epoch, progress, strengths, compiler.train)
+            (progress, loss), took, first = stopwatch(trainer.epoch, progress, strengths, compiler.train)
             each.append(loss)
             seconds["train_seconds"] += took
             seconds |= {"first_seconds": took} if first else {}

@@ -1,0 +1,100 @@
+"""Runs trained in this process, one after another."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from steppe.core import checks
+from steppe.data import Dataset
+from steppe.study.execution.base import Run, Storage
+from steppe.study.progress import Watcher
+from steppe.study.spec import spec as specs
+from steppe.study.store import Store
+from steppe.study.training.checkpoints import Checkpoints
+from steppe.study.training.program import Compiler
+from steppe.study.training.run import train
+from steppe.study.training.timing import Stopwatch
+
+CHECKPOINT_SECONDS = 30.0
+
+
+class Local:
+    """Trains runs here and now; runs of one shape share a compiled program.
+
+    Parameters
+    ----------
+    checkpoint_seconds : float
+        Seconds of training between checkpoints within a run.
+    dataset : Dataset, optional
+        What the study runs on, where it is loaded already.
+    """
+
+    def __init__(self, checkpoint_seconds: float = CHECKPOINT_SECONDS, dataset: Dataset | None = None):
+        self.checkpoint_seconds = checks.real("run", "checkpoint_seconds", checkpoint_seconds, least=0.0)
+        self.dataset = dataset
+
+    def submit(self, store: Storage, runs: Sequence[Run], watcher: Watcher) -> list[str]:
+        """Train runs; see `Executor`. When this returns they have ended.
+
+        Raises
+        ------
+        InputError : data that are not the study's; a study whose folder is gone.
+        OSError : the folder cannot be written; finished runs stay.
+        """
+        columns = {column.name: column for column in specs.conditions(store.spec)}
+        compiler, stopwatch = Compiler(self._data(store)), Stopwatch()
+        for run in runs:
+            watcher.stage(f"{run.condition} seed {run.seed}")
+            checkpoints = Checkpoints(store.checkpoint(*run), self.checkpoint_seconds)
+            store.save(*run, *train(columns[run.condition], run.seed, compiler, stopwatch, checkpoints, watcher))
+        return [run.id for run in runs]
+
+    def wait(self, ids: Sequence[str]) -> None:
+        """Nothing is left to wait for."""
+
+    def _data(self, store: Storage) -> Dataset:
+        dataset = self.dataset or store.spec.load_data()
+        if store.fingerprint not in (None, dataset.fingerprint):
+            checks.fail("study", "data", "what the study runs on", "other data on this machine", "Copy its data here.")
+        return dataset
+
+
+def work(
+    directory: Path | str,
+    runs: Sequence[Run],
+    *,
+    watcher: Watcher | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> list[str]:
+    """Train runs of a study that another process runs, as one of its workers.
+
+    The process that opened the study holds its lock; a worker only adds runs, each of which appears whole. A run that
+    another worker has finished meanwhile stays as it is.
+
+    Parameters
+    ----------
+    directory : Path or str
+        The study's folder, which this machine sees under that name.
+    runs : Sequence of Run
+        What to train.
+    watcher : Watcher, optional
+        Is told of progress.
+    checkpoint_seconds : float
+        Seconds of training between checkpoints within a run.
+
+    Returns
+    -------
+    list of str
+        The ids of the runs.
+
+    Raises
+    ------
+    InputError
+        No study is there, or its data are other ones on this machine.
+    OSError
+        The folder cannot be written.
+    """
+    store = Store.read(directory)
+    missing = [run for run in runs if not store.has(*run)]
+    if missing:
+        Local(checkpoint_seconds).submit(store, missing, watcher or Watcher())
+    return [run.id for run in runs]

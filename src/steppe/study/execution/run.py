@@ -1,0 +1,105 @@
+"""A study from its specification to its results: train what is missing, and gather what came of it."""
+
+import itertools
+from pathlib import Path
+
+from steppe.analysis.results import Results
+from steppe.core import checks
+from steppe.data import Dataset
+from steppe.storage import files
+from steppe.study.execution.base import Executor, Run
+from steppe.study.execution.local import CHECKPOINT_SECONDS, Local
+from steppe.study.progress import Watcher
+from steppe.study.spec.spec import Condition, Spec, conditions
+from steppe.study.store import Foreign, Store
+from steppe.study.surfaces import add_surfaces
+from steppe.study.table import gathered
+from steppe.study.training.program import Recipe, shape_key, shape_of
+
+
+def run(
+    spec: Spec,
+    directory: Path | str,
+    *,
+    watcher: Watcher | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    executor: Executor | None = None,
+) -> Results:
+    """Run what is missing of a study, and return all of it.
+
+    Interrupted at any moment, the same call resumes it, with bit-identical results. More seeds later add runs. Runs
+    that diverge are recorded as such, and the study goes on.
+
+    Parameters
+    ----------
+    spec : from `spec.load`.
+    directory : the study's folder, made if need be.
+    watcher : is told of progress.
+    checkpoint_seconds : seconds of training between checkpoints within a run.
+    executor : where runs are trained; in this process, one after another, unless somebody says otherwise.
+
+    Raises
+    ------
+    InputError : unusable data or settings, or a folder of another study; before anything is trained.
+    OSError : the folder cannot be written; finished runs stay.
+
+    A finished run whose files are damaged is told to the watcher, and trained again.
+    """
+    watcher = watcher or Watcher()
+    checks.real("run", "checkpoint_seconds", checkpoint_seconds, least=0.0)
+    dataset = spec.load_data()
+    columns = conditions(spec)
+    _rehearse(columns, dataset)
+    facts = {"about": dataset.about, "fingerprint": dataset.fingerprint}
+    with Store.open(directory, spec, facts, watcher.say) as store:
+        missing = _missing(store, columns, spec.seeds, watcher)
+        watcher.begin(sum(column.spec.train.epochs for column, _ in missing))
+        if missing:
+            _execute(executor or Local(checkpoint_seconds, dataset), store, missing, watcher)
+        add_surfaces(store, columns, dataset, watcher)
+        return gathered(store)
+
+
+def _execute(executor: Executor, store: Store, missing: list[tuple[Condition, int]], watcher: Watcher) -> None:
+    """Have runs trained; the watcher is told of those that ended without a result."""
+    runs = [Run(column.name, seed) for column, seed in missing]
+    executor.wait(executor.submit(store, runs, watcher))
+    lost = [run.id for run in runs if not store.has(*run)]
+    if lost:
+        watcher.say(f"{len(lost)} of {len(runs)} runs ended without a result: {', '.join(lost)}. "
+                    "Run the same command again to train them.")  # fmt: skip
+
+
+def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watcher) -> list[tuple[Condition, int]]:
+    """The runs that are to be trained: those that are not there, and the damaged ones, of which the watcher is told.
+
+    Raises
+    ------
+    InputError : no run there is of this study: its study.toml was changed, and they are not to be lost for that.
+    """
+    missing, whole, damaged = [], 0, []
+    for seed, column in itertools.product(range(seeds), columns):
+        if store.has(column.name, seed):
+            try:
+                store.load(column.name, seed)
+            except files.Damaged as error:
+                damaged.append(error)
+            else:
+                whole += 1
+                continue
+        missing.append((column, seed))
+    if damaged and not whole and all(isinstance(error, Foreign) for error in damaged):
+        raise damaged[0]
+    for error in damaged:
+        kind, todo = "damaged", ""
+        if isinstance(error, Foreign):
+            kind, todo = "another run's", "its folder is set aside, and "
+        watcher.say(f"{error.path} is {kind} ({error.why}): {todo}the run is trained again.")
+    return missing
+
+
+def _rehearse(columns: list[Condition], dataset: Dataset) -> None:
+    """Trace every shape's epoch, without running it: settings that do not fit stop here, not after an hour."""
+    shapes = [shape_of(column.spec) for column in columns]
+    for shape, strengths in {shape_key(shape): (shape, strengths) for shape, strengths in shapes}.values():
+        Recipe.of(shape, dataset).rehearse(strengths)
