@@ -5,7 +5,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 HASTE := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
 	--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
-.PHONY: all study test test-fast fuzz bench lint clean
+.PHONY: all study test test-fast fuzz bench lint types clean
 
 all: .venv/done
 
@@ -41,6 +41,9 @@ bench: .venv/bench
 lint: .venv/done
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: .venv/done
+	$(BIN)/mypy
 
 clean:
 	rm -rf .venv out build dist

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -16,7 +16,14 @@ from steppe.cli.show import show
 from steppe.core import process
 from steppe.core.checks import InputError
 
-COMMANDS = {"run": run, "report": report, "show": show, "measure": measure, "landscape": landscape, "list": list_}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "report": report,
+    "show": show,
+    "measure": measure,
+    "landscape": landscape,
+    "list": list_,
+}
 
 COMPLETE = "_STEPPE_COMPLETE"
 """The variable by which a shell asks for completions."""

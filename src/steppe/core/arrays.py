@@ -4,7 +4,7 @@ JAX cuts integers to 32 bits and rounds floats to float32, in silence, unless it
 handed in passes through here first, while it is still what the user wrote.
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ def exact_batches(function: str, name: str, batches: Any, *, dtype: Any = None) 
     if isinstance(batches, list):
         named = [(f"{name}[{place}]", batch) for place, batch in enumerate(batches)]
     taken = [exact_tree(function, *pair, dtype=dtype) for pair in named]
-    rounded: dict[Any, list[tuple[str, np.ndarray, Any]]] = {}
+    rounded: dict[Any, list[tuple[str, np.ndarray]]] = {}
     for (called, given), batch in zip(named, taken, strict=True):
         paths = jax.tree.leaves_with_path(given)
         for (path, leaf), own in zip(paths, jax.tree.leaves(batch), strict=True):
@@ -151,7 +151,7 @@ def _of_objects(value: Any, array: np.ndarray) -> tuple[str, str]:
     return f"an array of Python objects ({', '.join(kinds[:3]) or 'none'})", "Give it a dtype of numbers."
 
 
-def _refused(function: str, name: str, got: str, todo: str = "") -> None:
+def _refused(function: str, name: str, got: str, todo: str = "") -> NoReturn:
     checks.fail(function, name, "an array of numbers", got, todo)
 
 

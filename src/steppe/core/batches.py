@@ -7,7 +7,7 @@ size, or by the weight that its loss is divided by, see `losses.weighted`.
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ import numpy as np
 
 from steppe.core import arrays, checks, trees
 from steppe.core.types import Batch
+
+Value = TypeVar("Value")
 
 
 @jax.tree_util.register_dataclass
@@ -35,7 +37,8 @@ class Batches:
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """(count, size) of each stack."""
-        return tuple(jnp.shape(jax.tree.leaves(stack)[0])[:2] for stack in self.stacks)
+        leading = (jnp.shape(jax.tree.leaves(stack)[0])[:2] for stack in self.stacks)
+        return tuple((count, size) for count, size in leading)
 
     @property
     def examples(self) -> int:
@@ -120,7 +123,7 @@ def in_batches(examples: Batch, size: int) -> list[Batch]:
     return [jax.tree.map(lambda leaf, at=at: leaf[at : at + size], examples) for at in range(0, count, size)]
 
 
-def average(function: Callable[[Batch], Any], batches: Batches) -> Any:
+def average(function: Callable[[Batch], Value], batches: Batches) -> Value:
     """The mean over all examples of what `function` gives for each batch, itself a mean over the batch's examples.
 
     Parameters

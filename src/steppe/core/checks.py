@@ -7,7 +7,7 @@ traces have no range yet, so range checks let them pass: sweeps check on the hos
 import difflib
 import math
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +113,7 @@ def key_array(function: str, key: Key) -> jax.Array:
         fail(function, "key", "an int or a JAX key array", shown(key))
     if jnp.issubdtype(dtype, jnp.integer) and not _is_key_data(key):
         fail(function, "key", "an int or a JAX key array", returned(key), "Make one: jax.random.key(0).")
-    return key
+    return cast(jax.Array, key)
 
 
 def _is_key_data(key: Any) -> bool:

@@ -96,7 +96,12 @@ def check_targets(function: str, loss: Loss, params: Params, batches: Batches) -
         if getattr(outputs, "shape", ()) and hasattr(y, "dtype"):
             losses.check_targets(function, loss.criterion, outputs.shape[-1], y.reshape(-1, *y.shape[2:]))
     if not losses.any_counts(loss.criterion, targets):
-        checks.fail(function, "labels", "such that some count", f"{loss.criterion.ignore} alone, which is ignored")
+        checks.fail(
+            function,
+            "labels",
+            "such that some count",
+            f"{getattr(loss.criterion, 'ignore', None)} alone, which is ignored",
+        )
 
 
 def of_apply(function: str, apply: Apply, params: Params, inputs: list[Any]) -> Program:
@@ -148,7 +153,7 @@ def of_values(
     program = programs.capture(Label(function, "function"), values, [(params, batch) for batch in batches], check)
     if not told:
         check_targets(function, getattr(values, "scored", values), params, gathered)
-    found = program
+    found: Loss = program
     if weight is not None:
         found = losses.Weighted(program, _captured_weight(function, weight, batches))
     if gathered.several and not told:
@@ -186,7 +191,7 @@ def captured_network(
         return losses.of(apply, loss.criterion)
     weight = getattr(loss.criterion, "weight", None)
     whole = loss.criterion.function if isinstance(loss.criterion, losses.Weighted) else loss.criterion
-    criterion = programs.capture(Label(function, "criterion"), whole, calls, check)
+    criterion: Criterion = programs.capture(Label(function, "criterion"), whole, calls, check)
     if weight is not None:
         criterion = losses.Weighted(criterion, _captured_weight(function, weight, [y for _, y in calls]))
     return losses.of(apply, criterion)

@@ -328,9 +328,10 @@ def check_targets(function: str, criterion: Criterion, outputs: int, targets: An
 
 def any_counts(criterion: Criterion, targets: Sequence[Any]) -> bool:
     """Whether some label of several arrays counts for a criterion, or nobody can tell here."""
-    if getattr(criterion, "ignore", None) is None or any(map(checks.is_traced, targets)):
+    ignore = getattr(criterion, "ignore", None)
+    if ignore is None or any(map(checks.is_traced, targets)):
         return True
-    return any(bool(jnp.any(labels != criterion.ignore)) for labels in targets)
+    return any(bool(jnp.any(labels != ignore)) for labels in targets)
 
 
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -516,7 +517,7 @@ class NetworkLoss:
         return values if weight is None else weigh(len(values) * shares(weight, y), values)
 
 
-def of(apply: Apply, criterion: Criterion = cross_entropy) -> Loss:
+def of(apply: Apply, criterion: Criterion = cross_entropy) -> NetworkLoss:
     """The loss of a network, ``loss(params, batch) = criterion(apply(params, x), y)``.
 
     Parameters

@@ -137,10 +137,10 @@ def _paired(called: list[str], leaves: list[Any]) -> list[bool]:
     """For each array, whether it is a mean or a spread that has the other beside it."""
     groups: dict[tuple[str, ...], dict[str, int]] = {}
     for index, name in enumerate(called):
-        home, last = re.fullmatch(r"(.*[./])?([^./]*)", name).groups()
+        last = re.split(r"[./]", name)[-1]
         if match := PAIRED.fullmatch(last):
             kind = "mean" if match[2] == "mean" else "spread"
-            groups.setdefault((home or "", match[1] or "", match[3]), {})[kind] = index
+            groups.setdefault((name.removesuffix(last), match[1] or "", match[3]), {})[kind] = index
     found = [False] * len(called)
     for pair in groups.values():
         if len(pair) == 2 and _fits(leaves[pair["mean"]], leaves[pair["spread"]]):

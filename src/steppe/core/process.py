@@ -132,7 +132,7 @@ class Unwritten(OSError):
 class _Output(io.FileIO):
     """A standard stream, whose errors can be told from those of files."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         """See `io.FileIO`."""
         try:
             return super().write(data)

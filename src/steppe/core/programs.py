@@ -14,7 +14,7 @@ import hashlib
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,10 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxprs_in_params
 
 from steppe.core import checks
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C", bound=type)
 
 Check = Callable[[Any], Any]
 """What a function must return: gives the value on, or raises an `InputError`."""
@@ -142,7 +146,9 @@ class Trace:
         return self.digest, self.structure, self.consts, self.opaque
 
 
-def capture(label: Label, function: Callable, calls: Sequence[tuple], check: Check = lambda value: value) -> Program:
+def capture(
+    label: Label, function: Callable[..., Any], calls: Sequence[tuple], check: Check = lambda value: value
+) -> Program:
     """What a function computes now, for arguments of the shapes of `calls`.
 
     Parameters
@@ -185,7 +191,7 @@ def capture(label: Label, function: Callable, calls: Sequence[tuple], check: Che
     else:
         checked = lambda *arguments: check(returned(label, function(*arguments)))  # noqa: E731
     arrays: dict[int, Any] = {}
-    traces = {}
+    traces: dict[Signature, Trace] = {}
     for arguments in calls:
         signature = Signature.of(arguments)
         if signature not in traces:
@@ -196,7 +202,7 @@ def capture(label: Label, function: Callable, calls: Sequence[tuple], check: Che
     return Program(traces, [_held(array) for array in arrays.values()], label, checked)
 
 
-def check(label: Label, function: Callable, arguments: tuple, must: Check) -> None:
+def check(label: Label, function: Callable[..., Any], arguments: tuple, must: Check) -> None:
     """Trace a function once, for what its value must be; its own errors are told as `capture` tells them."""
     with explained(label, own=True):
         jax.eval_shape(lambda *a: must(returned(label, function(*a))), *arguments)
@@ -216,7 +222,7 @@ def returned(label: Label, value: Any) -> Any:
     return value
 
 
-def _traced(label: Label, function: Callable, arguments: tuple, arrays: dict[int, Any], todo: str) -> Trace:
+def _traced(label: Label, function: Callable[..., Any], arguments: tuple, arrays: dict[int, Any], todo: str) -> Trace:
     """One trace of a function; the arrays that it holds join `arrays`. `todo` follows an error of its own."""
     with explained(label, own=True, todo=todo):
         closed, value = _jaxpr(function, arguments)
@@ -239,11 +245,11 @@ def _traced(label: Label, function: Callable, arguments: tuple, arrays: dict[int
     return Trace(closed.jaxpr, jax.tree.structure(value), consts, written.digest, written.opaque)
 
 
-def _jaxpr(function: Callable, arguments: tuple) -> tuple[ClosedJaxpr, Any]:
+def _jaxpr(function: Callable[..., Any], arguments: tuple) -> tuple[ClosedJaxpr, Any]:
     return jax.make_jaxpr(fresh(function), return_shape=True)(*arguments)
 
 
-def fresh(function: Callable) -> Callable:
+def fresh(function: Callable[..., R]) -> Callable[..., R]:
     """A function whose program JAX does not remember from an earlier call, for transformations that look there."""
     return lambda *arguments: function(*arguments)  # noqa: PLW0108
 
@@ -328,7 +334,8 @@ class _Writer:
     """Writes programs down, exactly: numbers by their bytes, variables by their place."""
 
     def __init__(self) -> None:
-        self.hash, self.opaque = hashlib.sha256(), []
+        self.hash = hashlib.sha256()
+        self.opaque: list[Any] = []
 
     def text(self, *words: Any) -> None:
         self.hash.update(("\x00".join(map(str, words)) + "\x01").encode())
@@ -398,7 +405,7 @@ HOLDERS: list[type] = []
 """Classes of functions that are made of functions; see `holder`."""
 
 
-def holder(cls: type) -> type:
+def holder(cls: C) -> C:
     """Register a frozen dataclass as a pytree: fields that hold programs are its children, all others are static."""
     names = [field.name for field in dataclasses.fields(cls)]
 
@@ -424,12 +431,19 @@ def holds(value: Any) -> bool:
 
 def captured(value: Any) -> bool:
     """Whether a function has been captured already, or is made of what has."""
-    return isinstance(value, Program) or (
-        isinstance(value, tuple(HOLDERS)) and any(captured(getattr(value, f.name)) for f in dataclasses.fields(value))
-    )
+    if isinstance(value, tuple(HOLDERS)):
+        fields = dataclasses.fields(value)  # type: ignore[arg-type]  # every holder is a dataclass
+        return any(captured(getattr(value, field.name)) for field in fields)
+    return isinstance(value, Program)
 
 
-def compiled(function: Callable | None = None, *, static: Sequence[str] = ()) -> Callable:
+@overload
+def compiled(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def compiled(*, static: Sequence[str]) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+def compiled(function: Callable[..., Any] | None = None, /, *, static: Sequence[str] = ()) -> Callable[..., Any]:
     """`jax.jit`, with what goes wrong in a user's function told in a sentence; `static` names static arguments."""
     if function is None:
         return functools.partial(compiled, static=static)

@@ -2,11 +2,12 @@
 
 import functools
 import operator
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import PyTreeDef
 
 from steppe.core import checks
 from steppe.core.types import Params
@@ -16,6 +17,11 @@ def accumulator_dtype(*trees: Any) -> jnp.dtype:
     """The dtype in which sums over these trees are kept: float32, or float64 where a leaf is."""
     double = any(jnp.result_type(leaf) == jnp.float64 for leaf in jax.tree.leaves(trees))
     return jnp.dtype("float64") if double else jnp.dtype("float32")
+
+
+def structure(tree: Any) -> PyTreeDef:
+    """How a pytree is nested, without its leaves."""
+    return cast(PyTreeDef, jax.tree.structure(tree))
 
 
 def size(tree: Params) -> int:

@@ -144,11 +144,11 @@ def fisher(
     """
     checks.whole("fisher", "samples", samples, least=0)
     draw = losses.sampler(criterion)
-    if samples and draw is None:
+    if samples and not draw:
         checks.fail("fisher", "criterion", "losses.cross_entropy (weighted or not) or squared_error, to draw labels",
                     checks.shown(criterion), "Use samples=0, or ggn.")  # fmt: skip
     loss, gathered = entry.of_network("fisher", apply, criterion, params, batches, single="criterion")
-    if not samples:
+    if not samples or draw is None:
         return _over_data(_GaussNewton(loss.apply, _OutputGradients(loss.criterion)), params, gathered, where)
     plain = losses.cross_entropy if isinstance(criterion, losses.WeightedCrossEntropy) else criterion
     product = _GaussNewton(loss.apply, _DrawnGradients(plain, draw, samples))
@@ -292,12 +292,12 @@ class _DrawnGradients:
             checks.fail("fisher", "outputs", "of shape (B, ..., K) where labels are drawn", f"shape {outputs.shape}",
                         "Use samples=0, or ggn.")  # fmt: skip
         several = jax.vmap(lambda key: jax.random.split(key, self.samples))(keys)
-        y = jax.vmap(jax.vmap(self.draw, (0, None)), (0, 0))(several, jax.lax.stop_gradient(outputs))
+        drawn = jax.vmap(jax.vmap(self.draw, (0, None)), (0, 0))(several, jax.lax.stop_gradient(outputs))
         # −log p is that of a row (a position of a text, say): rows, not examples, have independent labels
         rows = outputs.reshape(-1, outputs.shape[-1])
-        y = jnp.moveaxis(y, 1, 0).reshape(self.samples, len(rows), *y.shape[outputs.ndim :])
+        drawn = jnp.moveaxis(drawn, 1, 0).reshape(self.samples, len(rows), *drawn.shape[outputs.ndim :])
         gradient = jax.grad(lambda f, y: jnp.sum(losses.example_losses(self.criterion, f, y)))
-        r = jax.vmap(gradient, (None, 0))(rows, y)
+        r = jax.vmap(gradient, (None, 0))(rows, drawn)
 
         share = jnp.ones(len(rows)) if weights is None else weights.reshape(-1)
         share = share / jnp.maximum(jnp.sum(share), jnp.finfo(share.dtype).tiny)

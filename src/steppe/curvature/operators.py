@@ -153,7 +153,7 @@ class _Rescaled:
 
 
 def _alike(v: Params, like: Params) -> bool:
-    if jax.tree.structure(v) != jax.tree.structure(like):
+    if trees.structure(v) != trees.structure(like):
         return False
     pairs = zip(jax.tree.leaves(v), jax.tree.leaves(like), strict=True)
     return all(jnp.shape(a) == b.shape and jnp.result_type(a) == b.dtype for a, b in pairs)

@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 import numpy as np
 
@@ -224,7 +224,7 @@ def _from_frame(path: Path, frame: "polars.DataFrame", label: str) -> Contents:
     if not features.columns:
         checks.fail("data file", str(path), "a table with features", f"a table of {label!r} alone")
     for column in features.iter_columns():
-        if column.dtype.is_integer() and any(abs(end) > WHOLE for end in (column.min(), column.max())):
+        if column.dtype.is_integer() and any(abs(cast(int, end)) > WHOLE for end in (column.min(), column.max())):
             whole = np.array(column.to_list(), dtype=object)  # columns may be of 128 bits
             arrays.check_resolved("data file", f"column {column.name!r}", whole, np.float64, todo=LESS)
     x = features.cast(polars.Float64).to_numpy()
@@ -238,11 +238,11 @@ def _label_values(path: Path, labels: "polars.Series") -> np.ndarray:
     what = f"label {labels.name!r}"
     if labels.dtype == polars.String or isinstance(labels.dtype, (polars.Categorical, polars.Enum)):
         words = labels.cast(polars.String)
-        longest = words.str.len_chars().arg_max()
+        longest = words.str.len_chars().arg_max() or 0
         if len(words[longest]) > LONGEST:
             got = f"{len(words[longest])} in row {longest} of {path.name}"
             checks.fail("data file", what, f"names of classes, of at most {LONGEST} characters", got)
-        odd = words.str.contains("\0", literal=True).arg_max()
+        odd = words.str.contains("\0", literal=True).arg_max() or 0
         if "\0" in words[odd]:  # which NumPy would drop at the end of a name
             checks.fail("data file", what, "names of classes", f"one with a NUL in row {odd} of {path.name}")
         return np.array(words.to_list(), dtype=str)

@@ -309,8 +309,9 @@ def _ascent(
     for which, bound in zip(("low", "high"), between, strict=True):
         if bound is not None:
             checks.real(name, which, bound)
-    if None not in between and not any(map(checks.is_traced, between)) and between[0] >= between[1]:
-        checks.fail(name, "low", f"below high, {between[1]}", between[0])
+    least, most = between
+    if least is not None and most is not None and not any(map(checks.is_traced, between)) and least >= most:
+        checks.fail(name, "low", f"below high, {most}", least)
     towards = jnp.sign if norm == "linf" else jax.vmap(trees.unit)
     drawn, projected = (_in_cube, _onto_cube) if norm == "linf" else (_in_ball, _onto_ball)
 

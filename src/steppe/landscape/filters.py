@@ -15,8 +15,10 @@ FilterAxis = int | Params | Callable[[Params], Any] | None
 """The axis of the outputs: of all arrays, a pytree of axes that is a prefix of the parameters (None: as known), or a
 function from the parameters to one."""
 
-EQUINOX = {"Linear": 0, "Conv": 0, "ConvTranspose": 0, "GRUCell": 0, "LSTMCell": 0, "Embedding": -1,
-           "LayerNorm": (), "RMSNorm": ()}  # fmt: skip
+EQUINOX: dict[str, int | tuple[()]] = {
+    "Linear": 0, "Conv": 0, "ConvTranspose": 0, "GRUCell": 0, "LSTMCell": 0, "Embedding": -1,
+    "LayerNorm": (), "RMSNorm": (),
+}  # fmt: skip
 """Equinox's layers, and where their weights have the outputs, () for nowhere."""
 
 FLAX = ("kernel", "embedding")
@@ -50,7 +52,7 @@ def filter_axes(function: str, params: Params, filter_axis: FilterAxis = None) -
     """
     leaves, called, homes = jax.tree.leaves(params), names.names(params), _homes(params)
     asked, known = _asked(function, params, filter_axis), _by_equinox(params)
-    found = []
+    found: list[tuple[int, ...]] = []
     for index, leaf in enumerate(leaves):
         *_, last = homes[index]
         if np.ndim(leaf) < 2 or _is_bias(last, leaf):
@@ -80,7 +82,7 @@ def _told(
         return (1, 2)
     biases = {math.prod(bias) for bias in beside if math.prod(bias) == max(bias)}
     fits = [axis for axis in range(count) if shape[axis] in biases]
-    guess = count - 1
+    guess: int | None = count - 1
     if WEIGHT.fullmatch(last):
         pytorch = "." in name and not EMBEDDING.fullmatch(above[-1] if above else "")
         guess = 0 if pytorch else count - 1 if "." in name else fits[0] if len(fits) == 1 else None
@@ -140,9 +142,10 @@ def _asked(function: str, params: Params, filter_axis: FilterAxis) -> list[Any]:
 
 def _by_equinox(params: Params) -> list[int | tuple[()] | None]:
     """Of each array the axis of the outputs where a layer of Equinox holds it."""
-    found = []
+    found: list[int | tuple[()] | None] = []
     for part in jax.tree.leaves(params, is_leaf=lambda part: _equinox(part) is not None):
-        found += [EQUINOX.get(_equinox(part))] * len(jax.tree.leaves(part))
+        layer = _equinox(part)
+        found += [EQUINOX[layer] if layer else None] * len(jax.tree.leaves(part))
     return found
 
 

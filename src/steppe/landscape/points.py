@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from steppe.core import batches as many
-from steppe.core import checks
+from steppe.core import checks, trees
 from steppe.core.batches import Batches
 from steppe.core.programs import compiled
 from steppe.core.types import Batch, Params
@@ -29,7 +29,7 @@ REPORTS = 50
 
 def alike(function: str, name: str, given: Params, params: Params) -> None:
     """Check that a pytree has the structure and the shapes of the parameters."""
-    if jax.tree.structure(given) != jax.tree.structure(params):
+    if trees.structure(given) != trees.structure(params):
         checks.fail(function, name, "a pytree of the network's structure", "another structure")
     checks.floating(function, given)
     for (path, a), b in zip(jax.tree.leaves_with_path(given), jax.tree.leaves(params), strict=True):

@@ -26,7 +26,7 @@ class AverageState(NamedTuple):
         first update.
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides a method of tuples that nobody calls
     mean: Params
 
 

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from steppe.curvature import layers
 from steppe.methods import place
 from steppe.methods.accumulation import each_in_microbatches, in_microbatches
 
-Strength = float | jax.Array | optax.Schedule
+Strength: TypeAlias = float | jax.Array | Callable[[Any], Any]
 """λ or ρ: a number, a traced value, or a function of the update's number."""
 
 
@@ -30,7 +30,7 @@ class MethodState(NamedTuple):
         has acted.
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides a method of tuples that nobody calls
     key: jax.Array
     monitor: Estimate
 
@@ -132,7 +132,7 @@ def method(
     """
     checks.real_or_schedule(name, called, strength, least=0.0)
     known = not callable(strength) and not checks.is_traced(strength)
-    if known and no_zero and float(strength) == 0:
+    if known and no_zero and float(cast(float, strength)) == 0:
         checks.fail(name, called, "above 0", strength, no_zero)
     every = number_of_updates(name, "every", every)
     if microbatches is not None:
@@ -165,7 +165,7 @@ def method(
         def acted() -> tuple[Params, Estimate]:
             with programs.explained(programs.Label(name)):
                 found, monitor = act(call())
-            like = state.monitor.mean.dtype
+            like = jnp.result_type(state.monitor.mean)
             return found, Estimate(*(jnp.asarray(x).astype(like) for x in monitor))
 
         if _is_first_outside_of_jit(state.count, updates, params, batch):
@@ -182,9 +182,9 @@ def method(
         return updates, MethodState(state.count + 1, state.key, monitor)
 
     # a zero that schedules or sweeps hand over is an array, and counts its updates
-    if known and not isinstance(strength, jax.Array) and float(strength) == 0:
+    if known and not isinstance(strength, jax.Array) and float(cast(float, strength)) == 0:
         return optax.GradientTransformationExtraArgs(init, lambda updates, state, params=None, **_: (updates, state))
-    update.method = name
+    cast(Any, update).method = name
     return optax.GradientTransformationExtraArgs(init, update)
 
 
@@ -210,7 +210,8 @@ def _given(
         checks.fail(name, "update", "given params, loss= and batch=", f"a call without {', '.join(missing)}",
                     "Call tx.update(grads, state, params, loss=loss, batch=batch).")  # fmt: skip
     each = loss.each if isinstance(loss, losses.NetworkLoss) else None
-    return loss, batch, penalty_loss or loss, example_losses or each
+    known = cast(Loss, loss)
+    return known, batch, penalty_loss or known, example_losses or each
 
 
 _IF_MASKED = (

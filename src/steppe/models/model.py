@@ -32,7 +32,8 @@ def from_module(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     The module's ``__call__(x, rngs)`` gets ``rngs=None`` when dropout is off.
     """
     abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
-    graph, _, rest = nnx.split(abstract, nnx.Param, ...)
+    graph, *states = nnx.split(abstract, nnx.Param, ...)
+    rest = states[1]
     if jax.tree.leaves(rest):
         raise NotImplementedError("modules with state besides parameters (BatchNorm) need it threaded by the caller")
 

@@ -23,7 +23,7 @@ class Bins(NamedTuple):
         The share of the examples that lie in the bin and are predicted right.
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides a method of tuples that nobody calls
     confidence: jax.Array
     right: jax.Array
 

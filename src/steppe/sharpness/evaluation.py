@@ -47,7 +47,7 @@ def with_rounding(found: Estimate, error: jax.Array, still: jax.Array | bool = F
 
     `still` says that nothing was moved: a difference of 0 is then exact.
     """
-    error = jnp.asarray(error, found.mean.dtype)
+    error = jnp.asarray(error, jnp.result_type(found.mean))
     lost = (jnp.abs(found.mean) <= RESOLVED * error) & ~jnp.asarray(still)
     return found._replace(sem=jnp.where(lost, jnp.hypot(found.sem, error), found.sem))
 

@@ -15,7 +15,7 @@ import secrets
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 
@@ -214,7 +214,7 @@ def read_arrays(stream: BinaryIO) -> dict[str, np.ndarray]:
 
 def of_arrays(arrays: Mapping[str, np.ndarray]) -> Content:
     """What writes an .npz file."""
-    return lambda file: np.savez(file, **arrays)
+    return lambda file: np.savez(file, **cast(dict[str, Any], arrays))
 
 
 def begin(folder: Path, command: str) -> Path:

@@ -123,7 +123,7 @@ def _combination(
 ) -> Params:
     """Σ weight · ∇L(θ + s·v + t·w) over the rows (weight, s, t) of a table, one gradient after another."""
 
-    def add(total: Params, row: jax.Array) -> tuple[Params, None]:
+    def add(total: Params, row: Any) -> tuple[Params, None]:
         moved = params
         for direction, steps in zip(along, row[1:], strict=True):
             moved = trees.add_scaled(moved, steps, direction)

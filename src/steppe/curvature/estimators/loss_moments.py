@@ -98,8 +98,8 @@ def loss_moments(
     if not program.layers:
         H = hessians.hessian(loss, params, [batch])
         return estimates.moments(H, key, probes=probes, distribution=distribution)
-    leaves = [[jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)] for tree in (params, batch)]
-    sampler = _Sampler(program, *leaves, distribution, probes)
+    leaves, data = ([jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)] for tree in (params, batch))
+    sampler = _Sampler(program, leaves, data, distribution, probes)
     first, second = _in_blocks(sampler.block, key, probes)
     return Moments(estimates.estimate(first), estimates.estimate(second))
 
@@ -114,7 +114,8 @@ def _in_blocks(block: Callable[[jax.Array, int], Any], key: jax.Array, count: in
         parts.append([values.reshape(-1) for values in jax.lax.map(many, jax.random.split(loop_key, whole))])
     if rest:
         parts.append(block(last_key, rest))
-    return tuple(jnp.concatenate(values) for values in zip(*parts, strict=True))
+    first, second = (jnp.concatenate(values) for values in zip(*parts, strict=True))
+    return first, second
 
 
 class _Fixed(NamedTuple):
@@ -160,7 +161,8 @@ class _Sampler:
             moving, fixed = self.along(jax.tree.map(lambda x, one=one: x[one], probes))
             part = jax.tree.map(lambda x, one=one: x[one, None], probes)
             samples.append(self.squares(part, jax.tree.map(lambda x: x[None], moving), fixed))
-        return tuple(jnp.concatenate(values) for values in zip(*samples, strict=True))
+        first, second = (jnp.concatenate(values) for values in zip(*samples, strict=True))
+        return first, second
 
     def forward(
         self, direct: list[Any], moved: list[Any], probe: Probes | None, on: Any

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -276,13 +276,15 @@ class _Search:
         weights = [side for side, value in enumerate(values) if value.leaf is not None]
         if eqn.primitive.name not in SITES or len(weights) != 1:
             return
+        leaf = values[weights[0]].leaf
+        assert leaf is not None
         site = SITES[eqn.primitive.name](eqn, weights[0], path)
         if site is None or not all(isinstance(n, int) for n in (*site.shape, *site.kernel_shape)):  # symbolic: exported
             return
-        (leaf, _, made), fan_out = values[weights[0]], site.kernel_shape[-1]
+        seen, fan_out = values[weights[0]], site.kernel_shape[-1]
         sizes = (math.prod(site.shape[:-1]), math.prod(site.kernel_shape[:-1]), fan_out)
         kind, from_data = site.form.kind, not values[1 - weights[0]].depends
-        self.found.append(Layer(self.names[leaf], kind, *sizes, from_data, leaf, site, made))
+        self.found.append(Layer(self.names[leaf], kind, *sizes, from_data, leaf, site, seen.made))
 
 
 def inner(eqn: JaxprEqn) -> ClosedJaxpr:
@@ -290,9 +292,14 @@ def inner(eqn: JaxprEqn) -> ClosedJaxpr:
     return eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
 
 
+def _shaped(variable: Var | Literal) -> jax.core.ShapedArray:
+    """The shape and the dtype of a variable of a program in which every value is an array."""
+    return cast(jax.core.ShapedArray, variable.aval)
+
+
 def _keeps_entries(eqn: JaxprEqn) -> bool:
     if eqn.primitive.name == "convert_element_type":
-        return all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in (*eqn.invars, *eqn.outvars))
+        return all(jnp.issubdtype(_shaped(v).dtype, jnp.floating) for v in (*eqn.invars, *eqn.outvars))
     return eqn.primitive.name in SAME_ENTRIES
 
 
@@ -301,7 +308,7 @@ def _dense(eqn: JaxprEqn, weight: int, path: tuple[int, ...]) -> Site | None:
     contracted, batched = eqn.params["dimension_numbers"]
     if batched[0] or not contracted[0]:
         return None
-    a, W = eqn.invars[1 - weight].aval, eqn.invars[weight].aval
+    a, W = _shaped(eqn.invars[1 - weight]), _shaped(eqn.invars[weight])
     from_a, from_w = contracted[1 - weight], contracted[weight]
     free_a = [axis for axis in range(a.ndim) if axis not in from_a]
     free_w = [axis for axis in range(W.ndim) if axis not in from_w]
@@ -318,7 +325,7 @@ def _dense(eqn: JaxprEqn, weight: int, path: tuple[int, ...]) -> Site | None:
         outputs=outputs,
         kernel_shape=(fan_in, fan_out),
         shape=(rows, fan_out),
-        dtype=eqn.outvars[0].aval.dtype,
+        dtype=_shaped(eqn.outvars[0]).dtype,
         weight_dtype=W.dtype,
         path=path,
         weight=weight,
@@ -329,7 +336,7 @@ def _convolution(eqn: JaxprEqn, weight: int, path: tuple[int, ...]) -> Site | No
     """A convolution of one group: its output channels are the columns."""
     if weight == 0 or eqn.params["feature_group_count"] != 1 or eqn.params["batch_group_count"] != 1:
         return None
-    W, y, numbers = eqn.invars[1].aval, eqn.outvars[0].aval, eqn.params["dimension_numbers"]
+    W, y, numbers = _shaped(eqn.invars[1]), _shaped(eqn.outvars[0]), eqn.params["dimension_numbers"]
     channel_w, channel_y = numbers.rhs_spec[0], numbers.out_spec[1]
     return Site(
         products.Convolution(tuple((name, eqn.params[name]) for name in products.CONVOLUTION_OPTIONS)),

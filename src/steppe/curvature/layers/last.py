@@ -105,14 +105,15 @@ class _Value(NamedTuple):
 def _ends(program: Program, count: int) -> list[_Meeting]:
     """The meetings that the outputs rest on and no other meeting does; the first `count` inputs are parameters."""
     jaxpr = program.jaxpr.jaxpr
-    for fixed in (False, True):  # where no data enter, the arrays that the function itself holds are the data
-        walk = _Walk(fixed)
-        weights = [_Value(frozenset([i]), axes=_axes(var.aval)) for i, var in enumerate(jaxpr.invars[:count])]
-        known = [*weights, *(_Value(data=True) for _ in jaxpr.invars[count:])]
-        outputs = walk(jaxpr, known, ())
-        reached = frozenset().union(*(value.before for value in outputs))
-        if reached:
-            break
+    weights = [_Value(frozenset([i]), axes=_axes(var.aval)) for i, var in enumerate(jaxpr.invars[:count])]
+    known = [*weights, *(_Value(data=True) for _ in jaxpr.invars[count:])]
+
+    def reach(walk: "_Walk") -> frozenset[int]:
+        return frozenset().union(*(value.before for value in walk(jaxpr, known, ())))
+
+    reached = reach(walk := _Walk(False))
+    if not reached:  # where no data enter, the arrays that the function itself holds are the data
+        reached = reach(walk := _Walk(True))
     earlier = frozenset().union(*(walk.meetings[i].before for i in reached))
     return [walk.meetings[i] for i in sorted(reached - earlier)]
 

@@ -22,7 +22,9 @@ Norm = Callable[[Layer, jax.Array, jax.Array | None, jax.Array, jax.Array, jax.A
 """``(layer, a, da, G, dG, P) -> (M,)``: a and G of a layer; da (None where a is data), dG and P stacks of M."""
 
 
-def exact(layer: Layer, a: jax.Array, da: jax.Array | None, G: jax.Array, dG: jax.Array, P: None) -> jax.Array:
+def exact(
+    layer: Layer, a: jax.Array, da: jax.Array | None, G: jax.Array, dG: jax.Array, P: jax.Array | None
+) -> jax.Array:
     """‖Z‖², Z formed."""
 
     def one(da: jax.Array | None, dG: jax.Array) -> jax.Array:
@@ -31,7 +33,9 @@ def exact(layer: Layer, a: jax.Array, da: jax.Array | None, G: jax.Array, dG: ja
     return each(one, da, dG)
 
 
-def sketched(layer: Layer, a: jax.Array, da: jax.Array | None, G: jax.Array, dG: jax.Array, P: jax.Array) -> jax.Array:
+def sketched(
+    layer: Layer, a: jax.Array, da: jax.Array | None, G: jax.Array, dG: jax.Array, P: jax.Array | None
+) -> jax.Array:
     """‖ZP‖², P random with E PPᵀ = I and few columns."""
 
     def one(da: jax.Array | None, dG: jax.Array, P: jax.Array) -> jax.Array:
@@ -40,7 +44,9 @@ def sketched(layer: Layer, a: jax.Array, da: jax.Array | None, G: jax.Array, dG:
     return each(one, da, dG, P)
 
 
-def gram(layer: Layer, a: jax.Array, da: jax.Array | None, G: jax.Array, dG: jax.Array, P: None) -> jax.Array:
+def gram(
+    layer: Layer, a: jax.Array, da: jax.Array | None, G: jax.Array, dG: jax.Array, P: jax.Array | None
+) -> jax.Array:
     """‖Z‖² = Σᵢⱼ (da daᵀ)(GGᵀ) + 2(da aᵀ)(G dGᵀ) + (aaᵀ)(dG dGᵀ), from products of rows."""
     dtype = trees.accumulator_dtype(a)
     a, G, dG = a.astype(dtype), G.astype(dtype), dG.astype(dtype)
@@ -56,7 +62,7 @@ def cheapest(layer: Layer) -> Norm:
     """The form to take, by counting multiplications of the value and its gradient."""
     terms = 1 if layer.from_data else 2
     rows, sides = layer.rows, layer.fan_in + layer.fan_out
-    counts = {exact: 3 * terms * rows * layer.fan_in * layer.fan_out}
+    counts: dict[Norm, int] = {exact: 3 * terms * rows * layer.fan_in * layer.fan_out}
     if layer.kind == "dense":
         counts[gram] = rows**2 * (layer.fan_in + 2 * layer.fan_out if layer.from_data else 4 * sides)
     best = min(counts, key=counts.__getitem__)

@@ -110,7 +110,7 @@ def _laid_out(form: Form, function: Callable[..., jax.Array], *arguments: jax.Ar
     for eqn in traced.eqns:
         values = [env[atom] for atom in eqn.invars]
         if eqn.primitive.name == "conv_general_dilated":
-            env[eqn.outvars[0]] = _channels_last(*values, eqn.params)
+            env[eqn.outvars[0]] = _channels_last(values[0], values[1], eqn.params)
         else:
             env[eqn.outvars[0]] = eqn.primitive.bind(*values, **eqn.params)
     return env[traced.outvars[0]]

@@ -151,7 +151,7 @@ def spectral_density(
     """
     checks.whole("spectral_density", "points", points, least=2)
     if width is not None:
-        checks.real("spectral_density", "width", width, least=jnp.finfo(A.dtype).tiny)
+        checks.real("spectral_density", "width", width, least=float(jnp.finfo(A.dtype).tiny))
     found = quadrature(A, key, probes=probes, steps=steps, distribution=distribution)
     return smoothed(found, width=width, points=points)
 
@@ -172,7 +172,7 @@ def smoothed(found: Quadrature, *, width: float | jax.Array | None = None, point
     spacing = (edges[-1] - edges[0]) / points
     tails = jax.vmap(lambda n, w: jax.scipy.stats.norm.cdf((edges[:, None] - n[None]) / width) @ w)(nodes, weights)
     each = jnp.diff(tails, axis=1) / spacing
-    mean, sem = jax.vmap(estimate, 1)(each)
+    mean, sem = map(jnp.asarray, jax.vmap(estimate, 1)(each))
     return Density((edges[1:] + edges[:-1]) / 2, mean, sem, width, found)
 
 
@@ -241,7 +241,7 @@ def soft_rank(A: Operator, key: Key, *, damping: float, probes: int = 10, steps:
     >>> round(float(soft_rank(A, 0, damping=1.0).mean), 3)
     1.25
     """
-    checks.real("soft_rank", "damping", damping, least=jnp.finfo(A.dtype).tiny)
+    checks.real("soft_rank", "damping", damping, least=float(jnp.finfo(A.dtype).tiny))
     return trace_of_function(A, key, lambda values: soft_share(values, damping), probes=probes, steps=steps)
 
 

@@ -136,7 +136,7 @@ def _combined(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     rows, size = W.shape
 
-    def change(at: jax.Array, columns: int, state: tuple) -> tuple:
+    def change(at: int | jax.Array, columns: int, state: tuple) -> tuple:
         *both, coupling = state
         parts = [jax.lax.dynamic_slice(x, (0, at), (rows, columns)) for x in both]
         w, aw = (_matmul(weights, part) for part in parts)

@@ -197,6 +197,7 @@ class _Search:
         end, starts = begin + steps, self.starts[:steps]
         for i, start in enumerate(starts):
             self.basis, _ = self.basis.placed(begin + i, start, self.next_key(), self.least)
+        left = None
         for at in range(begin, end):
             row = self.basis.row(at)
             image = self.multiply(row)
@@ -207,7 +208,7 @@ class _Search:
                 left, length = self.basis.outside(image)
             if self.first:
                 self.first.record(row, image, length)
-        if self.first:
+        if self.first and left is not None:
             self.first.settle(left)
         self.rounds += 1
         if self.rounds % GROWTH == 0:

@@ -172,7 +172,9 @@ def m_sam(
             part, share = at
             g = call.confined(jax.grad(shard.loss)(call.params, part))
             gradient, rise = _uphill(shard._replace(batch=part), *trees.unit_and_norm(g))
-            return jax.tree.map(lambda t, g: t + losses.weigh(share, g.astype(t.dtype)), total, gradient), rise.mean
+            return jax.tree.map(lambda t, g: t + losses.weigh(share, g.astype(t.dtype)), total, gradient), jnp.asarray(
+                rise.mean
+            )
 
         shares = part_shares(call.loss, split)
         total, rises = jax.lax.scan(add, trees.zero_sums(call.gradient), (split, shares))

@@ -19,7 +19,7 @@ Matrix = Literal["hessian", "ggn"]
 MomentsOf = Callable[[Loss, Params, Batch, jax.Array], Moments]
 """``(loss, params, batch, key)`` -> estimates of tr A and tr(A²), differentiable in the parameters."""
 
-Penalty = Callable[[Loss, Params, Batch, jax.Array], tuple[jax.Array, Estimate]]
+Penalty = Callable[[Loss, Params, Batch, jax.Array], tuple[jax.Array | float, Estimate]]
 """``(loss, params, batch, key)`` -> what is differentiated, and what a person wants to log of it."""
 
 
@@ -46,7 +46,7 @@ def added(
         chosen, others = trees.partition(call.params, call.where if block else None)
         loss = _restricted(call.penalty_loss, others)
 
-        def value(part: Params) -> tuple[jax.Array, Estimate]:
+        def value(part: Params) -> tuple[jax.Array | float, Estimate]:
             return penalty(loss, part, call.batch, call.key)
 
         found, estimate = jax.grad(value, has_aux=True)(chosen)
@@ -88,10 +88,10 @@ def hutchinson(
     checks.one_of(name, "matrix", matrix, ("hessian", "ggn"))
 
     def measure(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Moments:
-        options = {"probes": probes, "distribution": distribution}
         if matrix == "hessian" and microbatches is None:
-            return curvature.loss_moments(loss, params, batch, key, **options)
-        return curvature.moments(operator(name, matrix, loss, params, batch, microbatches), key, **options)
+            return curvature.loss_moments(loss, params, batch, key, probes=probes, distribution=distribution)
+        A = operator(name, matrix, loss, params, batch, microbatches)
+        return curvature.moments(A, key, probes=probes, distribution=distribution)
 
     return measure
 

@@ -81,7 +81,7 @@ def seht(
         checks.fail("seht", "drop", "a number of at least 0 and below 1", drop)
     moments = hutchinson("seht", matrix, probes, parts)
 
-    def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Estimate]:
+    def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array | float, Estimate]:
         if drop:
             H = operator("seht", matrix, loss, params, batch, parts)
             vectors = tuple(_sparse(k, params, drop) for k in jax.random.split(key, probes))

@@ -15,7 +15,7 @@ SOLVER_STEPS, SOLVER_TOLERANCE = 1000, 1e-6
 """Of conjugate gradients: products, and the residual as a part of the right-hand side."""
 
 
-def quotient(a: jax.Array, b: jax.Array) -> jax.Array:
+def quotient(a: jax.Array | float, b: jax.Array | float) -> jax.Array:
     """a/b, and 0 where b is."""
     return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
 

@@ -1,6 +1,7 @@
 """The interpolating information criterion: the evidence for a network that fits its data exactly."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -117,7 +118,7 @@ def _information(apply: Apply, params: Params, x: Any, *, manifold: bool) -> Int
     return InterpolatingInformation(criterion, norm, sharpness, on_manifold, aligned, rank)
 
 
-def _on_manifold(outputs: Apply, params: Params, multipliers: jax.Array) -> jax.Array:
+def _on_manifold(outputs: Callable[[Params], jax.Array], params: Params, multipliers: jax.Array) -> jax.Array:
     """1/m (log det Hess_M R − log det Hess R): ∇²(R − μ·f) on the directions that move no output, and 2I."""
     flat, unravel = ravel_pytree(params)
     m = multipliers.size

@@ -26,7 +26,13 @@ from steppe.sharpness.evaluation import (
 
 
 def random_sharpness(
-    loss: Loss, params: Params, batches: Batch | list[Batch], *, rho: float = 0.005, draws: int = 100, key: Key = 0
+    loss: Loss,
+    params: Params,
+    batches: Batch | list[Batch],
+    *,
+    rho: float | jax.Array = 0.005,
+    draws: int = 100,
+    key: Key = 0,
 ) -> Estimate:
     """The mean change of the loss under small random noise, S = E|L(θ + e) − L(θ)|/ρ with e = ρ N(0, I)/√n.
 
@@ -87,7 +93,7 @@ def _random(loss: Loss, params: Params, batches: Batches, rho: jax.Array, key: j
 
 
 def sam_sharpness(
-    loss: Loss, params: Params, batches: Batch | list[Batch], *, rho: float = 0.05, per_batch: bool = False
+    loss: Loss, params: Params, batches: Batch | list[Batch], *, rho: float | jax.Array = 0.05, per_batch: bool = False
 ) -> Estimate:
     """The rise of the loss one step up its gradient, L(θ + ρ g/‖g‖) − L(θ) with g = ∇L(θ) (Foret et al. 2021, eq. 2).
 
@@ -143,8 +149,8 @@ def _sam(loss: Loss, params: Params, batches: Batches, rho: jax.Array, *, per_ba
         (rises, bases, still), shares = each(lambda batch, _: rise(single(batch)), batches, jax.random.key(0))
         found, base = over_batches(rises, shares), over_batches(bases, shares).mean
     else:
-        found, base, still = rise(batches)
-        found = exact(found)
+        increase, base, still = rise(batches)
+        found = exact(increase)
     return with_rounding(found, rounding(loss, params, batches.first, base), jnp.all(still))
 
 
@@ -153,7 +159,7 @@ def average_sharpness(
     params: Params,
     batches: Batch | list[Batch],
     *,
-    rho: float,
+    rho: float | jax.Array,
     draws: int = 100,
     adaptive: bool = False,
     norm: Norm = "l2",

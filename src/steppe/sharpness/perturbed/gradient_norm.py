@@ -45,7 +45,13 @@ class NormalisedCurvature(NamedTuple):
 
 
 def gradient_norm_flatness(
-    loss: Loss, params: Params, batches: Batch | list[Batch], *, rho: float = 0.1, steps: int = 10, key: Key = 0
+    loss: Loss,
+    params: Params,
+    batches: Batch | list[Batch],
+    *,
+    rho: float | jax.Array = 0.1,
+    steps: int = 10,
+    key: Key = 0,
 ) -> GradientNormFlatness:
     """First-order flatness R = ρ max ‖∇L(θ + d)‖ over ‖d‖ ≤ ρ (Zhang et al. 2023, "GAM").
 
@@ -159,7 +165,7 @@ def _normalised(loss: Loss, params: Params, batches: Batches, key: jax.Array, *,
     size = trees.norm(mean_gradient(loss, params, batches))
     trace = curvature.trace(curvature.hessian(loss, params, batches), key, probes=probes)
 
-    def over(value: jax.Array) -> jax.Array:
+    def over(value: jax.Array | float) -> jax.Array:
         return jnp.where(value == 0, 0, value / size)
 
     return NormalisedCurvature(Estimate(over(trace.mean), over(trace.sem)), trace, size)

@@ -93,11 +93,14 @@ def pac_bayes(
     like = lambda tree: jax.tree.map(jnp.shape, tree)  # noqa: E731
     if initial is not None and like(initial) != like(params):
         checks.fail(name, "initial", f"a pytree of shapes {checks.shown(like(params))}", like(initial))
-    options = {"epsilon": epsilon, "drop": drop, "between": between, "steps": steps, "draws": draws}
-    options |= {"criterion": criterion, "key": key}
-    plain, aware = (
-        pac_bayes_sigma(apply, params, known, magnitude=magnitude, **options) for magnitude in (False, True)
-    )
+
+    def sigma(magnitude: bool) -> Tolerance:
+        return pac_bayes_sigma(
+            apply, params, known, magnitude=magnitude, epsilon=epsilon, drop=drop, between=between, steps=steps,
+            draws=draws, criterion=criterion, key=key,
+        )  # fmt: skip
+
+    plain, aware = sigma(False), sigma(True)
     return _measures(
         params, initial, plain, aware, jnp.asarray(epsilon, dtype), examples=entry.examples_that_count(criterion, known)
     )
@@ -135,4 +138,5 @@ def _measures(
         proportional(wide(params)),
         1 / aware_sigma**2,
     )
-    return PacBayes(*(jnp.sqrt(value / examples) for value in values), plain, aware)
+    roots = (jnp.sqrt(value / examples) for value in values)
+    return PacBayes._make((*roots, plain, aware))

@@ -192,8 +192,7 @@ def pac_bayes_alpha(
     checks.whole(name, "ascent", ascent)
     loss, known = entry.of_network(name, apply, criterion, params, batches)
     keys, bounds = checks.key_array(name, key), _bounds(name, drop, between, params)
-    settings = {"steps": steps, "ascent": ascent, "magnitude": magnitude}
-    return _alpha(loss, params, known, bounds, keys, **settings)
+    return _alpha(loss, params, known, bounds, keys, steps=steps, ascent=ascent, magnitude=magnitude)
 
 
 @compiled(static=("steps", "ascent", "magnitude"))

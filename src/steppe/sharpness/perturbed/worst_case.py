@@ -37,7 +37,7 @@ def worst_sharpness(
     params: Params,
     batches: Batch | list[Batch],
     *,
-    rho: float,
+    rho: float | jax.Array,
     steps: int = 20,
     adaptive: bool = False,
     norm: Norm = "l2",
