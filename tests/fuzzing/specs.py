@@ -15,8 +15,8 @@ from fuzzing import Ending, Verdict, judged
 from steppe import data, methods, models
 from steppe.cli.settings import parsed
 from steppe.core import losses
+from steppe.study import spec as specs
 from steppe.study.spec import limits
-from steppe.study.spec import spec as specs
 from steppe.study.training.program import Recipe, shape_of
 
 LARGE = 10_000

@@ -6,8 +6,8 @@ import pytest
 
 from steppe import InputError
 from steppe.core import checks
+from steppe.study import spec as specs
 from steppe.study.spec import limits
-from steppe.study.spec import spec as specs
 
 TINY = """
 name = "tiny"

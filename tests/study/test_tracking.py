@@ -10,7 +10,7 @@ from steppe.analysis.study import analyse
 from steppe.core import losses
 from steppe.report import tables
 from steppe.report.figures import tracking as tracked
-from steppe.study.spec.spec import Train
+from steppe.study.spec.tables import Train
 from steppe.study.training.chain import stability_limit
 
 TOML = """

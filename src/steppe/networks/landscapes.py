@@ -14,8 +14,8 @@ from steppe.core import checks
 from steppe.data.dataset import fingerprint
 from steppe.networks.runs import Trained, trained
 from steppe.storage import files
+from steppe.study.spec.identity import differences
 from steppe.study.spec.limits import LARGEST, MOST
-from steppe.study.spec.spec import differences
 from steppe.study.surfaces import Values
 
 ALONG = ("random", "eigenvectors", "between")

@@ -12,7 +12,8 @@ from steppe.core.types import Params
 from steppe.data import Dataset
 from steppe.landscape.points import alike
 from steppe.models import Model
-from steppe.study.spec.spec import Spec, conditions
+from steppe.study.spec.conditions import conditions
+from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
 
 

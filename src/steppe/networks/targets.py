@@ -16,7 +16,7 @@ from steppe.data.dataset import fingerprint
 from steppe.networks.runs import Trained, each_trained
 from steppe.networks.settings import Settings
 from steppe.storage import files
-from steppe.study.spec import spec as specs
+from steppe.study import spec as specs
 from steppe.study.store import Store
 from steppe.study.surfaces import chosen
 from steppe.study.training.program import Recipe

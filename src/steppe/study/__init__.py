@@ -8,7 +8,9 @@ extras.require("steppe.study", "study")
 
 from steppe.analysis.results import PublishedTable, Results, Surfaces, infinite
 from steppe.study.execution.run import run
-from steppe.study.spec.spec import Spec, conditions, load, shipped
+from steppe.study.spec.conditions import conditions
+from steppe.study.spec.reading import load, shipped
+from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
 from steppe.study.table import gathered
 

@@ -36,8 +36,8 @@ from steppe.core.types import Params
 from steppe.storage import files
 from steppe.storage.checkpoint import Checkpoint
 from steppe.study import records
-from steppe.study.spec import spec as specs
-from steppe.study.spec.spec import Spec
+from steppe.study import spec as specs
+from steppe.study.spec.tables import Spec
 
 SUMS = "SHA256SUMS"
 OF_A_RUN = ("parameters.npz", "history.json", "run.json", SUMS)

@@ -22,7 +22,7 @@ from steppe.landscape.points import Function
 from steppe.storage import files, provenance
 from steppe.storage.checkpoint import Checkpoint, Values
 from steppe.study.progress import Watcher
-from steppe.study.spec.spec import Condition
+from steppe.study.spec.conditions import Condition
 from steppe.study.store import Store
 
 BATCH = 512

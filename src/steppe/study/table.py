@@ -8,7 +8,10 @@ import polars
 
 from steppe.analysis.results import HISTORY_SCHEMA, RUN_SCHEMA, PublishedTable, Results, Surfaces, infinite
 from steppe.storage import files
-from steppe.study.spec.spec import Spec, conditions, differences, load, shipped
+from steppe.study.spec.conditions import conditions
+from steppe.study.spec.identity import differences
+from steppe.study.spec.reading import load, shipped
+from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from steppe.core.types import Params
 from steppe.storage.checkpoint import Checkpoint
 from steppe.study.progress import Watcher
-from steppe.study.spec.spec import Spec
+from steppe.study.spec.tables import Spec
 
 
 class Run(NamedTuple):

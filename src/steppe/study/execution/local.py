@@ -5,9 +5,9 @@ from pathlib import Path
 
 from steppe.core import checks
 from steppe.data import Dataset
+from steppe.study import spec as specs
 from steppe.study.execution.base import Run, Storage
 from steppe.study.progress import Watcher
-from steppe.study.spec import spec as specs
 from steppe.study.store import Store
 from steppe.study.training.checkpoints import Checkpoints
 from steppe.study.training.program import Compiler

@@ -10,7 +10,8 @@ from steppe.storage import files
 from steppe.study.execution.base import Executor, Run
 from steppe.study.execution.local import CHECKPOINT_SECONDS, Local
 from steppe.study.progress import Watcher
-from steppe.study.spec.spec import Condition, Spec, conditions
+from steppe.study.spec.conditions import Condition, conditions
+from steppe.study.spec.tables import Spec
 from steppe.study.store import Foreign, Store
 from steppe.study.surfaces import add_surfaces
 from steppe.study.table import gathered

@@ -8,7 +8,7 @@ import optax
 from steppe import methods
 from steppe.core.types import Moments
 from steppe.study.spec.settings import build, with_closed_forms
-from steppe.study.spec.spec import Average, Spec, Train
+from steppe.study.spec.tables import Average, Spec, Train
 
 Strengths = dict[str, jax.Array]
 """Values of the method's strengths that enter a compiled program as arguments, scalars."""

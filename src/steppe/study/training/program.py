@@ -19,7 +19,7 @@ from steppe.data import Dataset, transforms
 from steppe.models import Model
 from steppe.study.spec import limits
 from steppe.study.spec.settings import build
-from steppe.study.spec.spec import Spec
+from steppe.study.spec.tables import Spec
 from steppe.study.training.chain import Strengths, chain
 from steppe.study.training.tracking import Tracker, shuffled
 

@@ -17,7 +17,8 @@ from steppe.core import trees
 from steppe.core.types import Params
 from steppe.storage import provenance
 from steppe.study.progress import Watcher
-from steppe.study.spec.spec import Condition, Spec
+from steppe.study.spec.conditions import Condition
+from steppe.study.spec.tables import Spec
 from steppe.study.training.chain import stability_limit
 from steppe.study.training.checkpoints import Checkpoints
 from steppe.study.training.program import Compiler, Meter, Metrics, Trainer, shape_of

@@ -17,7 +17,7 @@ import numpy as np
 from steppe import curvature
 from steppe.core import batches, checks
 from steppe.core.types import Batch, Loss, Params
-from steppe.study.spec.spec import Track
+from steppe.study.spec.tables import Track
 
 CHUNK = 256
 """Examples in one step of a product: bounds its memory."""

@@ -1,0 +1,91 @@
+"""Specifications from TOML: studies that ship, files, and text."""
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from steppe.core import checks
+from steppe.study.spec import limits
+from steppe.study.spec.conditions import replaced, resolve
+from steppe.study.spec.tables import Spec
+
+
+def shipped() -> dict[str, str]:
+    """The studies that come with Steppe: name -> TOML."""
+    folder = resources.files("steppe.study") / "catalogue"
+    files = {f.name.removesuffix(".toml"): f for f in folder.iterdir() if f.name.endswith(".toml")}
+    return {name: files[name].read_text(encoding="utf-8") for name in sorted(files)}
+
+
+def load(source: str, overrides: Mapping[str, Any] | None = None) -> Spec:
+    """The study of that name or file, with dotted overrides (``{"train.epochs": 2}``), checked and resolved.
+
+    Raises
+    ------
+    InputError : no such study or file, not TOML, an unknown key, a value of the wrong type or out of range.
+
+    Examples
+    --------
+    >>> load("fa-breast-cancer", {"train.epochs": 2}).train.epochs
+    2
+    """
+    known = shipped()
+    if source in known:
+        return parse(known[source], overrides, origin=source)
+    if source.endswith(".toml"):
+        return read(Path(source), overrides)
+    hint = checks.nearest(source, known)
+    checks.fail("study", "name", "a study that ships, or a TOML file", checks.shown(source), hint)
+
+
+def read(path: Path, overrides: Mapping[str, Any] | None = None) -> Spec:
+    """A specification from a TOML file; see `load`."""
+    what, got = "the name of a study or a TOML file", checks.shown(str(path))
+    try:
+        if not path.is_file():
+            todo = f"It is {'a folder' if path.is_dir() else 'no regular file'}." if path.exists() else ""
+            checks.fail("study", "spec", what, got, todo or "There is no such file.")
+        if path.stat().st_size > limits.FILE_BYTES:
+            checks.fail("study", "spec", f"a TOML file of at most {limits.FILE_BYTES:,} bytes", got, "It is larger.")
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        checks.fail("study", "spec", "a TOML file in UTF-8", got)
+    except OSError as error:
+        checks.fail("study", "spec", what, got, f"It cannot be read: {error.strerror or type(error).__name__}.")
+    return parse(text, overrides, origin=str(path), folder=path.parent)
+
+
+def parse(
+    text: str, overrides: Mapping[str, Any] | None = None, *, origin: str = "spec", folder: Path = Path()
+) -> Spec:
+    """A specification from TOML text; see `load`. A relative ``data.file`` is looked for beside the TOML file first."""
+    try:
+        raw = tomllib.loads(text)
+    except RecursionError:
+        checks.fail("study", origin, f"nested at most {limits.DEPTH} deep", "a file nested deeper")
+    except ValueError as error:  # also of integers with thousands of digits
+        got = " ".join(str(error).split())[:200]
+        checks.fail("study", origin, "valid TOML", got, "Correct the file at that line.")
+    grid = raw.get("grid")
+    varied = grid if isinstance(grid, dict) and "grid" not in (overrides or {}) else ()
+    for path, value in (overrides or {}).items():
+        if path.count(".") > limits.DEPTH:
+            checks.fail("study", checks.shown(path), f"a path of at most {limits.DEPTH} dots", "a longer one")
+        if path in varied:
+            got = f"a value, {checks.shown(value)}"
+            checks.fail("study", path, f"set through grid.{path}, the list that it varies over", got)
+        raw = replaced(raw, path, value)
+    for key in ("file", "test_file"):
+        table = raw.get("data")
+        if isinstance(table, dict) and isinstance(table.get(key), str) and _is_there(folder / table[key]):
+            raw = replaced(raw, f"data.{key}", str((folder / table[key]).resolve()))
+    return resolve(raw)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or with a null character
+        return False

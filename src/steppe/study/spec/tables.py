@@ -1,0 +1,160 @@
+"""The tables of a specification: what a study says, as frozen data."""
+
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+import tomli_w
+from pydantic import Field
+
+from steppe import data, models
+from steppe.data import Dataset
+from steppe.models import Model
+from steppe.study.spec.limits import MOST, WHOLE, Real
+from steppe.study.spec.settings import Table, split_name
+
+Count = Annotated[int, Field(gt=0, le=WHOLE)]
+Positive = Annotated[Real, Field(gt=0)]
+NonNegative = Annotated[Real, Field(ge=0)]
+
+
+class EarlyStopping(Table):
+    """The convergence criterion: stop when the epoch's mean training loss has not fallen by more than
+    `min_delta` for `patience` epochs in a row (line 18 of Algorithm 1; never looks at test data).
+    """
+
+    patience: Count
+    min_delta: NonNegative = 0.0
+
+
+class Train(Table):
+    """How networks are trained."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    schedule: Literal["constant", "cosine"] = "cosine"
+    weight_decay: NonNegative = 0.0
+    batch_size: Count
+    epochs: Annotated[int, Field(gt=0, le=MOST["epochs"])]
+    penalty_dropout: bool = False
+    early_stopping: EarlyStopping | None = None
+
+
+class Average(Table):
+    """Weights averaged over updates: what is tested, measured and kept is then the average.
+
+    "ema": exponentially, with `decay` (0.99); "swa": evenly, over updates after the share `start` of training (0.75).
+    """
+
+    name: Literal["ema", "swa"]
+    decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+    start: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _settings_are_its_own(self) -> Self:
+        if (self.start if self.name == "ema" else self.decay) is not None:
+            raise ValueError('of its own settings: "ema" has decay, "swa" has start')
+        return self
+
+
+class Measure(Table):
+    """How networks are measured, outside training time, the same for all conditions: after every `every`-th epoch and
+    the last, flatness on so many training batches, of `batch_size` or as in training, with so many probes each.
+    """
+
+    batches: Annotated[int, Field(gt=0, le=MOST["batches"])] = 8
+    probes: Annotated[int, Field(gt=0, le=MOST["probes"])] = 5
+    batch_size: Count | None = None
+    every: Count = 1
+
+
+class Track(Table):
+    """Curvature tracked during training: tr H, tr(H²), λ_max and λ_min of the loss on the same training examples
+    throughout, without dropout; of the epochs that are measured, after the first, every `every`-th, and the last. Where
+    a batch is the whole data, an epoch is a step. Outside training time.
+    """
+
+    every: Count = 1
+    examples: Count = 1024
+    probes: Annotated[int, Field(gt=0, le=MOST["probes"])] = 8
+
+
+class Landscape(Table):
+    """Loss surfaces of the first seed's networks; every condition's."""
+
+    radius: Positive = 1.0
+    points: Annotated[int, Field(ge=3, le=MOST["points"])] = 41
+    grid_points: Annotated[int, Field(ge=3, le=MOST["grid_points"])] = 21
+    examples: Count = 1024
+
+
+class Published(Table):
+    """Somebody's published numbers."""
+
+    title: str
+    caveat: str
+    columns: list[str]
+    rows: list[list[str | float]]
+
+    @pydantic.model_validator(mode="after")
+    def _rows_fit(self) -> Self:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"a table whose rows have {len(self.columns)} cells, one for each column")
+        return self
+
+
+class Spec(Table):
+    """A study: what varies (`grid`, `conditions`), over how many seeds, and everything that does not vary.
+
+    A network is trained with `method`, methods after it in the chain (`then`), on a loss, with transforms of batches
+    (`augment`, in this order), and perhaps an average of weights.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\z")]
+    title: str = ""
+    about: str = ""
+    seeds: Annotated[int, Field(gt=0, le=MOST["seeds"])] = 3
+    baseline: str = ""
+    data: dict[str, Any]
+    model: dict[str, Any]
+    method: dict[str, Any]
+    then: list[dict[str, Any]] = Field(default_factory=list)
+    loss: dict[str, Any] = Field(default_factory=lambda: {"name": "cross_entropy"})
+    augment: list[dict[str, Any]] = Field(default_factory=list)
+    average: Average | None = None
+    train: Train
+    measure: Measure = Measure()
+    track: Track | None = None
+    landscape: Landscape = Landscape()
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    conditions: list[dict[str, Any]] = Field(default_factory=list)
+    published: list[Published] = Field(default_factory=list)
+
+    def toml(self) -> str:
+        """The specification as TOML; reading it gives this specification again."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True), multiline_strings=True)
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on: everything but words and the number of seeds."""
+        return self.model_dump(exclude={"title", "about", "published", "seeds", "landscape"}, exclude_none=True)
+
+    def load_data(self) -> Dataset:
+        """The data set.
+
+        Raises
+        ------
+        InputError : see `data.load`.
+        """
+        name, settings = split_name(self.data)
+        return data.load(name, **settings)
+
+    def build_model(self, dataset: Dataset) -> Model:
+        """The network, for a data set.
+
+        Raises
+        ------
+        InputError : see `models.build`.
+        """
+        name, settings = split_name(self.model)
+        return models.build(name, dataset.shape, dataset.classes, **settings)
