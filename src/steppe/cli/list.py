@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
+from steppe.cli import completion
 from steppe.core.checks import fail, nearest, shown
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="studies|datasets|models|methods|transforms|losses|measures")] = "all",
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="studies|datasets|models|methods|transforms|losses|measures", autocompletion=completion.kinds
+        ),
+    ] = "all",
 ) -> None:
     """List what a study can name, and what can be measured."""
     kinds: dict[str, Callable[[], dict[str, str]]] = {

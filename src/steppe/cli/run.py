@@ -6,13 +6,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from steppe.cli import completion
 from steppe.cli.settings import parsed
 from steppe.core import process
 
 
 def run(
     spec: Annotated[
-        str, typer.Argument(metavar="NAME|SPEC.toml", help="A study that ships (see `steppe list`), or a TOML file.")
+        str,
+        typer.Argument(
+            metavar="NAME|SPEC.toml",
+            help="A study that ships (see `steppe list`), or a TOML file.",
+            autocompletion=completion.studies,
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="The study's folder.", show_default="out/NAME")] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs per condition; more seeds later extend a study.")] = None,
