@@ -20,7 +20,7 @@ study: .venv/done
 
 # Nearly all the time of the tests is compilation. What depends on what the compiler makes of a program (rounding in
 # float32, resumed bits, memory, whole studies) is compiled as users do; the rest in haste, in an eighth of the time.
-test: .venv/done
+test: types
 	$(BIN)/pytest $(PARALLEL) -m optimised
 	$(HASTE) $(BIN)/pytest $(PARALLEL) -m "not optimised"
 

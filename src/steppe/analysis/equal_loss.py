@@ -93,8 +93,8 @@ def matched(
         logs = [_log_ratios(*pair) for pair in pairs]
         logs = [log for log in logs if len(log)]
         summary = statistics.summary([float(log.mean()) for log in logs], confidence=confidence)
-        ends = (math.exp(min(value, 700.0)) for value in (summary.mean, summary.low, summary.high))
-        found[condition] = Matched(*ends, len(logs), sum(map(len, logs)))
+        mean, low, high = (math.exp(min(value, 700.0)) for value in (summary.mean, summary.low, summary.high))
+        found[condition] = Matched(mean, low, high, len(logs), sum(map(len, logs)))
     return found
 
 

@@ -33,7 +33,7 @@ LEGENDRE = np.polynomial.legendre.leggauss(80)
 class Summary(NamedTuple):
     """What `count` values say about their mean: it, their standard deviation, and the interval [low, high] for it."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides a method of tuples that nobody calls
     mean: float
     sd: float
     low: float

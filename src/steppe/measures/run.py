@@ -183,12 +183,13 @@ def measure(
         )
     if jax.tree.leaves(own.fixed):
         loss, apply = (function and Held(function, own.fixed) for function in (loss, apply))
-        if jax.tree.structure(initial) == jax.tree.structure(params):
+        if trees.structure(initial) == trees.structure(params):
             initial = trees.partition(initial, own.mask)[0]
     subject = Subject(
         loss=loss, apply=apply, criterion=criterion, params=own.params, batches=batches, initial=initial, key=key
     )
-    rows, failed = [], []
+    rows: list[Row] = []
+    failed: list[checks.InputError] = []
     for name in chosen:
         began = time.perf_counter()
         try:

@@ -4,7 +4,7 @@ import functools
 import math
 import zlib
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -79,13 +79,14 @@ class Subject:
         """
         if (loss is None) == (apply is None):
             checks.fail("measure", "loss, apply", "one of the two", "neither" if loss is None else "both")
-        self.apply, self.criterion = apply, criterion
+        self.apply: Any = apply  # None for a loss; a measure that needs outputs is not asked of one
+        self.criterion = criterion
         self._known: dict[Hashable, Any] = {}
-        whole = losses.of(apply, criterion) if loss is None else loss
+        whole: Loss = losses.of(cast(Apply, apply), criterion) if loss is None else loss
         self.loss, self.batches = entry.of_loss("measure", whole, params, batches, told=True)
         per_example = apply is not None or self.batches.several
         self.note = entry.split_note("measure", self.loss, params, self.batches) if per_example else ""
-        if apply is not None:
+        if isinstance(self.loss, losses.NetworkLoss) and apply is not None:
             self.apply, self.criterion = self.loss.apply, self.loss.criterion
         self.key = checks.key_array("measure", key)
         shapes = lambda tree: jax.tree.map(jnp.shape, tree)  # noqa: E731
@@ -124,9 +125,9 @@ class Subject:
 
     def quadrature(self, probes: int, steps: int) -> Quadrature:
         """Lanczos quadrature of the Hessian's spectrum."""
-        settings = {"probes": probes, "steps": steps}
         key = self.key_of("quadrature")
-        return self._once(("quadrature", probes, steps), lambda: curvature.quadrature(self.hessian, key, **settings))
+        compute = lambda: curvature.quadrature(self.hessian, key, probes=probes, steps=steps)  # noqa: E731
+        return self._once(("quadrature", probes, steps), compute)
 
     def _once(self, name: Hashable, compute: Callable[[], Any]) -> Any:
         if name not in self._known:
@@ -156,7 +157,7 @@ class Subject:
 
     def accuracy(self) -> float:
         """The part of all examples that is predicted right."""
-        return float(_mean_accuracy(self.loss, self.params, self.batches))
+        return float(_mean_accuracy(cast(losses.NetworkLoss, self.loss), self.params, self.batches))
 
 
 def _remedy(params: Params, batches: Batches) -> str:

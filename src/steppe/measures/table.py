@@ -82,7 +82,8 @@ class Table:
         ------
         InputError : a table that cannot be read, or is of another form; a folder in which another process measures.
         """
-        self.folder, self.lock = folder, None
+        self.folder = folder
+        self.lock: int | None = None
         try:
             if folder.is_dir():
                 self._hold()

@@ -64,8 +64,8 @@ def _computed(question: Question, place: Callable[[], Path], watcher: Watcher) -
     else:
         views = {network.name: explorer.around(network) for network in networks}
     lines, grids, facts = (
-        {name: np.stack([view[part][name] for view in views.values()]) for name in first}
-        for part, first in enumerate(next(iter(views.values())))
+        {name: np.stack([view[part][name] for view in views.values()]) for name in next(iter(views.values()))[part]}
+        for part in range(3)
     )
     return Landscape(
         names=tuple(views),
@@ -116,6 +116,7 @@ class _Explorer:
             self.watcher.stage(f"eigenvectors of {network.name}")
             checkpoint.write("directions", self.eigenvectors(network))
             found = checkpoint.read("directions")
+        assert found is not None
         parts = [{k.partition("/")[2]: v for k, v in found.items() if k.startswith(f"{i}/")} for i in range(2)]
         facts = {f"{name}_{i + 1}": found[name][i] for name in ("eigenvalue", "residual") for i in range(2)}
         return [unflattened(part) for part in parts], facts

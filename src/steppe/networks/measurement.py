@@ -156,8 +156,7 @@ class _Asked:
         missing = [name for name, mark in marks.items() if mark not in table.known]
         self.watcher.skip(len(marks) - len(missing))
         failed = []
-        if missing:
-            subject = self._subject(target, begin, missing)
+        subject: Any = self._subject(target, begin, missing) if missing else None
         for name in missing:
             self.watcher.stage(f"{target.run}: {name}")
             start = time.perf_counter()

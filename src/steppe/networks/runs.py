@@ -79,7 +79,8 @@ class _Reader:
         store = Store.read(path.parent.parent)
         condition, _, seed = path.name.rpartition("-s")
         columns = {column.name: column.spec for column in conditions(store.spec)}
-        if path != store.run_folder(condition, seed).resolve() or condition not in columns or not seed.isdigit():
+        known = condition in columns and seed.isdigit()
+        if not known or path != store.run_folder(condition, int(seed)).resolve():
             self.fail("TARGET", f"a run of the study in {store.directory}", f"{path.name}", "Was it moved or renamed?")
         record, _ = store.load(condition, int(seed))  # fails where a file of it is damaged
         if record["status"] != "finished":

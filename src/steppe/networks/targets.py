@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -70,9 +70,9 @@ def as_dtype(name: str, tree: Any, dtype: str) -> Any:
 
 def identity(target: Target, settings: Settings) -> list[Any]:
     """All that a target's numbers depend on but the measures: parameters, data, the program of its loss."""
-    whole = losses.of(target.apply, target.criterion) if target.loss is None else target.loss
+    whole: Loss = losses.of(cast(Apply, target.apply), target.criterion) if target.loss is None else target.loss
     function = entry.of_loss("measure", whole, target.params, target.batches)[0]
-    program = function if target.loss is not None else function.apply
+    program: Any = function.apply if isinstance(function, losses.NetworkLoss) and target.loss is None else function
     values = jax.tree.map(_plain, (target.params, target.batches.stacks, program.consts))
     criterion = getattr(target.criterion, "__name__", repr(target.criterion))
     return [target.run, program.digest, criterion, fingerprint(values), settings.dtype, settings.seed]
@@ -96,7 +96,9 @@ def run_folders(target: Path) -> tuple[list[Path], list[str]]:
     store = Store.read(study)
     seeds = range(store.spec.seeds)
     names = [(c.name, seed) for c in specs.conditions(store.spec) for seed in seeds if store.has(c.name, seed)]
-    whole, diverged, damaged = [], [], []
+    whole: list[Path] = []
+    diverged: list[Path] = []
+    damaged: list[files.Damaged] = []
     for name in names:
         try:
             status = store.load(*name)[0]["status"]

@@ -4,7 +4,7 @@ import fnmatch
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -95,10 +95,10 @@ class Files:
         self.paths, self.own, self.settings, self.out = paths, own.checked(), settings, out
         self.held: dict[str, list[str]] = {}
         self.targets: Any = None  # all that a file holds, in its order, so that errors name its rows
-        self.option, self.text = ("--loss", own.loss) if own.loss else ("--apply", own.apply)
+        self.option, self.text = ("--loss", own.loss) if own.loss else ("--apply", cast(str, own.apply))
         self.function = loading.function(self.option, self.text)
         classes = own.apply is not None and own.criterion == "cross_entropy"
-        self.batches = self._batches(loading.examples(own.data, own.label, classes=classes))
+        self.batches = self._batches(loading.examples(cast(str, own.data), own.label, classes=classes))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -152,7 +152,7 @@ class Files:
             folder=self.out,
             params=params,
             batches=self.batches,
-            dataset=self.own.data,
+            dataset=cast(str, self.own.data),
             split="given",
             batch_size=max(size for _, size in self.batches.shapes),
             loss=function if self.own.loss else None,

@@ -235,8 +235,8 @@ def _verdict_row(metric: str, name: str, words: str, found: Comparison) -> tuple
 def _difference(metric: str, found: Comparison) -> Cell:
     """A difference in points, or on a log scale the ratio it stands for."""
     if METRICS[metric].log:
-        ratio = [math.exp(min(max(x, -700.0), 700.0)) for x in (found.difference, found.low, found.high)]
-        return Cell(f"× {number(ratio[0])}" if math.isfinite(ratio[0]) else NOTHING, _interval(*ratio[1:], number))
+        ratio, low, high = (math.exp(min(max(x, -700.0), 700.0)) for x in (found.difference, found.low, found.high))
+        return Cell(f"× {number(ratio)}" if math.isfinite(ratio) else NOTHING, _interval(low, high, number))
     show = _points if METRICS[metric].unit == "share" else _finer
     return Cell(show(found.difference), _interval(found.low, found.high, show))
 
@@ -276,8 +276,8 @@ def _cell(metric: str, condition: str, analysis: Analysis, *, interval: bool = T
         return Cell(text, _interval(100 * s.low, 100 * s.high, "{:.2f}".format))
     if METRICS[metric].log:
         logs = analysis.log_summaries[metric][condition]
-        ends = [math.exp(x) if abs(x) < 700 else math.nan for x in (logs.low, logs.high)]
-        return Cell(text, _interval(*ends, number))
+        low, high = (math.exp(x) if abs(x) < 700 else math.nan for x in (logs.low, logs.high))
+        return Cell(text, _interval(low, high, number))
     return Cell(text, _interval(s.low, s.high, number))
 
 

@@ -123,6 +123,6 @@ def _rich_cell(cell: Cell) -> Text:
 def _for_width(table: Table, width: int) -> Table:
     """A verdict table without its finer columns where the terminal is narrow."""
     keep = [i for i, name in enumerate(table.columns) if width >= 105 or name not in FINER]
-    columns, numeric = (tuple(values[i] for i in keep) for values in (table.columns, table.numeric))
+    columns, numeric = tuple(table.columns[i] for i in keep), tuple(table.numeric[i] for i in keep)
     rows = tuple(tuple(row[i] for i in keep) for row in table.rows)
     return replace(table, columns=columns, numeric=numeric, rows=rows)

@@ -42,7 +42,7 @@ def history(stream: BinaryIO, epochs: int) -> list[dict[str, Any]]:
     return history
 
 
-KINDS = {polars.String: str, polars.Int64: int, polars.Float64: (int, float), polars.Boolean: bool}
+KINDS: dict[Any, Any] = {polars.String: str, polars.Int64: int, polars.Float64: (int, float), polars.Boolean: bool}
 
 
 def _check_row(row: Any, schema: Mapping[str, Any], needed: tuple[str, ...]) -> None:
@@ -82,7 +82,8 @@ def surfaces_and_data(stream: BinaryIO) -> tuple[Surfaces, str | None]:
     """Loss surfaces, and the fingerprint of the data that they are of, which older versions did not write."""
     fields = files.read_arrays(stream)
     data = fields.pop("data", None)
-    surfaces = Surfaces(**{**fields, "conditions": tuple(fields["conditions"].tolist()), "about": str(fields["about"])})
+    texts: dict[str, Any] = {"conditions": tuple(fields["conditions"].tolist()), "about": str(fields["about"])}
+    surfaces = Surfaces(**{**fields, **texts})
     count, points, side = len(surfaces.conditions), len(surfaces.steps), len(surfaces.grid_steps)
     if surfaces.lines.shape != (count, points) or surfaces.grids.shape != (count, side, side):
         raise files.Unfit("arrays that do not fit each other")

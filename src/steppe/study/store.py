@@ -71,7 +71,7 @@ class Store:
         self.directory = directory
         self.spec = spec
         self.fingerprint: str | None = None
-        self._held: dict[Path, tuple[int, int]] = {}
+        self._held: dict[Path, tuple[int, int] | None] = {}
 
     @classmethod
     def read(cls, directory: Path | str) -> "Store":
@@ -201,9 +201,7 @@ class Store:
         folder = self.run_folder(condition, seed)
         return any((folder / name).is_file() for name in OF_A_RUN) or folder.is_symlink() or folder.is_file()
 
-    def save(
-        self, condition: str, seed: int, params: Params, history: list[dict[str, Any]], run: dict[str, Any]
-    ) -> None:
+    def save(self, condition: str, seed: int, params: Params, history: Any, run: Mapping[str, Any]) -> None:
         """Put a finished run on disk, whole: it appears under its name only when every byte is written.
 
         What somebody else put into its folder stays there. A whole run that is another one is set aside.

@@ -138,8 +138,9 @@ def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watch
         directions = [landscape.filter_normalised(key, params) for key in (1, 2)]
         question = [column.name, fingerprint(params), settings.model_dump(), dataset.fingerprint]
         checkpoint = Checkpoint(place, [question, provenance.machine()])
-        steps = {"steps": blank.steps, "side": blank.grid_steps}
-        line, grid = around(networks[key], params, batches, directions, **steps, checkpoint=checkpoint)
+        line, grid = around(
+            networks[key], params, batches, directions, steps=blank.steps, side=blank.grid_steps, checkpoint=checkpoint
+        )
         lines.append(line["loss"])
         grids.append(grid["loss"])
     store.save_surfaces(dataclasses.replace(blank, lines=np.stack(lines), grids=np.stack(grids)))

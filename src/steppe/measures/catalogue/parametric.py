@@ -2,6 +2,9 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any, cast
+
+import jax
 
 from steppe import sharpness
 from steppe.core import checks, entry
@@ -18,7 +21,7 @@ MOST_OUTPUTS = 4096
 @measure(family="parametric", cost="⅔", invariance="nodes", needs="outputs", chosen="quick")
 def fisher_rao(subject: Subject, *, layers: int | None = None) -> Iterator[Quantity]:
     """How long are the weights, measured by what they do to the outputs?"""
-    settings = {"criterion": subject.criterion, "layers": layers}
+    settings: dict[str, Any] = {"criterion": subject.criterion, "layers": layers}
     found = sharpness.fisher_rao(subject.apply, subject.params, subject.batches, **settings)
     yield Quantity.of("fisher_rao", found, log=True)
 
@@ -35,7 +38,12 @@ def relative_flatness(
 ) -> Iterator[Quantity]:
     """How much does the last layer's loss curve, in units of its weights?"""
     layer = chosen_layer(subject.apply, subject.params, subject.batches, layer).name
-    settings = {"criterion": subject.criterion, "layer": layer, "standardise": standardise, "probes": probes}
+    settings: dict[str, Any] = {
+        "criterion": subject.criterion,
+        "layer": layer,
+        "standardise": standardise,
+        "probes": probes,
+    }
     key = subject.key_of("relative_flatness")
     found = sharpness.relative_flatness(subject.apply, subject.params, subject.batches, key=key, **settings)
     yield Quantity.of("relative_flatness", found, note=f"of the layer {layer}", log=True)
@@ -51,7 +59,7 @@ def takeuchi(
     probes: int | None = PROBES,
 ) -> Iterator[Quantity]:
     """How many parameters does the network effectively use, by the noise of its gradients?"""
-    settings = {"form": form, "operator": operator, "damping": damping, "probes": probes}
+    settings: dict[str, Any] = {"form": form, "operator": operator, "damping": damping, "probes": probes}
     settings |= {"criterion": subject.criterion, "key": subject.key_of("takeuchi")}
     found = sharpness.takeuchi(subject.apply, subject.params, subject.batches, **settings)
     yield from _gap("takeuchi_complexity", "takeuchi_gap", subject, found)
@@ -62,7 +70,7 @@ def soft_rank_gap(
     subject: Subject, *, damping: float = 0.01, operator: str = "ggn", probes: int | None = VECTORS, steps: int = STEPS
 ) -> Iterator[Quantity]:
     """How many parameters does the network effectively use, if its probabilities are right?"""
-    settings = {"damping": damping, "operator": operator, "probes": probes, "steps": steps}
+    settings: dict[str, Any] = {"damping": damping, "operator": operator, "probes": probes, "steps": steps}
     settings |= {"criterion": subject.criterion, "key": subject.key_of("soft_rank_gap")}
     found = sharpness.soft_rank_gap(subject.apply, subject.params, subject.batches, **settings)
     yield from _gap("soft_rank_ggn", "soft_rank_gap", subject, found)
@@ -78,7 +86,8 @@ def _gap(complexity: str, gap: str, subject: Subject, found: InformationGap) -> 
 def interpolating_information(subject: Subject, *, examples: int = 32, manifold: bool = False) -> Iterator[Quantity]:
     """How plausible is a network that fits its data exactly, given the norm of its weights?"""
     checks.whole("interpolating_information", "examples", examples)
-    each = max(1, subject.outputs.size // subject.outputs.shape[0])
+    outputs = cast(jax.ShapeDtypeStruct, subject.outputs)
+    each = max(1, outputs.size // outputs.shape[0])
     part = subject.some(min(examples, max(1, min(MOST_OUTPUTS, subject.size) // each)))
     found = sharpness.interpolating_information(subject.apply, subject.params, part, manifold=manifold)
     count = checks.batch_size("interpolating_information", part)
@@ -93,7 +102,13 @@ def pac_bayes(
     subject: Subject, *, epsilon: float = 1e-3, drop: float = 0.1, steps: int = 15, draws: int = 10
 ) -> Iterator[Quantity]:
     """How much noise in the weights does the accuracy bear?"""
-    settings = {"epsilon": epsilon, "drop": drop, "steps": steps, "draws": draws, "criterion": subject.criterion}
+    settings: dict[str, Any] = {
+        "epsilon": epsilon,
+        "drop": drop,
+        "steps": steps,
+        "draws": draws,
+        "criterion": subject.criterion,
+    }
     settings |= {"key": subject.key_of("pac_bayes")}
     found = sharpness.pac_bayes(subject.apply, subject.params, subject.batches, initial=subject.initial, **settings)
     for part in ("", "magnitude_"):
@@ -118,7 +133,13 @@ def pac_bayes_alpha(
     subject: Subject, *, drop: float = 0.1, magnitude: bool = False, steps: int = 15, ascent: int = 20
 ) -> Iterator[Quantity]:
     """How far may the weights move in the worst direction before the accuracy falls?"""
-    settings = {"criterion": subject.criterion, "drop": drop, "magnitude": magnitude, "steps": steps, "ascent": ascent}
+    settings: dict[str, Any] = {
+        "criterion": subject.criterion,
+        "drop": drop,
+        "magnitude": magnitude,
+        "steps": steps,
+        "ascent": ascent,
+    }
     key = subject.key_of("pac_bayes_alpha")
     found = sharpness.pac_bayes_alpha(subject.apply, subject.params, subject.batches, key=key, **settings)
     yield _tolerated("pac_bayes_alpha", found, drop, "upper bound: the worst of a search")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from steppe import sharpness
 from steppe.core import checks, losses
@@ -54,7 +55,7 @@ def worst_sharpness(
     normalise_logits: bool = False,
 ) -> Iterator[Quantity]:
     """How high does the loss rise within a ball around the weights?"""
-    settings = {"rho": rho, "steps": steps, "norm": norm, "per_batch": per_batch}
+    settings: dict[str, Any] = {"rho": rho, "steps": steps, "norm": norm, "per_batch": per_batch}
     yield _worst("worst_sharpness", subject, normalise_logits, adaptive=False, **settings)
 
 
@@ -69,17 +70,17 @@ def adaptive_worst_sharpness(
     normalise_logits: bool = False,
 ) -> Iterator[Quantity]:
     """How high does the loss rise where each weight may move in proportion to itself?"""
-    settings = {"rho": rho, "steps": steps, "norm": norm, "per_batch": per_batch}
+    settings: dict[str, Any] = {"rho": rho, "steps": steps, "norm": norm, "per_batch": per_batch}
     yield _worst("adaptive_worst_sharpness", subject, normalise_logits, adaptive=True, **settings)
 
 
-def _average(name: str, subject: Subject, normalise_logits: bool, **settings: object) -> Quantity:
+def _average(name: str, subject: Subject, normalise_logits: bool, **settings: Any) -> Quantity:
     loss, key = _loss(name, subject, normalise_logits), subject.key_of(name)
     found = sharpness.average_sharpness(loss, subject.params, subject.batches, key=key, **settings)
     return _resolved(Quantity.of(name, found), subject.rounding(loss))
 
 
-def _worst(name: str, subject: Subject, normalise_logits: bool, **settings: object) -> Quantity:
+def _worst(name: str, subject: Subject, normalise_logits: bool, **settings: Any) -> Quantity:
     loss, key = _loss(name, subject, normalise_logits), subject.key_of(name)
     found = sharpness.worst_sharpness(loss, subject.params, subject.batches, key=key, **settings)
     return _resolved(Quantity.of(name, found, note=LOWER, log=True), subject.rounding(loss))
@@ -108,7 +109,12 @@ def keskar_sharpness(
     subject: Subject, *, epsilon: float = 1e-3, steps: int = 10, subspace: int | None = None
 ) -> Iterator[Quantity]:
     """By how many percent does the loss rise within a small box around the weights?"""
-    settings = {"epsilon": epsilon, "steps": steps, "subspace": subspace, "key": subject.key_of("keskar_sharpness")}
+    settings: dict[str, Any] = {
+        "epsilon": epsilon,
+        "steps": steps,
+        "subspace": subspace,
+        "key": subject.key_of("keskar_sharpness"),
+    }
     found = sharpness.keskar_sharpness(subject.loss, subject.params, subject.batches, **settings)
     error = 100 * subject.rounding() / (1 + subject.value)
     yield _resolved(Quantity.of("keskar_sharpness", found, note=LOWER, log=True), error)
@@ -118,7 +124,7 @@ def keskar_sharpness(
 def gradient_norm_flatness(subject: Subject, *, rho: float = 0.1, steps: int = 10) -> Iterator[Quantity]:
     """How large is the gradient here, and how large nearby?"""
     key = subject.key_of("gradient_norm_flatness")
-    settings = {"rho": rho, "steps": steps, "key": key}
+    settings: dict[str, Any] = {"rho": rho, "steps": steps, "key": key}
     found = sharpness.gradient_norm_flatness(subject.loss, subject.params, subject.batches, **settings)
     yield Quantity("gradient_norm", float(found.gradient_norm), log=True)
     yield Quantity("gradient_norm_flatness", float(found.flatness), math.nan, LOWER, log=True)

@@ -1,7 +1,7 @@
 """Figures of a study: curves over epochs, outcomes against lambda, cost."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars
@@ -122,7 +122,7 @@ def _curve(results: Results, history: polars.DataFrame, kind: _Kind) -> Picture 
     bands, style = len(lines) <= 7, looks(results.conditions)
     for index, (c, (epochs, mean, low, high)) in enumerate(lines.items()):
         step = max(1, len(epochs) // 8)
-        marks = dict(marker=style[c].marker, markevery=(index % step, step), ms=4.5)
+        marks: dict[str, Any] = dict(marker=style[c].marker, markevery=(index % step, step), ms=4.5)
         ax.plot(epochs, mean, color=style[c].color, ls=style[c].line, label=label_of(c), **marks)
         if bands:
             ax.fill_between(epochs, low, high, color=style[c].color, alpha=0.13, lw=0)
@@ -206,7 +206,8 @@ def _points(results: Results, analysis: Analysis, metric: str, factor: float, lo
 def _ends(summary: Summary, factor: float, log: bool) -> tuple[float, float, float]:
     """Mean and interval in the units of the figure."""
     ends = (summary.mean, summary.low, summary.high)
-    return tuple(math.exp(min(x, 700.0)) if log else factor * x for x in ends)
+    mean, low, high = (math.exp(min(x, 700.0)) if log else factor * x for x in ends)
+    return mean, low, high
 
 
 def _lambdas(results: Results) -> dict[str, float]:
@@ -240,7 +241,7 @@ def _against_lambda(results: Results, points: dict[str, _Points], label: str, lo
     if 0.0 in lams.values():
         gap = math.sqrt(zero * positive[0])
         white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-        place = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "center"}
+        place: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "center"}
         ax.text(gap, 0, "//", color="#555555", fontsize=11, bbox=white, **place)
     if log:
         log_axis(ax.yaxis, [v for p in shown.values() for v in p.values])

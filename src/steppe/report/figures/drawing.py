@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from steppe.report.formats import number
 
-STYLE = {
+STYLE: Any = {
     "svg.hashsalt": "steppe",  # ids that do not change from run to run
     "font.family": "DejaVu Sans",  # ships with Matplotlib
     "font.size": 10,
@@ -144,7 +144,7 @@ def epoch_axis(ax: Axes, lines: Sequence[np.ndarray]) -> None:
 
 def log_axis(axis: mpl.axis.Axis, values: Iterable[float]) -> None:
     """A logarithmic axis with plain labels, and some of them even where the values span less than a decade."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.axes.set(**{f"{cast(Any, axis).axis_name}scale": "log"})
     values = [v for v in values if math.isfinite(v) and v > 0]
     decades = math.log10(max(values) / min(values)) if values else 1.0
     plain = FuncFormatter(lambda x, _: number(x, 1))

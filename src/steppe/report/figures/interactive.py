@@ -2,7 +2,7 @@
 
 import html
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from markupsafe import Markup
@@ -51,7 +51,7 @@ def figure(view: View) -> "plotly.graph_objects.Figure":
     """The planes of a view as surfaces on one scale, one shown at a time and chosen by name."""
     import plotly.graph_objects as go
 
-    drawn, scale = go.Figure(), scale_of(view)
+    drawn, scale = go.Figure(), cast(Scale, scale_of(view))
     for index, (name, grid) in enumerate(zip(view.names, view.grids, strict=True)):
         drawn.add_trace(_surface(view, name, np.asarray(grid, float), scale, visible=index == 0))
         drawn.add_trace(_networks(view, np.asarray(grid, float), scale, visible=index == 0))
@@ -79,7 +79,7 @@ def figure(view: View) -> "plotly.graph_objects.Figure":
 
 def caption(view: View) -> str:
     """What the surface shows."""
-    scale = scale_of(view)
+    scale = cast(Scale, scale_of(view))
     many = len(view.names) > 1
     words = f"{view.quantity} {WORDS[view.along].plane.replace('(+', '(dots')}"
     words += "; choose a network above: all share the axes and the colours" if many else ""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -147,7 +147,7 @@ def curves(view: View) -> Picture | None:
     figure, ax = canvas(3.7 + 0.22 * math.ceil(len(view.names) / 3))
     style = looks(view.looks)
     for index, (name, line) in enumerate(zip(view.names, lines, strict=True)):
-        marks = dict(marker=style[name].marker, markevery=(index % 4, 6), ms=4.5)
+        marks: dict[str, Any] = dict(marker=style[name].marker, markevery=(index % 4, 6), ms=4.5)
         ax.plot(view.steps, line, color=style[name].color, ls=style[name].line, label=label_of(name, 40), **marks)
     log = _wide(lines)
     if log:
@@ -178,17 +178,17 @@ def contours(view: View) -> Picture | None:
     grids = np.ma.masked_invalid(np.asarray(view.grids, float))
     words, columns = WORDS[view.along], min(len(grids), 2 if len(grids) <= 6 else 3)
     figure, axes = panels(len(grids), columns=columns, foot=0.95)
-    for index, (ax, name, grid) in enumerate(zip(axes, view.names, grids, strict=True)):
-        filled = _panel(ax, view, grid, levels, norm)
+    filled = [_panel(ax, view, grid, levels, norm) for ax, grid in zip(axes, grids, strict=True)]
+    for index, (ax, name) in enumerate(zip(axes, view.names, strict=True)):
         ax.set_title(label_of(name, 22 if len(grids) > 1 else 60))
         if index >= len(grids) - columns:
             ax.set_xlabel(words.axes[1], fontsize=9)
         if index % columns == 0:
             ax.set_ylabel(words.axes[2], fontsize=9)
-    bar = figure.colorbar(filled, ax=axes, location="bottom", shrink=0.9, aspect=40, pad=0.02)
+    bar = figure.colorbar(filled[-1], ax=axes, location="bottom", shrink=0.9, aspect=40, pad=0.02)
     bar.set_label(view.label)
     ticks = round_numbers(scale.low, scale.high, 6) if scale.log else levels[:: len(levels) // 5]
-    bar.set_ticks(ticks, labels=[in_round(v) if scale.log else number(v, 2) for v in ticks])
+    bar.set_ticks(list(ticks), labels=[in_round(v) if scale.log else number(v, 2) for v in ticks])
     bar.ax.xaxis.set_minor_locator(NullLocator())
     shared = "all panels on one colour scale and one set of levels" if len(grids) > 1 else "on one colour scale"
     shared += " (logarithmic)" if scale.log else ""
@@ -227,6 +227,7 @@ def round_numbers(low: float, high: float, most: int) -> list[float]:
     ([0.03, 0.1, 0.3, 1.0, 3.0], [0.0001, 0.01, 1.0])
     """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
     for factors in ((1, 2, 5), (1, 3), (1,)):
         found = [v for v in (round(f * 10.0**d, -d) for d in decades for f in factors) if low <= v <= high]
         if len(found) <= most:

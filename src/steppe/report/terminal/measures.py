@@ -29,7 +29,9 @@ def show(found: Measured, console: Console) -> None:
     by = {(row["run"], row["quantity"]): row for row in rows.to_dicts()}
     quantities = list(in_order(rows))
     if len(names) == 1:
-        lines = [(Cell(q), number_of(by[names[0], q]), Cell(by[names[0], q]["note"])) for q in quantities]
+        lines: list[tuple[Cell, ...]] = [
+            (Cell(q), number_of(by[names[0], q]), Cell(by[names[0], q]["note"])) for q in quantities
+        ]
         tables = [Table(names[0], "", ("Quantity", "Value ± sem", "Note"), tuple(lines), (False, True, False))]
     elif len(names) <= MOST_COLUMNS:
         known = {row["quantity"]: row["note"] for row in rows.filter("converged").to_dicts()}

@@ -45,7 +45,8 @@ class Local:
         for run in runs:
             watcher.stage(f"{run.condition} seed {run.seed}")
             checkpoints = Checkpoints(store.checkpoint(*run), self.checkpoint_seconds)
-            store.save(*run, *train(columns[run.condition], run.seed, compiler, stopwatch, checkpoints, watcher))
+            params, history, record = train(columns[run.condition], run.seed, compiler, stopwatch, checkpoints, watcher)
+            store.save(*run, params, history, record)
         return [run.id for run in runs]
 
     def wait(self, ids: Sequence[str]) -> None:

@@ -78,7 +78,9 @@ def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watche
     ------
     InputError : no run there is of this study: its study.toml was changed, and they are not to be lost for that.
     """
-    missing, whole, damaged = [], 0, []
+    missing: list[tuple[Condition, int]] = []
+    whole = 0
+    damaged: list[files.Damaged] = []
     for seed, column in itertools.product(range(seeds), columns):
         if store.has(column.name, seed):
             try:
@@ -91,11 +93,11 @@ def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watche
         missing.append((column, seed))
     if damaged and not whole and all(isinstance(error, Foreign) for error in damaged):
         raise damaged[0]
-    for error in damaged:
+    for each in damaged:
         kind, todo = "damaged", ""
-        if isinstance(error, Foreign):
+        if isinstance(each, Foreign):
             kind, todo = "another run's", "its folder is set aside, and "
-        watcher.say(f"{error.path} is {kind} ({error.why}): {todo}the run is trained again.")
+        watcher.say(f"{each.path} is {kind} ({each.why}): {todo}the run is trained again.")
     return missing
 
 

@@ -89,7 +89,7 @@ def _resolved_parts(spec: Spec) -> Spec:
     chain = [settings("method", spec.method, methods.METHODS)]
     chain += [settings(f"then.{place}", table, methods.METHODS) for place, table in enumerate(spec.then)]
     _check_chain(chain)
-    parts = {
+    parts: dict[str, Any] = {
         "data": settings("data", spec.data, data.DATASETS),
         "model": settings("model", spec.model, models.MODELS),
         "method": chain[0],

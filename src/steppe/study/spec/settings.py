@@ -6,7 +6,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import pydantic
@@ -55,7 +55,7 @@ def with_closed_forms(table: Mapping[str, Any], moments: Callable[..., Moments] 
     """A method's table, with functions of the exact moments where it says "closed_form"."""
 
     def exact(name: str) -> Callable[..., Any]:
-        return lambda *point: EXACT[name](moments(*point))
+        return lambda *point: EXACT[name](cast(Callable[..., Moments], moments)(*point))
 
     return {k: exact(k) if k in EXACT and value == "closed_form" else value for k, value in table.items()}
 

@@ -43,7 +43,7 @@ class Checkpoints:
         """The last checkpoint; None where there is none that can be read, and the run begins anew."""
         arrays = self.checkpoint.read(NAME)
         try:
-            return arrays and _restored(arrays, like)
+            return _restored(arrays, like) if arrays else None
         except (ValueError, KeyError):
             return None
 

@@ -6,7 +6,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -203,7 +203,7 @@ class Recipe:
         size, many = self.spec.measure.batch_size or self.spec.train.batch_size, self.spec.measure.batches
         key = jax.random.key(zlib.crc32(b"flatness"))
 
-        def one(now: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def one(now: tuple[jax.Array, jax.Array]) -> jax.Array | float:
             rows, index = now
             H = curvature.hessian(self.measured_loss, params, self._batch(train, rows))
             return curvature.frobenius_squared(H, jax.random.fold_in(key, index), probes=self.spec.measure.probes).mean
@@ -305,7 +305,7 @@ class Compiler:
         start = jax.jit(recipe.start)
         progress = jax.eval_shape(start, jnp.uint32(0), strengths)
         epoch = jax.jit(recipe.epoch, donate_argnums=0).lower(progress, strengths, self.train).compile()
-        memory = epoch.memory_analysis().temp_size_in_bytes / 1e6
+        memory = cast(Any, epoch.memory_analysis()).temp_size_in_bytes / 1e6
         network = jax.jit(recipe.network) if recipe.spec.average else recipe.network
         return Trainer(start, epoch, network, recipe.steps, time.perf_counter() - began, memory)
 

@@ -32,7 +32,8 @@ def train(
     settings = column.spec.train
     shape, strengths = shape_of(column.spec)
     trainer, meter, tracker = compiler.trainer(shape, strengths), compiler.meter(shape), compiler.tracker(shape)
-    progress, history = trainer.start(jnp.uint32(seed), strengths), []
+    progress = trainer.start(jnp.uint32(seed), strengths)
+    history: list[dict[str, Any]] = []
     resumed = checkpoints.latest(progress)
     if resumed:
         progress, history = resumed
@@ -40,7 +41,8 @@ def train(
     done = _epochs(history)
     while done < settings.epochs and not _diverged(history) and not _converged(history, column.spec):
         stride = min(column.spec.measure.every - done % column.spec.measure.every, settings.epochs - done)
-        each, seconds = [], {"train_seconds": 0.0, "first_seconds": None}
+        each: list[jax.Array] = []
+        seconds: dict[str, Any] = {"train_seconds": 0.0, "first_seconds": None}
         for _ in range(stride):
             (progress, loss), took, first = stopwatch(trainer.epoch, progress, strengths, compiler.train)
             each.append(loss)
