@@ -19,5 +19,5 @@ def parsed(change: str, command: str = "run", example: str = "train.epochs=2") -
         fail(command, "--set", f"KEY=VALUE, such as {example}", shown(change))
     try:
         return path.strip(), tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, a number of thousands of digits, or brackets within brackets
         return path.strip(), text.strip()

@@ -120,6 +120,9 @@ def _written(path: Path) -> str:
 
 def _unique(found: list[Path]) -> list[str]:
     """A name for each path, the same for equal paths only."""
-    shared = Counter(_written(path) for path in dict.fromkeys(found))
-    chosen = (_written(path) if shared[_written(path)] == 1 else keystr(path) for path in found)
-    return [name or WHOLE for name in chosen]
+    short = {path: _written(path) or WHOLE for path in found}
+    shared = Counter(short.values())
+    chosen = {path: name if shared[name] == 1 else keystr(path) for path, name in short.items()}
+    if len(set(chosen.values())) < len(chosen):  # a key that is written as Python would index another
+        chosen = {path: keystr(path) for path in chosen}
+    return [chosen[path] for path in found]

@@ -51,7 +51,8 @@ def norm(tree: Params) -> jax.Array:
 
 def _far_norm(tree: Params) -> jax.Array:
     dtype = accumulator_dtype(tree)
-    peak = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in jax.tree.leaves(tree)])
+    peaks = [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in jax.tree.leaves(tree)]
+    peak = functools.reduce(jnp.maximum, peaks or [jnp.zeros((), dtype)])
     shrunk = jax.tree.map(lambda x: x.astype(dtype) / jnp.where(peak == 0, 1, peak), tree)
     return peak * jnp.sqrt(norm_squared(shrunk))
 

@@ -1,6 +1,7 @@
 """Numbers as people read them: significant digits, true minus signs, powers of ten."""
 
 import math
+from decimal import Decimal
 
 NOTHING = "–"
 """What stands where there is no number."""
@@ -20,7 +21,7 @@ def number(value: float, digits: int = 3) -> str:
         return "0"
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value: 9.996 is 10
     if not -3 <= exponent < 5:
-        return _minus(f"{value / 10.0**exponent:.{digits - 1}f}") + f" × 10{_superscript(exponent)}"
+        return _minus(f"{_scaled(value, exponent):.{digits - 1}f}") + f" × 10{_superscript(exponent)}"
     return _minus(f"{value:.{max(digits - 1 - exponent, 0)}f}")
 
 
@@ -41,7 +42,9 @@ def spread(mean: float, sd: float, *, least: int = 0, most: int = 6) -> str:
     top = math.floor(math.log10(max(abs(mean), sd))) if max(abs(mean), sd) > 0 else 0
     if not -3 <= top < 5:
         places = 2 if sd == 0 else min(max(top - math.floor(math.log10(sd)), 1), 3)
-        return _minus(f"({mean / 10.0**top:.{places}f} ± {sd / 10.0**top:.{places}f})") + f" × 10{_superscript(top)}"
+        return (
+            _minus(f"({_scaled(mean, top):.{places}f} ± {_scaled(sd, top):.{places}f})") + f" × 10{_superscript(top)}"
+        )
     if sd == 0:
         return _minus(f"{number(mean) if least == 0 else f'{mean:.{least}f}'} ± 0")
     places = min(max(1 - math.floor(math.log10(sd)), least), most)
@@ -63,6 +66,11 @@ def p_value(p: float) -> str:
     if p < 0.001:
         return "< 0.001"
     return "1" if p > 0.995 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def _scaled(value: float, exponent: int) -> Decimal:
+    """A number without its power of ten, exactly: 10⁻³²⁴ is no float."""
+    return Decimal(value).scaleb(-exponent)
 
 
 def _minus(text: str) -> str:
