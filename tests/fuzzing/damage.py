@@ -77,7 +77,7 @@ def aged(folder: Path) -> Path:
     for path in folder.glob("runs/*/run.json"):
         record = json.loads(path.read_text())
         path.write_text(json.dumps({name: value for name, value in record.items() if name not in ("settings", "data")}))
-    for path in folder.glob("measures.parquet"):
+    for path in folder.glob("measurements.parquet"):
         polars.read_parquet(path).write_parquet(path)
     for path in folder.glob("surfaces.npz"):
         with np.load(path) as arrays:
@@ -94,8 +94,8 @@ def whole() -> Path:
 
 FILES = (
     *(f"runs/{c}-s{s}/{name}" for c, s in NAMES for name in OF_A_RUN),
-    *("study.toml", "data.json", "surfaces.npz", "measures.parquet", "densities.npz"),
-    *("study.toml.sha256", "data.json.sha256", "surfaces.npz.sha256", "measures.parquet.sha256"),
+    *("study.toml", "data.json", "surfaces.npz", "measurements.parquet", "densities.npz"),
+    *("study.toml.sha256", "data.json.sha256", "surfaces.npz.sha256", "measurements.parquet.sha256"),
 )  # fmt: skip
 RUNS = tuple(f"runs/{c}-s{s}" for c, s in NAMES)
 ODD = (None, True, -1, 2**70, 1e400, "", "x" * 50, [], {}, [[]], {"epoch": 0}, "finished", "lam=0.1")
@@ -240,7 +240,7 @@ def resumed(out: Path) -> list[str]:
 
 def measured(out: Path) -> list[str]:
     """Read the measures."""
-    if (out / "measures.parquet").exists():
+    if (out / "measurements.parquet").exists():
         checked(measures.read(out).equals(measures.read(whole())), "other measures")
     if (out / "densities.npz").exists():
         checked(same(measures.curves(out), measures.curves(whole())), "other curves")

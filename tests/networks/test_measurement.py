@@ -288,7 +288,7 @@ def run(monkeypatch, capsys, *arguments):
 @pytest.mark.slow
 def test_rows_are_complete_and_agree_with_the_runs_they_are_of(tiny):
     found = take(tiny)
-    rows = polars.read_parquet(tiny / "measures.parquet")
+    rows = polars.read_parquet(tiny / "measurements.parquet")
     assert dict(rows.schema) == stored.SCHEMA
     assert rows.shape[0] == 4 * len(FEW) and found.rows.equals(rows)
     assert rows.null_count().select(polars.exclude("probes")).row(0) == (0,) * (len(stored.SCHEMA) - 1)
@@ -334,7 +334,7 @@ def test_interrupted_it_goes_on_with_the_next_measure_to_the_same_numbers(tiny):
     whole = take(Path(shutil.copytree(tiny, tiny.parent / "whole"))).rows
     with pytest.raises(KeyboardInterrupt):
         take(tiny, watcher=Counting(most=7))
-    kept = polars.read_parquet(tiny / "measures.parquet")
+    kept = polars.read_parquet(tiny / "measurements.parquet")
     assert kept.shape[0] == 7
     counting = Counting()
     again = take(tiny, watcher=counting).rows
@@ -384,7 +384,7 @@ def test_the_command_measures_a_study_and_its_report_has_a_section(tiny, monkeyp
     assert "How are the Hessian&#39;s eigenvalues distributed?" in page
     assert "Spectral density: lam=0 up to" in page
     with np.load(tiny / "densities.npz", allow_pickle=False) as file:
-        rows = polars.read_parquet(tiny / "measures.parquet").filter(polars.col("measure") == "spectral_density")
+        rows = polars.read_parquet(tiny / "measurements.parquet").filter(polars.col("measure") == "spectral_density")
         for mark in rows["fingerprint"]:
             grid, density = file[f"{mark}/grid"], file[f"{mark}/density"]
             np.testing.assert_allclose(density.sum() * (grid[1] - grid[0]), 1.0, rtol=1e-4)
@@ -396,13 +396,13 @@ def test_the_command_measures_a_study_and_its_report_has_a_section(tiny, monkeyp
 def test_the_comparison_is_welchs_with_holms_correction_and_bounds_are_not_tested(tiny):
     take(tiny)
     results = study.gathered(study.Store.read(tiny))
-    rows = polars.read_parquet(tiny / "measures.parquet")
+    rows = polars.read_parquet(tiny / "measurements.parquet")
     rng = np.random.default_rng(0)
     level = polars.when(polars.col("condition") == "lam=0").then(1.0).otherwise(50.0)
     rows = rows.with_columns(value=level * (1 + 0.01 * rng.random(rows.shape[0])))
     bound = (polars.col("quantity") == "fisher_rao") & (polars.col("run") == "lam=0.1-s1")
     rows = rows.with_columns(converged=~bound, note=polars.when(bound).then(polars.lit("censored")).otherwise("note"))
-    rows.write_parquet(aged(tiny) / "measures.parquet")
+    rows.write_parquet(aged(tiny) / "measurements.parquet")
     found = compared(results, tiny)
     assert found.verdicts["sam_sharpness"] == {"lam=0.1": "significantly higher (by a factor of 50)"}
     assert "fisher_rao" not in [q for q, by in found.comparisons.items() if by]
@@ -413,7 +413,7 @@ def test_the_comparison_is_welchs_with_holms_correction_and_bounds_are_not_teste
     # a baseline that is a bound, and conditions alike
     bound = (polars.col("quantity") == "fisher_rao") & (polars.col("run") == "lam=0-s1")
     alike = rows.with_columns(value=1 + 0.01 * polars.Series(rng.random(rows.shape[0])), converged=~bound)
-    alike.write_parquet(tiny / "measures.parquet")
+    alike.write_parquet(tiny / "measurements.parquet")
     assert not compared(results, tiny).comparisons["fisher_rao"]
     section = report.write(results, tiny)[2].read_text().partition('class="measured"')[2].partition("</section>")[0]
     assert "no significant difference" in section and "not tested: bounds" in section
@@ -428,14 +428,15 @@ def test_of_several_measurements_by_one_measure_the_last_one_is_reported(tiny):
     found = compared(results, tiny)
     assert found.rows.filter(polars.col("measure") == "loss")["examples"].to_list() == [48]
     assert found.rows.filter(polars.col("measure") == "fisher_rao")["examples"].to_list() == [10] * 4
-    assert found.notes == ("Other measurements, with other settings or examples, are in measures.parquet.",)
+    assert found.notes == ("Other measurements, with other settings or examples, are in measurements.parquet.",)
 
 
 def test_a_table_that_is_damaged_or_of_another_form_is_named(tiny):
-    (tiny / "measures.parquet").write_bytes(b"PAR1 and nothing")
-    with pytest.raises(InputError, match=r"measures\.parquet must be what was written there"):
+    (tiny / "measurements.parquet").write_bytes(b"PAR1 and nothing")
+    with pytest.raises(InputError, match=r"measurements\.parquet must be what was written there"):
         take(tiny)
-    polars.DataFrame({"a": [1]}).write_parquet(tiny / "measures.parquet")
+    (tiny / "measurements.parquet.sha256").unlink()
+    polars.DataFrame({"a": [1]}).write_parquet(tiny / "measurements.parquet")
     with pytest.raises(InputError, match="a table of this version's columns"):
         take(tiny)
 
@@ -526,10 +527,10 @@ def test_statistics_in_a_file_stay_fixed_unless_asked_and_every_place_says_so(ow
     assert status == 0, err
     said = "3 of 7 arrays stay fixed and go to the loss: mean, steps, var. Taken for statistics of normalisation: mean,"
     place = Path("kept/measures.html").read_text()
-    rows = polars.read_parquet("kept/measures.parquet")
+    rows = polars.read_parquet("kept/measurements.parquet")
     assert said in place and said in " ".join(out.split()) and all(remark.startswith(said) for remark in rows["remark"])
     assert run(monkeypatch, capsys, *words, "--perturb-statistics", "--out", "moved")[0] == 0
-    moved = polars.read_parquet("moved/measures.parquet")
+    moved = polars.read_parquet("moved/measurements.parquet")
     assert "Perturbed as parameters, as asked: mean, var" in Path("moved/measures.html").read_text()
     assert moved["value"][0] == rows["value"][0]  # the loss
     assert abs(moved["value"][1] / rows["value"][1] - 1) > 1e-3  # a norm over parameters
@@ -580,7 +581,7 @@ def test_the_command_measures_ones_own_parameters_on_a_page_of_its_own(own, monk
         monkeypatch, capsys, *words, "--set", "sam_sharpness.rho=0.1", "--set", "fisher_rao.layers=none"
     )
     assert status == 0, err
-    rows = polars.read_parquet("out/net/measures.parquet").filter(polars.col("measure") == "sam_sharpness")
+    rows = polars.read_parquet("out/net/measurements.parquet").filter(polars.col("measure") == "sam_sharpness")
     assert [json.loads(text)["rho"] for text in rows["settings"]] == [0.05, 0.1]
 
 

@@ -138,7 +138,7 @@ def test_records_of_an_older_version_are_read_and_their_values_checked(out):
 
 
 def test_damaged_surfaces_data_and_measures_are_told(out):
-    for name in ("surfaces.npz", "data.json", "measures.parquet", "densities.npz"):
+    for name in ("surfaces.npz", "data.json", "measurements.parquet", "densities.npz"):
         content = (out / name).read_bytes()
         (out / name).write_bytes(content[:40] + bytes([content[40] ^ 4]) + content[41:])
     results, told = study.gathered(Store.read(out)), Told()
@@ -154,10 +154,10 @@ def test_damaged_surfaces_data_and_measures_are_told(out):
 
 
 def test_a_checksum_taken_away_is_missed_where_one_was_written(out):
-    for name in ("surfaces.npz", "measures.parquet"):
+    for name in ("surfaces.npz", "measurements.parquet"):
         (out / f"{name}.sha256").unlink()
     assert study.gathered(Store.read(out)).surfaces is None
-    with pytest.raises(InputError, match=r"measures\.parquet\.sha256 must be .* missing"):
+    with pytest.raises(InputError, match=r"measurements\.parquet\.sha256 must be .* missing"):
         measures.read(out)
 
 

@@ -85,7 +85,7 @@ def compared(results: Results, directory: Path, *, confidence: float = 0.95) -> 
     ------
     InputError : a table that cannot be read.
     """
-    everything = measures.read(directory)
+    everything = measures.read(directory).filter(polars.col("stage") != "training")  # the study's own tables have those
     rows = latest(everything.filter(polars.col("condition").is_in(results.conditions)))
     if not len(rows):
         return None
@@ -229,5 +229,5 @@ def _notes(
     if lost:
         notes.append(f"Values of 0 or less have no logarithm and are left out of tests: {joined(sorted(lost))}.")
     if everything["fingerprint"].n_unique() > rows["fingerprint"].n_unique():
-        notes.append("Other measurements, with other settings or examples, are in measures.parquet.")
+        notes.append("Other measurements, with other settings or examples, are in measurements.parquet.")
     return notes + of_networks(rows)

@@ -67,7 +67,7 @@ def measure(
         bool, typer.Option("--perturb-statistics", help="Count statistics, such as BatchNorm's, as parameters.")
     ] = False,
 ) -> None:
-    """Measure the sharpness and curvature of trained networks: measures.parquet, and a section in the report."""
+    """Measure the sharpness and curvature of trained networks: measurements.parquet, and a section in the report."""
     from steppe import report, study
     from steppe.measures import selected
     from steppe.networks import measurement
@@ -96,7 +96,7 @@ def measure(
             page = report.write(study.gathered(study.Store.read(folder)), folder)[2]
         else:
             page = report.write_measures(folder)
-        typer.echo(f"\nNumbers: {folder / 'measures.parquet'}\nReport: {page}")
+        typer.echo(f"\nNumbers: {folder / 'measurements.parquet'}\nReport: {page}")
     if len(found.infinite):
         names = ", ".join(found.infinite["quantity"].unique(maintain_order=True))
         count = f"{len(found.infinite)} of {len(found.rows)} numbers"

@@ -99,6 +99,39 @@ def measured(name: str, subject: Subject, settings: Mapping[str, Any]) -> list[Q
     return [_settled(quantity, subject.note if touched else "") for quantity in found]
 
 
+class Answer(NamedTuple):
+    """What came of asking a subject one question.
+
+    Attributes
+    ----------
+    measure, settings : what was asked.
+    quantities : the numbers; none where it could not be measured.
+    seconds : how long it took.
+    error : why it could not be measured.
+    """
+
+    measure: str
+    settings: Mapping[str, Any]
+    quantities: list[Quantity]
+    seconds: float
+    error: checks.InputError | None = None
+
+    @property
+    def rows(self) -> list[Quantity]:
+        """The numbers, or a line that says why there are none."""
+        return self.quantities if self.error is None else [not_measured(self.measure, self.error)]
+
+
+def ask(subject: Subject, name: str, settings: Mapping[str, Any]) -> Answer:
+    """Ask a subject one question: by whom and whenever, this is how."""
+    began = time.perf_counter()
+    try:
+        found, error = measured(name, subject, settings), None
+    except checks.InputError as told:
+        found, error = [], told
+    return Answer(name, settings, found, time.perf_counter() - began, error)
+
+
 def _settled(quantity: Quantity, note: str) -> Quantity:
     """The same with one more note; what is NaN or infinite is never said to have come to its end."""
     if not math.isfinite(quantity.value):
@@ -191,16 +224,13 @@ def measure(
     rows: list[Row] = []
     failed: list[checks.InputError] = []
     for name in chosen:
-        began = time.perf_counter()
-        try:
-            found = measured(name, subject, options[name])
-        except checks.InputError as error:
+        answer = ask(subject, name, options[name])
+        if answer.error is not None:
             if name in (settings or {}):
-                raise
-            found, failed = [not_measured(name, error)], [*failed, error]
-        seconds = time.perf_counter() - began
-        noted = [(q, "; ".join(filter(None, (q.note, own.remark)))) for q in found]
-        taken = [Row(name, q.name, q.value, q.sem, q.converged, n, options[name], seconds) for q, n in noted]
+                raise answer.error
+            failed.append(answer.error)
+        noted = [(q, _joined(q.note, own.remark)) for q in answer.rows]
+        taken = [Row(name, q.name, q.value, q.sem, q.converged, n, options[name], answer.seconds) for q, n in noted]
         rows += taken
         if progress is not None:
             progress(taken)

@@ -1,7 +1,7 @@
 """Measures of trained networks: what can be asked of them, and the table of numbers on disk.
 
 ```
-FOLDER/measures.parquet      one row a number
+FOLDER/measurements.parquet  one row a number
 FOLDER/densities.npz         curves, under the fingerprint of their row
 ```
 """
@@ -19,9 +19,15 @@ import numpy as np
 import polars
 
 from steppe.core import checks
+from steppe.measures.registry import MEASURES
+from steppe.measures.run import Answer
+from steppe.measures.subject import Quantity
 from steppe.storage import files
 
-NAME, CURVES = "measures.parquet", "densities.npz"
+NAME, CURVES = "measurements.parquet", "densities.npz"
+OLD = "measures.parquet"
+"""What older versions called the table: it is read where there is no newer one, and left as it is."""
+
 AGAIN = "Move it away, and measure again."
 CHECKED = {"checksum": f"{NAME}.sha256"}
 """What a table's file says of itself."""
@@ -30,6 +36,8 @@ SCHEMA = {
     "run": polars.String,
     "condition": polars.String,
     "seed": polars.Int64,
+    "epoch": polars.Int64,
+    "stage": polars.String,
     "measure": polars.String,
     "quantity": polars.String,
     "value": polars.Float64,
@@ -54,13 +62,34 @@ SCHEMA = {
     "measure_seconds": polars.Float64,
     "host": polars.String,
 }
-"""Columns. `note` is what to know of the number, `remark` what to know of all numbers of its network: which arrays were
-no parameters. `scale` is "log" where logarithms are what is compared; `draw_seed` that of random vectors and of the
-choice of examples; `settings` the measure's own, as JSON; `network` what makes outputs or a loss of parameters;
-`fingerprint` that of parameters, data, program, measure and settings: what makes a row the same."""
+"""Columns. `epoch` is the number of epochs after which a network was asked; `stage` says when: "training", of what a
+study asks throughout, "end", of what it asks of the last network alone, or "later", by `steppe measure`. `note` is what
+to know of the number, `remark` what to know of all numbers of its network: which arrays were no parameters. `scale` is
+"log" where logarithms are what is compared; `draw_seed` that of random vectors and of the choice of examples;
+`settings` the measure's own, as JSON; `network` what makes outputs or a loss of parameters; `fingerprint` that of
+parameters, data, program, measure and settings: what makes a row the same."""
+
+OLD_SCHEMA = {name: kind for name, kind in SCHEMA.items() if name not in ("epoch", "stage")}
+"""Those of `OLD`."""
 
 ASKED = ("measure", "settings", "dataset", "split", "examples", "batch_size", "dtype", "draw_seed")
 """Columns that say what was asked, whoever was asked it."""
+
+
+def columns(answer: Answer, found: Quantity) -> dict[str, Any]:
+    """The columns of a row that a measure itself fills."""
+    return {
+        "measure": answer.measure,
+        "quantity": found.name,
+        "value": found.value,
+        "sem": found.sem,
+        "converged": found.converged,
+        "note": found.note,
+        "scale": "log" if found.log else "linear",
+        "probes": answer.settings.get("probes"),
+        "settings": json.dumps(answer.settings, sort_keys=True),
+        "measure_seconds": answer.seconds,
+    }
 
 
 def fingerprinted(*parts: Any) -> str:
@@ -128,6 +157,19 @@ class Table:
             files.write_checked(self.folder / CURVES, files.of_arrays(arrays))
         self.rows = polars.concat([self.rows, new])
         self.known |= set(new["fingerprint"])
+        self._write()
+
+    def unite(self, rows: polars.DataFrame) -> None:
+        """Add the rows that are not there yet; those that are there stay as they are."""
+        new = rows.filter(~polars.col("fingerprint").is_in(list(self.known)))
+        if len(new):
+            if self.lock is None:
+                self._make()
+            self.rows = polars.concat([self.rows, new])
+            self.known |= set(new["fingerprint"])
+            self._write()
+
+    def _write(self) -> None:
         buffer = io.BytesIO()
         self.rows.write_parquet(buffer, metadata=CHECKED)
         files.write_checked(self.folder / NAME, buffer.getvalue())
@@ -140,12 +182,15 @@ def read(folder: Path) -> polars.DataFrame:
     ------
     InputError : it cannot be read, or is of another form.
     """
-    path = folder / NAME
-    if not os.path.lexists(path):
+    path = next((folder / name for name in (NAME, OLD) if os.path.lexists(folder / name)), None)
+    if path is None:
         return polars.DataFrame(schema=SCHEMA)
     rows, checked = files.read(path, _parquet, todo=AGAIN)
     if checked:
         files.require_sums(path, AGAIN)
+    if path.name == OLD and dict(rows.schema) == OLD_SCHEMA:
+        new = {"epoch": polars.lit(None, polars.Int64), "stage": polars.lit("later")}
+        rows = rows.with_columns(**new).select(list(SCHEMA))
     if dict(rows.schema) != SCHEMA:
         checks.fail("measure", str(path), "a table of this version's columns", "one with others",
                     AGAIN)  # fmt: skip
@@ -157,7 +202,7 @@ def _parquet(stream: BinaryIO) -> tuple[polars.DataFrame, bool]:
     try:
         metadata = polars.read_parquet_metadata(stream)
         stream.seek(0)
-        return polars.read_parquet(stream), CHECKED.items() <= metadata.items()
+        return polars.read_parquet(stream), "checksum" in metadata
     except polars.exceptions.PanicException as error:  # no Exception, though damage is all that it tells
         raise files.Unfit("no Parquet file") from error
 
@@ -172,3 +217,30 @@ def curves(folder: Path) -> dict[str, np.ndarray]:
     path = folder / CURVES
     todo = f"Move it and {NAME} away, and measure again."
     return files.arrays(path, todo=todo) if os.path.lexists(path) else {}
+
+
+def heading(measure: str, quantity: str, split: str) -> str:
+    """The column of a quantity in a table of runs: with its split where it tells of the predictions, or of test data.
+
+    Examples
+    --------
+    >>> heading("accuracy", "accuracy", "train"), heading("frobenius_squared", "frobenius_squared", "train")
+    ('train_accuracy', 'frobenius_squared')
+    """
+    family = MEASURES[measure].family if measure in MEASURES else ""
+    return f"{split}_{quantity}" if split == "test" or family in ("fit", "outcome") else quantity
+
+
+def final(rows: polars.DataFrame) -> dict[str, dict[str, dict[int, float]]]:
+    """Quantity -> condition -> seed -> value at the end of training; the study's own answers, not those asked later.
+
+    The quantities are named by `heading`. Of several answers of one run that share a name the first counts. What
+    training says of itself is no quantity of the network, and left out.
+    """
+    ended = rows.filter(polars.col("stage") != "later", polars.col("measure") != "training")
+    ended = ended.filter(polars.col("epoch") == polars.col("epoch").max().over("run"))
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for row in ended.iter_rows(named=True):
+        name = heading(row["measure"], row["quantity"], row["split"])
+        found.setdefault(name, {}).setdefault(row["condition"], {}).setdefault(row["seed"], row["value"])
+    return found

@@ -2,8 +2,6 @@
 
 import contextlib
 import importlib.metadata
-import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from steppe.data.dataset import fingerprint
 from steppe.measures import MEASURES, run
 from steppe.measures.memory import Plan, planned
 from steppe.measures.subject import Quantity, Subject
-from steppe.measures.table import SCHEMA, Table, fingerprinted
+from steppe.measures.table import SCHEMA, Table, columns, fingerprinted
 from steppe.networks.settings import Settings
 from steppe.networks.targets import Runs, Target, identity, is_of_a_study, run_folders
 from steppe.networks.user import Files, Own
@@ -159,18 +157,15 @@ class _Asked:
         subject: Any = self._subject(target, begin, missing) if missing else None
         for name in missing:
             self.watcher.stage(f"{target.run}: {name}")
-            start = time.perf_counter()
-            try:
-                found = run.measured(name, subject, settings.of(name))
-            except checks.InputError as error:
-                if name in settings.options:
-                    raise
-                failed.append(_Failure(target.run, name, error))
-                del marks[name]
+            answer = run.ask(subject, name, settings.of(name))
+            if answer.error is None:
+                curve = next((q.curve for q in answer.quantities if q.curve is not None), None)
+                table.add([self._row(target, answer, q, marks[name]) for q in answer.quantities], curve)
+            elif name in settings.options:
+                raise answer.error
             else:
-                curve = next((quantity.curve for quantity in found if quantity.curve is not None), None)
-                seconds = time.perf_counter() - start
-                table.add([self._row(target, name, q, marks[name], seconds) for q in found], curve)
+                failed.append(_Failure(target.run, name, answer.error))
+                del marks[name]
             self.watcher.points(1)
         return list(marks.values()), failed
 
@@ -190,33 +185,24 @@ class _Asked:
             self.announce(planned(subject, missing))
         return subject
 
-    def _row(self, target: Target, name: str, found: Quantity, mark: str, seconds: float) -> dict[str, Any]:
-        settings = self.settings.of(name)
-        row = {
+    def _row(self, target: Target, answer: run.Answer, found: Quantity, mark: str) -> dict[str, Any]:
+        row = columns(answer, found) | {
             "run": target.run,
             "condition": target.condition,
             "seed": target.seed,
-            "measure": name,
-            "quantity": found.name,
-            "value": found.value,
-            "sem": found.sem,
-            "converged": found.converged,
-            "note": found.note,
+            "epoch": target.epoch,
+            "stage": "later",
             "remark": target.remark,
-            "scale": "log" if found.log else "linear",
             "dataset": target.dataset,
             "split": target.split,
             "examples": target.batches.examples,
             "batch_size": target.batch_size,
             "dtype": self.settings.dtype,
-            "probes": settings.get("probes"),
             "draw_seed": self.settings.seed,
-            "settings": json.dumps(settings, sort_keys=True),
             "source": target.source,
             "network": target.network,
             "fingerprint": mark,
             **self.versions,
-            "measure_seconds": seconds,
             "host": provenance.host(),
         }
         return {name: row[name] for name in SCHEMA}

@@ -38,6 +38,7 @@ class Target:
     batch_size : examples in a batch.
     initial : gives the parameters before training, if they are known.
     remark : what to know of all its numbers: which of its arrays are no parameters.
+    epoch : how many epochs it was trained, if that is known.
     """
 
     run: str
@@ -56,6 +57,7 @@ class Target:
     criterion: Criterion = losses.cross_entropy
     initial: Callable[[], Params] | None = None
     remark: str = ""
+    epoch: int | None = None
 
 
 def as_dtype(name: str, tree: Any, dtype: str) -> Any:
@@ -153,6 +155,7 @@ class Runs:
             run=network.name if self.out else network.folder.name,
             condition=record["condition"],
             seed=record["seed"],
+            epoch=record["epochs"],
             source=str(network.study / "runs" / network.folder.name),
             network=", ".join(f"{k} {v}" if k != "name" else str(v) for k, v in network.spec.model.items()),
             folder=self.out or network.study,

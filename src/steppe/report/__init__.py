@@ -39,7 +39,7 @@ def write(results: Results, directory: str | os.PathLike, *, confidence: float =
     Where the study has loss surfaces, a fourth file, ``landscape.html``, holds them to turn, and the report leads to
     it: the library that draws them, 4.8 megabytes of script, would make the report eight times as large.
 
-    Measures of the study's networks, where ``measures.parquet`` lies in the directory, have a section in the report.
+    Measures of the study's networks, where ``measurements.parquet`` holds some, have a section in the report.
 
     Each file replaces its predecessor whole or not at all. The same results give the same bytes. In the Parquet file
     runs stand in the order of conditions, then seeds.

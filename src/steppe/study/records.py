@@ -24,6 +24,9 @@ def record(stream: BinaryIO) -> dict[str, Any]:
     made = run.get("made_with", {})
     if not isinstance(made, dict) or not all(isinstance(text, str) for text in made.values()):
         raise files.Unfit("a record whose made_with is no table of texts")
+    answers = run.get("measurements", [])
+    if not isinstance(answers, list) or not all(isinstance(row, dict) and "quantity" in row for row in answers):
+        raise files.Unfit("a record whose measurements are no list of tables")
     if "settings" in run and not (isinstance(run["settings"], dict) and isinstance(run.get("data"), str)):
         raise files.Unfit("a record whose settings are no table")
     return run

@@ -7,7 +7,7 @@ DIR/runs/<condition>-s<seed>/     parameters.npz, history.json, run.json, SHA256
 DIR/checkpoints/                  unfinished runs and surfaces
 DIR/surfaces.npz                  loss surfaces
 DIR/landscapes/<name>/            landscape.npz, landscape.html: written by `steppe landscape`
-DIR/measures.parquet, densities.npz      written by `steppe measure`
+DIR/measurements.parquet, densities.npz      what its runs say of their networks, and what `steppe measure` adds
 DIR/summary.md, report.html, results.parquet      written by the report, as is
 DIR/landscape.html                the surfaces to turn, where there are any
 ```
@@ -42,7 +42,7 @@ from steppe.study.spec.tables import Spec
 SUMS = "SHA256SUMS"
 OF_A_RUN = ("parameters.npz", "history.json", "run.json", SUMS)
 OF_A_STUDY = (
-    "study.toml", "data.json", "surfaces.npz", "measures.parquet", "densities.npz",
+    "study.toml", "data.json", "surfaces.npz", "measurements.parquet", "measures.parquet", "densities.npz",
     "results.parquet", "summary.md", "report.html", "landscape.html", "measures.html",
 )  # fmt: skip
 """Files that Steppe writes."""

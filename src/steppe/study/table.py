@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import polars
 
 from steppe.analysis.results import HISTORY_SCHEMA, RUN_SCHEMA, PublishedTable, Results, Surfaces, infinite
 from steppe.storage import files
+from steppe.study import measurements
 from steppe.study.spec.conditions import conditions
 from steppe.study.spec.identity import differences
 from steppe.study.spec.reading import load, shipped
@@ -25,20 +26,16 @@ def gathered(store: Store) -> Results:
     spec = store.spec
     columns = conditions(spec)
     damaged: list[files.Damaged] = []
-    runs, history, made_with = [], [], {}
-    for column in columns:
-        for seed in range(spec.seeds):
-            if store.has(column.name, seed):
-                try:
-                    run, epochs = store.load(column.name, seed)
-                except files.Damaged as error:
-                    damaged.append(error)
-                    continue
-                runs.append(run)
-                made_with.update({json.dumps(run.get("made_with", {})): run.get("made_with", {})})
-                history += [
-                    {**epoch, **{key: run.get(key) for key in ("condition", "seed", "lam")}} for epoch in epochs
-                ]
+    found = whole_runs(store, damaged)
+    runs = polars.DataFrame([run for run, _ in found], schema=RUN_SCHEMA)
+    ends = measurements.of_study(store, [(run, epochs[-1:]) for run, epochs in found])
+    asked = measurements.finals(ends, [*RUN_SCHEMA, *HISTORY_SCHEMA])
+    made_with = {json.dumps(run.get("made_with", {})): run.get("made_with", {}) for run, _ in found}
+    history = [
+        {**epoch, **{key: run.get(key) for key in ("condition", "seed", "lam")}}
+        for run, epochs in found
+        for epoch in epochs
+    ]
     surfaces, facts = _whole(store.surfaces, damaged), _whole(store.data, damaged)
     return Results(
         name=spec.name,
@@ -48,7 +45,7 @@ def gathered(store: Store) -> Results:
         conditions=tuple(column.name for column in columns),
         rivals={column.name: column.rival for column in columns if column.rival},
         planned=len(columns) * spec.seeds,
-        runs=polars.DataFrame(runs, schema=RUN_SCHEMA),
+        runs=runs.join(asked, on=["condition", "seed"], how="left", maintain_order="left"),
         history=polars.DataFrame(history, schema=HISTORY_SCHEMA),
         surfaces=surfaces,
         published=tuple(
@@ -59,6 +56,19 @@ def gathered(store: Store) -> Results:
         notes=(*_damage(store, damaged), *_infinite(surfaces), *_changes(spec), *_notes(list(made_with.values()))),
         spec_toml=spec.toml(),
     )
+
+
+def whole_runs(store: Store, damaged: list[files.Damaged]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """The record and the history of each finished run, in the study's order; what is damaged is added to that list."""
+    found = []
+    for column in conditions(store.spec):
+        for seed in range(store.spec.seeds):
+            if store.has(column.name, seed):
+                try:
+                    found.append(store.load(column.name, seed))
+                except files.Damaged as error:
+                    damaged.append(error)
+    return found
 
 
 def _whole(read: Callable[[], T], damaged: list[files.Damaged]) -> T | None:

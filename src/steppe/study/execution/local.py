@@ -8,6 +8,7 @@ from steppe.data import Dataset
 from steppe.study import spec as specs
 from steppe.study.execution.base import Run, Storage
 from steppe.study.progress import Watcher
+from steppe.study.questions import Questions
 from steppe.study.store import Store
 from steppe.study.training.checkpoints import Checkpoints
 from steppe.study.training.program import Compiler
@@ -41,12 +42,16 @@ class Local:
         OSError : the folder cannot be written; finished runs stay.
         """
         columns = {column.name: column for column in specs.conditions(store.spec)}
-        compiler, stopwatch = Compiler(self._data(store)), Stopwatch()
+        dataset = self._data(store)
+        compiler, stopwatch, questions = Compiler(dataset), Stopwatch(), Questions(dataset, store.spec.measure.names)
         for run in runs:
             watcher.stage(f"{run.condition} seed {run.seed}")
             checkpoints = Checkpoints(store.checkpoint(*run), self.checkpoint_seconds)
-            params, history, record = train(columns[run.condition], run.seed, compiler, stopwatch, checkpoints, watcher)
-            store.save(*run, params, history, record)
+            column = columns[run.condition]
+            network, history, record = train(column, run.seed, compiler, stopwatch, checkpoints, watcher)
+            if record["status"] == "finished":
+                record["measurements"] = list(questions.answers(column.spec.build_model(dataset).apply, network))
+            store.save(run.condition, run.seed, network, history, record)
         return [run.id for run in runs]
 
     def wait(self, ids: Sequence[str]) -> None:

@@ -7,14 +7,16 @@ from steppe.analysis.results import Results
 from steppe.core import checks
 from steppe.data import Dataset
 from steppe.storage import files
+from steppe.study import measurements
 from steppe.study.execution.base import Executor, Run
 from steppe.study.execution.local import CHECKPOINT_SECONDS, Local
 from steppe.study.progress import Watcher
+from steppe.study.questions import settings_of
 from steppe.study.spec.conditions import Condition, conditions
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Foreign, Store
 from steppe.study.surfaces import add_surfaces
-from steppe.study.table import gathered
+from steppe.study.table import gathered, whole_runs
 from steppe.study.training.program import Recipe, shape_key, shape_of
 
 
@@ -50,6 +52,7 @@ def run(
     checks.real("run", "checkpoint_seconds", checkpoint_seconds, least=0.0)
     dataset = spec.load_data()
     columns = conditions(spec)
+    settings_of(spec.measure.names)
     _rehearse(columns, dataset)
     facts = {"about": dataset.about, "fingerprint": dataset.fingerprint}
     with Store.open(directory, spec, facts, watcher.say) as store:
@@ -57,6 +60,7 @@ def run(
         watcher.begin(sum(column.spec.train.epochs for column, _ in missing))
         if missing:
             _execute(executor or Local(checkpoint_seconds, dataset), store, missing, watcher)
+        _unite(store, watcher)
         add_surfaces(store, columns, dataset, watcher)
         return gathered(store)
 
@@ -69,6 +73,14 @@ def _execute(executor: Executor, store: Store, missing: list[tuple[Condition, in
     if lost:
         watcher.say(f"{len(lost)} of {len(runs)} runs ended without a result: {', '.join(lost)}. "
                     "Run the same command again to train them.")  # fmt: skip
+
+
+def _unite(store: Store, watcher: Watcher) -> None:
+    """Put the rows of all finished runs into the study's table; the watcher is told where that cannot be done."""
+    store.check()
+    refused = measurements.unite(store, measurements.of_study(store, whole_runs(store, [])))
+    if refused:
+        watcher.say(refused)
 
 
 def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watcher) -> list[tuple[Condition, int]]:

@@ -59,13 +59,15 @@ class Average(Table):
 
 class Measure(Table):
     """How networks are measured, outside training time, the same for all conditions: after every `every`-th epoch and
-    the last, flatness on so many training batches, of `batch_size` or as in training, with so many probes each.
+    the last, tr(H²) on so many training batches, of `batch_size` or as in training, with so many probes each; at the
+    end by the measures in `names`, too (see `questions`).
     """
 
     batches: Annotated[int, Field(gt=0, le=MOST["batches"])] = 8
     probes: Annotated[int, Field(gt=0, le=MOST["probes"])] = 5
     batch_size: Count | None = None
     every: Count = 1
+    names: list[str | dict[str, Any]] = Field(default_factory=list)
 
 
 class Track(Table):

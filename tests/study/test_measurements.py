@@ -1,0 +1,106 @@
+"""The long table of a study: what its rows say, where they come from, and that nothing is lost."""
+
+import json
+
+import numpy as np
+import polars
+import pytest
+
+from steppe import InputError, study
+from steppe.measures import table
+from steppe.study import measurements
+from steppe.study.questions import settings_of
+from steppe.study.spec.reading import parse
+
+TOML = """
+name = "tiny"
+seeds = 2
+data = {name = "breast-cancer"}
+model = {name = "mlp", hidden = [3]}
+method = {name = "fa", lam = 0.0}
+landscape = {points = 3, grid_points = 3, examples = 8}
+[train]
+learning_rate = 0.01
+batch_size = 64
+epochs = 2
+[measure]
+batches = 1
+probes = 1
+names = ["calibration_error", {name = "sam_sharpness", rho = 0.01}]
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("asked")
+    return study.run(parse(TOML), directory), directory
+
+
+def test_a_measure_that_a_study_names_is_a_column_of_its_results(finished):
+    runs = finished[0].runs
+    assert runs["test_calibration_error"].is_between(0, 1).all() and (runs["sam_sharpness"] > 0).all()
+
+
+def test_the_long_table_says_what_the_results_say(finished):
+    results, directory = finished
+    found = table.final(table.read(directory))
+    for column in ("test_loss", "test_accuracy", "train_loss", "train_accuracy", "sam_sharpness"):
+        for condition, seed, value in results.runs.select("condition", "seed", column).iter_rows():
+            assert found[column][condition][seed] == value
+
+
+def test_the_long_table_holds_every_measured_epoch(finished):
+    rows = table.read(finished[1]).filter(stage="training", measure="accuracy", split="test")
+    assert sorted(zip(rows["seed"], rows["epoch"], strict=True)) == [(s, e) for s in (0, 1) for e in (1, 2)]
+
+
+def test_settings_of_a_named_measure_are_in_its_rows(finished):
+    rows = table.read(finished[1]).filter(measure="sam_sharpness")
+    assert {json.loads(text)["rho"] for text in rows["settings"]} == {0.01}
+
+
+def test_the_table_can_be_made_again_from_the_runs(finished, tmp_path):
+    store = study.Store.read(finished[1])
+    runs = [store.load("all", seed) for seed in (0, 1)]
+    again = measurements.of_study(store, runs)
+    assert again.equals(table.read(finished[1]), null_equal=True)
+
+
+def test_uniting_twice_adds_nothing_and_keeps_what_was_asked_later(finished, tmp_path):
+    rows = table.read(finished[1])
+    later = rows.head(1).with_columns(stage=polars.lit("later"), fingerprint=polars.lit("asked later"))
+    whole = table.Table(tmp_path)
+    whole.unite(later)
+    whole.unite(rows)
+    whole.unite(rows)
+    whole.close()
+    assert table.read(tmp_path).equals(polars.concat([later, rows]), null_equal=True)
+
+
+def test_a_table_of_an_older_version_is_read(tmp_path, finished):
+    rows = table.read(finished[1]).with_columns(stage=polars.lit("later")).drop("epoch", "stage")
+    rows.write_parquet(tmp_path / table.OLD)
+    found = table.read(tmp_path)
+    assert dict(found.schema) == table.SCHEMA
+    assert set(found["stage"]) == {"later"} and found["epoch"].is_null().all()
+    np.testing.assert_array_equal(found["value"], rows["value"])
+
+
+def test_what_training_asked_is_none_of_what_was_asked_later(finished):
+    rows = table.read(finished[1])
+    assert table.final(rows.with_columns(stage=polars.lit("later"))) == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["calibration"], "calibration_error"),
+        ([{"bins": 3}], "a name"),
+        ([{"name": "calibration_error", "bin": 3}], "bins"),
+        (["loss", "loss"], "twice"),
+        (["distance_from_initialisation"], "steppe measure"),
+    ],
+)
+def test_names_that_cannot_be_asked_are_refused(names, words):
+    with pytest.raises(InputError, match=words):
+        settings_of(names)
