@@ -248,7 +248,9 @@ def test_a_study_from_command_to_report_and_back(here, monkeypatch, capsys):
     folder = here / "out" / "tiny"
     assert {"study.toml", "summary.md", "report.html", "results.parquet", "runs"} <= {p.name for p in folder.iterdir()}
     table = polars.read_parquet(folder / "results.parquet")
-    assert {"condition", "seed", "lam", "test_accuracy", "best_test_accuracy", "flatness"} <= set(table.columns)
+    assert {"condition", "seed", "lam", "test_accuracy", "best_test_accuracy", "frobenius_squared"} <= set(
+        table.columns
+    )
     page = (folder / "report.html").read_bytes()
     (folder / "report.html").unlink()
     assert run(monkeypatch, capsys, "report", "out/tiny")[0] == 0

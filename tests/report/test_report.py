@@ -225,7 +225,7 @@ def test_the_parquet_file_holds_runs_by_condition_then_seed(tmp_path):
     results = with_runs(make_results(surfaces=False), lambda runs: runs.reverse())
     report.write(results, tmp_path)
     runs = polars.read_parquet(tmp_path / "results.parquet")
-    assert runs.columns == results.runs.columns
+    assert runs.columns == [name.replace("flatness", "frobenius_squared") for name in results.runs.columns]
     assert list(runs["condition"].unique(maintain_order=True)) == list(results.conditions)
     assert runs["seed"].to_list() == [0, 1, 2] * 5
 
