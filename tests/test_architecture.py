@@ -89,6 +89,11 @@ def test_a_folder_has_about_a_dozen_files_at_most(folder):
     assert len(files) <= MOST_FILES, sorted(files)
 
 
+def test_each_folder_of_tests_is_about_a_folder_of_the_source():
+    folders = {path.name for path in Path(__file__).parent.iterdir() if path.is_dir()}
+    assert folders - {"fuzzing", "support", "__pycache__"} <= set(ORDER)
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_a_function_fits_a_screen(module):
     for node in ast.walk(ast.parse(MODULES[module].read_text())):

@@ -36,6 +36,7 @@ from steppe.methods import (
     universal,
 )
 from steppe.methods.draws import coordinates
+from support.methods import EVERY, updated
 from support.networks import (
     dense_ggn,
     dense_hessian,
@@ -46,33 +47,6 @@ from support.networks import (
     mlp_params,
     one_by_one,
 )
-
-EVERY = {
-    "fa": functools.partial(fa, every=1, probes=2),
-    "hsr": functools.partial(hsr, every=1, probes=2),
-    "hsr unit": functools.partial(hsr, every=1, probes=2, step="unit"),
-    "hsr variance": functools.partial(hsr, every=1, probes=2, bound="variance"),
-    "seht": functools.partial(seht, every=1, probes=2),
-    "seht drop": functools.partial(seht, every=1, probes=2, drop=0.5),
-    "fa ggn": functools.partial(fa, every=1, probes=2, matrix="ggn"),
-    "hsr ggn": functools.partial(hsr, every=1, probes=2, matrix="ggn"),
-    "seht ggn": functools.partial(seht, every=1, probes=2, matrix="ggn"),
-    "fam": fam,
-    "fam first": functools.partial(fam, layer="0/w"),
-    "sam": sam,
-    "asam": asam,
-    "m_sam": functools.partial(m_sam, shards=3),
-    "esam": esam,
-    "gam": gam,
-    "cr_sam": cr_sam,
-    "nso": nso,
-    "trace_sam": trace_sam,
-    "frob_sam": functools.partial(frob_sam, rho=0.1),
-    "frob_sam loop": functools.partial(frob_sam, rho=0.1, samples=6),
-    "det_sam": functools.partial(det_sam, box=0.5),
-    "entropy_sgd": functools.partial(entropy_sgd, steps=4, noise=0.0),
-}
-"""A method as a function of its strength, acting on every update."""
 
 NO_ZERO = {"entropy_sgd"}
 """Where a strength of 0 is not the plain gradient."""
@@ -85,13 +59,6 @@ each_method = pytest.mark.parametrize("name", list({key.partition(" ")[0]: key f
 
 def close(a, b, **tolerance):
     np.testing.assert_allclose(ravel_pytree(a)[0], ravel_pytree(b)[0], **({"rtol": 1e-9, "atol": 1e-12} | tolerance))
-
-
-def updated(tx, params, batch, loss=mlp_network, count=0):
-    """The gradient that leaves a method, and its state after, at update `count`."""
-    state = tx.init(params)._replace(count=jnp.asarray(count, jnp.int32))
-    given = {"loss": loss, "batch": batch, "example_losses": one_by_one(loss)}
-    return tx.update(jax.grad(loss)(params, batch), state, params, **given)
 
 
 def run(tx, params, batch, updates=3, state=None):
@@ -210,7 +177,7 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from support.networks import mlp_batch, mlp_params
 from steppe.methods import m_sam, sam
-from test_methods import EVERY, updated
+from support.methods import EVERY, updated
 
 assert len(jax.devices()) == 4
 mesh = Mesh(np.array(jax.devices()), ("data",))

@@ -7,7 +7,11 @@ import pytest
 import scipy.optimize
 import scipy.stats
 from jax.flatten_util import ravel_pytree
-from test_sharpness import (
+
+from steppe import InputError, sharpness
+from steppe.core import losses
+from support.networks import dense_hessian, mlp_batch, mlp_params
+from support.sharpness import (
     COMPILED,
     CRITERIA,
     LAYER_WISE,
@@ -19,10 +23,6 @@ from test_sharpness import (
     rescaled,
     tanh_apply,
 )
-
-from steppe import InputError, sharpness
-from steppe.core import losses
-from support.networks import dense_hessian, mlp_batch, mlp_params
 
 
 def matrices(apply, params, batch, criterion, operator):
