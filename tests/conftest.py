@@ -1,6 +1,8 @@
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -9,6 +11,30 @@ import numpy as np
 import pytest
 
 from steppe import study
+
+MADE = pytest.StashKey[str]()
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+"""Compiled programs of one run of the tests, shared by its processes: half of all compilation is the same again."""
+
+
+def pytest_configure(config):
+    """Make the cache, before other processes begin, which then find it in their environment."""
+    if CACHE not in os.environ:
+        config.stash[MADE] = os.environ[CACHE] = tempfile.mkdtemp(prefix="steppe-tests-")
+        os.environ |= {
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+        }
+        jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def pytest_unconfigure(config):
+    """Remove the cache that this process made."""
+    if MADE in config.stash:
+        shutil.rmtree(config.stash[MADE], ignore_errors=True)
+
 
 SMALL_STUDY = """
 name = "tiny"
