@@ -1,10 +1,8 @@
 """A user's own parameters, data and functions, from files. Nothing that can run code is ever unpickled."""
 
-import importlib
 import logging
 import math
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from steppe.data import archives
 from steppe.data.dataset import check_finite
 from steppe.data.files import features_and_labels
 from steppe.data.sources import first_line
+from steppe.study.spec import code
 
 KINDS = (".safetensors", ".npz")
 PICKLED = {".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"}
@@ -127,7 +126,7 @@ def examples(data: str, label: str | None, *, classes: bool) -> Batch | list[Bat
         that do not share their leading axis; values that are not finite.
     """
     path = Path(data)
-    if is_function(data):
+    if code.is_function(data):
         batch = called(function("--data", data), "--data", data)
         if not jax.tree.leaves(batch):
             what = "a function of nothing whose value is a batch, a pytree of arrays, or a list of batches"
@@ -165,54 +164,9 @@ def _table(path: Path, label: str | None, classes: bool) -> Batch:
     return {"x": x, "y": y}
 
 
-def is_function(text: str) -> bool:
-    """Whether a text has the form ``module:function``, and names no file."""
-    module, colon, name = text.rpartition(":")
-    return bool(colon) and name.isidentifier() and bool(module) and not Path(text).exists()
-
-
 def function(option: str, text: str) -> Callable[..., Any]:
-    """``module:function``, the module also from the current folder, which comes last on the import path.
-
-    Raises
-    ------
-    InputError : not of that form; a module that is not found, or fails; nothing of that name, or not callable.
-    """
-    names = text.replace(":", ".", 1).split(".")
-    if not is_function(text) or not all(map(str.isidentifier, names)):
-        checks.fail("measure", option, "of the form module:function, such as mine:loss", checks.shown(text))
-    module, _, name = text.rpartition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # last: a file json.py there is no part of Python's own
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        missing = error.name if error.name and not module.startswith(error.name) else module
-        within = "" if missing == module else f", which {module} imports"
-        scripts = [p.stem for p in Path().glob("*.py")]
-        checks.fail("measure", option, "a module that can be imported", f"{missing!r}{within}",
-                    checks.close_to(module, scripts) or "Modules of the current folder can be.")  # fmt: skip
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # also sys.exit()
-        got = f"{module!r}, which fails: {programs.line(error)}"
-        checks.fail("measure", option, "a module that can be imported", got)
-    _check_ours(option, module, getattr(found, "__file__", None))
-    attributes = vars(found)
-    if not callable(attributes.get(name)):
-        names = [key for key, value in attributes.items() if callable(value) and not key.startswith("_")]
-        there = name in attributes
-        got = f"{name!r}, of type {type(attributes[name]).__name__}" if there else f"{name!r}, which is not there"
-        checks.fail("measure", option, f"a function of {module}", got, "" if there else checks.nearest(name, names))
-    return attributes[name]
-
-
-def _check_ours(option: str, module: str, found: str | None) -> None:
-    """Fail where Python found a module of somebody else before the user's file of the same name."""
-    ours = Path(f"{module.replace('.', '/')}.py")
-    if ours.is_file() and not (found and Path(found).exists() and ours.samefile(found)):
-        got = f"{module!r}, a name that another module has"
-        checks.fail("measure", option, f"a module that Python finds in {ours}", got, "Rename your file.")
+    """The function that an option names as ``module:function``; see `code.function`."""
+    return code.function("measure", option, text)
 
 
 def called(function: Callable[..., Any], option: str, text: str, *arguments: Any) -> Any:

@@ -78,7 +78,7 @@ class _Reader:
     def read(self, path: Path, name: str) -> Trained:
         store = Store.read(path.parent.parent)
         condition, _, seed = path.name.rpartition("-s")
-        columns = {column.name: column.spec for column in conditions(store.spec)}
+        columns = {column.name: column.spec for column in conditions(store.spec, run_code=False)}
         known = condition in columns and seed.isdigit()
         if not known or path != store.run_folder(condition, int(seed)).resolve():
             self.fail("TARGET", f"a run of the study in {store.directory}", f"{path.name}", "Was it moved or renamed?")

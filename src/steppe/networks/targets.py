@@ -97,7 +97,8 @@ def run_folders(target: Path) -> tuple[list[Path], list[str]]:
     study = target.resolve().parent if target.name == "runs" and target.is_dir() else target
     store = Store.read(study)
     seeds = range(store.spec.seeds)
-    names = [(c.name, seed) for c in specs.conditions(store.spec) for seed in seeds if store.has(c.name, seed)]
+    columns = specs.conditions(store.spec, run_code=False)
+    names = [(c.name, seed) for c in columns for seed in seeds if store.has(c.name, seed)]
     whole: list[Path] = []
     diverged: list[Path] = []
     damaged: list[files.Damaged] = []

@@ -129,7 +129,7 @@ def _whole(row: Row, mark: str) -> Row:
 
 def of_study(store: Store, runs: list[tuple[Row, list[Row]]]) -> polars.DataFrame:
     """All rows of some runs of a study."""
-    specs = {column.name: column.spec for column in conditions(store.spec)}
+    specs = {column.name: column.spec for column in conditions(store.spec, run_code=False)}
     frames = [of_run(store, specs[run["condition"]], run, history) for run, history in runs]
     return polars.concat([polars.DataFrame(schema=SCHEMA), *frames])
 

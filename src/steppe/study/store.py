@@ -19,6 +19,7 @@ condition and seed, every setting, and the data, so that a run that was moved, c
 import contextlib
 import errno
 import functools
+import itertools
 import json
 import os
 import re
@@ -37,6 +38,7 @@ from steppe.storage import files
 from steppe.storage.checkpoint import Checkpoint
 from steppe.study import records
 from steppe.study import spec as specs
+from steppe.study.spec.identity import changes
 from steppe.study.spec.tables import Spec
 
 SUMS = "SHA256SUMS"
@@ -86,7 +88,7 @@ class Store:
             checks.fail("study", "DIR", "the folder of a study", checks.shown(str(directory)), "It has no study.toml.")
         path = directory / "study.toml"
         try:
-            store = cls(directory, specs.read(path))
+            store = cls(directory, specs.read(path, run_code=False))
         except checks.InputError as error:
             if not files.altered(path):
                 raise
@@ -131,6 +133,8 @@ class Store:
             store.fingerprint = data["fingerprint"]
             store._held = {path: _node(path) for path in (directory, directory / "runs")}
             store.sweep()
+            if before:
+                _tell_conditions(directory, before, spec, say)
             if before and not _is_frozen(directory / "study.toml", before):
                 store.spec = _kept(directory, before, spec, say)
             else:
@@ -169,7 +173,7 @@ class Store:
     @functools.cached_property
     def _columns(self) -> dict[str, Spec]:
         """Each condition's settings."""
-        return {column.name: column.spec for column in specs.conditions(self.spec)}
+        return {column.name: column.spec for column in specs.conditions(self.spec, run_code=False)}
 
     def run_folder(self, condition: str, seed: int) -> Path:
         """Where a finished run lies."""
@@ -273,12 +277,12 @@ class Store:
             return
         todo = "Restore study.toml or the data, or move that run away."
         asked = records.plain(self._columns[condition].identity())
-        if run["settings"] != asked:  # an older version knew fewer settings
+        if any(changes(run["settings"], asked)):  # an older version knew fewer settings
             try:
-                found = records.plain(specs.resolve(run["settings"]).identity())
+                found = records.plain(specs.resolve(run["settings"], run_code=False).identity())
             except checks.InputError:
                 found = run["settings"]
-            for name, old, new in specs.differences(found, asked):
+            for name, old, new in changes(found, asked):
                 raise Foreign(
                     path, f"a run with {name} = {checks.shown(old)} where the study has {checks.shown(new)}", todo
                 )
@@ -373,15 +377,45 @@ def _kept(directory: Path, before: Spec, spec: Spec, say: Callable[[str], None])
     if spec.seeds > before.seeds:
         checks.fail("study", str(path), f"one with seeds = {spec.seeds}", f"your own, with seeds = {before.seeds}",
                     "Write the number of seeds into it: it is not overwritten.")  # fmt: skip
+    if _settings(before).keys() != _settings(spec).keys():
+        checks.fail("study", str(path), "one with the same conditions", "your own, with other conditions",
+                    "Write the conditions into it: it is not overwritten.")  # fmt: skip
     say(f"{path} is not what this version wrote (an older one, a hand or damage did): it fits, and is left as it is.")
     return before
+
+
+def _settings(spec: Spec) -> dict[str, dict[str, Any]]:
+    """What each condition's results depend on."""
+    return {column.name: column.spec.identity() for column in specs.conditions(spec, run_code=False)}
+
+
+def _difference(before: Spec, spec: Spec) -> tuple[str, Any, Any] | None:
+    """A setting that differs, of conditions that both have; of the studies, where they share no condition."""
+    old, new = _settings(before), _settings(spec)
+    shared = [(old[name], new[name]) for name in new if name in old]
+    if not shared:
+        return next(specs.differences(before.identity(), spec.identity()), None)
+    return next(itertools.chain.from_iterable(itertools.starmap(changes, shared)), None)
+
+
+def _tell_conditions(directory: Path, before: Spec, spec: Spec, say: Callable[[str], None]) -> None:
+    """Say which conditions came and went; loss surfaces, which are of all of them, are to be computed again."""
+    old, new = _settings(before), _settings(spec)
+    if gone := [name for name in old if name not in new]:
+        say(f"The specification no longer has the conditions {', '.join(gone)}: their runs stay in "
+            f"{directory / 'runs'}, and no table has them.")  # fmt: skip
+    if added := [name for name in new if name not in old]:
+        say(f"The specification has new conditions, which run beside the others: {', '.join(added)}.")
+    if gone or added:
+        for name in ("surfaces.npz", "surfaces.npz.sha256", "landscape.html"):
+            (directory / name).unlink(missing_ok=True)
 
 
 def _check_folder(directory: Path, spec: Spec, fingerprint: str, say: Callable[[str], None]) -> Spec | None:
     """The specification that a folder holds, if any; a folder that holds anything but this very study is refused."""
     if (directory / "study.toml").is_file():
         store = Store.read(directory)
-        difference = next(specs.differences(store.spec.identity(), spec.identity()), None)
+        difference = _difference(store.spec, spec)
         if difference:
             path, old, new = difference
             changed = "" if _is_frozen(directory / "study.toml", store.spec) else ", changed since Steppe wrote it"

@@ -24,7 +24,7 @@ def gathered(store: Store) -> Results:
     What is damaged is left out, and the notes say so.
     """
     spec = store.spec
-    columns = conditions(spec)
+    columns = conditions(spec, run_code=False)
     damaged: list[files.Damaged] = []
     found = whole_runs(store, damaged)
     runs = polars.DataFrame([run for run, _ in found], schema=RUN_SCHEMA)
@@ -61,7 +61,7 @@ def gathered(store: Store) -> Results:
 def whole_runs(store: Store, damaged: list[files.Damaged]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """The record and the history of each finished run, in the study's order; what is damaged is added to that list."""
     found = []
-    for column in conditions(store.spec):
+    for column in conditions(store.spec, run_code=False):
         for seed in range(store.spec.seeds):
             if store.has(column.name, seed):
                 try:

@@ -2,14 +2,26 @@
 
 import itertools
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+import optax
 
 from steppe import data, methods, models
 from steppe.core import checks, losses
-from steppe.study.spec import limits
-from steppe.study.spec.settings import EXACT, build, settings, validated, with_closed_forms
+from steppe.study.spec import code, limits
+from steppe.study.spec.settings import EXACT, Source, build, modules, settings, validated, with_closed_forms
 from steppe.study.spec.tables import Spec
+
+
+def none() -> optax.GradientTransformationExtraArgs:
+    """No method: the plain optimiser."""
+    return optax.with_extra_args_support(optax.identity())
+
+
+CHAIN: dict[str, Callable[..., optax.GradientTransformation]] = {"none": none, **methods.METHODS}
+"""What may stand in a chain before the optimiser, by name."""
 
 VARIED = ("method", "then", "loss", "augment", "average", "model", "train")
 """What a condition may change."""
@@ -31,14 +43,17 @@ class Condition(typing.NamedTuple):
         return None if lam is None else float(lam)
 
 
-def resolve(raw: Mapping[str, Any]) -> Spec:
+def resolve(raw: Mapping[str, Any], folder: Path = Path(), *, run_code: bool = True) -> Spec:
     """A specification with every default written out, all conditions checked on the host before anything runs."""
     limits.check_tree(raw)
+    if run_code:
+        texts = sorted(modules(raw) | _varied_modules(raw))
+        raw = {**raw, "source": dict(code.source("study", "a name", text, [folder]) for text in texts)}
     spec = validated(Spec, raw, "")
     limits.check_name("name", spec.name)
     limits.check_conditions(spec.grid, len(spec.conditions))
-    spec = _resolved_parts(spec)
-    columns = conditions(spec)
+    spec = _resolved_parts(spec, run_code)
+    columns = conditions(spec, run_code=run_code)
     names = [column.name for column in columns]
     limits.check_distinct(names)
     if spec.baseline:
@@ -52,14 +67,17 @@ def resolve(raw: Mapping[str, Any]) -> Spec:
     return spec.model_copy(update={"baseline": spec.baseline or names[0]})
 
 
-def conditions(spec: Spec) -> list[Condition]:
-    """The study's columns: the product of the grid's lists, then the conditions written out."""
+def conditions(spec: Spec, *, run_code: bool = True) -> list[Condition]:
+    """The study's columns: the product of the grid's lists, then the conditions written out.
+
+    Without `run_code` settings of a user's functions stay as they are written: results are read without their code.
+    """
     columns = []
     for values in itertools.product(*spec.grid.values()) if spec.grid else ():
         changes = dict(zip(spec.grid, values, strict=True))
         name = ",".join(f"{path.rpartition('.')[2]}={_shown(value)}" for path, value in changes.items())
         limits.check_name("a name that the grid makes", name, "Write [[conditions]] with names instead.")
-        columns.append(_changed(spec, name, changes))
+        columns.append(_changed(spec, name, changes, run_code))
     for table in spec.conditions:
         changes = {path: value for path, value in table.items() if path not in ("name", "rival")}
         if not isinstance(table.get("name"), str):
@@ -67,7 +85,7 @@ def conditions(spec: Spec) -> list[Condition]:
         limits.check_name("conditions.name", table["name"])
         if not isinstance(table.get("rival", ""), str):
             checks.fail("study", "conditions.rival", "the name of a condition", checks.shown(table["rival"]))
-        columns.append(_changed(spec, table["name"], changes)._replace(rival=table.get("rival", "")))
+        columns.append(_changed(spec, table["name"], changes, run_code)._replace(rival=table.get("rival", "")))
     return columns or [Condition("all", spec)]
 
 
@@ -75,33 +93,49 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).replace("/", "_")
 
 
-def _changed(spec: Spec, name: str, changes: Mapping[str, Any]) -> Condition:
+def _changed(spec: Spec, name: str, changes: Mapping[str, Any], run_code: bool) -> Condition:
     """The study with one condition's changes: dotted paths, or whole tables of a method, model or training."""
     raw = spec.model_dump(exclude_none=True)
     for path, value in changes.items():
         checks.one_of("study", f"{path} in condition {name!r}", path.partition(".")[0], VARIED)
         raw = replaced(raw, path, value)
-    return Condition(name, _resolved_parts(validated(Spec, raw, f" in condition {name!r}")))
+    named = {
+        text.rpartition(":")[0] for text in modules({k: v for k, v in raw.items() if k not in ("grid", "conditions")})
+    }
+    raw["source"] = {module: digest for module, digest in spec.source.items() if module in named}
+    return Condition(name, _resolved_parts(validated(Spec, raw, f" in condition {name!r}"), run_code))
 
 
-def _resolved_parts(spec: Spec) -> Spec:
+def _varied_modules(raw: Mapping[str, Any]) -> set[str]:
+    """What a grid varies over, of the form ``module:function``."""
+    grid = raw.get("grid")
+    lists = (
+        [v for k, v in grid.items() if k.endswith(".name") and isinstance(v, list)] if isinstance(grid, dict) else []
+    )
+    return {value for values in lists for value in values if code.is_function(value)}
+
+
+def _resolved_parts(spec: Spec, run_code: bool) -> Spec:
     """Every part with its defaults, each checked against the function it names."""
-    chain = [settings("method", spec.method, methods.METHODS)]
-    chain += [settings(f"then.{place}", table, methods.METHODS) for place, table in enumerate(spec.then)]
-    _check_chain(chain)
+    source = spec.source if run_code else None
+    chain = [settings("method", spec.method, CHAIN, source)]
+    chain += [settings(f"then.{place}", table, CHAIN, source) for place, table in enumerate(spec.then)]
+    _check_chain(chain, source)
     parts: dict[str, Any] = {
-        "data": settings("data", spec.data, data.DATASETS),
-        "model": settings("model", spec.model, models.MODELS),
+        "data": settings("data", spec.data, data.DATASETS, source),
+        "model": settings("model", spec.model, models.MODELS, source),
         "method": chain[0],
         "then": chain[1:],
-        "loss": settings("loss", spec.loss, losses.LOSSES),
+        "loss": settings("loss", spec.loss, losses.LOSSES, source),
         "augment": [
-            settings(f"augment.{place}", table, data.AUGMENTATIONS) for place, table in enumerate(spec.augment)
+            settings(f"augment.{place}", table, data.AUGMENTATIONS, source) for place, table in enumerate(spec.augment)
         ],
     }
-    build(losses.LOSSES, parts["loss"])
-    for table in parts["augment"]:
-        build(data.AUGMENTATIONS, table, classes=2)
+    for table in _known(parts["loss"], source):
+        build(losses.LOSSES, table, source)
+    for transform in parts["augment"]:
+        for known in _known(transform, source):
+            build(data.AUGMENTATIONS, known, source, classes=2)
     if spec.track and spec.track.every % spec.measure.every:
         checks.fail("study", "track.every", f"a multiple of measure.every, {spec.measure.every}", spec.track.every)
     if spec.train.early_stopping and spec.measure.every > 1:
@@ -109,10 +143,16 @@ def _resolved_parts(spec: Spec) -> Spec:
     return spec.model_copy(update=parts)
 
 
-def _check_chain(chain: list[dict[str, Any]]) -> None:
+def _known(table: dict[str, Any], source: Source) -> list[dict[str, Any]]:
+    """The table, unless it names code that is not to be run."""
+    return [] if source is None and code.is_function(table["name"]) else [table]
+
+
+def _check_chain(chain: list[dict[str, Any]], source: Source) -> None:
     """Ranges are a method's own to check, here, before anything runs; and so is the order."""
     for place, table in enumerate(chain):
-        build(methods.METHODS, with_closed_forms(table, None))
+        for known in _known(table, source):
+            build(CHAIN, with_closed_forms(known, None), source)
         exact = [name for name in EXACT if table.get(name) == "closed_form"]
         others = {"matrix": "hessian", "adaptive": False, "microbatches": 1}
         for setting, value in others.items() if exact else ():

@@ -17,3 +17,30 @@ def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]
             yield from differences(a.get(key), b.get(key), f"{path}.{key}".removeprefix("."))
     elif a != b:
         yield path, a, b
+
+
+STUDY_WIDE = ("grid", "conditions", "baseline")
+"""What says which conditions there are and which is compared with which; no single run depends on it."""
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """The differences between the settings of two runs.
+
+    Settings of a user's function that only one of them writes out are its defaults: the digest of its source says
+    whether those are the same.
+    """
+    before, after = ({k: v for k, v in each.items() if k not in STUDY_WIDE} for each in (before, after))
+    return differences(_completed(before, after), _completed(after, before))
+
+
+def _completed(table: Any, other: Any) -> Any:
+    """A table where tables of a user's function have the settings that only the other writes out."""
+    if isinstance(table, Mapping) and isinstance(other, Mapping):
+        name = table.get("name")
+        filled = dict(table)
+        if isinstance(name, str) and ":" in name and name == other.get("name"):
+            filled = {**other, **table}
+        return {key: _completed(value, other.get(key)) for key, value in filled.items()}
+    if isinstance(table, list) and isinstance(other, list) and len(table) == len(other):
+        return [_completed(one, another) for one, another in zip(table, other, strict=True)]
+    return table

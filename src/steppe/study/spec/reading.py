@@ -40,7 +40,7 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> Spec:
     checks.fail("study", "name", "a study that ships, or a TOML file", checks.shown(source), hint)
 
 
-def read(path: Path, overrides: Mapping[str, Any] | None = None) -> Spec:
+def read(path: Path, overrides: Mapping[str, Any] | None = None, *, run_code: bool = True) -> Spec:
     """A specification from a TOML file; see `load`."""
     what, got = "the name of a study or a TOML file", checks.shown(str(path))
     try:
@@ -54,11 +54,16 @@ def read(path: Path, overrides: Mapping[str, Any] | None = None) -> Spec:
         checks.fail("study", "spec", "a TOML file in UTF-8", got)
     except OSError as error:
         checks.fail("study", "spec", what, got, f"It cannot be read: {error.strerror or type(error).__name__}.")
-    return parse(text, overrides, origin=str(path), folder=path.parent)
+    return parse(text, overrides, origin=str(path), folder=path.parent, run_code=run_code)
 
 
 def parse(
-    text: str, overrides: Mapping[str, Any] | None = None, *, origin: str = "spec", folder: Path = Path()
+    text: str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    origin: str = "spec",
+    folder: Path = Path(),
+    run_code: bool = True,
 ) -> Spec:
     """A specification from TOML text; see `load`. A relative ``data.file`` is looked for beside the TOML file first."""
     try:
@@ -81,7 +86,7 @@ def parse(
         table = raw.get("data")
         if isinstance(table, dict) and isinstance(table.get(key), str) and _is_there(folder / table[key]):
             raw = replaced(raw, f"data.{key}", str((folder / table[key]).resolve()))
-    return resolve(raw)
+    return resolve(raw, folder, run_code=run_code)
 
 
 def _is_there(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Tables of a specification, each checked against the function that it names."""
 
+import functools
 import inspect
 import json
 import os
@@ -12,11 +13,11 @@ import numpy as np
 import pydantic
 from pydantic import Field
 
-from steppe.core import checks
+from steppe.core import checks, programs
 from steppe.core.types import Moments
-from steppe.study.spec import limits
+from steppe.study.spec import code, limits
 
-OWNED = {"key", "where", "classes"}
+OWNED = {"key", "where", "classes", "rngs"}
 """Arguments that a study sets itself, or that only code can give."""
 
 EXACT: dict[str, Callable[[Moments], Any]] = {
@@ -25,6 +26,9 @@ EXACT: dict[str, Callable[[Moments], Any]] = {
 }
 """Arguments of methods that are functions, and what they want of a network's moments in closed form."""
 
+
+Source = Mapping[str, str] | None
+"""Digests of the modules that a study names; None where no code is to be run, as for reading results."""
 
 NONE = "none"
 """How TOML, which has no null, writes a setting of None where that is not the default."""
@@ -44,11 +48,44 @@ def split_name(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     }
 
 
-def build(functions: Mapping[str, Callable[..., Any]], table: Mapping[str, Any], **owned: Any) -> Any:
-    """What the function that a table names makes of its settings, and of those the study owns, where it takes them."""
+def modules(raw: Any) -> set[str]:
+    """What has the form ``module:function`` where a study names something."""
+    found: set[str] = set()
+    for key, value in raw.items() if isinstance(raw, Mapping) else enumerate(raw) if isinstance(raw, list) else ():
+        if str(key).rpartition(".")[2] == "name" and code.is_function(value):
+            found.add(value)
+        elif isinstance(value, Mapping | list):
+            found |= modules(value)
+    return found
+
+
+def named(part: str, text: str, functions: Mapping[str, Callable[..., Any]], source: Source) -> Callable[..., Any]:
+    """The function of a name: one of a catalogue, or a user's own, of the source that the study was begun with."""
+    if text in functions or not code.is_function(text):
+        return functions[checks.one_of("study", f"{part}.name", text, functions)]
+    return code.function("study", f"{part}.name", text, digest=(source or {}).get(text.rpartition(":")[0]))
+
+
+def build(
+    functions: Mapping[str, Callable[..., Any]], table: Mapping[str, Any], source: Source, *given: Any, **owned: Any
+) -> Any:
+    """What the function that a table names makes of what is given, of its settings, and of those that the study owns,
+    where it takes them.
+    """
     name, arguments = split_name(table)
-    takes = inspect.signature(functions[name]).parameters
-    return functions[name](**arguments, **{key: value for key, value in owned.items() if key in takes})
+    function = named("", name, functions, source)
+    takes = inspect.signature(function).parameters
+    made = functools.partial(
+        function, *given, **arguments, **{key: value for key, value in owned.items() if key in takes}
+    )
+    if name in functions:
+        return made()
+    try:
+        return made()
+    except (checks.InputError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # also sys.exit()
+        checks.fail("study", name, "a function of its settings", f"one that fails: {programs.line(error)}")
 
 
 def with_closed_forms(table: Mapping[str, Any], moments: Callable[..., Moments] | None) -> dict[str, Any]:
@@ -60,14 +97,18 @@ def with_closed_forms(table: Mapping[str, Any], moments: Callable[..., Moments] 
     return {k: exact(k) if k in EXACT and value == "closed_form" else value for k, value in table.items()}
 
 
-def settings(part: str, table: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
+def settings(
+    part: str, table: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]], source: Source
+) -> dict[str, Any]:
     """A table ``{name = …, setting = …}`` checked against the function it names, with its defaults filled in."""
     if "name" not in table:
         checks.fail(
             "study", f"{part}.name", f"given: one of {', '.join(functions)}", f"a [{part}] table without a name"
         )
-    name = checks.one_of("study", f"{part}.name", table["name"], functions)
-    schema = _schema(part, functions[name])
+    name = table["name"]
+    if source is None and code.is_function(name):
+        return dict(table)
+    schema = _schema(part, named(part, name, functions, source))
     _, given = split_name(table)
     read = validated(schema, given, "", prefix=part).model_dump()
     absent = {key for key, value in read.items() if value is None and schema.model_fields[key].default is None}
@@ -76,14 +117,28 @@ def settings(part: str, table: Mapping[str, Any], functions: Mapping[str, Callab
 
 def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]:
     """The keyword arguments of a function that TOML can express, as a pydantic model."""
-    hints = typing.get_type_hints(function)
+    try:
+        hints, parameters = typing.get_type_hints(function), inspect.signature(function).parameters
+    except (NameError, TypeError, ValueError) as error:
+        got = f"one whose arguments cannot be read ({programs.line(error)})"
+        checks.fail("study", f"{part}.name", "a function with plain arguments", got)
     fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
+    first = 2 if part == "model" else 0  # the shape and the number of classes
+    for name, parameter in list(parameters.items())[first:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            checks.fail("study", f"{part}.name", "a function with named arguments", f"one with {parameter}",
+                        "Name each setting, with its type.")  # fmt: skip
+        if name not in hints and name not in OWNED:
+            if not isinstance(parameter.default, bool | int | float | str):
+                checks.fail("study", f"{part}.name", "a function whose settings have types", f"one with {parameter}",
+                            "Annotate it: int, float, str, bool, or a tuple of them.")  # fmt: skip
+            hints[name] = type(parameter.default)
+        if name in OWNED:
+            continue
         annotation = Literal["closed_form"] | None if name in EXACT else _plain(hints[name], name)
-        given_by_the_study = name in OWNED or (part == "model" and parameter.kind is not parameter.KEYWORD_ONLY)
-        if annotation is not None and not given_by_the_study:
+        if annotation is not None:
             fields[name] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
-    return pydantic.create_model(f"{part}_{function.__name__}", __base__=Table, **fields)
+    return pydantic.create_model(f"{part}_{getattr(function, '__name__', 'settings')}", __base__=Table, **fields)
 
 
 def _plain(annotation: Any, name: str) -> Any:

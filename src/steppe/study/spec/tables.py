@@ -1,5 +1,7 @@
 """The tables of a specification: what a study says, as frozen data."""
 
+import functools
+import inspect
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
@@ -7,10 +9,11 @@ import tomli_w
 from pydantic import Field
 
 from steppe import data, models
+from steppe.core import checks
 from steppe.data import Dataset
 from steppe.models import Model
 from steppe.study.spec.limits import MOST, WHOLE, Real
-from steppe.study.spec.settings import Table, split_name
+from steppe.study.spec.settings import Table, build, named, split_name
 
 Count = Annotated[int, Field(gt=0, le=WHOLE)]
 Positive = Annotated[Real, Field(gt=0)]
@@ -120,7 +123,7 @@ class Spec(Table):
     baseline: str = ""
     data: dict[str, Any]
     model: dict[str, Any]
-    method: dict[str, Any]
+    method: dict[str, Any] = Field(default_factory=lambda: {"name": "none"})
     then: list[dict[str, Any]] = Field(default_factory=list)
     loss: dict[str, Any] = Field(default_factory=lambda: {"name": "cross_entropy"})
     augment: list[dict[str, Any]] = Field(default_factory=list)
@@ -132,6 +135,7 @@ class Spec(Table):
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     conditions: list[dict[str, Any]] = Field(default_factory=list)
     published: list[Published] = Field(default_factory=list)
+    source: dict[str, str] = Field(default_factory=dict)
 
     def toml(self) -> str:
         """The specification as TOML; reading it gives this specification again."""
@@ -139,7 +143,8 @@ class Spec(Table):
 
     def identity(self) -> dict[str, Any]:
         """What results depend on: everything but words and the number of seeds."""
-        return self.model_dump(exclude={"title", "about", "published", "seeds", "landscape"}, exclude_none=True)
+        found = self.model_dump(exclude={"title", "about", "published", "seeds", "landscape"}, exclude_none=True)
+        return found if self.source else {k: v for k, v in found.items() if k != "source"}
 
     def load_data(self) -> Dataset:
         """The data set.
@@ -149,7 +154,13 @@ class Spec(Table):
         InputError : see `data.load`.
         """
         name, settings = split_name(self.data)
-        return data.load(name, **settings)
+        if name in data.DATASETS:
+            return data.load(name, **settings)
+        found = build(data.DATASETS, self.data, self.source)
+        if not isinstance(found, Dataset):
+            checks.fail("study", name, "a function that returns a Dataset", checks.returned(found),
+                        "Make one by steppe.data.dataset.")  # fmt: skip
+        return found
 
     def build_model(self, dataset: Dataset) -> Model:
         """The network, for a data set.
@@ -159,4 +170,14 @@ class Spec(Table):
         InputError : see `models.build`.
         """
         name, settings = split_name(self.model)
-        return models.build(name, dataset.shape, dataset.classes, **settings)
+        if name in models.MODELS:
+            return models.build(name, dataset.shape, dataset.classes, **settings)
+        function = named("model", name, models.MODELS, self.source)
+        make = functools.partial(build, models.MODELS, self.model, self.source, dataset.shape, dataset.classes)
+        if "rngs" in inspect.signature(function).parameters:
+            return models.from_module(lambda rngs: make(rngs=rngs))
+        found = make()
+        if not isinstance(found, Model):
+            checks.fail("study", name, "a function that returns a Model, or takes rngs= and returns an NNX module",
+                        f"one that returned {checks.returned(found)}")  # fmt: skip
+        return found

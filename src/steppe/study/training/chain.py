@@ -7,6 +7,7 @@ import optax
 
 from steppe import methods
 from steppe.core.types import Moments
+from steppe.study.spec.conditions import CHAIN
 from steppe.study.spec.settings import build, with_closed_forms
 from steppe.study.spec.tables import Average, Spec, Train
 
@@ -27,7 +28,7 @@ def chain(
     tables = [{**spec.method, **strengths}, *spec.then]
     keys = [key, *(jax.random.fold_in(key, place) for place in range(1, len(tables)))]
     acting = [
-        build(methods.METHODS, with_closed_forms(table, moments), key=own)
+        build(CHAIN, with_closed_forms(table, moments), spec.source, key=own)
         for table, own in zip(tables, keys, strict=True)
     ]
     averaging = [] if spec.average is None else [average(spec.average, updates)]

@@ -113,7 +113,7 @@ class Recipe:
     @property
     def criterion(self) -> Criterion:
         """What is trained on."""
-        return build(losses.LOSSES, self.spec.loss)
+        return build(losses.LOSSES, self.spec.loss, self.spec.source)
 
     @property
     def measured_loss(self) -> Loss:
@@ -217,7 +217,10 @@ class Recipe:
 
     def _augmented(self, key: jax.Array, batch: Batch, loss: Loss, params: Params) -> Batch:
         """A batch after the study's transforms, one after another."""
-        made = [build(data.AUGMENTATIONS, table, classes=self.dataset.classes) for table in self.spec.augment]
+        made = [
+            build(data.AUGMENTATIONS, table, self.spec.source, classes=self.dataset.classes)
+            for table in self.spec.augment
+        ]
         return transforms.chain(*made)(key, batch, functools.partial(loss, params))
 
     def _chain(self, seed: jax.Array, strengths: Strengths) -> optax.GradientTransformationExtraArgs:

@@ -1,0 +1,241 @@
+"""A user's own functions by ``module:function``, and a digest of the source that they come from."""
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from steppe.core import checks, programs
+
+FORM = "of the form module:function, such as mine:loss"
+
+_loaded: dict[tuple[str, str], ModuleType] = {}
+"""Modules by name and digest: a study that runs goes on with the code that it began with, whatever its file becomes."""
+
+_folders: list[str] = []
+"""Where modules were looked for last; they stand at the end of Python's path."""
+
+
+class _Loader(SourceFileLoader):
+    """Compiles the text that is there: caches of bytecode go by seconds, and may be of an older text."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return compile(self.get_data(path), path, "exec", dont_inherit=True)
+
+
+class _Finder:
+    """Finds a user's modules, so that they are loaded from their text."""
+
+    def __init__(self, folders: Sequence[str]):
+        self.folders = [str(Path(folder)) for folder in folders]
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if path is None and _elsewhere(name.partition(".")[0], self.folders):
+            return None
+        spec = PathFinder.find_spec(name, self.folders if path is None else path)
+        inside = spec and spec.origin and any(Path(f) in Path(spec.origin).parents for f in self.folders)
+        if spec and inside and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+            return spec
+        return None
+
+
+def is_function(text: Any) -> bool:
+    """Whether a text has the form ``module:function``, and names no file."""
+    if not isinstance(text, str):
+        return False
+    module, colon, name = text.rpartition(":")
+    return bool(colon) and name.isidentifier() and bool(module) and not Path(text).exists()
+
+
+def function(
+    label: str, option: str, text: str, folders: Iterable[Path] = (), *, digest: str | None = None
+) -> Callable[..., Any]:
+    """The function that ``module:function`` names.
+
+    Parameters
+    ----------
+    label, option : str
+        what errors name.
+    text : str
+        the module is Python's own or installed, or lies in one of `folders` or the current one, which come last.
+    folders : iterable of Path
+        where else to look.
+    digest : str, optional
+        of the source that is asked for (see `source`): a module that was loaded with it is taken again.
+
+    Raises
+    ------
+    InputError : not of that form; a module that is not found, or fails; nothing of that name, or not callable.
+    """
+    module, name = _parts(label, option, text)
+    loaded = _loaded.get((module, digest)) if digest else None
+    if loaded is None:
+        now, loaded = _load(label, option, module, folders)
+        if digest and now != digest:
+            got = f"{module!r}, whose source has changed since"
+            checks.fail(label, option, "of the source that the study was begun with", got,
+                        "Restore that source, or run the study into another folder with --out.")  # fmt: skip
+    attributes = vars(loaded)
+    if not callable(attributes.get(name)):
+        names = [key for key, value in attributes.items() if callable(value) and not key.startswith("_")]
+        there = name in attributes
+        got = f"{name!r}, of type {type(attributes[name]).__name__}" if there else f"{name!r}, which is not there"
+        checks.fail(label, option, f"a function of {module}", got, "" if there else checks.nearest(name, names))
+    return attributes[name]
+
+
+def source(label: str, option: str, text: str, folders: Iterable[Path] = ()) -> tuple[str, str]:
+    """The module's name and a digest of its source: its file's, and those beside it that it imports.
+
+    Raises
+    ------
+    InputError : see `function`; a module without a source file.
+    """
+    module, _ = _parts(label, option, text)
+    digest, _ = _load(label, option, module, folders)
+    if not digest:
+        checks.fail(label, option, "a function of a module with a source file", f"one of {module!r}, which has none",
+                    "Write a function in a file of your own that calls it.")  # fmt: skip
+    return module, digest
+
+
+def _parts(label: str, option: str, text: str) -> tuple[str, str]:
+    if not is_function(text) or not all(map(str.isidentifier, text.replace(":", ".", 1).split("."))):
+        checks.fail(label, option, FORM, checks.shown(text))
+    module, _, name = text.rpartition(":")
+    if module == "__main__":
+        checks.fail(label, option, "a function of a module that can be imported", checks.shown(text),
+                    "Put the function into a file of its own.")  # fmt: skip
+    return module, name
+
+
+def _load(label: str, option: str, module: str, folders: Iterable[Path]) -> tuple[str, ModuleType]:
+    """A digest of a module's source ("" where it has none) and the module, executed from that very source."""
+    places = list(dict.fromkeys(str(Path(folder).resolve()) for folder in (*folders, Path())))
+    _append(places)
+    files = _files(module, places)
+    digest = _digest(files)
+    if digest and (module, digest) in _loaded:
+        sys.modules[module] = _loaded[module, digest]
+        return digest, _loaded[module, digest]
+    for name in files if _is_in(files, places) else ():
+        sys.modules.pop(name, None)
+    finder = _Finder(places)
+    sys.meta_path.insert(0, finder)
+    try:
+        importlib.invalidate_caches()
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name if error.name and not module.startswith(error.name) else module
+        within = "" if missing == module else f", which {module} imports"
+        scripts = [path.stem for place in places for path in Path(place).glob("*.py")]
+        checks.fail(label, option, "a module that can be imported", f"{missing!r}{within}",
+                    checks.close_to(module, scripts) or "Modules of the current folder can be.")  # fmt: skip
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also sys.exit()
+        got = f"{module!r}, which fails: {programs.line(error)}"
+        checks.fail(label, option, "a module that can be imported", got)
+    finally:
+        sys.meta_path.remove(finder)
+    _check_ours(label, option, module, getattr(found, "__file__", None), places)
+    if _digest(files) != digest:
+        checks.fail(label, option, "a module whose file stays as it is", f"{module!r}, which changed", "Repeat.")
+    if digest:
+        _loaded[module, digest] = found
+    return digest, found
+
+
+def _append(places: list[str]) -> None:
+    """Put folders at the end of Python's path, in the place of those of the study before."""
+    for folder in _folders:
+        if folder in sys.path:
+            sys.path.remove(folder)
+    _folders[:] = [place for place in places if place not in sys.path]
+    sys.path.extend(_folders)  # last: a file json.py there is no part of Python's own
+
+
+def _elsewhere(name: str, places: list[str]) -> bool:
+    """Whether Python itself, or something installed, has a module of that name."""
+    if name in sys.builtin_module_names or name in sys.stdlib_module_names:
+        return True
+    path = [entry for entry in sys.path if str(Path(entry).resolve()) not in places]
+    return PathFinder.find_spec(name, path) is not None
+
+
+def _check_ours(label: str, option: str, module: str, found: str | None, places: list[str]) -> None:
+    """Fail where Python found a module of somebody else before the user's file of the same name."""
+    for place in places:
+        ours = Path(place, f"{module.replace('.', '/')}.py")
+        if ours.is_file():
+            if not (found and Path(found).exists() and ours.samefile(found)):
+                got = f"{module!r}, a name that another module has"
+                shown = ours.relative_to(Path.cwd()) if Path.cwd() in ours.parents else ours
+                checks.fail(label, option, f"a module that Python finds in {shown}", got, "Rename your file.")
+            return
+
+
+def _is_in(files: Mapping[str, Path], places: list[str]) -> bool:
+    return any(Path(place) in path.parents for path in files.values() for place in places)
+
+
+def _files(module: str, places: list[str]) -> dict[str, Path]:
+    """The source files of a module and of what it imports from the same folder: name -> file."""
+    top = module.partition(".")[0]
+    if _elsewhere(top, places):
+        path = [entry for entry in sys.path if str(Path(entry).resolve()) not in places]
+        roots, within = [Path(entry or ".").resolve() for entry in path], f"{top}."
+    else:
+        roots, within = [Path(place) for place in places], ""
+    root = next((root for root in roots if _file(root, module)), None)
+    files: dict[str, Path] = {}
+    left = [module] if root else []
+    while left and root:
+        name = left.pop()
+        path_of = _file(root, name)
+        if name in files or path_of is None or name.partition(".")[0] == "steppe" != top:
+            continue
+        files[name] = path_of
+        named = [*_imports(path_of, name), name.rpartition(".")[0]]
+        left += [other for other in named if other and f"{other}.".startswith(within)]
+    return files
+
+
+def _file(root: Path, module: str) -> Path | None:
+    base = root.joinpath(*module.split("."))
+    return next((path for path in (base.with_name(f"{base.name}.py"), base / "__init__.py") if path.is_file()), None)
+
+
+def _imports(path: Path, module: str) -> Iterator[str]:
+    """The names of what a source file imports, wherever the statements stand."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # importing it says what is wrong
+        return
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
+            base = ".".join(filter(None, (above, node.module))) if node.level else node.module or ""
+            yield base
+            for alias in node.names:
+                yield f"{base}.{alias.name}" if base else alias.name
+
+
+def _digest(files: Mapping[str, Path]) -> str:
+    """One digest of several files by the names of their modules; "" of none."""
+    if not files:
+        return ""
+    parts = [f"{name} {hashlib.sha256(files[name].read_bytes()).hexdigest()}" for name in sorted(files)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

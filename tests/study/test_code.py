@@ -1,0 +1,132 @@
+"""What a study names may be the user's own code, and a study grows."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import steppe
+from steppe import study
+from steppe.study.spec import code
+
+NET = """
+from flax import nnx
+
+class Net(nnx.Module):
+    def __init__(self, features, width, classes, rngs):
+        self.first, self.second = nnx.Linear(features, width, rngs=rngs), nnx.Linear(width, classes, rngs=rngs)
+
+    def __call__(self, x, rngs=None):
+        return self.second(nnx.tanh(self.first(x)))
+
+def make(shape, classes, *, width: int = 3, rngs):
+    return Net(shape[0], width, 1 if classes == 2 else classes, rngs)
+"""
+TOML = """
+name = "mine"
+seeds = 1
+[data]
+name = "moons"
+[model]
+name = "mynet:make"
+[train]
+learning_rate = 0.1
+batch_size = 100
+epochs = 1
+[measure]
+batches = 1
+probes = 1
+[landscape]
+points = 3
+grid_points = 3
+[[conditions]]
+name = "plain"
+"""
+FA = '[[conditions]]\nname = "fa"\nmethod = {name = "fa", lam = 0.0}\n'
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec").mkdir()
+    (tmp_path / "spec" / "mynet.py").write_text(NET)
+    (tmp_path / "spec" / "study.toml").write_text(TOML)
+    return tmp_path / "spec"
+
+
+def read(folder: Path, extra: str = "") -> study.Spec:
+    (folder / "study.toml").write_text(TOML + extra)
+    return study.load(str(folder / "study.toml"))
+
+
+def test_a_network_beside_the_toml_file_is_found_and_its_settings_are_resolved(folder):
+    spec = read(folder)
+    assert spec.model == {"name": "mynet:make", "width": 3}
+    with pytest.raises(steppe.InputError, match=r"model\.depth must be a setting that exists"):
+        study.load(str(folder / "study.toml"), {"model.depth": 2})
+
+
+def test_the_source_is_part_of_the_identity_and_the_folder_is_not(folder, tmp_path):
+    before = read(folder).identity()
+    shutil.copytree(folder, tmp_path / "copy")
+    assert study.load(str(tmp_path / "copy" / "study.toml")).identity() == before
+    (folder / "mynet.py").write_text(NET.replace("nnx.tanh", "nnx.relu"))
+    assert read(folder).identity() != before
+    (folder / "mynet.py").write_text(NET + "\nimport layers\n")
+    (folder / "layers.py").write_text("a = 1\n")
+    before = read(folder).identity()
+    (folder / "layers.py").write_text("a = 2\n")
+    assert read(folder).identity() != before
+
+
+def test_modules_of_one_name_in_two_folders_are_two_modules(folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mynet.py").write_text("def make(): return 2\n")
+    (_, one), (_, two) = (code.source("test", "name", "mynet:make", [place]) for place in (folder, other))
+    assert code.function("test", "name", "mynet:make", digest=two)() == 2
+    assert code.function("test", "name", "mynet:make", digest=one).__kwdefaults__ == {"width": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "message"),
+    [
+        ("absent:make", "", "a module that can be imported, got 'absent'"),
+        ("bad:make", "import sys\nsys.exit(3)", "'bad', which fails"),
+        ("bad:make", "make = 3", "a function of bad, got 'make', of type int"),
+        ("bad:make", "def make(shape, classes, width): pass", "whose settings have types"),
+        ("math:sqrt", "", "a module with a source file"),
+        ("__main__:make", "", "a module that can be imported"),
+        ("../bad:make", "", "of the form module:function"),
+    ],
+)
+def test_code_that_cannot_be_used_is_refused_with_one_sentence(folder, text, source, message):
+    (folder / "bad.py").write_text(source)
+    with pytest.raises(steppe.InputError, match=message):
+        study.load(str(folder / "study.toml"), {"model.name": text})
+
+
+@pytest.mark.slow
+def test_a_study_with_code_runs_grows_and_refuses_an_edited_network(folder, tmp_path):
+    told: list[str] = []
+
+    class Watcher(study.progress.Watcher):
+        def say(self, text):
+            told.append(text)
+
+    out = tmp_path / "out"
+    first = study.run(read(folder), out).runs
+    grown = study.run(read(folder, FA), out, watcher=Watcher()).runs
+    assert any("new conditions" in text and "fa" in text for text in told)
+    machine = [c for c in first.columns if any(word in c for word in ("seconds", "memory", "host"))]
+    assert grown.filter(grown["condition"] == "plain").drop(machine).equals(first.drop(machine))
+    plain, fa = (grown.filter(grown["condition"] == name) for name in ("plain", "fa"))
+    assert plain["train_loss"].item() == fa["train_loss"].item()  # no method is λ = 0, bit for bit
+    assert plain["lam"].item() is None
+    less = study.run(read(folder), out, watcher=Watcher()).runs
+    assert set(less["condition"]) == {"plain"}
+    assert (out / "runs" / "fa-s0" / "run.json").is_file()
+    assert any("no longer has the conditions fa" in text for text in told)
+    (folder / "mynet.py").write_text(NET.replace("nnx.tanh", "nnx.relu"))
+    with pytest.raises(steppe.InputError, match=r"source\.mynet"):
+        study.run(read(folder), out)
