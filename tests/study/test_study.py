@@ -266,7 +266,6 @@ def test_more_seeds_extend_a_study_by_new_runs_alone(toy, finished):
     [
         ({"train__epochs": 5}, r"with train\.epochs = 5, got one with train\.epochs = 4"),
         ({"method__probes": 3}, r"method\.probes = 3, got one with method\.probes = 2"),
-        ({"grid.method.lam": [0.0, 0.1, 2.0]}, r"grid\.method\.lam"),
     ],
 )
 def test_a_changed_study_never_mixes_with_old_results(toy, finished, change, message):

@@ -20,7 +20,7 @@ def none() -> optax.GradientTransformationExtraArgs:
     return optax.with_extra_args_support(optax.identity())
 
 
-CHAIN: dict[str, Callable[..., optax.GradientTransformation]] = {"none": none, **methods.METHODS}
+CHAIN: dict[str, Callable[..., optax.GradientTransformation]] = {**methods.METHODS, "none": none}
 """What may stand in a chain before the optimiser, by name."""
 
 VARIED = ("method", "then", "loss", "augment", "average", "model", "train")
