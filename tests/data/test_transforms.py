@@ -110,8 +110,8 @@ def test_a_transform_takes_numpy_arrays(name):
 
 
 def test_the_registry_names_functions_of_settings_and_classes_is_asked_for_where_it_is_needed():
-    assert set(augment.AUGMENTATIONS) == {"label_noise", "mixup", "crop", "fgsm", "pgd"}
-    needs = {name for name, make in augment.AUGMENTATIONS.items() if "classes" in inspect.signature(make).parameters}
+    assert set(augment.TRANSFORMS) == {"label_noise", "mixup", "crop", "fgsm", "pgd"}
+    needs = {name for name, make in augment.TRANSFORMS.items() if "classes" in inspect.signature(make).parameters}
     assert needs == {"label_noise", "mixup"}
 
 

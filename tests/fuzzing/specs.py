@@ -47,7 +47,7 @@ MORE = {
 
 REGISTRIES = {
     "data": data.DATASETS, "model": models.MODELS, "method": methods.METHODS, "loss": losses.LOSSES,
-    "augment": data.AUGMENTATIONS, "then": methods.METHODS,
+    "augment": data.TRANSFORMS, "then": methods.METHODS,
 }  # fmt: skip
 NEAR = ("moons", "breast-cancer", "digits")
 """Data sets that are there without a network."""

@@ -276,7 +276,7 @@ def test_inside_a_mask_of_optax_the_advice_is_one_that_works(way):
 
 @pytest.mark.first_is_fast
 @pytest.mark.parametrize(
-    "name", [*(n for n in methods.METHODS if n not in methods.PENALTIES), *methods.PENALTIES, "fa ggn", "seht drop"]
+    "name", [*sorted(methods.METHODS, key=lambda n: methods.CATALOGUE[n].family == "penalty"), "fa ggn", "seht drop"]
 )
 def test_microbatches_give_the_update_of_the_whole_batch(x64, name):
     name, variant = name.split(" ") if " " in name else (name, None)

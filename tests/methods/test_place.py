@@ -96,7 +96,7 @@ def test_what_leaves_a_gradient_a_gradient_passes_with_and_without_jit(name):
 def test_a_penalty_that_a_replacement_would_forget_is_refused_and_the_right_order_is_not(name):
     method = methods.METHODS[name](0.1)
     chain = optax.chain(fa(0.1, every=1, probes=1), method, optax.sgd(0.1))
-    if name in methods.REPLACING:
+    if methods.CATALOGUE[name].replaces:
         with pytest.raises(InputError, match=rf"{name}: its place must be before other methods, got .* in which fa .*"
                                              rf"optax.chain\({name}, fa, …, optimiser\)"):  # fmt: skip
             traced(chain)

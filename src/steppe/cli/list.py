@@ -25,7 +25,7 @@ def list_(
         "datasets": lambda: _functions("steppe.data", "DATASETS"),
         "models": lambda: _functions("steppe.models", "MODELS"),
         "methods": lambda: _functions("steppe.methods", "METHODS"),
-        "transforms": lambda: _functions("steppe.data", "AUGMENTATIONS"),
+        "transforms": lambda: _functions("steppe.data", "TRANSFORMS"),
         "losses": lambda: _functions("steppe.core.losses", "LOSSES"),
         "measures": _measures,
     }

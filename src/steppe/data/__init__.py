@@ -13,7 +13,7 @@ from steppe.data.files import file
 from steppe.data.images import cifar100
 from steppe.data.tabular import breast_cancer, digits, moons
 from steppe.data.text import imdb, newsgroups
-from steppe.data.transforms import AUGMENTATIONS
+from steppe.data.transforms import TRANSFORMS
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "20newsgroups": newsgroups,
@@ -54,8 +54,8 @@ def load(name: str, **settings: object) -> Dataset:
 
 
 __all__ = [
-    "AUGMENTATIONS",
     "DATASETS",
+    "TRANSFORMS",
     "Dataset",
     "breast_cancer",
     "cifar100",

@@ -4,6 +4,7 @@ Methods that replace the gradient stand first in a chain, methods that add to it
 """
 
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import optax
 
@@ -18,24 +19,46 @@ from steppe.methods.penalties.fam import fam
 from steppe.methods.penalties.hsr import hsr
 from steppe.methods.penalties.seht import seht
 
-_PENALTIES = (fa, hsr, seht, fam)
-_REPLACING = (sam, asam, m_sam, esam, gam, cr_sam, nso, trace_sam, entropy_sgd)
+
+class Method(NamedTuple):
+    """What is known of a method.
+
+    Attributes
+    ----------
+    function : callable
+        Makes the transformation from its settings; its name is the method's.
+    family : str
+        "penalty": it adds the gradient of a penalty on the curvature of ``penalty_loss``, and sees no other loss;
+        "ascent": it looks at gradients uphill; "noise": it looks at gradients under random noise.
+    replaces : bool
+        Whether it replaces the gradient, and so stands first in a chain; otherwise it adds to it.
+    """
+
+    function: Callable[..., optax.GradientTransformationExtraArgs]
+    family: Literal["penalty", "ascent", "noise"]
+    replaces: bool = False
+
+
+CATALOGUE: dict[str, Method] = {
+    method.function.__name__: method
+    for method in (
+        *(Method(function, "penalty") for function in (fa, hsr, seht, fam)),
+        *(Method(function, "noise") for function in (frob_sam, det_sam)),
+        *(Method(function, "ascent", replaces=True) for function in (sam, asam, m_sam, esam, gam, cr_sam)),
+        *(Method(function, "noise", replaces=True) for function in (nso, trace_sam, entropy_sgd)),
+    )
+}
+"""Methods by name, with what is known of each."""
 
 METHODS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
-    method.__name__: method for method in (*_PENALTIES, frob_sam, det_sam, *_REPLACING)
+    name: method.function for name, method in CATALOGUE.items()
 }
 """Methods by the name that a study calls them."""
 
-PENALTIES = tuple(method.__name__ for method in _PENALTIES)
-"""Methods that add the gradient of a penalty on the curvature of ``penalty_loss``, and see no other loss."""
-
-REPLACING = tuple(method.__name__ for method in _REPLACING)
-"""Methods that replace the gradient: they stand first in a chain."""
-
 __all__ = [
+    "CATALOGUE",
     "METHODS",
-    "PENALTIES",
-    "REPLACING",
+    "Method",
     "MethodState",
     "asam",
     "averaged_params",

@@ -128,14 +128,14 @@ def _resolved_parts(spec: Spec, run_code: bool) -> Spec:
         "then": chain[1:],
         "loss": settings("loss", spec.loss, losses.LOSSES, source),
         "augment": [
-            settings(f"augment.{place}", table, data.AUGMENTATIONS, source) for place, table in enumerate(spec.augment)
+            settings(f"augment.{place}", table, data.TRANSFORMS, source) for place, table in enumerate(spec.augment)
         ],
     }
     for table in _known(parts["loss"], source):
         build(losses.LOSSES, table, source)
     for transform in parts["augment"]:
         for known in _known(transform, source):
-            build(data.AUGMENTATIONS, known, source, classes=2)
+            build(data.TRANSFORMS, known, source, classes=2)
     if spec.track and spec.track.every % spec.measure.every:
         checks.fail("study", "track.every", f"a multiple of measure.every, {spec.measure.every}", spec.track.every)
     if spec.train.early_stopping and spec.measure.every > 1:
@@ -159,7 +159,8 @@ def _check_chain(chain: list[dict[str, Any]], source: Source) -> None:
             if table.get(setting, value) != value:
                 needed = f"{value!r} with {exact[0]} = 'closed_form', which is for the Hessian of the batch"
                 checks.fail("study", f"method.{setting}", needed, repr(table[setting]))
-        if place and table["name"] in methods.REPLACING:
+        method = methods.CATALOGUE.get(table["name"])
+        if place and method and method.replaces:
             checks.fail("study", "then", "of methods that add to the gradient", f"{table['name']!r}, which replaces it",
                         "Make it the [method], and let the others follow.")  # fmt: skip
 

@@ -95,7 +95,8 @@ class Recipe:
             checks.fail(
                 "study", "train.penalty_dropout", "false with microbatches, which cannot share the masks", "true"
             )
-        if split - set(methods.PENALTIES) and spec.model.get("dropout", 0):
+        penalties = {name for name, method in methods.CATALOGUE.items() if method.family == "penalty"}
+        if split - penalties and spec.model.get("dropout", 0):
             checks.fail("study", "model.dropout", "0 with microbatches, which cannot share the masks",
                         spec.model["dropout"])  # fmt: skip
         return cls(spec, dataset, spec.build_model(dataset))
@@ -218,8 +219,7 @@ class Recipe:
     def _augmented(self, key: jax.Array, batch: Batch, loss: Loss, params: Params) -> Batch:
         """A batch after the study's transforms, one after another."""
         made = [
-            build(data.AUGMENTATIONS, table, self.spec.source, classes=self.dataset.classes)
-            for table in self.spec.augment
+            build(data.TRANSFORMS, table, self.spec.source, classes=self.dataset.classes) for table in self.spec.augment
         ]
         return transforms.chain(*made)(key, batch, functools.partial(loss, params))
 
