@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from steppe.core.batches import in_batches
     from steppe.core.checks import InputError
     from steppe.core.types import Batch, Estimate, Loss, Moments, Params
+    from steppe.models.adapters.equinox import from_equinox
+    from steppe.models.adapters.nnx import from_nnx
 
 __version__ = "0.1.0"
 
@@ -22,6 +24,8 @@ __all__ = [
     "analysis",
     "curvature",
     "data",
+    "from_equinox",
+    "from_nnx",
     "in_batches",
     "landscape",
     "losses",
@@ -36,6 +40,8 @@ __all__ = [
 _HOMES = {
     "in_batches": "core.batches",
     "InputError": "core.checks",
+    "from_equinox": "models.adapters.equinox",
+    "from_nnx": "models.adapters.nnx",
     **dict.fromkeys(("Batch", "Estimate", "Loss", "Moments", "Params"), "core.types"),
 }
 """The module of each name that is no module itself."""

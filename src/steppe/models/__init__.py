@@ -1,4 +1,4 @@
-"""What is trained? Networks behind ``init`` and ``apply``."""
+"""What is trained? Networks as pure functions over parameters and state."""
 
 from collections.abc import Callable
 
@@ -7,22 +7,36 @@ from steppe.core import checks, extras
 extras.require("steppe.models", "study", only=("flax",))
 # ruff: noqa: E402
 
-from steppe.models.dense import linear, mlp
-from steppe.models.model import Model, from_module
+from steppe.models.adapters.equinox import from_equinox
+from steppe.models.adapters.network import network_of
+from steppe.models.adapters.nnx import from_nnx
+from steppe.models.base import Network, Trained, Variables
+from steppe.models.zoo.dense import linear, mlp
 
-MODELS: dict[str, Callable[..., Model]] = {"linear": linear, "mlp": mlp}
+MODELS: dict[str, Callable[..., Network]] = {"linear": linear, "mlp": mlp}
 """Models by the name that a study calls them: functions of (shape, classes, **settings)."""
 
 
-def build(name: str, shape: tuple[int, ...], classes: int, **settings: object) -> Model:
-    """The model of that name for examples of a shape and a number of classes.
+def build(name: str, shape: tuple[int, ...], classes: int, **settings: object) -> Network:
+    """The network of that name for examples of a shape and a number of classes.
 
     Examples
     --------
-    >>> model = build("mlp", (30,), 2, hidden=(512, 256), dropout=0.3)
+    >>> network = build("mlp", (30,), 2, hidden=(512, 256), dropout=0.3)
     """
     checks.one_of("models.build", "name", name, MODELS)
     return MODELS[name](shape, classes, **settings)
 
 
-__all__ = ["MODELS", "Model", "build", "from_module", "linear", "mlp"]
+__all__ = [
+    "MODELS",
+    "Network",
+    "Trained",
+    "Variables",
+    "build",
+    "from_equinox",
+    "from_nnx",
+    "linear",
+    "mlp",
+    "network_of",
+]

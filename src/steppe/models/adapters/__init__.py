@@ -1,0 +1,1 @@
+"""Networks of other libraries as pure functions over parameters and state."""

@@ -1,0 +1,178 @@
+"""Equinox models as networks."""
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from steppe.core import checks, extras, names
+from steppe.core.types import Params
+from steppe.models.base import Network, State, Trained, Variables
+
+if TYPE_CHECKING:
+    import equinox as eqx
+
+AXIS = "batch"
+"""The name of the batch axis where no BatchNorm asks for another."""
+
+
+def from_equinox(model: "eqx.Module", state: "eqx.nn.State | None" = None) -> Trained:
+    """A user's Equinox model, with the parameters and statistics that it has now.
+
+    As usual with Equinox, ``model(x)`` takes one example, and the batch is made by ``jax.vmap``; its axis has the name
+    that BatchNorm asks for. ``state`` and ``key`` are given to a ``__call__`` that has arguments of these names. Each
+    inexact array is a parameter. Evaluation is in ``eqx.nn.inference_mode``.
+
+    Parameters
+    ----------
+    model : eqx.Module
+        An instance.
+    state : eqx.nn.State, optional
+        As ``eqx.nn.make_with_state`` gives it, for a model with BatchNorm.
+
+    Returns
+    -------
+    Trained
+        Parameters are a dictionary from names, such as ``"layers.0.weight"``, to arrays; state is one from the numbers
+        of its arrays. `Network.init` gives the model's own values whatever the key.
+
+    Raises
+    ------
+    MissingExtra
+        Equinox is not installed.
+    InputError
+        Not an Equinox model; a model with state without its `state`; BatchNorm over more than one axis name.
+
+    Examples
+    --------
+    >>> import equinox as eqx, jax, jax.numpy as jnp
+    >>> trained = from_equinox(eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0)))
+    >>> trained.apply(trained.params, jnp.ones((5, 3))).shape
+    (5, 2)
+    >>> sorted(trained.params)
+    ['layers.0.bias', 'layers.0.weight', 'layers.1.bias', 'layers.1.weight']
+    """
+    eqx = _equinox()
+    _check(eqx, model, state)
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+    values, structure = jax.tree.flatten(state)
+    variables = Variables(_named(params), {p: jnp.asarray(v, v.dtype) for p, v in enumerate(values)})
+    network = _network(eqx, static, jax.tree.structure(params), _called(params), structure, lambda key: variables)
+    return Trained(network, *variables)
+
+
+def from_factory(make: Callable[[jax.Array], Any]) -> Network:
+    """The network whose parameters a function draws: of a key, a model, or a model and its state.
+
+    See `from_equinox`.
+    """
+
+    def trained(key: jax.Array) -> Trained:
+        made = make(key)
+        return from_equinox(*made) if isinstance(made, tuple) else from_equinox(made)
+
+    return trained(jax.random.key(0)).network._replace(init=lambda key: trained(key).variables)
+
+
+def _equinox() -> Any:
+    """The library.
+
+    Raises
+    ------
+    MissingExtra
+        It is not installed.
+    """
+    if importlib.util.find_spec("equinox") is None:
+        raise extras.MissingExtra("from_equinox needs equinox, which is not installed. Run: pip install equinox")
+    import equinox
+
+    return equinox
+
+
+def _check(eqx: Any, model: Any, state: Any) -> None:
+    """Fail for what is no model with its state."""
+    if isinstance(model, type):
+        checks.fail("from_equinox", "model", "an instance of an Equinox module", f"the class {model.__name__}",
+                    f"Make one, such as {model.__name__}(..., key=jax.random.key(0)).")  # fmt: skip
+    if not isinstance(model, eqx.Module) or not callable(model):
+        hint = "Give the two as from_equinox(model, state)." if isinstance(model, tuple) else ""
+        what = "an instance of an Equinox module with a method __call__(x)"
+        checks.fail("from_equinox", "model", what, f"a value of type {type(model).__name__}", hint)
+    has_state = any(isinstance(part, eqx.nn.StateIndex) for part in _parts(model, eqx.nn.StateIndex))
+    if has_state and not isinstance(state, eqx.nn.State):
+        checks.fail("from_equinox", "state", "the state of this model", checks.shown(state),
+                    "Make both by eqx.nn.make_with_state(...) and give from_equinox(model, state).")  # fmt: skip
+    if state is not None and not isinstance(state, eqx.nn.State):
+        checks.fail("from_equinox", "state", "an equinox.nn.State", f"a value of type {type(state).__name__}")
+    leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+    if not leaves:
+        checks.fail("from_equinox", "model", "a model with floating-point arrays", f"a {type(model).__name__} without")
+
+
+def _parts(model: Any, kind: type) -> list[Any]:
+    """The parts of one kind, and leaves."""
+    return jax.tree.leaves(model, is_leaf=lambda part: isinstance(part, kind))
+
+
+def _axis(eqx: Any, model: Any) -> Any:
+    """The name of the batch axis that a model asks for."""
+    found = set()
+    for part in _parts(model, eqx.nn.BatchNorm):
+        if isinstance(part, eqx.nn.BatchNorm):
+            found |= set(part.axis_name) if isinstance(part.axis_name, (tuple, list)) else {part.axis_name}
+    if len(found) > 1:
+        listed = ", ".join(sorted(map(str, found)))
+        checks.fail("from_equinox", "model", "one with a single name for the batch axis of BatchNorm", listed)
+    return found.pop() if found else AXIS
+
+
+def _called(params: Any) -> list[str]:
+    """The names of parameters, in the order of their leaves; without slashes, which files keep for nested trees."""
+    return [name.replace("/", ".") for name in names.names(params)]
+
+
+def _named(params: Any) -> Params:
+    return dict(zip(_called(params), jax.tree.leaves(params), strict=True))
+
+
+def _network(
+    eqx: Any, static: Any, shape: Any, called: list[str], state_shape: Any, init: Callable[[jax.Array], Variables]
+) -> Network:
+    """The pure functions of a model that was taken apart."""
+    accepted = inspect.signature(type(static).__call__).parameters
+    stateful, keyed, axis = "state" in accepted, "key" in accepted, _axis(eqx, static)
+
+    def without_dropout(model: Any) -> Any:
+        def still(part: Any) -> Any:
+            return eqx.nn.inference_mode(part) if isinstance(part, eqx.nn.Dropout) else part
+
+        return jax.tree.map(still, model, is_leaf=lambda part: isinstance(part, eqx.nn.Dropout))
+
+    def apply(
+        variables: Variables, x: Any, *, key: jax.Array | None = None, train: bool = False
+    ) -> tuple[Any, State]:
+        params = jax.tree.unflatten(shape, [variables.params[name] for name in called])
+        model = eqx.combine(params, static)
+        key = key if train else None
+        model = eqx.nn.inference_mode(model, value=not train)
+        if train and key is None:
+            model = without_dropout(model)
+        size = jax.tree.leaves(x)[0].shape[0]
+        keys = None if key is None or not keyed else jax.random.split(key, size)
+        state = jax.tree.unflatten(state_shape, [variables.state[place] for place in sorted(variables.state)])
+
+        def one(x: Any, key: jax.Array | None) -> tuple[Any, Any]:
+            told = {"key": key} if keyed else {}
+            return model(x, state, **told) if stateful else (model(x, **told), state)
+
+        over_keys = None if keys is None else 0
+        outputs, after = jax.vmap(one, (0, over_keys), (0, None), axis_name=axis)(x, keys)
+        if not train:
+            return outputs, variables.state
+        leaves = jax.tree.leaves(after)
+        return outputs, {p: leaf.astype(variables.state[p].dtype) for p, leaf in enumerate(leaves)}
+
+    return Network(init, apply)

@@ -1,0 +1,79 @@
+"""One network from whatever a user's function gives."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+
+from steppe.core import checks
+from steppe.models.adapters import equinox, nnx as flax_nnx
+from steppe.models.base import Network, Trained
+
+
+def network_of(thing: Any) -> Network:
+    """What a user's function gives, as a network.
+
+    Parameters
+    ----------
+    thing : Any
+        A `Network`; an instance with values (`Trained`, a Flax NNX module, an Equinox model, or the pair that
+        ``eqx.nn.make_with_state`` gives), with which every seed begins; or a function that draws one: of ``rngs``, an
+        ``nnx.Rngs``, for Flax NNX, or of ``key`` for Equinox. Then every seed begins with its own.
+
+    Returns
+    -------
+    Network
+        See `from_nnx` and `from_equinox`.
+
+    Raises
+    ------
+    InputError
+        Something else; a module that cannot be a network.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import nnx
+    >>> network = network_of(lambda rngs: nnx.Linear(3, 2, rngs=rngs))
+    >>> jax.tree.map(jnp.shape, network.init(jax.random.key(0)).params)
+    {'bias': (2,), 'kernel': (3, 2)}
+    """
+    if isinstance(thing, Network):
+        return thing
+    if isinstance(thing, Trained):
+        return thing.network._replace(init=lambda key: thing.variables)
+    if isinstance(thing, nnx.Module):
+        return flax_nnx.from_nnx(thing).network
+    if _is_equinox(thing):
+        return equinox.from_equinox(thing).network
+    if isinstance(thing, tuple) and len(thing) == 2 and _is_equinox(thing[0]):
+        return equinox.from_equinox(*thing).network
+    drawing = drawn_by(thing)
+    if drawing == "rngs":
+        return flax_nnx.from_factory(lambda rngs: thing(rngs=rngs))
+    if drawing == "key":
+        return equinox.from_factory(lambda key: thing(key=key))
+    what = "a steppe.models.Network, a Flax NNX module, an Equinox model, or a function of rngs or key that gives one"
+    return checks.fail("network_of", "thing", what, f"a value of type {type(thing).__name__}")
+
+
+def drawn_by(function: Callable[..., Any] | Any) -> str | None:
+    """Of what a function draws a module: "rngs" for Flax NNX, "key" for Equinox, None for another thing.
+
+    Examples
+    --------
+    >>> drawn_by(lambda shape, classes, *, rngs: None)
+    'rngs'
+    """
+    if isinstance(function, type) or not callable(function):
+        return None
+    accepted = inspect.signature(function).parameters
+    return next((name for name in ("rngs", "key") if name in accepted), None)
+
+
+def _is_equinox(thing: Any) -> bool:
+    """Whether it is an Equinox model; none is before somebody has imported Equinox."""
+    library = sys.modules.get("equinox")
+    return library is not None and isinstance(thing, library.Module)

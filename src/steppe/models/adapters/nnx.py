@@ -1,0 +1,158 @@
+"""Flax NNX modules as networks."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from steppe.core import checks
+
+from steppe.models.base import Network, State, Trained, Variables
+
+PARTS = (nnx.Param, nnx.RngState)
+"""Parameters and streams of randomness; all other variables are state."""
+
+
+def from_nnx(module: nnx.Module) -> Trained:
+    """A user's Flax NNX module, with the parameters and statistics that it has now.
+
+    Each ``nnx.Param`` is a parameter, shared ones once. Other variables, such as BatchNorm's statistics, are state,
+    and so are bare arrays. Streams of randomness are neither: masks of dropout come from the key of `Network.apply`.
+    The module itself is left alone, and later changes of it are not seen. Arguments ``rngs``, ``deterministic``,
+    ``use_running_average``, ``train`` or ``training`` of its ``__call__`` are given as the mode asks.
+
+    Parameters
+    ----------
+    module : nnx.Module
+        An instance; its ``__call__(x)`` takes a batch.
+
+    Returns
+    -------
+    Trained
+        Parameters and state are nested dictionaries of arrays. `Network.init` gives the module's own values whatever
+        the key: an instance does not know how it was drawn.
+
+    Raises
+    ------
+    InputError
+        Not an instance of a module, or one without values.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, steppe
+    >>> from flax import nnx
+    >>> net = nnx.Sequential(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), nnx.BatchNorm(4, rngs=nnx.Rngs(1)))
+    >>> trained = from_nnx(net)
+    >>> jax.tree.map(jnp.shape, trained.state)
+    {'layers': {1: {'mean': (4,), 'var': (4,)}}}
+    >>> trained.apply(trained.params, jnp.ones((2, 3))).shape
+    (2, 4)
+    """
+    _check(module)
+    graph, params, streams, rest = nnx.split(module, *PARTS, ...)
+    variables = Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(rest))
+    network = _network(graph, streams, lambda key: variables, type(module))
+    return Trained(network, *variables)
+
+
+def from_factory(make: Callable[[nnx.Rngs], nnx.Module]) -> Network:
+    """The network whose parameters a function draws: ``init(key)`` is what ``make(nnx.Rngs(key))`` holds.
+
+    See `from_nnx`.
+    """
+    made: list[type] = []
+
+    def shaped() -> nnx.Module:
+        module = make(nnx.Rngs(0))
+        made.append(type(module))
+        return module
+
+    graph, _, streams, _ = nnx.split(nnx.eval_shape(shaped), *PARTS, ...)
+
+    def init(key: jax.Array) -> Variables:
+        _, params, _, rest = nnx.split(make(nnx.Rngs(key)), *PARTS, ...)
+        return Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(rest))
+
+    return _network(graph, streams, init, made[0])
+
+
+def _check(module: Any) -> None:
+    """Fail for what is no module with values."""
+    what = "an instance of a Flax NNX module"
+    if isinstance(module, type):
+        checks.fail("from_nnx", "module", what, f"the class {module.__name__}",
+                    f"Make one, such as {module.__name__}(..., rngs=nnx.Rngs(0)).")  # fmt: skip
+    if not isinstance(module, nnx.Module):
+        checks.fail("from_nnx", "module", what, f"a value of type {type(module).__name__}")
+    if not callable(module):
+        checks.fail("from_nnx", "module", "a module with a method __call__(x)", type(module).__name__)
+    leaves = jax.tree.leaves(nnx.state(module))
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+        checks.fail("from_nnx", "module", "a module with values", "an abstract one, with shapes alone")
+    if not jax.tree.leaves(nnx.state(module, nnx.Param)):
+        checks.fail("from_nnx", "module", "a module with parameters (nnx.Param)", f"a {type(module).__name__} without")
+
+
+def _network(graph: Any, streams: nnx.State, init: Callable[[jax.Array], Variables], kind: type) -> Network:
+    """The pure functions of a module that was taken apart; `kind` is its class."""
+    accepted = inspect.signature(kind.__call__).parameters
+
+    def module(variables: Variables, key: jax.Array | None, train: bool) -> tuple[Any, dict[str, Any]]:
+        """The module in its mode, and what its call is told of it."""
+        drawn = _drawn(streams, jax.random.key(0) if key is None else key)
+        made: Any = nnx.merge(graph, nnx.State(variables.params), drawn, nnx.State(variables.state))
+        still = key is None or not train
+        made.set_attributes(deterministic=still, use_running_average=not train, raise_if_not_found=False)
+        told = {
+            "rngs": None if still else nnx.Rngs(dropout=key),
+            "deterministic": still,
+            "use_running_average": not train,
+            "train": train,
+            "training": train,
+        }
+        return made, {name: value for name, value in told.items() if name in accepted}
+
+    def apply(
+        variables: Variables, x: Any, *, key: jax.Array | None = None, train: bool = False
+    ) -> tuple[Any, State]:
+        made, told = module(variables, key, train)
+        outputs = made(x, **told)
+        return outputs, _state_like(variables.state, made) if train else variables.state
+
+    def statistics(variables: Variables, x: Any) -> State:
+        made, told = module(variables, None, True)
+        for _, part in nnx.iter_modules(made):
+            if isinstance(part, nnx.BatchNorm):
+                part.momentum = 0.0  # forgets what was there before
+        made(x, **told)
+        return _state_like(variables.state, made)
+
+    return Network(init, apply, statistics=statistics)
+
+
+def _state_like(before: State, module: nnx.Module) -> State:
+    """The state that a module holds now, in the dtypes from before; what it has sown is left out."""
+    now = nnx.to_pure_dict(nnx.split(module, *PARTS, ...)[3])
+
+    def part(before: Any, now: Any) -> Any:
+        if isinstance(before, dict):
+            return {name: part(inner, now[name]) for name, inner in before.items()}
+        return jnp.asarray(now).astype(before.dtype)
+
+    return part(before, now)
+
+
+def _drawn(streams: nnx.State, key: jax.Array) -> nnx.State:
+    """Streams of randomness that begin anew from a key."""
+    leaves, structure = jax.tree.flatten(streams)
+
+    def begun(place: int, leaf: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        own = jax.random.fold_in(key, place)
+        return jax.random.split(own, leaf.shape) if leaf.shape else own
+
+    return jax.tree.unflatten(structure, [begun(place, leaf) for place, leaf in enumerate(leaves)])

@@ -1,0 +1,1 @@
+"""Networks that a study calls by a name."""
