@@ -124,14 +124,14 @@ def gradients(spec: study.Spec, compiler: Compiler) -> Callable[[], Any]:
     A scan, as training is, so that no gradient waits for Python.
     """
     recipe, size = Recipe.of(spec, compiler.dataset), spec.train.batch_size
-    params = recipe.model.init(jax.random.key(0))
+    params = recipe.model.init(jax.random.key(0)).params
     two = jax.jit(compiler.dataset.decode)(jax.tree.map(lambda x: x[: 2 * size], compiler.train))
     batches = jax.tree.map(lambda x: x.reshape(2, size, *x.shape[1:]), two)
 
     @jax.jit
     def run(params: Any, batches: Any) -> Any:
         def one(_: Any, index: jax.Array) -> tuple[Any, None]:
-            return jax.grad(recipe.measured_loss)(params, jax.tree.map(lambda x: x[index], batches)), None
+            return jax.grad(recipe.measured_loss({}))(params, jax.tree.map(lambda x: x[index], batches)), None
 
         return jax.lax.scan(one, params, jnp.arange(UPDATES) % 2)[0]
 

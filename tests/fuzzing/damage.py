@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from fuzzing import Ending, Verdict, judged, read, scratch
 from steppe import study
 from steppe.measures import table as measures
+from steppe.models import Variables
 from steppe.study import Store, Surfaces, surfaces
 from steppe.study.execution import run as runs
 from steppe.study.progress import Watcher
@@ -58,7 +59,13 @@ def made(folder: Path) -> Path:
             lam = float(condition.partition("=")[2])
             run = {"condition": condition, "seed": seed, "lam": lam, "status": "finished", "epochs": 3, **numbers}
             params = {0: {"w": rng.normal(size=(2, 2)).astype(np.float32), "b": np.full(2, seed, np.float32)}}
-            store.save(condition, seed, params, rows, run | {"made_with": {"versions": "1", "hardware": "a machine"}})
+            store.save(
+                condition,
+                seed,
+                Variables(params, {}),
+                rows,
+                run | {"made_with": {"versions": "1", "hardware": "a machine"}},
+            )
         grid = np.linspace(-1, 1, 3)
         lines, grids = rng.uniform(size=(2, 3)), rng.uniform(size=(2, 3, 3))
         store.save_surfaces(Surfaces(("lam=0", "lam=0.1"), grid, lines, grid, grids, "Made up."))

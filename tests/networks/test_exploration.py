@@ -254,7 +254,7 @@ def changed(tiny, folder, old, new):
     assert old in text
     (folder / "study.toml").write_text(text.replace(old, new))
     width = study.load(str(folder / "study.toml")).model["hidden"]
-    params = models.build("mlp", (3,), 2, hidden=width).init(jax.random.key(0))
+    params = models.build("mlp", (3,), 2, hidden=width).init(jax.random.key(0)).params
     np.savez(folder / "runs/lam=0-s0/parameters.npz", **flattened(params))
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from steppe import InputError, study
+from steppe.models import Variables
 from steppe.study.execution.base import Run
 from steppe.study.execution.local import work
 
@@ -76,7 +77,7 @@ def test_of_two_attempts_at_one_run_the_first_stays(small_study, tmp_path):
     out = shutil.copytree(small_study, tmp_path / "out")
     store = study.Store.read(out)
     record, history = store.load("lam=0", 0)
-    store.save("lam=0", 0, {"w": store.params("lam=0", 1)["layers"][0]["bias"]}, history, record)
+    store.save("lam=0", 0, Variables({"w": store.params("lam=0", 1)["layers"][0]["bias"]}, {}), history, record)
     assert bytes_of_runs(out / "runs") == bytes_of_runs(small_study / "runs")
     assert not list(out.rglob("*.partial"))
 

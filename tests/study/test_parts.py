@@ -72,7 +72,7 @@ def test_an_average_is_what_is_tested_and_kept(tmp_path):
     plain, last, mean = (jax.tree.map(jnp.asarray, store.params(c, 0)) for c in ("plain", "last", "mean"))
     jax.tree.map(np.testing.assert_array_equal, plain, last)
     dataset = spec().load_data()
-    apply = models.build("mlp", dataset.shape, dataset.classes, hidden=(4,), activation="tanh").apply
+    apply = models.build("mlp", dataset.shape, dataset.classes, hidden=(4,), activation="tanh").at({})
     rows = found.runs.filter(polars.col("condition") == "mean")
     np.testing.assert_allclose(rows["test_loss"][0], losses.of(apply)(mean, dataset.test), rtol=1e-5)
     assert not np.allclose(plain["layers"][0]["kernel"], mean["layers"][0]["kernel"])
@@ -83,9 +83,9 @@ def test_an_average_is_what_is_tested_and_kept(tmp_path):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_model_s_moments_are_those_of_the_dense_hessian(x64, hidden, activation, classes):
     model = models.mlp((3,), classes, hidden=hidden, activation=activation)
-    params = jax.tree.map(lambda w: w.astype(jnp.float64), model.init(jax.random.key(0)))
+    params = jax.tree.map(lambda w: w.astype(jnp.float64), model.init(jax.random.key(0)).params)
     x, y = jax.random.normal(jax.random.key(1), (6, 3), jnp.float64), jnp.array([0, 1, 1, 0, 1, classes - 1])
-    H = dense_hessian(losses.of(model.apply), params, {"x": x, "y": y})
+    H = dense_hessian(losses.of(model.at({})), params, {"x": x, "y": y})
     found = model.moments(params, x, y)
     np.testing.assert_allclose(
         [found.trace.mean, found.frobenius_squared.mean], [jnp.trace(H), jnp.sum(H**2)], rtol=1e-9
@@ -112,7 +112,7 @@ def test_measuring_seldom_trains_the_same_network(tmp_path):
 def test_the_measured_loss_is_the_cross_entropy_of_the_training_data_whatever_is_trained_on(tmp_path):
     found = study.run(spec('name = "other"\nloss = {name = "unhinged"}\naugment = [{name = "mixup"}]'), tmp_path)
     dataset, store = spec().load_data(), study.Store.read(tmp_path)
-    apply = models.build("mlp", dataset.shape, dataset.classes, hidden=(4,), activation="tanh").apply
+    apply = models.build("mlp", dataset.shape, dataset.classes, hidden=(4,), activation="tanh").at({})
     for condition in ("plain", "other"):
         params = jax.tree.map(jnp.asarray, store.params(condition, 0))
         last = found.history.filter(polars.col("condition") == condition)["measured_loss"][-1]
@@ -121,13 +121,13 @@ def test_the_measured_loss_is_the_cross_entropy_of_the_training_data_whatever_is
 
 def test_the_loss_of_large_data_is_measured_on_a_part_of_them():
     recipe = Recipe.of(shape_of(spec())[0], spec().load_data())
-    params, train = recipe.initial(jnp.uint32(0)), jax.tree.map(jnp.asarray, recipe.dataset.train)
+    network, train = recipe.initial(jnp.uint32(0)), jax.tree.map(jnp.asarray, recipe.dataset.train)
     rows = np.random.default_rng(0).permutation(40)[:15]
     part = jax.tree.map(lambda leaf: leaf[rows], train)
-    found = recipe.evaluate(params, train, most=15)
-    np.testing.assert_allclose(found.loss, recipe.measured_loss(params, part), rtol=1e-5)
+    found = recipe.evaluate(network, train, most=15)
+    np.testing.assert_allclose(found.loss, recipe.measured_loss({})(network.params, part), rtol=1e-5)
     np.testing.assert_allclose(
-        recipe.evaluate(params, train, most=90).loss, recipe.measured_loss(params, train), rtol=1e-5
+        recipe.evaluate(network, train, most=90).loss, recipe.measured_loss({})(network.params, train), rtol=1e-5
     )
 
 

@@ -13,6 +13,7 @@ from fuzzing import damage
 from fuzzing.damage import DATA, NAMES, Told, made, same, spec
 from steppe import InputError, study
 from steppe.measures import table as measures
+from steppe.models import Variables
 from steppe.networks import landscapes
 from steppe.networks.measurement import Measured
 from steppe.networks.runs import trained
@@ -40,7 +41,7 @@ def save(store, condition="lam=0", seed=0):
     """Save a run again, as it was."""
     before = Store.read(damage.whole())
     run, history = before.load(condition, seed)
-    store.save(condition, seed, before.params(condition, seed), history, run)
+    store.save(condition, seed, before.network(condition, seed), history, run)
 
 
 # --- damage
@@ -250,7 +251,7 @@ def test_only_what_is_ours_by_its_exact_name_is_swept(tmp_path):
     odd = study.spec.parse(damage.SPEC, {"grid": {}, "baseline": "", "conditions": [{"name": "x.partial"}]})
     with Store.open(out, odd, DATA) as store:
         run, history = Store.read(damage.whole()).load("lam=0", 0)
-        store.save("x.partial", 0, {"w": np.ones(1)}, history, run | {"condition": "x.partial"})
+        store.save("x.partial", 0, Variables({"w": np.ones(1)}, {}), history, run | {"condition": "x.partial"})
     theirs = (".mine.partial.txt", ".mine.partial", ".report.html.bak", "runs/.notes.partial", "checkpoints/notes/a")
     ours = (".summary.md.partial", ".data.json.0123abcd.partial", ".data.json.sha256.0123abcd.partial",
             "runs/.x.partial-s1.partial/run.json", "checkpoints/x.partial-s0/2/a")  # fmt: skip

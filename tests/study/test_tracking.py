@@ -63,7 +63,7 @@ def test_the_last_values_are_those_of_the_dense_hessian_of_the_final_network(fin
     batch = dataset.decode(jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), dataset.train))
     for condition in ("learning_rate=0.1", "learning_rate=0.05"):
         params = jax.tree.map(jnp.asarray, store.params(condition, 1))
-        H = curvature.hessian(losses.of(model.apply), params, batch).dense()
+        H = curvature.hessian(losses.of(model.at({})), params, batch).dense()
         last = store.load(condition, 1)[1][-1]
         values = np.linalg.eigvalsh(H)
         np.testing.assert_allclose(last["top_eigenvalue"], values[-1], rtol=1e-4)

@@ -14,14 +14,13 @@ import numpy as np
 from steppe import landscape
 from steppe.core import losses, trees
 from steppe.core.types import Params
-from steppe.data.dataset import fingerprint
 from steppe.networks.landscapes import WRITTEN, Landscape, Question, held, save
-from steppe.networks.runs import Trained
+from steppe.networks.runs import FinishedRun
 from steppe.storage import files, provenance
 from steppe.storage.checkpoint import Checkpoint, Values
 from steppe.study.progress import Watcher
 from steppe.study.records import flattened, unflattened
-from steppe.study.surfaces import around, chosen, on_plane, resumed
+from steppe.study.surfaces import around, chosen, network_fingerprint, on_plane, resumed
 
 Facts = dict[str, float]
 """Numbers that a table says of a line and plane."""
@@ -92,12 +91,12 @@ class _Explorer:
         self.steps = ends if question.between else landscape.steps(settings.radius, settings.points)
         self.side = landscape.steps(settings.radius, settings.grid) if settings.grid else np.zeros(0)
 
-    def around(self, network: Trained) -> View:
+    def around(self, network: FinishedRun) -> View:
         """Along the first direction from a network, and in the plane of two."""
         checkpoint = self.checkpoint(network)
         directions, curvatures = self.directions(network, checkpoint)
         self.watcher.stage(f"landscape of {network.name}")
-        function = landscape.loss_and_accuracy(network.model.apply)
+        function = landscape.loss_and_accuracy(network.apply)
         line, plane = around(
             function, network.params, self.batches, directions,
             steps=self.steps, side=self.side, checkpoint=checkpoint, told=self.watcher.points,
@@ -106,7 +105,7 @@ class _Explorer:
         facts = {"loss": line["loss"][middle], "accuracy": line["accuracy"][middle], **_rim(line, plane)}
         return line, plane, {name: float(value) for name, value in (facts | curvatures).items()}
 
-    def directions(self, network: Trained, checkpoint: Checkpoint) -> tuple[list[Params], Facts]:
+    def directions(self, network: FinishedRun, checkpoint: Checkpoint) -> tuple[list[Params], Facts]:
         """Two directions; of eigenvectors also the eigenvalues and how far off they may be."""
         seed = self.settings.seed
         if self.settings.along == "random":  # seed 0 has the directions of a study's report
@@ -121,19 +120,19 @@ class _Explorer:
         facts = {f"{name}_{i + 1}": found[name][i] for name in ("eigenvalue", "residual") for i in range(2)}
         return [unflattened(part) for part in parts], facts
 
-    def eigenvectors(self, network: Trained) -> Values:
+    def eigenvectors(self, network: FinishedRun) -> Values:
         """The top two eigenpairs of the Hessian, as arrays to keep."""
-        loss, params = losses.of(network.model.apply), jax.tree.map(jnp.asarray, network.params)
+        loss, params = losses.of(network.apply), jax.tree.map(jnp.asarray, network.params)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what has not converged is told by its residual, in the table
             pairs, vectors = landscape.top_eigenvectors(loss, params, self.batches, 2, key=self.settings.seed)
         found = {f"{i}/{name}": leaf for i, vector in enumerate(vectors) for name, leaf in flattened(vector).items()}
         return {"eigenvalue": np.asarray(pairs.values), "residual": np.asarray(pairs.residuals), **found}
 
-    def between(self, start: Trained, end: Trained) -> View:
+    def between(self, start: FinishedRun, end: FinishedRun) -> View:
         """Along the line from one network to another, and in a plane that holds both, its centre midway."""
         self.watcher.stage(f"from {start.name} to {end.name}")
-        checkpoint, function = self.checkpoint(start, end), landscape.loss_and_accuracy(start.model.apply)
+        checkpoint, function = self.checkpoint(start, end), landscape.loss_and_accuracy(start.apply)
         way = partial(landscape.interpolation, function, start.params, end.params, self.batches, points=self.steps)
         line = resumed(checkpoint, "line", lambda **options: way(**options).values, self.watcher.points)
         difference = jax.tree.map(np.subtract, end.params, start.params)
@@ -154,9 +153,9 @@ class _Explorer:
         }  # fmt: skip
         return line, plane, {name: float(value) for name, value in facts.items()}
 
-    def checkpoint(self, *networks: Trained) -> Checkpoint:
+    def checkpoint(self, *networks: FinishedRun) -> Checkpoint:
         """What is known of a view, whatever others are asked for with it."""
-        params = [fingerprint(network.params) for network in networks]
+        params = [network_fingerprint(network.params, network.state) for network in networks]
         question = [asdict(self.settings), params, self.dataset.fingerprint]
         return Checkpoint(self.place, [question, provenance.machine()])
 

@@ -11,12 +11,11 @@ import jax
 import numpy as np
 
 from steppe.core import checks
-from steppe.data.dataset import fingerprint
-from steppe.networks.runs import Trained, trained
+from steppe.networks.runs import FinishedRun, trained
 from steppe.storage import files
 from steppe.study.spec.identity import differences
 from steppe.study.spec.limits import LARGEST, MOST
-from steppe.study.surfaces import Values
+from steppe.study.surfaces import Values, network_fingerprint
 
 ALONG = ("random", "eigenvectors", "between")
 """Filter-normalised random directions; top eigenvectors of the Hessian; the line between two networks."""
@@ -104,7 +103,7 @@ class Question:
     """A landscape that can be computed: settings, and the networks that it is asked of."""
 
     settings: Settings
-    networks: tuple[Trained, ...]
+    networks: tuple[FinishedRun, ...]
 
     @property
     def between(self) -> bool:
@@ -114,7 +113,7 @@ class Question:
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """All that the answer depends on, but for software and hardware."""
-        networks = {network.name: fingerprint(network.params) for network in self.networks}
+        networks = {network.name: network_fingerprint(network.params, network.state) for network in self.networks}
         return {**asdict(self.settings), "networks": networks, "data": self.networks[0].dataset.fingerprint}
 
     @property
@@ -156,6 +155,10 @@ def asked(targets: Sequence[Path | str], settings: Settings = Settings()) -> Que
         if one != two or networks[0].model is not networks[1].model:
             got = f"different ones in {networks[0].name} and {networks[1].name}"
             checks.fail("landscape", "TARGET", "two runs of the same network with --along between", got)
+        if jax.tree.leaves([network.state for network in networks]):
+            what = "two networks without state with --along between"
+            checks.fail("landscape", "TARGET", what, "networks with statistics of normalisation",
+                        "Midway neither's statistics would be right.")  # fmt: skip
     return Question(settings, networks)
 
 

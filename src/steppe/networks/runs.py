@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 
 from steppe.core import checks
-from steppe.core.types import Params
+from steppe.core.types import Apply, Params
 from steppe.data import Dataset
 from steppe.landscape.points import alike
-from steppe.models import Model
+from steppe.models import Network
 from steppe.study.spec.conditions import conditions
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class FinishedRun:
     """A finished run: its network and what it was trained on.
 
     Attributes
@@ -28,7 +29,7 @@ class Trained:
     study : the study's folder, DIR, as seen from here.
     spec : of its condition.
     model, dataset : shared by all networks of one kind, so that they compile once.
-    params : NumPy arrays.
+    params, state : NumPy arrays.
     record : what ``run.json`` says.
     """
 
@@ -36,13 +37,19 @@ class Trained:
     name: str
     study: Path
     spec: Spec
-    model: Model
+    model: Network
     dataset: Dataset
     params: Params
+    state: Any
     record: dict[str, Any]
 
+    @property
+    def apply(self) -> Apply:
+        """The network in evaluation mode, its state held."""
+        return self.model.at(self.state)
 
-def trained(command: str, folders: Sequence[Path | str]) -> list[Trained]:
+
+def trained(command: str, folders: Sequence[Path | str]) -> list[FinishedRun]:
     """The networks of finished runs, in their order; `command` is named in errors.
 
     Raises
@@ -53,7 +60,7 @@ def trained(command: str, folders: Sequence[Path | str]) -> list[Trained]:
     return list(each_trained(command, folders))
 
 
-def each_trained(command: str, folders: Sequence[Path | str]) -> Iterator[Trained]:
+def each_trained(command: str, folders: Sequence[Path | str]) -> Iterator[FinishedRun]:
     """As `trained`, one after another: what is not kept by who asks is not kept in memory."""
     for folder in folders:
         if not (Path(folder) / "run.json").is_file():
@@ -73,9 +80,9 @@ class _Reader:
     def __init__(self, command: str):
         self.command = command
         self.datasets: dict[str, Dataset] = {}
-        self.models: dict[tuple[str, str], Model] = {}
+        self.models: dict[tuple[str, str], Network] = {}
 
-    def read(self, path: Path, name: str) -> Trained:
+    def read(self, path: Path, name: str) -> FinishedRun:
         store = Store.read(path.parent.parent)
         condition, _, seed = path.name.rpartition("-s")
         columns = {column.name: column.spec for column in conditions(store.spec, run_code=False)}
@@ -89,10 +96,11 @@ class _Reader:
         dataset = self.dataset(spec)
         if store.data().get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
             self.fail("data", f"what {path.name} was trained on", "data that has changed since", "Restore the data.")
-        model, params = self.model(spec, dataset), store.params(condition, int(seed))
+        model, (params, state) = self.model(spec, dataset), store.network(condition, int(seed))
         expected = jax.eval_shape(model.init, jax.random.key(0))
-        alike(self.command, f"parameters.npz of {path.name}", params, expected)
-        return Trained(path, name, _from_here(store.directory), spec, model, dataset, params, record)
+        alike(self.command, f"parameters.npz of {path.name}", params, expected.params)
+        _same_shapes(self.command, path.name, state, expected.state)
+        return FinishedRun(path, name, _from_here(store.directory), spec, model, dataset, params, state, record)
 
     def dataset(self, spec: Spec) -> Dataset:
         """The data of a study, loaded once."""
@@ -101,7 +109,7 @@ class _Reader:
             self.datasets[key] = spec.load_data()
         return self.datasets[key]
 
-    def model(self, spec: Spec, dataset: Dataset) -> Model:
+    def model(self, spec: Spec, dataset: Dataset) -> Network:
         """The network of a condition, built once."""
         key = dataset.fingerprint, repr(spec.model)
         if key not in self.models:
@@ -110,6 +118,13 @@ class _Reader:
 
     def fail(self, name: str, what: str, got: str, todo: str = "") -> NoReturn:
         checks.fail(self.command, name, what, got, todo)
+
+
+def _same_shapes(command: str, name: str, state: Any, expected: Any) -> None:
+    """Fail where a run's state is not the network's."""
+    given, wanted = (jax.tree.map(jnp.shape, part) for part in (state, expected))
+    if given != wanted:
+        checks.fail(command, f"parameters.npz of {name}", "with the state of its network", "with another state")
 
 
 def _from_here(path: Path) -> Path:

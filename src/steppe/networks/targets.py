@@ -13,7 +13,7 @@ from steppe.core import arrays, checks, entry, losses
 from steppe.core.batches import Batches
 from steppe.core.types import Apply, Criterion, Loss, Params
 from steppe.data.dataset import fingerprint
-from steppe.networks.runs import Trained, each_trained
+from steppe.networks.runs import FinishedRun, each_trained
 from steppe.networks.settings import Settings
 from steppe.storage import files
 from steppe.study import spec as specs
@@ -149,7 +149,7 @@ class Runs:
         for network in each_trained("measure", self.folders):
             yield self._target(network)
 
-    def _target(self, network: Trained) -> Target:
+    def _target(self, network: FinishedRun) -> Target:
         settings, record = self.settings, network.record
         batches = self._batches(network)
         return Target(
@@ -165,22 +165,22 @@ class Runs:
             dataset=network.dataset.name,
             split=settings.split,
             batch_size=min(settings.batch_size, batches.examples),
-            apply=network.model.apply,
+            apply=network.model.at(as_dtype("state", network.state, settings.dtype)),
             initial=lambda: self._initial(network),
         )
 
-    def _batches(self, network: Trained) -> Batches:
+    def _batches(self, network: FinishedRun) -> Batches:
         known, settings = network.dataset.fingerprint, self.settings
         if known not in self.batches:
             drawn = chosen(network.dataset, settings.split, settings.examples, settings.seed, size=settings.batch_size)
             self.batches[known] = as_dtype("data", drawn, settings.dtype)
         return self.batches[known]
 
-    def _initial(self, network: Trained) -> Params:
+    def _initial(self, network: FinishedRun) -> Params:
         """The parameters that a run began with: its seed gives them."""
         key = repr((network.dataset.fingerprint, network.spec.model))
         if key not in self.starts:
             self.starts[key] = jax.jit(Recipe(network.spec, network.dataset, network.model).initial)
         with jax.enable_x64(False):  # as it was trained
-            params = self.starts[key](jnp.uint32(network.record["seed"]))
+            params = self.starts[key](jnp.uint32(network.record["seed"])).params
         return as_dtype("params", params, self.settings.dtype)

@@ -12,6 +12,7 @@ import polars
 from steppe.analysis.results import HISTORY_SCHEMA, RUN_SCHEMA, Surfaces
 from steppe.core import checks
 from steppe.core.types import Params
+from steppe.models import Variables
 from steppe.storage import files
 
 
@@ -93,9 +94,22 @@ def surfaces_and_data(stream: BinaryIO) -> tuple[Surfaces, str | None]:
     return surfaces, None if data is None else str(data)
 
 
-def parameters(stream: BinaryIO) -> Params:
-    """A network's parameters."""
-    return unflattened(files.read_arrays(stream))
+STATE = "state:"
+"""Begins the names of arrays that are a network's state; no name of a parameter holds a colon."""
+
+
+def arrays_of(network: Variables) -> dict[str, np.ndarray]:
+    """A network's parameters and state, as arrays to keep; see `variables`."""
+    state = {f"{STATE}{name}": array for name, array in flattened(network.state).items()}
+    return flattened(network.params) | state
+
+
+def variables(stream: BinaryIO) -> Variables:
+    """A network's parameters and state; older versions knew no state."""
+    found = files.read_arrays(stream)
+    state = {name.removeprefix(STATE): array for name, array in found.items() if name.startswith(STATE)}
+    params = {name: array for name, array in found.items() if not name.startswith(STATE)}
+    return Variables(unflattened(params), unflattened(state))
 
 
 def flattened(params: Params) -> dict[str, np.ndarray]:

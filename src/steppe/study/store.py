@@ -34,6 +34,7 @@ import numpy as np
 from steppe.analysis.results import Surfaces
 from steppe.core import checks
 from steppe.core.types import Params
+from steppe.models import Variables
 from steppe.storage import files
 from steppe.storage.checkpoint import Checkpoint
 from steppe.study import records
@@ -205,7 +206,7 @@ class Store:
         folder = self.run_folder(condition, seed)
         return any((folder / name).is_file() for name in OF_A_RUN) or folder.is_symlink() or folder.is_file()
 
-    def save(self, condition: str, seed: int, params: Params, history: Any, run: Mapping[str, Any]) -> None:
+    def save(self, condition: str, seed: int, network: Variables, history: Any, run: Mapping[str, Any]) -> None:
         """Put a finished run on disk, whole: it appears under its name only when every byte is written.
 
         What somebody else put into its folder stays there. A whole run that is another one is set aside.
@@ -220,7 +221,7 @@ class Store:
         partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
         partial.mkdir()
         record = {**run, "data": self.fingerprint, "settings": self._columns[condition].identity()}
-        files.write(partial / "parameters.npz", files.of_arrays(records.flattened(params)))
+        files.write(partial / "parameters.npz", files.of_arrays(records.arrays_of(network)))
         files.write(partial / "history.json", json.dumps(history, indent=1) + "\n")
         files.write(partial / "run.json", json.dumps(record, indent=1, default=str) + "\n")
         files.write(partial / SUMS, files.listed([(files.digest(partial / n), n) for n in OF_A_RUN if n != SUMS]))
@@ -249,7 +250,7 @@ class Store:
         if "settings" in run and not sums.is_file():
             raise files.Damaged(sums, "nothing: it is missing", AGAIN)
         history = read(folder / "history.json", lambda stream: records.history(stream, run["epochs"]))
-        read(folder / "parameters.npz", (lambda stream: None) if sums.is_file() else records.parameters)
+        read(folder / "parameters.npz", (lambda stream: None) if sums.is_file() else records.variables)
         self._check_origin(folder / "run.json", condition, seed, run)
         return run, history
 
@@ -304,14 +305,18 @@ class Store:
         return files.read(path, records.texts, todo=AGAIN) if os.path.lexists(path) else {}
 
     def params(self, condition: str, seed: int) -> Params:
-        """A finished run's parameters, as NumPy arrays.
+        """A finished run's parameters, see `network`."""
+        return self.network(condition, seed).params
+
+    def network(self, condition: str, seed: int) -> Variables:
+        """A finished run's parameters and state, as NumPy arrays.
 
         Raises
         ------
         Damaged : they are not what was written there.
         """
         folder = self.run_folder(condition, seed)
-        return files.read(folder / "parameters.npz", records.parameters, sums=folder / SUMS, todo=AGAIN)
+        return files.read(folder / "parameters.npz", records.variables, sums=folder / SUMS, todo=AGAIN)
 
     def save_surfaces(self, surfaces: Surfaces) -> None:
         """Put loss surfaces on disk."""

@@ -1,11 +1,11 @@
 """Loss surfaces of a study's networks, all on one scale; resumed where they were."""
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -128,23 +128,26 @@ def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watch
         store.forget("surfaces")
         return
     batches = chosen(dataset, "train", examples)
-    lines, grids, networks = [], [], {}
+    lines, grids = [], []
     for column in whole:
         watcher.stage(f"loss surface of {column.name}")
-        params = store.params(column.name, 0)
-        key = json.dumps(column.spec.model, sort_keys=True)
-        if key not in networks:  # one function for all conditions that share it: it compiles once
-            networks[key] = landscape.loss_and_accuracy(column.spec.build_model(dataset).apply)
+        params, state = store.network(column.name, 0)
+        function = landscape.loss_and_accuracy(column.spec.build_model(dataset).at(state))
         directions = [landscape.filter_normalised(key, params) for key in (1, 2)]
-        question = [column.name, fingerprint(params), settings.model_dump(), dataset.fingerprint]
+        question = [column.name, network_fingerprint(params, state), settings.model_dump(), dataset.fingerprint]
         checkpoint = Checkpoint(place, [question, provenance.machine()])
         line, grid = around(
-            networks[key], params, batches, directions, steps=blank.steps, side=blank.grid_steps, checkpoint=checkpoint
+            function, params, batches, directions, steps=blank.steps, side=blank.grid_steps, checkpoint=checkpoint
         )
         lines.append(line["loss"])
         grids.append(grid["loss"])
     store.save_surfaces(dataclasses.replace(blank, lines=np.stack(lines), grids=np.stack(grids)))
     store.forget("surfaces")
+
+
+def network_fingerprint(params: Params, state: Any) -> str:
+    """Of a network's parameters, and of its state where it has one."""
+    return fingerprint((params, state) if jax.tree.leaves(state) else params)
 
 
 def _there(store: Store, watcher: Watcher) -> Surfaces | None:

@@ -151,9 +151,7 @@ def _network(
 
         return jax.tree.map(still, model, is_leaf=lambda part: isinstance(part, eqx.nn.Dropout))
 
-    def apply(
-        variables: Variables, x: Any, *, key: jax.Array | None = None, train: bool = False
-    ) -> tuple[Any, State]:
+    def apply(variables: Variables, x: Any, *, key: jax.Array | None = None, train: bool = False) -> tuple[Any, State]:
         params = jax.tree.unflatten(shape, [variables.params[name] for name in called])
         model = eqx.combine(params, static)
         key = key if train else None

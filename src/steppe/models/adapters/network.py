@@ -8,7 +8,8 @@ from typing import Any
 from flax import nnx
 
 from steppe.core import checks
-from steppe.models.adapters import equinox, nnx as flax_nnx
+from steppe.models.adapters import equinox
+from steppe.models.adapters import nnx as flax_nnx
 from steppe.models.base import Network, Trained
 
 
@@ -42,21 +43,26 @@ def network_of(thing: Any) -> Network:
     """
     if isinstance(thing, Network):
         return thing
-    if isinstance(thing, Trained):
-        return thing.network._replace(init=lambda key: thing.variables)
-    if isinstance(thing, nnx.Module):
-        return flax_nnx.from_nnx(thing).network
-    if _is_equinox(thing):
-        return equinox.from_equinox(thing).network
-    if isinstance(thing, tuple) and len(thing) == 2 and _is_equinox(thing[0]):
-        return equinox.from_equinox(*thing).network
-    drawing = drawn_by(thing)
-    if drawing == "rngs":
-        return flax_nnx.from_factory(lambda rngs: thing(rngs=rngs))
-    if drawing == "key":
-        return equinox.from_factory(lambda key: thing(key=key))
+    if (trained := _trained(thing)) is not None:
+        return trained.network._replace(init=lambda key: trained.variables)
+    match drawn_by(thing):
+        case "rngs":
+            return flax_nnx.from_factory(lambda rngs: thing(rngs=rngs))
+        case "key":
+            return equinox.from_factory(lambda key: thing(key=key))
     what = "a steppe.models.Network, a Flax NNX module, an Equinox model, or a function of rngs or key that gives one"
     return checks.fail("network_of", "thing", what, f"a value of type {type(thing).__name__}")
+
+
+def _trained(thing: Any) -> Trained | None:
+    """An instance with values, or None."""
+    if isinstance(thing, nnx.Module):
+        return flax_nnx.from_nnx(thing)
+    if _is_equinox(thing):
+        return equinox.from_equinox(thing)
+    if isinstance(thing, tuple) and len(thing) == 2 and _is_equinox(thing[0]):
+        return equinox.from_equinox(*thing)
+    return thing if isinstance(thing, Trained) else None
 
 
 def drawn_by(function: Callable[..., Any] | Any) -> str | None:

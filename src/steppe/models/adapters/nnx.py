@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from steppe.core import checks
-
 from steppe.models.base import Network, State, Trained, Variables
 
 PARTS = (nnx.Param, nnx.RngState)
@@ -115,9 +114,7 @@ def _network(graph: Any, streams: nnx.State, init: Callable[[jax.Array], Variabl
         }
         return made, {name: value for name, value in told.items() if name in accepted}
 
-    def apply(
-        variables: Variables, x: Any, *, key: jax.Array | None = None, train: bool = False
-    ) -> tuple[Any, State]:
+    def apply(variables: Variables, x: Any, *, key: jax.Array | None = None, train: bool = False) -> tuple[Any, State]:
         made, told = module(variables, key, train)
         outputs = made(x, **told)
         return outputs, _state_like(variables.state, made) if train else variables.state

@@ -14,7 +14,7 @@ from steppe.models.adapters.nnx import from_factory
 from steppe.models.base import Network, logits
 
 Activation = Literal["relu", "tanh", "gelu", "silu", "softplus", "sigmoid"]
-Normalization = Literal["none", "batch"]
+Normalization = Literal["batch"]
 
 
 NAMES = (("w", "kernel"), ("b", "bias"))
@@ -32,7 +32,7 @@ class MLP(nnx.Module):
         widths: list[int],
         activation: Activation,
         dropout: float,
-        normalization: Normalization = "none",
+        normalization: Normalization | None = None,
         *,
         rngs: nnx.Rngs,
     ):
@@ -61,7 +61,7 @@ def mlp(
     hidden: tuple[int, ...] = (512, 256),
     activation: Activation = "relu",
     dropout: float = 0.0,
-    normalization: Normalization = "none",
+    normalization: Normalization | None = None,
 ) -> Network:
     """A multilayer perceptron D-hidden-K.
 
@@ -77,7 +77,7 @@ def mlp(
         A smooth one, or "relu".
     dropout : float
         Chance of zeroing a hidden unit in training, after the activation.
-    normalization : str
+    normalization : str, optional
         "batch" puts BatchNorm between each hidden layer and its activation: in training by the statistics of the
         batch, otherwise by their running averages, which are the network's state and keep 0.9 of themselves at an
         update.
@@ -108,9 +108,10 @@ def mlp(
     size = 1
     for length in shape:
         size *= length
-    checks.one_of("model mlp", "normalization", normalization, get_args(Normalization))
+    if normalization is not None:
+        checks.one_of("model mlp", "normalization", normalization, get_args(Normalization))
     widths = [size, *hidden, logits(classes)]
-    closed = not hidden or (len(hidden) == 1 and activation != "relu" and normalization == "none")
+    closed = not hidden or (len(hidden) == 1 and activation != "relu" and normalization is None)
     moments = _moments(getattr(jax.nn, activation)) if closed else None
     network = from_factory(lambda rngs: MLP(widths, activation, dropout, normalization, rngs=rngs))
     return network._replace(moments=moments)

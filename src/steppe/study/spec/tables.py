@@ -11,7 +11,7 @@ from pydantic import Field
 from steppe import data, models
 from steppe.core import checks
 from steppe.data import Dataset
-from steppe.models import Model
+from steppe.models import Network
 from steppe.study.spec.limits import MOST, WHOLE, Real
 from steppe.study.spec.settings import Table, build, named, split_name
 
@@ -162,7 +162,7 @@ class Spec(Table):
                         "Make one by steppe.data.dataset.")  # fmt: skip
         return found
 
-    def build_model(self, dataset: Dataset) -> Model:
+    def build_model(self, dataset: Dataset) -> Network:
         """The network, for a data set.
 
         Raises

@@ -16,7 +16,7 @@ from steppe import curvature, data, methods
 from steppe.core import checks, losses, predictions
 from steppe.core.types import Batch, Criterion, Estimate, Loss, Moments, Params
 from steppe.data import Dataset, transforms
-from steppe.models import Model
+from steppe.models import Network, Variables
 from steppe.study.spec import limits
 from steppe.study.spec.settings import build
 from steppe.study.spec.tables import Spec
@@ -37,9 +37,14 @@ class Progress(NamedTuple):
     """All that training carries from one epoch to the next: saved, it is a checkpoint."""
 
     params: Params
+    state: Any
     opt_state: Any
     epoch: jax.Array
     seed: jax.Array
+
+
+Carry = tuple[Params, Any, Any]
+"""Parameters, state, and the state of the optimiser: what an update changes."""
 
 
 class Metrics(NamedTuple):
@@ -77,7 +82,7 @@ class Recipe:
 
     spec: Spec
     dataset: Dataset
-    model: Model
+    model: Network
 
     @classmethod
     def of(cls, spec: Spec, dataset: Dataset) -> "Recipe":
@@ -99,7 +104,20 @@ class Recipe:
         if split - penalties and spec.model.get("dropout", 0):
             checks.fail("study", "model.dropout", "0 with microbatches, which cannot share the masks",
                         spec.model["dropout"])  # fmt: skip
-        return cls(spec, dataset, spec.build_model(dataset))
+        recipe = cls(spec, dataset, spec.build_model(dataset))
+        recipe._check_state(split)
+        return recipe
+
+    def _check_state(self, split: set[Any]) -> None:
+        """Fail for what a network with state cannot have; `split` names the methods with microbatches."""
+        if not jax.tree.leaves(jax.eval_shape(self.model.init, jax.random.key(0)).state):
+            return
+        if split - set(methods.PENALTIES):
+            checks.fail("study", "method.microbatches", "1 with a network that has state, such as BatchNorm",
+                        "more", "The statistics of a part are not those of its batch.")  # fmt: skip
+        if self.spec.average is not None and self.model.statistics is None:
+            checks.fail("study", "average", "left out with this network", f"{self.spec.average.name!r}",
+                        "It has state that is not known how to estimate anew for averaged weights.")  # fmt: skip
 
     @property
     def examples(self) -> int:
@@ -116,14 +134,14 @@ class Recipe:
         """What is trained on."""
         return build(losses.LOSSES, self.spec.loss, self.spec.source)
 
-    @property
-    def measured_loss(self) -> Loss:
-        """What networks are measured by, whatever they were trained on: cross-entropy without dropout."""
-        return losses.of(self.model.apply)
+    def measured_loss(self, state: Any) -> Loss:
+        """What networks are measured by, whatever they were trained on: cross-entropy without dropout, state held."""
+        return losses.of(self.model.at(state))
 
-    def compact_loss(self, params: Params, batch: Batch) -> jax.Array:
+    def compact_loss(self, state: Any) -> Loss:
         """The measured loss of a batch as the data set holds it."""
-        return self.measured_loss(params, self.dataset.decode(batch))
+        loss = self.measured_loss(state)
+        return lambda params, batch: loss(params, self.dataset.decode(batch))
 
     def rehearse(self, strengths: Strengths) -> None:
         """Trace an epoch without running it.
@@ -136,25 +154,54 @@ class Recipe:
         limits.check_work(progress, self.steps * self.spec.train.epochs)
         jax.eval_shape(self.epoch, progress, strengths, self.dataset.train)
 
-    def initial(self, seed: jax.Array) -> Params:
-        """The parameters that a run begins with."""
+    def initial(self, seed: jax.Array) -> Variables:
+        """The parameters and the state that a run begins with."""
         return self.model.init(_stream(seed, "init"))
 
     def start(self, seed: jax.Array, strengths: Strengths) -> Progress:
         """A run before its first epoch."""
-        params = self.initial(seed)
-        return Progress(params, self._chain(seed, strengths).init(params), jnp.int32(0), seed)
+        params, state = self.initial(seed)
+        return Progress(params, state, self._chain(seed, strengths).init(params), jnp.int32(0), seed)
 
-    def network(self, progress: Progress) -> Params:
-        """The parameters that are tested, measured and kept: the average of the weights where there is one."""
+    def network(self, progress: Progress, train: Batch) -> Variables:
+        """What is tested, measured and kept: the average of the weights where there is one.
+
+        The statistics of normalisation are not those of averaged weights: they are estimated anew, as the mean over
+        one pass of the training data, in its order and by whole batches, as Izmailov et al. (2018) do.
+        """
         if self.spec.average is None:
-            return progress.params
-        return methods.averaged_params(progress.opt_state, progress.params)
+            return Variables(progress.params, progress.state)
+        params = methods.averaged_params(progress.opt_state, progress.params)
+        if not jax.tree.leaves(progress.state):
+            return Variables(params, progress.state)
+        return Variables(params, self._estimated(Variables(params, progress.state), train))
+
+    def _estimated(self, variables: Variables, train: Batch) -> Any:
+        """The state of a network with these parameters: the mean of its statistics over batches of the data."""
+        size, statistics = self.spec.train.batch_size, self.model.statistics
+        assert statistics is not None  # `of` has checked it
+
+        def add(carry: Any, now: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+            rows, step = now
+            found = statistics(variables, self._batch(train, rows)["x"])
+
+            def mean(before: jax.Array, new: jax.Array) -> jax.Array:
+                is_real = jnp.issubdtype(new.dtype, jnp.inexact)
+                return before + ((new - before) / (step + 1)).astype(new.dtype) if is_real else new
+
+            return jax.tree.map(mean, carry, found), None
+
+        rows = jnp.arange(self.steps * size).reshape(self.steps, size)
+        return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, variables.state), (rows, jnp.arange(self.steps)))[0]
 
     def epoch(self, progress: Progress, strengths: Strengths, train: Batch) -> tuple[Progress, jax.Array]:
         """One pass over the shuffled data, a scan of updates; also the mean training loss.
 
-        Examples beyond the last whole batch sit this epoch out.
+        Examples beyond the last whole batch sit this epoch out. The state changes by the plain forward pass of each
+        update, at the parameters before it. Methods get the loss as a pure function with the state held: their
+        perturbed passes normalise by the statistics of their own batch, and leave no trace in the running ones.
+        Penalties see evaluation mode, with the statistics from before the update, or with `penalty_dropout` the
+        function that is trained.
         """
         seed, size = progress.seed, self.spec.train.batch_size
         chained = self._chain(seed, strengths)
@@ -162,51 +209,60 @@ class Recipe:
         dropout, augmenting = (
             jax.random.fold_in(_stream(seed, purpose), progress.epoch) for purpose in ("dropout", "augment")
         )
-        whole = losses.of(self.model.apply, self.criterion)
-        penalised = {} if self.spec.train.penalty_dropout else {"penalty_loss": whole}
 
-        def update(carry: tuple[Params, Any], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[Params, Any], jax.Array]:
-            (params, opt_state), (rows, step) = carry, now
-            masked = functools.partial(self.model.apply, key=jax.random.fold_in(dropout, step))
-            loss = losses.of(masked, self.criterion)
+        def update(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+            (params, state, opt_state), (rows, step) = carry, now
+            key = jax.random.fold_in(dropout, step)
+            loss = losses.of(lambda params, x: self._trained(Variables(params, state), x, key)[0], self.criterion)
             batch = self._augmented(jax.random.fold_in(augmenting, step), self._batch(train, rows), loss, params)
-            value, grads = jax.value_and_grad(loss)(params, batch)
+
+            def plain(params: Params, batch: Batch) -> tuple[jax.Array, Any]:
+                outputs, after = self._trained(Variables(params, state), batch["x"], key)
+                return self.criterion(outputs, batch["y"]), after
+
+            (value, after), grads = jax.value_and_grad(plain, has_aux=True)(params, batch)
+            whole = losses.of(self.model.at(state), self.criterion)
+            penalised = {} if self.spec.train.penalty_dropout else {"penalty_loss": whole}
             updates, opt_state = chained.update(grads, opt_state, params, loss=loss, batch=batch, **penalised)
-            return (optax.apply_updates(params, updates), opt_state), value
+            return (optax.apply_updates(params, updates), after, opt_state), value
 
         rows = order[: self.steps * size].reshape(self.steps, size)
-        carry, values = jax.lax.scan(update, (progress.params, progress.opt_state), (rows, jnp.arange(self.steps)))
+        carry, values = jax.lax.scan(update, progress[:3], (rows, jnp.arange(self.steps)))
         return Progress(*carry, progress.epoch + 1, seed), jnp.mean(values)
 
-    def evaluate(self, params: Params, examples: Batch, most: int | None = None) -> Metrics:
+    def _trained(self, variables: Variables, x: Any, key: jax.Array) -> tuple[jax.Array, Any]:
+        """The function that is trained: outputs with dropout, and the state after."""
+        return self.model.apply(variables, x, key=key, train=True)
+
+    def evaluate(self, network: Variables, examples: Batch, most: int | None = None) -> Metrics:
         """Mean loss and accuracy over all examples, or over `most` of them in a fixed shuffle, chunk by chunk."""
         count = checks.batch_size("study", examples)
         if most is not None and most < count:
             chosen = shuffled(count)[:most]
             examples, count = jax.tree.map(lambda leaf: leaf[chosen], examples), most
-        chunks = -(-count // EVALUATION_CHUNK)
+        chunks, apply = -(-count // EVALUATION_CHUNK), self.model.at(network.state)
 
         def chunk(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
             batch = self._batch(examples, jnp.minimum(rows, count - 1))
-            logits, inside = self.model.apply(params, batch["x"]), rows < count
+            logits, inside = apply(network.params, batch["x"]), rows < count
             loss = jnp.where(inside, losses.cross_entropies(logits, batch["y"]), 0.0)
             return jnp.sum(loss), jnp.sum(inside & predictions.correct(logits, batch["y"]))
 
         loss, correct = jax.lax.map(chunk, jnp.arange(chunks * EVALUATION_CHUNK).reshape(chunks, EVALUATION_CHUNK))
         return Metrics(jnp.sum(loss) / count, jnp.sum(correct) / count)
 
-    def flatness(self, params: Params, train: Batch) -> Estimate:
+    def flatness(self, network: Variables, train: Batch) -> Estimate:
         """tr(H²) of the measured loss on one training mini-batch: what a penalty acts on.
 
         The mean over `measure.batches` mini-batches and `measure.probes` sign probes on each, the same for every
         condition, seed and epoch; its standard error is that over mini-batches.
         """
         size, many = self.spec.measure.batch_size or self.spec.train.batch_size, self.spec.measure.batches
-        key = jax.random.key(zlib.crc32(b"flatness"))
+        key, loss = jax.random.key(zlib.crc32(b"flatness")), self.measured_loss(network.state)
 
         def one(now: tuple[jax.Array, jax.Array]) -> jax.Array | float:
             rows, index = now
-            H = curvature.hessian(self.measured_loss, params, self._batch(train, rows))
+            H = curvature.hessian(loss, network.params, self._batch(train, rows))
             return curvature.frobenius_squared(H, jax.random.fold_in(key, index), probes=self.spec.measure.probes).mean
 
         rows = jax.random.randint(key, (many, size), 0, self.examples)
@@ -255,7 +311,7 @@ class Trainer(NamedTuple):
 
     start: Callable[[jax.Array, Strengths], Progress]
     epoch: Callable[[Progress, Strengths, Batch], tuple[Progress, jax.Array]]
-    network: Callable[[Progress], Params]
+    network: Callable[[Progress, Batch], Variables]
     steps: int
     compile_seconds: float
     step_memory_mb: float
@@ -264,10 +320,10 @@ class Trainer(NamedTuple):
 class Meter(NamedTuple):
     """The compiled measurements of a network; they depend on no method. `fitted`: on some of the training examples."""
 
-    train: Callable[[Params, Batch], Metrics]
-    test: Callable[[Params, Batch], Metrics]
-    flatness: Callable[[Params, Batch], Estimate]
-    fitted: Callable[[Params, Batch], Metrics]
+    train: Callable[[Variables, Batch], Metrics]
+    test: Callable[[Variables, Batch], Metrics]
+    flatness: Callable[[Variables, Batch], Estimate]
+    fitted: Callable[[Variables, Batch], Metrics]
 
 
 class Compiler:
@@ -313,11 +369,11 @@ class Compiler:
         return Trainer(start, epoch, network, recipe.steps, time.perf_counter() - began, memory)
 
     def _compiled_meter(self, recipe: Recipe) -> Meter:
-        params = jax.eval_shape(recipe.model.init, jax.random.key(0))
+        network = jax.eval_shape(recipe.model.init, jax.random.key(0))
         evaluate = jax.jit(recipe.evaluate)
         return Meter(
-            train=evaluate.lower(params, self.train).compile(),
-            test=evaluate.lower(params, self.test).compile(),
-            flatness=jax.jit(recipe.flatness).lower(params, self.train).compile(),
-            fitted=jax.jit(functools.partial(recipe.evaluate, most=FITTED)).lower(params, self.train).compile(),
+            train=evaluate.lower(network, self.train).compile(),
+            test=evaluate.lower(network, self.test).compile(),
+            flatness=jax.jit(recipe.flatness).lower(network, self.train).compile(),
+            fitted=jax.jit(functools.partial(recipe.evaluate, most=FITTED)).lower(network, self.train).compile(),
         )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from steppe.core import trees
-from steppe.core.types import Params
+from steppe.models import Variables
 from steppe.storage import provenance
 from steppe.study.progress import Watcher
 from steppe.study.spec.conditions import Condition
@@ -27,8 +27,8 @@ from steppe.study.training.timing import Stopwatch, train_seconds
 
 def train(
     column: Condition, seed: int, compiler: Compiler, stopwatch: Stopwatch, checkpoints: Checkpoints, watcher: Watcher
-) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
-    """Train one run to its end, measuring now and then outside the training time: parameters, history, record."""
+) -> tuple[Variables, list[dict[str, Any]], dict[str, Any]]:
+    """Train one run to its end, measuring now and then outside the training time: network, history, record."""
     settings = column.spec.train
     shape, strengths = shape_of(column.spec)
     trainer, meter, tracker = compiler.trainer(shape, strengths), compiler.meter(shape), compiler.tracker(shape)
@@ -49,7 +49,7 @@ def train(
             seconds["train_seconds"] += took
             seconds |= {"first_seconds": took} if first else {}
         trained = time.perf_counter()
-        loss, done, network = sum(map(float, each)) / stride, done + stride, trainer.network(progress)
+        loss, done, network = sum(map(float, each)) / stride, done + stride, trainer.network(progress, compiler.train)
         history.append({"epoch": done, "train_loss": _number(loss)} | seconds | _measured(network, meter, compiler))
         last = done == settings.epochs or _converged(history, column.spec)
         tracked = tracker.at(network, done, due=last) if tracker else {}
@@ -61,14 +61,14 @@ def train(
         watcher.epoch(loss, history[-1]["flatness"] or math.nan)
         checkpoints.offer(progress, history)
     watcher.skip(settings.epochs - done)
-    network = trainer.network(progress)
+    network = trainer.network(progress, compiler.train)
     final = meter.train(network, compiler.train)
     diverged = _diverged(history) or not math.isfinite(final.loss) or not _finite(network)
-    record = _record(column, seed, trainer, history, final, diverged) | {"parameters": trees.size(network)}
+    record = _record(column, seed, trainer, history, final, diverged) | {"parameters": trees.size(network.params)}
     return network, history, record | {"made_with": provenance.machine()}
 
 
-def _measured(network: Params, meter: Meter, compiler: Compiler) -> dict[str, float | None]:
+def _measured(network: Variables, meter: Meter, compiler: Compiler) -> dict[str, float | None]:
     """What is measured of a network for a row of the history."""
     metrics, fitted = meter.test(network, compiler.test), meter.fitted(network, compiler.train)
     flatness = meter.flatness(network, compiler.train)
@@ -97,8 +97,8 @@ def _diverged(history: list[dict[str, Any]]) -> bool:
     return bool(history) and any(history[-1][name] is None for name in ("train_loss", "measured_loss", "test_loss"))
 
 
-def _finite(network: Params) -> bool:
-    """Whether all parameters are numbers."""
+def _finite(network: Variables) -> bool:
+    """Whether all parameters and statistics are numbers."""
     return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(network))
 
 

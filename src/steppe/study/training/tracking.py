@@ -8,6 +8,7 @@ there (Cohen et al. 2021).
 import math
 import warnings
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +17,8 @@ import numpy as np
 
 from steppe import curvature
 from steppe.core import batches, checks
-from steppe.core.types import Batch, Loss, Params
+from steppe.core.types import Batch, Loss
+from steppe.models import Variables
 from steppe.study.spec.tables import Track
 
 CHUNK = 256
@@ -30,19 +32,19 @@ TOLERANCE = 1e-2
 class Tracker:
     """Measures the same loss, on the same examples with the same random vectors, whenever it is due."""
 
-    def __init__(self, loss: Loss, train: Batch, settings: Track) -> None:
-        self.loss, self.settings = loss, settings
+    def __init__(self, loss: Callable[[Any], Loss], train: Batch, settings: Track) -> None:
+        self.loss, self.settings = loss, settings  # the loss of a network with its state
         rows = shuffled(checks.batch_size("track", train))[: settings.examples]
         chosen = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], train)
         self.batches = batches.gathered("track", batches.in_batches(chosen, CHUNK))
         self.key = jax.random.key(zlib.crc32(b"track"))
 
-    def at(self, params: Params, epoch: int, *, due: bool = False) -> dict[str, Any]:
+    def at(self, network: Variables, epoch: int, *, due: bool = False) -> dict[str, Any]:
         """Columns of the history after an epoch; none where it is neither due nor its turn, or has diverged."""
-        finite = all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(params))
+        finite = all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(network))
         if not finite or not (due or epoch == 1 or epoch % self.settings.every == 0):
             return {}
-        H = curvature.hessian(self.loss, params, self.batches)
+        H = curvature.hessian(self.loss(network.state), network.params, self.batches)
         trace, frobenius_squared = curvature.moments(H, self.key, probes=self.settings.probes)
         if not math.isfinite(frobenius_squared.mean):
             return {}
