@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def from_nnx(module: nnx.Module) -> Trained:
     (2, 4)
     """
     _check(module)
-    graph, params, streams, rest = nnx.split(module, *PARTS, ...)
+    graph, params, streams, rest = _apart(module)
     variables = Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(rest))
     network = _network(graph, streams, lambda key: variables, type(module))
     return Trained(network, *variables)
@@ -69,10 +69,10 @@ def from_factory(make: Callable[[nnx.Rngs], nnx.Module]) -> Network:
         made.append(type(module))
         return module
 
-    graph, _, streams, _ = nnx.split(nnx.eval_shape(shaped), *PARTS, ...)
+    graph, _, streams, _ = _apart(nnx.eval_shape(shaped))
 
     def init(key: jax.Array) -> Variables:
-        _, params, _, rest = nnx.split(make(nnx.Rngs(key)), *PARTS, ...)
+        _, params, _, rest = _apart(make(nnx.Rngs(key)))
         return Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(rest))
 
     return _network(graph, streams, init, made[0])
@@ -106,7 +106,7 @@ def _network(graph: Any, streams: nnx.State, init: Callable[[jax.Array], Variabl
         still = key is None or not train
         made.set_attributes(deterministic=still, use_running_average=not train, raise_if_not_found=False)
         told = {
-            "rngs": None if still else nnx.Rngs(dropout=key),
+            "rngs": None if still else nnx.Rngs(dropout=cast(jax.Array, key)),
             "deterministic": still,
             "use_running_average": not train,
             "train": train,
@@ -130,9 +130,16 @@ def _network(graph: Any, streams: nnx.State, init: Callable[[jax.Array], Variabl
     return Network(init, apply, statistics=statistics)
 
 
+def _apart(module: nnx.Module) -> tuple[Any, nnx.State, nnx.State, nnx.State]:
+    """What a module is beside its arrays; its parameters, its streams of randomness, and its state."""
+    graph, *parts = nnx.split(module, *PARTS, ...)
+    params, streams, state = cast(Any, parts)
+    return graph, params, streams, state
+
+
 def _state_like(before: State, module: nnx.Module) -> State:
     """The state that a module holds now, in the dtypes from before; what it has sown is left out."""
-    now = nnx.to_pure_dict(nnx.split(module, *PARTS, ...)[3])
+    now = nnx.to_pure_dict(_apart(module)[3])
 
     def part(before: Any, now: Any) -> Any:
         if isinstance(before, dict):

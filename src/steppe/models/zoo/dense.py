@@ -37,10 +37,8 @@ class MLP(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.layers = nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in itertools.pairwise(widths)])
-        if normalization == "batch":
-            self.norms = nnx.List([nnx.BatchNorm(width, momentum=MOMENTUM, rngs=rngs) for width in widths[1:-1]])
-        else:
-            self.norms = None
+        norms = [nnx.BatchNorm(width, momentum=MOMENTUM, rngs=rngs) for width in widths[1:-1]]
+        self.norms = nnx.List(norms) if normalization == "batch" else None
         self.dropout = nnx.Dropout(dropout)
         self.activation = activation
 

@@ -50,7 +50,8 @@ class Local:
             column = columns[run.condition]
             network, history, record = train(column, run.seed, compiler, stopwatch, checkpoints, watcher)
             if record["status"] == "finished":
-                record["measurements"] = list(questions.answers(column.spec.build_model(dataset).apply, network))
+                apply = column.spec.build_model(dataset).at(network.state)
+                record["measurements"] = list(questions.answers(apply, network.params))
             store.save(run.condition, run.seed, network, history, record)
         return [run.id for run in runs]
 

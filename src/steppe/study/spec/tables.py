@@ -1,7 +1,6 @@
 """The tables of a specification: what a study says, as frozen data."""
 
 import functools
-import inspect
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
@@ -174,10 +173,9 @@ class Spec(Table):
             return models.build(name, dataset.shape, dataset.classes, **settings)
         function = named("model", name, models.MODELS, self.source)
         make = functools.partial(build, models.MODELS, self.model, self.source, dataset.shape, dataset.classes)
-        if "rngs" in inspect.signature(function).parameters:
-            return models.from_module(lambda rngs: make(rngs=rngs))
-        found = make()
-        if not isinstance(found, Model):
-            checks.fail("study", name, "a function that returns a Model, or takes rngs= and returns an NNX module",
-                        f"one that returned {checks.returned(found)}")  # fmt: skip
-        return found
+        match models.drawn_by(function):
+            case "rngs":
+                return models.network_of(lambda rngs: make(rngs=rngs))
+            case "key":
+                return models.network_of(lambda key: make(key=key))
+        return models.network_of(make())
