@@ -16,8 +16,10 @@ from steppe.models import Variables
 from steppe.networks import landscapes
 from steppe.networks.runs import trained
 from steppe.storage import files
+from steppe.storage.checkpoint import Checkpoint
 from steppe.study import Store
 from steppe.study.records import arrays_of, variables
+from steppe.study.training.checkpoints import Checkpoints
 from steppe.study.training.program import Recipe, shape_of
 from support.networks import dense_hessian
 
@@ -279,6 +281,14 @@ def test_parts_of_a_batch_are_not_normalised_apart():
     shape = shape_of(spec(method={"name": "sam", "microbatches": 2}))[0]
     with pytest.raises(InputError, match=r"method\.microbatches must be 1 with a network that has state"):
         Recipe.of(shape, shape.load_data())
+
+
+def test_a_checkpoint_keeps_the_state(plain, tmp_path):
+    checkpoints = Checkpoints(Checkpoint(lambda: tmp_path, "a run"), 0.0)
+    checkpoints.offer(plain[-1], [{"epoch": 1}])
+    progress, history = checkpoints.latest(plain[2])
+    jax.tree.map(np.testing.assert_array_equal, progress, plain[-1])
+    assert history == [{"epoch": 1}] and not np.array_equal(progress.state["norms"][0]["mean"], np.zeros(3))
 
 
 @pytest.mark.slow

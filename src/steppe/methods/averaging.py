@@ -104,7 +104,8 @@ def swa(start: int = 0, *, every: int = 1) -> optax.GradientTransformation:
     Notes
     -----
     Izmailov, Podoprikhin, Garipov, Vetrov and Wilson (2018), with a constant or cyclical learning rate, which is the
-    optimiser's affair. Networks with BatchNorm would need its statistics anew for the average; there are none here.
+    optimiser's affair. Networks with BatchNorm need its statistics anew for the average: a
+    study estimates them over one pass of the training data; elsewhere that is the caller's affair.
 
     Examples
     --------

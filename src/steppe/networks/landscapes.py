@@ -1,4 +1,7 @@
-"""Landscapes of trained networks: what can be asked of finished runs, and what an answer is, on disk too."""
+"""Landscapes of trained networks: what can be asked of finished runs, and what an answer is, on disk too.
+
+Networks are in evaluation mode: statistics of normalisation are held, the same at each point as in the middle.
+"""
 
 import functools
 import json

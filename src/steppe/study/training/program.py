@@ -105,14 +105,14 @@ class Recipe:
             checks.fail("study", "model.dropout", "0 with microbatches, which cannot share the masks",
                         spec.model["dropout"])  # fmt: skip
         recipe = cls(spec, dataset, spec.build_model(dataset))
-        recipe._check_state(split)
+        recipe._check_state(split - penalties)
         return recipe
 
     def _check_state(self, split: set[Any]) -> None:
-        """Fail for what a network with state cannot have; `split` names the methods with microbatches."""
+        """Fail for what a network with state cannot have; `split` names the methods of the loss with microbatches."""
         if not jax.tree.leaves(jax.eval_shape(self.model.init, jax.random.key(0)).state):
             return
-        if split - set(methods.PENALTIES):
+        if split:
             checks.fail("study", "method.microbatches", "1 with a network that has state, such as BatchNorm",
                         "more", "The statistics of a part are not those of its batch.")  # fmt: skip
         if self.spec.average is not None and self.model.statistics is None:
