@@ -7,12 +7,12 @@ import numpy as np
 import polars
 import pytest
 from scipy import stats
-
-from steppe.analysis import statistics
 from steppe.analysis.metrics import METRICS, TESTED
-from steppe.analysis.results import Results
 from steppe.analysis.study import analyse
 from steppe.analysis.wording import factor, points, size
+
+from steppe.analysis import statistics
+from steppe.analysis.results import Results
 
 BASE = {"test_accuracy": [0.90, 0.91, 0.92], "flatness": [40.0, 50.0, 45.0], "train_seconds": [10.0, 11.0, 9.0]}
 SAME = {"test_accuracy": [0.905, 0.90, 0.925], "flatness": [44.0, 41.0, 52.0], "train_seconds": [10.0, 10.0, 10.0]}

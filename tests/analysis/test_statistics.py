@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
+from steppe.analysis.statistics import compare, compare_all, detectable_difference, disagreement, holm, summary, verdict
 
 from steppe.analysis import statistics
-from steppe.analysis.statistics import compare, compare_all, detectable_difference, disagreement, holm, summary, verdict
 from steppe.core.checks import InputError
 
 RNG = np.random.default_rng(1)

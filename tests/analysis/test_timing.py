@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import polars
 import pytest
+from steppe.analysis.study import analyse
 from test_analysis import BASE, study
 
 from steppe.analysis import times
-from steppe.analysis.study import analyse
 from steppe.study.training import timing
 
 

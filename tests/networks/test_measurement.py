@@ -16,10 +16,10 @@ import orbax.checkpoint as ocp
 import polars
 import pytest
 from safetensors.numpy import save_file
+from steppe.analysis.measures import compared
 
 from fuzzing.damage import aged
 from steppe import InputError, cli, report, sharpness, study
-from steppe.analysis.measures import compared
 from steppe.core import losses
 from steppe.measures import MEASURES
 from steppe.measures import run as measures
@@ -356,7 +356,7 @@ def test_runs_that_diverged_are_left_out_and_named(tiny):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "diverged"}))
     found = take(tiny / "runs", measures=("loss",))
     assert found.rows["run"].to_list() == ["lam=0-s0", "lam=0-s1", "lam=0.1-s0"]
-    assert found.notes == ("Left out, for they diverged: lam=0.1-s1.",)
+    assert found.notes == ("Runs that diverged are left out: lam=0.1-s1.",)
     with pytest.raises(InputError, match="which diverged"):
         take(tiny / "runs" / "lam=0.1-s1")
 

@@ -14,10 +14,10 @@ import pytest
 from markdown_it import MarkdownIt
 from matplotlib import cbook
 from rich.console import Console
+from steppe.analysis.study import analyse
 
 from steppe import report
 from steppe.analysis.results import PublishedTable, Results, Surfaces
-from steppe.analysis.study import analyse
 from steppe.networks.landscapes import Landscape, Settings
 from steppe.report import text
 from steppe.report.figures import curves as figures

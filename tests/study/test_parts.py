@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import polars
 import pytest
+from steppe.analysis.study import analyse
 
 from steppe import InputError, models, study
-from steppe.analysis.study import analyse
 from steppe.core import losses
 from steppe.report import tables, text
 from steppe.study.training.program import Recipe, shape_of

@@ -62,13 +62,13 @@ def test_a_damaged_run_is_told_left_out_and_trained_again(out, name, how):
         path.write_bytes({"empty": b"", "cut": content[:middle], "flipped": flipped}.get(how, other))
     results = study.gathered(Store.read(out))
     assert len(results.runs) == 3
-    assert any("Left out, for it is damaged: runs/lam=0-s0/" in note for note in results.notes)
+    assert any("A damaged file is left out: runs/lam=0-s0/" in note for note in results.notes)
     for refused in (lambda: trained("measure", [out / "runs/lam=0-s0"]), lambda: Store.read(out).load("lam=0", 0)):
         with pytest.raises(InputError, match=r"runs/lam=0-s0|has no run\.json|must be the folder of a finished run"):
             refused()
     folders, notes = run_folders(out)
     assert [folder.name for folder in folders] == ["lam=0-s1", "lam=0.1-s0", "lam=0.1-s1"]
-    assert "Left out, for it is damaged" in notes[-1]
+    assert "A damaged file is left out" in notes[-1]
     told = Told()
     assert to_train(out, told) == ["lam=0-s0"]
     assert len(told.words) == 1 and "the run is trained again" in told.words[0]

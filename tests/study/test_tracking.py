@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from steppe.analysis.study import analyse
 
 from steppe import InputError, curvature, data, models, study
-from steppe.analysis.study import analyse
 from steppe.core import losses
 from steppe.report import tables
 from steppe.report.figures import tracking as tracked

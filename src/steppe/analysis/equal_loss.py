@@ -5,12 +5,12 @@ Curvature falls, or rises, as the loss does, so that final values compare networ
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import polars
 
-from steppe.analysis import statistics
+from steppe.analysis.comparison import Ratio, ratio
 from steppe.analysis.results import Results
 
 EMPTY = np.zeros(0), np.zeros(0)
@@ -32,35 +32,27 @@ QUANTITIES = {
 some eigenvalue is negative for sure, which is where λ_min is below zero by more than its residual."""
 
 
-class Matched(NamedTuple):
+@dataclass(frozen=True)
+class EqualLossRatio(Ratio):
     """A quantity of a condition over the baseline's at the same training loss.
 
     Attributes
     ----------
-    ratio, low, high : geometric mean over seeds, and its interval; NaN where there is none.
-    seeds : seeds that could be compared.
-    epochs : epochs whose training loss lies in the range of their baseline's, over all seeds.
+    epochs : int
+        Epochs whose training loss lies in the range of their baseline's, over all seeds.
     """
 
-    ratio: float
-    low: float
-    high: float
-    seeds: int
-    epochs: int
-
-    @property
-    def verdict(self) -> str:
-        """Whether the interval leaves out equality; within 1 % of it, a difference is none that matters."""
-        if self.low >= 0.99 and self.high <= 1.01:
-            return "equal within 1 %"
-        if not math.isfinite(self.low):
-            return "not comparable" if self.seeds == 0 else "one seed: no interval"
-        return "lower" if self.high < 1 else "higher" if self.low > 1 else "no difference shown"
+    epochs: int = 0
 
 
-def matched(
-    results: Results, seeds: Mapping[str, tuple[int, ...]], quantity: str = "flatness", *, confidence: float = 0.95
-) -> dict[str, Matched]:
+def equal_loss_ratios(
+    results: Results,
+    seeds: Mapping[str, tuple[int, ...]],
+    quantity: str = "flatness",
+    *,
+    confidence: float = 0.95,
+    margin: float | None = None,
+) -> dict[str, EqualLossRatio]:
     """Each condition against the baseline run of the same seed.
 
     For every measured epoch of a run whose training loss ℓ lies between the baseline's lowest and highest, the
@@ -71,17 +63,24 @@ def matched(
 
     Parameters
     ----------
-    results : a study's results; conditions of finished runs in `seeds`.
-    quantity : one of `QUANTITIES`; epochs where it is not positive are left out.
-    confidence : of the interval.
+    results : Results
+        A study's.
+    seeds : Mapping
+        condition -> seeds of its finished runs.
+    quantity : str
+        One of `QUANTITIES`; epochs where it is not positive are left out.
+    confidence : float
+        Of the interval.
+    margin : float, optional
+        The factor within which ratios do not matter.
 
     Returns
     -------
-    A Matched for each condition but the baseline; none at all where the history does not hold the quantity.
+    dict
+        An EqualLossRatio for each condition but the baseline; nothing where the history does not hold the quantity.
     """
     history = results.history
-    held = {"measured_loss", quantity} <= set(history.columns) and not history[quantity].is_null().all()
-    if not held:
+    if not {"measured_loss", quantity} <= set(history.columns) or history[quantity].is_null().all():
         return {}
     paths = {key: _path(rows, quantity) for key, rows in history.group_by("condition", "seed")}
     found = {}
@@ -90,11 +89,9 @@ def matched(
             continue
         shared = [seed for seed in seeds[condition] if seed in seeds.get(results.baseline, ())]
         pairs = [(paths.get((results.baseline, seed), EMPTY), paths.get((condition, seed), EMPTY)) for seed in shared]
-        logs = [_log_ratios(*pair) for pair in pairs]
-        logs = [log for log in logs if len(log)]
-        summary = statistics.summary([float(log.mean()) for log in logs], confidence=confidence)
-        mean, low, high = (math.exp(min(value, 700.0)) for value in (summary.mean, summary.low, summary.high))
-        found[condition] = Matched(mean, low, high, len(logs), sum(map(len, logs)))
+        logs = [log for log in (_log_ratios(*pair) for pair in pairs) if len(log)]
+        known = ratio((float(log.mean()) for log in logs), confidence=confidence, margin=margin)
+        found[condition] = EqualLossRatio(**vars(known), epochs=sum(map(len, logs)))
     return found
 
 

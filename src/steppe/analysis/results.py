@@ -109,7 +109,9 @@ class Results:
     about : prose, paragraphs separated by blank lines.
     baseline : the condition that others are compared to.
     conditions : in the study's order.
-    rivals : condition -> the condition that it is compared with besides the baseline, for those that have one.
+    controls : condition -> the condition that it is compared with besides the baseline, for those that have one.
+    margins : quantity -> the smallest difference that matters, as the specification declares it: a factor where
+        logarithms are compared.
     planned : how many runs the study plans; ``len(runs)`` may be fewer.
     runs : one row a run: condition, seed, lam, status ("finished" or "diverged"), epochs, steps, parameters,
         train_loss, train_accuracy, test_loss, test_accuracy, best_test_accuracy, average_flatness, flatness,
@@ -141,4 +143,5 @@ class Results:
     provenance: dict[str, str]
     notes: tuple[str, ...]
     spec_toml: str
-    rivals: Mapping[str, str] = field(default_factory=dict)
+    controls: Mapping[str, str] = field(default_factory=dict)
+    margins: Mapping[str, float] = field(default_factory=dict)

@@ -2,35 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import polars
 
-from steppe.analysis import statistics
+from steppe.analysis.comparison import Ratio, ratio
 
 
-class Times(NamedTuple):
-    """The training time of a condition over another's.
-
-    Attributes
-    ----------
-    ratio, low, high : float
-        The geometric mean over seeds of the ratio of the two runs of a seed, which stand next to each other in time,
-        and Student's interval for it, from the logarithms; NaN where there is none.
-    """
-
-    ratio: float
-    low: float
-    high: float
-
-    @property
-    def differ(self) -> bool:
-        """Whether the interval is there and leaves out 1: less is noise."""
-        return self.low > 1 or self.high < 1
-
-
-def compared(finished: polars.DataFrame, condition: str, other: str, *, confidence: float = 0.95) -> Times:
+def time_ratio(finished: polars.DataFrame, condition: str, other: str, *, confidence: float = 0.95) -> Ratio:
     """The training time of a condition over another's, from runs of the same seed on the same machine.
+
+    The two runs of a seed stand next to each other in time. Less than the interval leaves out is noise.
 
     Parameters
     ----------
@@ -43,16 +24,14 @@ def compared(finished: polars.DataFrame, condition: str, other: str, *, confiden
 
     Returns
     -------
-    Times
-        See there; of a condition with itself 1, without an interval.
+    Ratio
+        Of a condition with itself 1, without an interval.
     """
     ours, theirs = (_by_run(finished, name) for name in (condition, other))
     shared = [run for run in ours if run in theirs]
     if condition == other:
-        return Times(1.0 if shared else math.nan, math.nan, math.nan)
-    logs = [math.log(ours[run] / theirs[run]) for run in shared]
-    found = statistics.summary(logs, confidence=confidence)
-    return Times(*(math.exp(min(value, 700.0)) for value in (found.mean, found.low, found.high)))
+        return Ratio(1.0 if shared else math.nan, math.nan, math.nan, len(shared))
+    return ratio((math.log(ours[run] / theirs[run]) for run in shared), confidence=confidence)
 
 
 def _by_run(finished: polars.DataFrame, condition: str) -> Mapping[tuple[int, str | None], float]:

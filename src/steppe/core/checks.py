@@ -36,6 +36,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def joined(items: Iterable[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    *head, last = list(items)
+    return f"{', '.join(head)} and {last}" if head else last
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``Did you mean 'x'?`` where a known name is near, otherwise the names there are."""
     known = list(known)

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe.analysis.wording import joined
 from steppe.core import arrays, checks, losses, names
 from steppe.core import batches as many
 from steppe.core.batches import Batches
+from steppe.core.checks import joined
 from steppe.core.partition import Held, Parted, parted
 from steppe.core.types import Batch, Criterion, Params
 from steppe.networks import loading

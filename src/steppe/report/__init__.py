@@ -15,9 +15,8 @@ extras.require("steppe.report", "study", "report")
 import polars
 from rich.console import Console
 
-from steppe.analysis.measures import compared
+from steppe.analysis.analysis import analyse
 from steppe.analysis.results import Results
-from steppe.analysis.study import analyse
 from steppe.networks.landscapes import Landscape
 from steppe.networks.measurement import Measured
 from steppe.report import text
@@ -52,14 +51,14 @@ def write(results: Results, directory: str | os.PathLike, *, confidence: float =
     OSError : if the directory cannot be written.
     InputError : if `confidence` is not within (0, 1).
     """
-    analysis = analyse(results, confidence=confidence)
     folder = Path(directory)
+    analysis = analyse(results, folder, confidence=confidence)
     made = folder.exists()
-    surfaces, found = landscape_page.of_study(results), compared(results, folder, confidence=confidence)
+    surfaces = landscape_page.of_study(results)
     files = {
         "results.parquet": _parquet(results),
-        "summary.md": text.markdown(results, analysis).encode(),
-        "report.html": page.html(results, analysis, found, turnable=SURFACES if surfaces else "").encode(),
+        "summary.md": text.markdown(analysis).encode(),
+        "report.html": page.html(analysis, turnable=SURFACES if surfaces else "").encode(),
     } | ({SURFACES: surfaces.encode()} if surfaces else {})
     if not made:  # one that was there and was removed meanwhile is not made anew
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +72,7 @@ def show(results: Results, console: Console | None = None, *, confidence: float 
     ------
     InputError : if `confidence` is not within (0, 1).
     """
-    text.show(results, analyse(results, confidence=confidence), console or Console())
+    text.show(analyse(results, confidence=confidence), console or Console())
 
 
 def write_landscape(found: Landscape, directory: str | os.PathLike) -> Path:

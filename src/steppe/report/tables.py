@@ -4,14 +4,17 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from steppe.analysis.equal_loss import QUANTITIES, Matched
-from steppe.analysis.metrics import METRICS, TESTED, Metric
-from steppe.analysis.results import PublishedTable, Results
-from steppe.analysis.statistics import Comparison, Effect
-from steppe.analysis.study import Analysis
-from steppe.analysis.times import Times
-from steppe.analysis.wording import verdict
+from steppe.analysis.analysis import Analysis
+from steppe.analysis.comparison import LARGEST_LOG, Comparison, QuantityComparison, Ratio
+from steppe.analysis.equal_loss import QUANTITIES as AT_EQUAL_LOSS
+from steppe.analysis.equal_loss import EqualLossRatio
+from steppe.analysis.quantities import QUANTITIES, Quantity
+from steppe.analysis.results import PublishedTable
+from steppe.analysis.tests import Effect
+from steppe.analysis.verdict import Verdict
 from steppe.report.formats import NOTHING, number, p_value, spread
+from steppe.report.wording.sizes import margin_size, sentence_case
+from steppe.report.wording.verdicts import ratio_verdict, verdict
 
 
 @dataclass(frozen=True)
@@ -37,107 +40,108 @@ class Table:
     numeric: tuple[bool, ...]
 
 
-TESTS = ("Welch p", "Holm p", "Paired p", "Paired Holm p", "Hedges’ g", "d_z")
+TESTS = ("Welch p", "Holm p", "Paired p", "Paired Holm p", "TOST Holm p", "Hedges’ g", "d_z")
 """Columns of a comparison after its difference."""
 
 
-def conditions(results: Results, analysis: Analysis) -> Table:
-    """What each condition came to: accuracy, flatness, time."""
+def conditions(analysis: Analysis) -> Table:
+    """Accuracy, tr(H²) and time of each condition."""
     metrics = ("test_accuracy", "best_test_accuracy", "average_flatness", "flatness", "train_seconds")
     rows = [
-        (_head(c, results), Cell(str(len(analysis.seeds[c]))), *(_cell(m, c, analysis) for m in metrics))
-        for c in results.conditions
+        (_head(c, analysis), Cell(str(len(analysis.seeds[c]))), *(_cell(m, c, analysis) for m in metrics))
+        for c in analysis.results.conditions
     ]
     level = f"{100 * analysis.confidence:g} %"
     caption = (
         f"Mean ± standard deviation over seeds; below it the {level} confidence interval for the mean (Student’s t; "
-        "for flatness, that of the geometric mean, from the logarithms). The best accuracy is the highest over "
-        "measured epochs, selected on the test set: it is optimistic. Flatness is tr(H²) of the loss, on fixed "
+        "for tr(H²), that of the geometric mean, from the logarithms). The best accuracy is the highest over "
+        "measured epochs, selected on the test set: it is optimistic. tr(H²) is that of the loss on fixed "
         "training batches with dropout off, measured outside training time for every condition; lower is flatter. "
         "Training time leaves out compiling, measuring, and what the first call of a program takes longer."
     )
-    heads = tuple(_headline(METRICS[m]) for m in metrics)
-    return _table("What each condition came to", caption, ("Condition", "Runs", *heads), rows)
+    heads = tuple(_headline(QUANTITIES[m]) for m in metrics)
+    return _table("Results by condition", caption, ("Condition", "Runs", *heads), rows)
 
 
-def verdicts(results: Results, analysis: Analysis) -> tuple[Table, ...]:
-    """Each tested metric: every condition against the baseline."""
-    return tuple(_verdicts(m, results, analysis) for m in TESTED if analysis.comparisons[m])
+def verdicts(analysis: Analysis) -> tuple[Table, ...]:
+    """Each tested quantity: every condition against the baseline."""
+    return tuple(_verdicts(found, analysis) for found in analysis.tested if found.comparisons)
 
 
-def rivals(results: Results, analysis: Analysis) -> tuple[Table, ...]:
-    """Each condition that has a rival against that."""
-    return tuple(_rivals(m, results, analysis) for m in analysis.rivals)
+def controls(analysis: Analysis) -> tuple[Table, ...]:
+    """Each condition that has a control against that."""
+    return tuple(_controls(found, analysis) for found in analysis.controls.values())
 
 
-def spectrum(results: Results, analysis: Analysis) -> Table | None:
+def spectrum(analysis: Analysis) -> Table | None:
     """The ends of the spectrum where training ended, if the study tracks them."""
     metrics = ("top_eigenvalue", "bottom_eigenvalue", "spectral_range")
-    if not any(analysis.summaries["spectral_range"][c].count for c in results.conditions):
+    if not any(analysis.quantities["spectral_range"].summaries[c].count for c in analysis.results.conditions):
         return None
-    rows = [(_head(c, results), *(_cell(m, c, analysis) for m in metrics)) for c in results.conditions]
+    rows = [(_head(c, analysis), *(_cell(m, c, analysis) for m in metrics)) for c in analysis.results.conditions]
     caption = (
         "The largest and the smallest eigenvalue of the Hessian of the loss on fixed training examples, without "
         f"dropout, and their distance: mean ± standard deviation over seeds, and the {100 * analysis.confidence:g} % "
         "interval for the mean (of λ_max and the distance, for the geometric mean). Networks that end at different "
         "training losses are compared below at equal ones."
     )
-    heads = tuple(METRICS[m].label for m in metrics)
+    heads = tuple(QUANTITIES[m].label for m in metrics)
     return _table("The spectrum at the end of training", caption, ("Condition", *heads), rows)
 
 
-def matched(results: Results, analysis: Analysis) -> Table | None:
+def equal_loss(analysis: Analysis) -> Table | None:
     """What differs at equal training loss."""
-    held = analysis.matched
-    if not held:
+    found = analysis.equal_loss
+    if not found:
         return None
     rows = [
         (
-            _head(c, results),
-            *(_matched_cell(found[c]) for found in held.values()),
-            _epochs([f[c] for f in held.values()]),
+            _head(c, analysis),
+            *(_equal_loss_cell(by[c]) for by in found.values()),
+            _epochs([by[c] for by in found.values()]),
         )
-        for c in next(iter(held.values()))
+        for c in next(iter(found.values()))
     ]
     caption = (
         "Each quantity over that of the baseline run of the same seed at the same training loss, for the measured "
         "epochs whose loss the baseline passes through too: geometric means over epochs, then seeds. The loss is "
         "cross-entropy without dropout, of the very network and on up to 2,048 training examples. −λ_min where it is "
         "below zero by more than its residual, in both. In brackets "
-        f"the {100 * analysis.confidence:g} % interval over seeds; lower or higher means that it leaves out 1. Not "
-        "corrected for the number of conditions, and not part of the tests declared in advance."
+        f"the {100 * analysis.confidence:g} % interval over seeds; lower or higher means that it leaves out 1, "
+        "equivalent that it lies within a declared margin. Not corrected for the number of conditions, and not part of "
+        "the tests declared in advance."
     )
-    heads = tuple(QUANTITIES[quantity][0] for quantity in held)
+    heads = tuple(AT_EQUAL_LOSS[name][0] for name in found)
     return _table("At equal training loss", caption, ("Condition", *heads, "Epochs compared"), rows)
 
 
-def at_the_end(results: Results, analysis: Analysis) -> tuple[Table, ...]:
+def end_of_training(analysis: Analysis) -> tuple[Table, ...]:
     """The spectrum, and what differs at equal training loss: those of the two that there are."""
-    return tuple(table for table in (spectrum(results, analysis), matched(results, analysis)) if table)
+    return tuple(table for table in (spectrum(analysis), equal_loss(analysis)) if table)
 
 
-def _epochs(found: list[Matched]) -> Cell:
+def _epochs(found: list[EqualLossRatio]) -> Cell:
     """How many epochs the comparisons of a row rest on."""
-    counts = sorted({m.epochs for m in found})
+    counts = sorted({by.epochs for by in found})
     return Cell(f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}")
 
 
-def _matched_cell(found: Matched) -> Cell:
+def _equal_loss_cell(found: EqualLossRatio) -> Cell:
     """A ratio, its verdict and its interval."""
-    strong = found.verdict in ("lower", "higher")
+    words = ratio_verdict(found)
     if not found.seeds:
-        return Cell(NOTHING, found.verdict)
+        return Cell(NOTHING, words)
     interval = _interval(found.low, found.high, number)
-    words = found.verdict if strong or not interval else ""
-    return Cell(f"× {number(found.ratio)}", f"{words} {interval}".strip(), strong=strong)
+    said = "" if found.verdict is Verdict.INCONCLUSIVE else words
+    return Cell(f"× {number(found.ratio)}", f"{said} {interval}".strip(), strong=found.verdict.directed)
 
 
-def cost(results: Results, analysis: Analysis) -> Table:
-    """What each condition took: time, and memory of a step."""
+def cost(analysis: Analysis) -> Table:
+    """The cost of each condition: time, and memory of a step."""
     metrics = ("train_seconds", "compile_seconds", "measure_seconds", "step_memory_mb")
     rows = [
-        (_head(c, results), _times(analysis.cost[c]), *(_cell(m, c, analysis, interval=False) for m in metrics))
-        for c in results.conditions
+        (_head(c, analysis), _times(analysis.cost[c]), *(_cell(m, c, analysis, interval=False) for m in metrics))
+        for c in analysis.results.conditions
     ]
     caption = (
         "Mean ± standard deviation over seeds, per run. The ratio of times is the geometric mean over seeds of that "
@@ -147,16 +151,18 @@ def cost(results: Results, analysis: Analysis) -> Table:
         "program, which conditions of one shape share: it was spent once. These numbers are as much the machine’s as "
         "the method’s."
     )
-    heads = tuple(_headline(METRICS[m]) for m in metrics)
-    return _table("What it cost", caption, ("Condition", "Time × baseline", *heads), rows)
+    heads = tuple(_headline(QUANTITIES[m]) for m in metrics)
+    return _table("Cost", caption, ("Condition", "Time × baseline", *heads), rows)
 
 
-def losses(results: Results, analysis: Analysis) -> Table:
+def losses(analysis: Analysis) -> Table:
     """Losses and accuracy on the training set, at the end of training."""
     metrics = ("train_loss", "test_loss", "train_accuracy")
-    rows = [(_head(c, results), *(_cell(m, c, analysis) for m in metrics)) for c in results.conditions]
+    rows = [(_head(c, analysis), *(_cell(m, c, analysis) for m in metrics)) for c in analysis.results.conditions]
     caption = f"Mean ± standard deviation over seeds, and the {100 * analysis.confidence:g} % interval for the mean."
-    return _table("Losses", caption, ("Condition", *(_headline(METRICS[m]) for m in metrics)), rows)
+    return _table(
+        "Losses at the end of training", caption, ("Condition", *(_headline(QUANTITIES[m]) for m in metrics)), rows
+    )
 
 
 def published(table: PublishedTable) -> Table:
@@ -165,79 +171,100 @@ def published(table: PublishedTable) -> Table:
     return _table(table.title, table.caveat, table.columns, rows)
 
 
-def ours(results: Results, analysis: Analysis) -> Table:
+def ours(analysis: Analysis) -> Table:
     """Our means in the form of the published tables (shares, not percent)."""
     metrics = ("test_accuracy", "best_test_accuracy", "average_flatness", "train_seconds")
-    rows = [(Cell(c), *(Cell(number(analysis.summaries[m][c].mean, 4)) for m in metrics)) for c in results.conditions]
-    heads = ("Condition", "Final acc", "Best acc", "Avg. flatness", "Train time (s)")
+    rows = [
+        (Cell(c), *(Cell(number(analysis.quantities[m].summaries[c].mean, 4)) for m in metrics))
+        for c in analysis.results.conditions
+    ]
+    heads = ("Condition", "Final acc", "Best acc", "Avg. tr(H²)", "Train time (s)")
     return _table("This study", "Means over seeds, from the tables above.", heads, rows)
 
 
-def provenance(results: Results) -> Table:
+def provenance(analysis: Analysis) -> Table:
     """Where the numbers came from."""
-    rows = [(Cell(what), Cell(text)) for what, text in results.provenance.items()]
-    return _table("Where it all came from", "", ("What", "Value"), rows, numeric=False)
+    rows = [(Cell(what), Cell(text)) for what, text in analysis.results.provenance.items()]
+    return _table("Provenance", "", ("What", "Value"), rows, numeric=False)
 
 
-def _rivals(metric: str, results: Results, analysis: Analysis) -> Table:
-    """One metric against the rivals."""
-    found = analysis.rivals[metric]
+def _controls(found: QuantityComparison, analysis: Analysis) -> Table:
+    """One quantity against the controls."""
     rows = []
-    for c in (c for c in results.conditions if c in found):
-        head, *rest = _verdict_row(metric, c, verdict(metric, found[c], alpha=analysis.alpha), found[c])
-        rival = results.rivals[c]
-        rows.append((Cell(head.text, f"rival {rival}{_at_its_time(analysis.rival_cost[c])}"), *rest))
-    change = "Difference (points)" if METRICS[metric].unit == "share" else f"Difference ({METRICS[metric].unit})"
-    columns = ("Condition", "Verdict", change, *TESTS)
+    for c in (c for c in analysis.results.conditions if c in found.comparisons):
+        head, *rest = _verdict_row(found.quantity, c, found.comparisons[c])
+        detail = f"control {analysis.results.controls[c]}{_time_beside(analysis.control_cost[c])}"
+        rows.append((Cell(head.text, detail), *rest))
     caption = (
-        "Conditions that name a rival besides the baseline, such as plain training with as much compute. In brackets: "
-        f"{100 * analysis.confidence:g} % intervals, not corrected. The verdict follows Welch’s test after Holm’s "
-        "correction over these conditions."
+        "Conditions that name a control besides the baseline, such as plain training with as much compute. "
+        f"{_tests(found, analysis)} Holm’s correction is over these conditions."
     )
-    numeric = (False, False, *([True] * (len(columns) - 2)))
-    return Table(f"{METRICS[metric].label} against rivals", caption, columns, tuple(rows), numeric)
+    return _comparison_table(f"{found.quantity.label} against controls", caption, found.quantity, rows)
 
 
-def _verdicts(metric: str, results: Results, analysis: Analysis) -> Table:
-    """One tested metric."""
-    logs = METRICS[metric].log
-    change = "Ratio" if logs else "Difference"
-    columns = ("Condition", "Verdict", change, *TESTS)
-    found = analysis.comparisons[metric]
-    rows = [_verdict_row(metric, c, analysis.verdicts[metric][c], found[c]) for c in results.conditions if c in found]
+def _verdicts(found: QuantityComparison, analysis: Analysis) -> Table:
+    """One tested quantity."""
+    quantity = found.quantity
+    rows = [_verdict_row(quantity, c, x) for c, x in found.comparisons.items()]
     scale = (
-        "Tested on the logarithm, because flatness spans orders of magnitude; the ratio is that of geometric means. "
-        if logs
+        f"Tested on the logarithm, because {quantity.label} spans orders of magnitude; the ratio is that of geometric "
+        f"means; {quantity.direction}. "
+        if quantity.log
         else "Differences in percentage points. "
     )
-    best = "Selected on the test set, so optimistic under every condition. " if metric == "best_test_accuracy" else ""
-    caption = (
-        f"{best}{scale}In brackets: {100 * analysis.confidence:g} % intervals, not corrected. "
-        "The verdict follows Welch’s test after Holm’s correction."
+    best = (
+        "Selected on the test set, so optimistic under every condition. "
+        if quantity.name == "best_test_accuracy"
+        else ""
     )
-    numeric = (False, False, *([True] * (len(columns) - 2)))
-    title = f"{METRICS[metric].label} against {results.baseline}"
-    return Table(title, caption, columns, tuple(rows), numeric)
+    title = f"{quantity.label} against {analysis.results.baseline}"
+    return _comparison_table(title, f"{best}{scale}{_tests(found, analysis)}", quantity, rows)
 
 
-def _verdict_row(metric: str, name: str, words: str, found: Comparison) -> tuple[Cell, ...]:
-    """A condition against the baseline."""
+def _tests(found: QuantityComparison, analysis: Analysis) -> str:
+    """Which intervals and tests a table shows, and whether equivalence is among them."""
+    level = f"In brackets: {100 * analysis.confidence:g} % intervals, not corrected."
+    margins = {x.margin for x in found.comparisons.values() if not math.isnan(x.margin)}
+    if not margins:
+        return (
+            f"{level} The verdict follows Welch’s test after Holm’s correction. No margin is declared, so nothing is "
+            "called equivalent."
+        )
+    return (
+        f"{level} The verdict follows Welch’s test of a difference and Welch’s TOST of equivalence within "
+        f"{margin_size(found.quantity, margins.pop())}, the declared margin, each after Holm’s correction."
+    )
+
+
+def _comparison_table(title: str, caption: str, quantity: Quantity, rows: Iterable[tuple[Cell, ...]]) -> Table:
+    """Conditions against what they are compared with."""
+    unit = "points" if quantity.unit == "share" else quantity.unit
+    change = "Ratio" if quantity.log else f"Difference ({unit})" if unit else "Difference"
+    columns = ("Condition", "Verdict", change, *TESTS)
+    return Table(title, caption, columns, tuple(rows), (False, False, *([True] * (len(columns) - 2))))
+
+
+def _verdict_row(quantity: Quantity, name: str, found: Comparison) -> tuple[Cell, ...]:
+    """A condition against what it is compared with."""
+    settled = found.verdict.directed or found.verdict is Verdict.EQUIVALENT
     return (
         Cell(name),
-        Cell(words[0].upper() + words[1:], strong=words.startswith("significantly")),
-        _difference(metric, found),
+        Cell(sentence_case(verdict(quantity, found)), strong=settled),
+        _difference(quantity, found),
         *(Cell(p_value(p)) for p in (found.welch.p, found.welch.holm, found.paired.p, found.paired.holm)),
+        Cell(p_value(found.equivalence.holm)),
         _effect(found.hedges_g),
         Cell(_plain(found.d_z)),
     )
 
 
-def _difference(metric: str, found: Comparison) -> Cell:
+def _difference(quantity: Quantity, found: Comparison) -> Cell:
     """A difference in points, or on a log scale the ratio it stands for."""
-    if METRICS[metric].log:
-        ratio, low, high = (math.exp(min(max(x, -700.0), 700.0)) for x in (found.difference, found.low, found.high))
-        return Cell(f"× {number(ratio)}" if math.isfinite(ratio) else NOTHING, _interval(low, high, number))
-    show = _points if METRICS[metric].unit == "share" else _finer
+    if quantity.log:
+        ends = (found.difference, found.low, found.high)
+        ratio = [math.exp(min(max(x, -LARGEST_LOG), LARGEST_LOG)) for x in ends]
+        return Cell(f"× {number(ratio[0])}" if math.isfinite(ratio[0]) else NOTHING, _interval(*ratio[1:], number))
+    show = _points if quantity.unit == "share" else _finer
     return Cell(show(found.difference), _interval(found.low, found.high, show))
 
 
@@ -263,10 +290,10 @@ def _plain(value: float) -> str:
     return _signed(f"{value:.2f}" if abs(value) < 9.995 else f"{value:.0f}")
 
 
-def _cell(metric: str, condition: str, analysis: Analysis, *, interval: bool = True) -> Cell:
+def _cell(name: str, condition: str, analysis: Analysis, *, interval: bool = True) -> Cell:
     """A condition's mean ± sd, and its interval; without spread there is no interval worth the name."""
-    s = analysis.summaries[metric][condition]
-    share = METRICS[metric].unit == "share"
+    found = analysis.quantities[name]
+    s, share = found.summaries[condition], found.quantity.unit == "share"
     text = spread(100 * s.mean, 100 * s.sd, least=2, most=2) if share else spread(s.mean, s.sd)
     if not interval or s.count < 2:
         return Cell(text)
@@ -274,31 +301,32 @@ def _cell(metric: str, condition: str, analysis: Analysis, *, interval: bool = T
         return Cell(text, "no spread")
     if share:
         return Cell(text, _interval(100 * s.low, 100 * s.high, "{:.2f}".format))
-    if METRICS[metric].log:
-        logs = analysis.log_summaries[metric][condition]
-        low, high = (math.exp(x) if abs(x) < 700 else math.nan for x in (logs.low, logs.high))
-        return Cell(text, _interval(low, high, number))
+    if found.quantity.log:
+        logs = found.scaled[condition]
+        ends = [math.exp(x) if abs(x) < LARGEST_LOG else math.nan for x in (logs.low, logs.high)]
+        return Cell(text, _interval(*ends, number))
     return Cell(text, _interval(s.low, s.high, number))
 
 
-def _head(condition: str, results: Results) -> Cell:
+def _head(condition: str, analysis: Analysis) -> Cell:
     """A condition's name, the baseline marked."""
-    return Cell(condition, "baseline" if condition == results.baseline else "")
+    return Cell(condition, "baseline" if condition == analysis.results.baseline else "")
 
 
-def _headline(metric: Metric) -> str:
-    """A metric's name with its unit."""
-    return f"{metric.label} ({'%' if metric.unit == 'share' else metric.unit})"
+def _headline(quantity: Quantity) -> str:
+    """A quantity's name with its unit."""
+    unit = "%" if quantity.unit == "share" else quantity.unit or quantity.direction
+    return f"{quantity.label} ({unit})" if unit else quantity.label
 
 
-def _times(times: Times) -> Cell:
+def _times(times: Ratio) -> Cell:
     """A ratio of training times, and its interval."""
     text = f"{number(times.ratio)} ×" if math.isfinite(times.ratio) else NOTHING
     return Cell(text, _interval(times.low, times.high, number))
 
 
-def _at_its_time(times: Times) -> str:
-    """The same in words beside a rival's name; nothing where there is no interval."""
+def _time_beside(times: Ratio) -> str:
+    """The same in words beside a control's name; nothing where there is no interval."""
     cell = _times(times)
     return f", at {cell.text} its time {cell.detail}" if cell.detail else ""
 

@@ -7,48 +7,51 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from steppe.analysis.results import Results
-from steppe.analysis.study import Analysis
+from steppe.analysis.analysis import Analysis
 from steppe.report import tables
 from steppe.report.tables import Cell, Table
+from steppe.report.wording.conclusion import conclusion
+from steppe.report.wording.notes import notes, power
+from steppe.report.wording.verdicts import disagreements
 
-FINER = ("Welch p", "Paired p", "Hedges’ g", "d_z")
+FINER = ("Welch p", "Paired p", "TOST Holm p", "Hedges’ g", "d_z")
 """Columns that a narrow terminal leaves out (the page and the summary have them)."""
 
 
-def markdown(results: Results, analysis: Analysis) -> str:
+def markdown(analysis: Analysis) -> str:
     """The whole report but its figures, as Markdown."""
-    parts = [f"# {escape_markdown(results.title)}", escape_markdown(analysis.conclusion)]
-    parts += [f"> {escape_markdown(note)}" for note in analysis.notes]
+    results = analysis.results
+    parts = [f"# {escape_markdown(results.title)}", escape_markdown(conclusion(analysis))]
+    parts += [f"> {escape_markdown(note)}" for note in notes(analysis)]
     parts += [escape_markdown(paragraph) for paragraph in paragraphs(results.about)]
-    parts += _section(tables.conditions(results, analysis))
-    for table in tables.verdicts(results, analysis):
+    parts += _section(tables.conditions(analysis))
+    for table in tables.verdicts(analysis):
         parts += _section(table)
-    parts += [escape_markdown(sentence) for sentence in analysis.disagreements]
-    for table in (*tables.rivals(results, analysis), *tables.at_the_end(results, analysis)):
+    parts += [escape_markdown(sentence) for sentence in disagreements(analysis.tested)]
+    for table in (*tables.controls(analysis), *tables.end_of_training(analysis)):
         parts += _section(table)
-    parts += ["## What this many seeds can and cannot show", escape_markdown(analysis.power)]
-    parts += _section(tables.cost(results, analysis)) + _section(tables.losses(results, analysis))
+    parts += ["## Statistical power", escape_markdown(power(analysis))]
+    parts += _section(tables.cost(analysis)) + _section(tables.losses(analysis))
     if results.published:
-        parts += ["## Published numbers, shown beside ours and never aimed at"]
-        for table in (*map(tables.published, results.published), tables.ours(results, analysis)):
+        parts += ["## Published numbers"]
+        for table in (*map(tables.published, results.published), tables.ours(analysis)):
             parts += _section(table, level=3)
-    parts += _section(tables.provenance(results))
-    parts += ["## The specification", fenced(results.spec_toml)]
+    parts += _section(tables.provenance(analysis))
+    parts += ["## Specification", fenced(results.spec_toml)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def show(results: Results, analysis: Analysis, console: Console) -> None:
+def show(analysis: Analysis, console: Console) -> None:
     """The report in the terminal: conclusion, notes, and the tables that answer the question."""
-    console.print(Text(results.title, style="bold"))
-    console.print(Text(analysis.conclusion), "")
-    for note in analysis.notes:
+    console.print(Text(analysis.results.title, style="bold"))
+    console.print(Text(conclusion(analysis)), "")
+    for note in notes(analysis):
         console.print(Text(f"! {note}", style="yellow"))
-    compared = (*tables.verdicts(results, analysis), *tables.rivals(results, analysis))
-    for table in (tables.conditions(results, analysis), *compared):
+    compared = (*tables.verdicts(analysis), *tables.controls(analysis))
+    for table in (tables.conditions(analysis), *compared):
         console.print(to_rich(_for_width(table, console.width)))
         console.print(Text(table.caption, style="dim"), "")
-    for sentence in (*analysis.disagreements, analysis.power):
+    for sentence in (*disagreements(analysis.tested), power(analysis)):
         console.print(Text(sentence), "")
 
 

@@ -9,6 +9,7 @@ import polars
 from steppe.analysis.results import HISTORY_SCHEMA, RUN_SCHEMA, PublishedTable, Results, Surfaces, infinite
 from steppe.storage import files
 from steppe.study import measurements
+from steppe.study.spec.comparisons import MARGINS
 from steppe.study.spec.conditions import conditions
 from steppe.study.spec.identity import differences
 from steppe.study.spec.reading import load, shipped
@@ -43,7 +44,8 @@ def gathered(store: Store) -> Results:
         about=spec.about.strip(),
         baseline=spec.baseline,
         conditions=tuple(column.name for column in columns),
-        rivals={column.name: column.rival for column in columns if column.rival},
+        controls={column.name: column.control for column in columns if column.control},
+        margins={MARGINS[name].name: margin for name, margin in spec.equivalence.items()},
         planned=len(columns) * spec.seeds,
         runs=runs.join(asked, on=["condition", "seed"], how="left", maintain_order="left"),
         history=polars.DataFrame(history, schema=HISTORY_SCHEMA),
@@ -84,7 +86,7 @@ def _damage(store: Store, damaged: list[files.Damaged]) -> Iterator[str]:
     """What was left out, and why; and a study.toml that Steppe did not leave so."""
     for error in damaged:
         name = error.path.relative_to(store.directory)
-        yield f"Left out, for it is damaged: {name} ({error.why}). The same `steppe run` again makes it anew."
+        yield f"A damaged file is left out: {name} ({error.why}). The same `steppe run` again makes it anew."
     if store.changed():
         yield "study.toml is not what Steppe wrote: it was changed by hand, or is damaged."
 

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from steppe.analysis.analysis import Analysis
 from steppe.analysis.results import Results
-from steppe.analysis.statistics import Summary
-from steppe.analysis.study import Analysis
+from steppe.analysis.tests import Summary
 from steppe.report.figures.drawing import (
     Look,
     Picture,
@@ -27,29 +27,31 @@ from steppe.report.figures.drawing import (
 from steppe.report.formats import number
 
 
-def curves(results: Results, analysis: Analysis) -> list[Picture]:
-    """Test accuracy, train loss and flatness over epochs: the loss that is compared, not that which was trained on."""
+def curves(analysis: Analysis) -> list[Picture]:
+    """Test accuracy, train loss and tr(H²) over epochs: the loss that is compared, not that which was trained on."""
+    results = analysis.results
     kinds = (
         _Kind("test_accuracy", "Test accuracy (%)", "Test accuracy", factor=100.0),
         _Kind("measured_loss", "Train loss (nats)", "Cross-entropy of training examples, without dropout,"),
-        _Kind("flatness", "Flatness tr(H²)", "Flatness, on a logarithmic scale,", log=True),
+        _Kind("flatness", "tr(H²)", "tr(H²), on a logarithmic scale,", log=True),
     )
-    history = finished_history(results, analysis)
+    history = finished_history(analysis)
     drawn = [_curve(results, history, kind) for kind in kinds]
     return [p for p in (*drawn, _trajectories(results, history)) if p is not None]
 
 
-def outcomes(results: Results, analysis: Analysis) -> list[Picture]:
-    """Final accuracy and flatness against lambda, or against the condition where there is no lambda for each."""
+def outcomes(analysis: Analysis) -> list[Picture]:
+    """Final accuracy and tr(H²) against lambda, or against the condition where there is no lambda for each."""
+    results = analysis.results
     draw = _against_lambda if _lambdas(results) else _against_condition
     lam = "lambda" if _lambdas(results) else "condition"
     level = f"{100 * analysis.confidence:g} %"
     found = []
     for metric, label, factor, log in (
         ("test_accuracy", "Final test accuracy (%)", 100.0, False),
-        ("flatness", "Final flatness tr(H²)", 1.0, True),
+        ("flatness", "Final tr(H²)", 1.0, True),
     ):
-        points = _points(results, analysis, metric, factor, log)
+        points = _points(analysis, metric, factor, log)
         if not any(len(p.values) for p in points.values()):
             continue
         words = "geometric mean" if log else "mean"
@@ -67,9 +69,10 @@ def outcomes(results: Results, analysis: Analysis) -> list[Picture]:
     return found
 
 
-def cost(results: Results, analysis: Analysis) -> list[Picture]:
+def cost(analysis: Analysis) -> list[Picture]:
     """Training time of each condition."""
-    points = _points(results, analysis, "train_seconds", 1.0, log=False)
+    results = analysis.results
+    points = _points(analysis, "train_seconds", 1.0, log=False)
     known = {c: p for c, p in points.items() if len(p.values)}
     if not known:
         return []
@@ -81,7 +84,7 @@ def cost(results: Results, analysis: Analysis) -> list[Picture]:
         ax.barh(row, p.mean, height=0.55, color=style[c].color, alpha=0.35, edgecolor=style[c].color)
         ax.plot(p.values, [row] * len(p.values), "o", color="#222222", ms=3, alpha=0.7, lw=0)
         times = analysis.cost[c]
-        note = f"{number(p.mean)} s" + (f"  ({times.ratio:.2f} ×)" if times.differ else "")
+        note = f"{number(p.mean)} s" + (f"  ({times.ratio:.2f} ×)" if times.verdict.directed else "")
         ax.annotate(note, (max(p.mean, *p.values), row), (5, 0), textcoords="offset points", va="center", fontsize=9)
     condition_axis(ax, list(points))
     ax.set(xlabel="Training time of a run (s)", xlim=(0, 1.42 * max(max(p.values) for p in known.values())))
@@ -103,11 +106,11 @@ class _Kind(NamedTuple):
     log: bool = False
 
 
-def finished_history(results: Results, analysis: Analysis) -> polars.DataFrame:
+def finished_history(analysis: Analysis) -> polars.DataFrame:
     """Epochs of the runs that finished."""
     keys = [(c, s) for c, seeds in analysis.seeds.items() for s in seeds]
     wanted = polars.DataFrame(keys, schema={"condition": polars.String, "seed": polars.Int64}, orient="row")
-    return results.history.with_columns(polars.col("seed").cast(polars.Int64)).join(
+    return analysis.results.history.with_columns(polars.col("seed").cast(polars.Int64)).join(
         wanted, on=["condition", "seed"], how="semi"
     )
 
@@ -142,7 +145,7 @@ def _curve(results: Results, history: polars.DataFrame, kind: _Kind) -> Picture 
 
 
 def _trajectories(results: Results, history: polars.DataFrame) -> Picture | None:
-    """Flatness over training loss, epoch by epoch: what tells a flatter network from one that has fitted more."""
+    """tr(H²) over training loss, epoch by epoch: what tells a flatter network from one that has fitted more."""
     kinds = (_Kind("measured_loss", "", "", log=True), _Kind("flatness", "", "", log=True))
     paths = {}
     for c in results.conditions:
@@ -159,15 +162,15 @@ def _trajectories(results: Results, history: polars.DataFrame) -> Picture | None
         ax.plot(loss[-1], flatness[-1], style[c].marker, color=style[c].color, ms=7, mec="white", mew=0.8, zorder=3)
     log_axis(ax.xaxis, [v for loss, _ in paths.values() for v in loss])
     log_axis(ax.yaxis, [v for _, flatness in paths.values() for v in flatness])
-    ax.set(xlabel="Train loss without dropout (nats)", ylabel="Flatness tr(H²)")
+    ax.set(xlabel="Train loss without dropout (nats)", ylabel="tr(H²)")
     legend(figure, ax)
     caption = (
-        "Flatness against training loss, epoch by epoch, geometric means over seeds; the marker is the last epoch. "
+        "tr(H²) against training loss, epoch by epoch, geometric means over seeds; the marker is the last epoch. "
         "Networks of one training loss compare fairly: a curve below the others is flatter at the same loss, while a "
         "place further along the same curve shows only more or less training."
     )
-    ends = "; ".join(f"{c} ends at loss {number(x[-1])}, flatness {number(y[-1])}" for c, (x, y) in paths.items())
-    return picture(figure, f"Flatness over training loss: {ends}.", caption)
+    ends = "; ".join(f"{c} ends at loss {number(x[-1])}, tr(H²) {number(y[-1])}" for c, (x, y) in paths.items())
+    return picture(figure, f"tr(H²) over training loss: {ends}.", caption)
 
 
 def _over_seeds(history: polars.DataFrame, condition: str, kind: _Kind) -> tuple:
@@ -183,7 +186,7 @@ def _over_seeds(history: polars.DataFrame, condition: str, kind: _Kind) -> tuple
 
 
 class _Points(NamedTuple):
-    """What a condition came to: each seed's value, their mean and its interval."""
+    """A condition: each seed's value, their mean and its interval."""
 
     values: np.ndarray
     mean: float
@@ -191,15 +194,16 @@ class _Points(NamedTuple):
     high: float
 
 
-def _points(results: Results, analysis: Analysis, metric: str, factor: float, log: bool) -> dict[str, _Points]:
+def _points(analysis: Analysis, metric: str, factor: float, log: bool) -> dict[str, _Points]:
     """Values, mean and interval of each condition; on a log scale those of the geometric mean."""
+    results = analysis.results
     runs = results.runs.filter(polars.col("status") == "finished")
     found = {}
     for c in results.conditions:
         values = runs.filter(polars.col("condition") == c)[metric].cast(polars.Float64).drop_nulls().to_numpy() * factor
         values = np.sort(values[np.isfinite(values) & ((values > 0) | (not log))])
-        source = analysis.log_summaries if log else analysis.summaries
-        found[c] = _Points(values, *_ends(source[metric][c], factor, log))
+        known = analysis.quantities[metric]
+        found[c] = _Points(values, *_ends((known.scaled if log else known.summaries)[c], factor, log))
     return found
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import polars
 
+from steppe.analysis.analysis import Analysis
 from steppe.analysis.results import Results
-from steppe.analysis.study import Analysis
 from steppe.report.figures.curves import finished_history
 from steppe.report.figures.drawing import Picture, canvas, epoch_axis, label_of, legend, log_axis, looks, picture
 from steppe.report.formats import number
@@ -37,9 +37,10 @@ QUANTITIES = (
 )  # fmt: skip
 
 
-def pictures(results: Results, analysis: Analysis) -> list[Picture]:
+def pictures(analysis: Analysis) -> list[Picture]:
     """One figure a quantity; none where the study tracks no curvature."""
-    history = finished_history(results, analysis).filter(polars.col("top_eigenvalue").is_not_null())
+    results = analysis.results
+    history = finished_history(analysis).filter(polars.col("top_eigenvalue").is_not_null())
     return [_figure(results, history, quantity) for quantity in QUANTITIES] if len(history) else []
 
 

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import polars
 
-from steppe.analysis.measures import Compared, about, densities, in_order, latest, of_networks, remarks
-from steppe.analysis.statistics import Comparison
-from steppe.analysis.wording import joined
+from steppe.analysis.analysis import Analysis
+from steppe.analysis.comparison import LARGEST_LOG, Comparison, QuantityComparison
+from steppe.analysis.densities import densities
+from steppe.analysis.measurements import in_order, latest, remarks
+from steppe.analysis.verdict import Verdict
+from steppe.core.checks import joined
 from steppe.measures import MEASURES
 from steppe.measures import table as stored
 from steppe.report.figures.densities import pictures
@@ -18,6 +21,8 @@ from steppe.report.figures.drawing import Picture
 from steppe.report.formats import NOTHING, number, p_value, spread
 from steppe.report.pages.environment import ENVIRONMENT
 from steppe.report.tables import Cell, Table
+from steppe.report.wording.measurements import about, network_remarks, notes
+from steppe.report.wording.verdicts import verdict
 
 FAMILIES = {
     "fit": "Fit",
@@ -47,18 +52,19 @@ class Section:
     measures: Table
 
 
-def of_study(found: Compared) -> Section:
+def of_study(analysis: Analysis) -> Section:
     """The section of a study's report: quantities × conditions."""
+    found, baseline = analysis.measurements, analysis.results.baseline
     heads = ("", *(f"{c} ({found.counts[c]})" for c in found.conditions))
     rows = {
-        q: (Cell(q, found.remarks.get(q, "")), *(_compared(found, q, c) for c in found.conditions))
-        for q in found.quantities
+        name: (Cell(name, found.remarks.get(name, "")), *(_compared(by, c, baseline) for c in found.conditions))
+        for name, by in found.quantities.items()
     }
     return Section(
-        about=found.about,
-        notes=found.notes,
-        caption=TESTS.format(baseline=found.baseline),
-        tables=tuple(_by_family(found.quantities, heads, rows)),
+        about=about(found.rows),
+        notes=tuple(notes(found)),
+        caption=TESTS.format(baseline=baseline),
+        tables=tuple(_by_family(found.measures, heads, rows)),
         pictures=tuple(pictures(found.densities)),
         measures=_asked(found.rows),
     )
@@ -74,7 +80,7 @@ def of_folder(folder: Path) -> Section:
     cells = {q: (Cell(q, shared.get(q, "")), *(value_of(by.get((run, q)), shared) for run in runs)) for q in quantities}
     return Section(
         about=about(rows),
-        notes=tuple(of_networks(rows)),
+        notes=tuple(network_remarks(rows)),
         caption="Each value ± its standard error, where there is one and it is known.",
         tables=tuple(_by_family(quantities, ("", *runs), cells)),
         pictures=tuple(pictures(densities(rows, "run", runs, folder))),
@@ -91,7 +97,7 @@ def page(folder: Path) -> str:
         "Network": joined(rows["network"].unique(maintain_order=True)),
         "Software": joined(f"Steppe {steppe}, JAX {jax}" for steppe, jax in versions),
     }
-    origin = Table("Where it all came from", "", ("What", "Value"), _cells(facts), (False, False))
+    origin = Table("Provenance", "", ("What", "Value"), _cells(facts), (False, False))
     return ENVIRONMENT.get_template("measures.html.j2").render(section=of_folder(folder), provenance=origin)
 
 
@@ -121,7 +127,7 @@ def _asked(rows: polars.DataFrame) -> Table:
         "Rescaling of a ReLU network that leaves its function as it is: of its hidden nodes one by one, which includes "
         "whole layers, or of whole layers alone."
     )
-    return Table("What was measured, and how", caption, columns, tuple(lines), (False,) * 4)
+    return Table("Measures and settings", caption, columns, tuple(lines), (False,) * 4)
 
 
 def _cells(facts: Mapping[str, str]) -> tuple[tuple[Cell, ...], ...]:
@@ -146,26 +152,25 @@ def _family(measure: str) -> str:
     return MEASURES[measure].family if measure in MEASURES else next(iter(FAMILIES))
 
 
-def _compared(found: Compared, quantity: str, condition: str) -> Cell:
+def _compared(found: QuantityComparison, condition: str, baseline: str) -> Cell:
     """A condition's mean and spread, and how it compares with the baseline."""
-    summary, bounds = found.summaries[quantity][condition], found.open[quantity][condition]
+    summary, bounds = found.summaries[condition], found.bounds[condition]
     if not summary.count:
         return Cell(NOTHING)
     text = spread(summary.mean, summary.sd)
-    if condition == found.baseline or bounds:
+    if condition == baseline or bounds:
         return Cell(text, f"{bounds} of {summary.count} only bounds" if bounds else "baseline")
-    comparison = found.comparisons[quantity].get(condition)
+    comparison = found.comparisons.get(condition)
     if comparison is None:
-        return Cell(text, "not tested: bounds")
-    words = found.verdicts[quantity][condition]
-    if words.startswith("significantly"):
+        return Cell(text, "the baseline was not measured")
+    if comparison.verdict.directed:
         p = p_value(comparison.welch.holm)
-        return Cell(text, f"{_change(comparison, quantity in found.log)}, p {p if '<' in p else f'= {p}'}", strong=True)
-    return Cell(text, words.partition(":")[0] if words.startswith("no significant") else words)
+        return Cell(text, f"{_change(comparison, found.quantity.log)}, p {p if '<' in p else f'= {p}'}", strong=True)
+    return Cell(text, verdict(found.quantity, comparison), strong=comparison.verdict is Verdict.EQUIVALENT)
 
 
 def _change(comparison: Comparison, log: bool) -> str:
     """A ratio of geometric means, or a difference with its sign."""
     if log:
-        return f"× {number(math.exp(min(max(comparison.difference, -700.0), 700.0)), 2)}"
+        return f"× {number(math.exp(min(max(comparison.difference, -LARGEST_LOG), LARGEST_LOG)), 2)}"
     return f"{'+' if comparison.difference > 0 else ''}{number(comparison.difference, 2)}"

@@ -7,7 +7,7 @@ import polars
 from rich.console import Console
 from rich.text import Text
 
-from steppe.analysis.measures import in_order
+from steppe.analysis.measurements import in_order
 from steppe.measures.memory import Plan
 from steppe.networks.measurement import Measured
 from steppe.report.formats import NOTHING, number, spread

@@ -11,6 +11,7 @@ import optax
 from steppe import data, methods, models
 from steppe.core import checks, losses
 from steppe.study.spec import code, limits
+from steppe.study.spec.comparisons import check_margins, with_controls
 from steppe.study.spec.settings import EXACT, Source, build, modules, settings, validated, with_closed_forms
 from steppe.study.spec.tables import Spec
 
@@ -29,12 +30,12 @@ VARIED = ("method", "then", "loss", "augment", "average", "model", "train")
 
 class Condition(typing.NamedTuple):
     """One column of a study: its name, the study's settings with this condition's changes, and the name of the
-    condition that it is compared with besides the baseline, if any.
+    condition that it is compared with besides the baseline, if any: its control.
     """
 
     name: str
     spec: Spec
-    rival: str = ""
+    control: str = ""
 
     @property
     def lam(self) -> float | None:
@@ -46,10 +47,12 @@ class Condition(typing.NamedTuple):
 def resolve(raw: Mapping[str, Any], folder: Path = Path(), *, run_code: bool = True) -> Spec:
     """A specification with every default written out, all conditions checked on the host before anything runs."""
     limits.check_tree(raw)
+    raw = with_controls(raw)
     if run_code:
         texts = sorted(modules(raw) | _varied_modules(raw))
         raw = {**raw, "source": dict(code.source("study", "a name", text, [folder]) for text in texts)}
     spec = validated(Spec, raw, "")
+    check_margins(spec.equivalence)
     limits.check_name("name", spec.name)
     limits.check_conditions(spec.grid, len(spec.conditions))
     spec = _resolved_parts(spec, run_code)
@@ -59,11 +62,11 @@ def resolve(raw: Mapping[str, Any], folder: Path = Path(), *, run_code: bool = T
     if spec.baseline:
         checks.one_of("study", "baseline", spec.baseline, names)
     for column in columns:
-        if column.rival:
+        if column.control:
             others = [name for name in names if name != column.name]
             if not others:
-                checks.fail("study", f"rival of {column.name!r}", "another condition", repr(column.rival))
-            checks.one_of("study", f"rival of {column.name!r}", column.rival, others)
+                checks.fail("study", f"control of {column.name!r}", "another condition", repr(column.control))
+            checks.one_of("study", f"control of {column.name!r}", column.control, others)
     return spec.model_copy(update={"baseline": spec.baseline or names[0]})
 
 
@@ -79,13 +82,13 @@ def conditions(spec: Spec, *, run_code: bool = True) -> list[Condition]:
         limits.check_name("a name that the grid makes", name, "Write [[conditions]] with names instead.")
         columns.append(_changed(spec, name, changes, run_code))
     for table in spec.conditions:
-        changes = {path: value for path, value in table.items() if path not in ("name", "rival")}
+        changes = {path: value for path, value in table.items() if path not in ("name", "control")}
         if not isinstance(table.get("name"), str):
             checks.fail("study", "conditions.name", "a name for each condition", table)
         limits.check_name("conditions.name", table["name"])
-        if not isinstance(table.get("rival", ""), str):
-            checks.fail("study", "conditions.rival", "the name of a condition", checks.shown(table["rival"]))
-        columns.append(_changed(spec, table["name"], changes, run_code)._replace(rival=table.get("rival", "")))
+        if not isinstance(table.get("control", ""), str):
+            checks.fail("study", "conditions.control", "the name of a condition", checks.shown(table["control"]))
+        columns.append(_changed(spec, table["name"], changes, run_code)._replace(control=table.get("control", "")))
     return columns or [Condition("all", spec)]
 
 

@@ -135,14 +135,16 @@ class Spec(Table):
     conditions: list[dict[str, Any]] = Field(default_factory=list)
     published: list[Published] = Field(default_factory=list)
     source: dict[str, str] = Field(default_factory=dict)
+    equivalence: dict[str, Real] = Field(default_factory=dict)
 
     def toml(self) -> str:
         """The specification as TOML; reading it gives this specification again."""
         return tomli_w.dumps(self.model_dump(exclude_none=True), multiline_strings=True)
 
     def identity(self) -> dict[str, Any]:
-        """What results depend on: everything but words and the number of seeds."""
-        found = self.model_dump(exclude={"title", "about", "published", "seeds", "landscape"}, exclude_none=True)
+        """What results depend on: everything but words, margins and the number of seeds."""
+        words = {"title", "about", "published", "seeds", "landscape", "equivalence"}
+        found = self.model_dump(exclude=words, exclude_none=True)
         return found if self.source else {k: v for k, v in found.items() if k != "source"}
 
     def load_data(self) -> Dataset:

@@ -1,0 +1,147 @@
+"""What a study came to, as one value: everything that a report draws, and no sentence."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars
+
+from steppe.analysis.comparison import QuantityComparison, Ratio, compare_quantity
+from steppe.analysis.equal_loss import QUANTITIES as AT_EQUAL_LOSS
+from steppe.analysis.equal_loss import EqualLossRatio, equal_loss_ratios
+from steppe.analysis.measurements import Measurements, compare_measurements
+from steppe.analysis.power import Power, power_of
+from steppe.analysis.quantities import CONTROLLED, QUANTITIES, TESTED
+from steppe.analysis.results import Results
+from steppe.analysis.times import time_ratio
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the results of a study say.
+
+    Attributes
+    ----------
+    results : Results
+        What it rests on.
+    confidence : float
+        Of the intervals.
+    seeds : Mapping
+        condition -> seeds of its finished runs.
+    diverged : Mapping
+        condition -> seeds of runs that diverged, which are left out of everything else; conditions that have some.
+    quantities : Mapping
+        name -> the quantity, summarised for every condition, and compared with the baseline where it is tested.
+    controls : Mapping
+        name -> the quantity, compared with the control of each condition that has one; empty where none has.
+    equal_loss : Mapping
+        name -> condition -> its value over the baseline's at equal training loss.
+    cost : Mapping
+        condition -> its training time over the baseline's.
+    control_cost : Mapping
+        condition -> its training time over its control's, where it has one.
+    power : Power or None
+        Which differences in test accuracy these tests find; None where none could be tested.
+    looks : Mapping
+        condition -> measured epochs in a run, at most: the best test accuracy is the highest of as many.
+    measurements : Measurements or None
+        What `steppe measure` found of the networks.
+    """
+
+    results: Results
+    confidence: float
+    seeds: Mapping[str, tuple[int, ...]]
+    diverged: Mapping[str, tuple[int, ...]]
+    quantities: Mapping[str, QuantityComparison]
+    controls: Mapping[str, QuantityComparison]
+    equal_loss: Mapping[str, Mapping[str, EqualLossRatio]]
+    cost: Mapping[str, Ratio]
+    control_cost: Mapping[str, Ratio]
+    power: Power | None
+    looks: Mapping[str, int]
+    measurements: Measurements | None
+
+    @property
+    def alpha(self) -> float:
+        """The level of the tests, 1 − confidence."""
+        return round(1 - self.confidence, 12)
+
+    @property
+    def tested(self) -> tuple[QuantityComparison, ...]:
+        """The quantities that are compared with the baseline, as declared."""
+        return tuple(self.quantities[name] for name in TESTED)
+
+
+def analyse(results: Results, folder: Path | None = None, *, confidence: float = 0.95) -> Analysis:
+    """Summaries, comparisons and verdicts from a study's results, whole or partial.
+
+    Runs that diverged are left out of all statistics, and so are values that are missing or not finite. A condition
+    without a finished run has summaries of count 0. See `comparison` for the tests.
+
+    Parameters
+    ----------
+    results : Results
+        What the study left.
+    folder : Path, optional
+        Where measurements of its networks are, if there are any.
+    confidence : float
+        Of the intervals; tests are done at level 1 − confidence.
+
+    Raises
+    ------
+    InputError
+        If `confidence` is not within (0, 1), or a table of measurements cannot be read.
+    """
+    finished, baseline = results.runs.filter(polars.col("status") == "finished"), results.baseline
+    seeds = _seeds(finished, results)
+    others = {c: baseline for c in results.conditions if c != baseline and baseline in results.conditions}
+
+    def compared(name: str, references: Mapping[str, str]) -> QuantityComparison:
+        values = {c: _values(finished, c, name) for c in results.conditions}
+        margin = results.margins.get(name)
+        return compare_quantity(QUANTITIES[name], values, references, confidence=confidence, margin=margin)
+
+    def at_equal_loss(name: str) -> Mapping[str, EqualLossRatio]:
+        margin = results.margins.get(name) if name in QUANTITIES and QUANTITIES[name].log else None
+        return equal_loss_ratios(results, seeds, name, confidence=confidence, margin=margin)
+
+    quantities = {name: compared(name, others if name in TESTED else {}) for name in QUANTITIES}
+    return Analysis(
+        results=results,
+        confidence=confidence,
+        seeds=seeds,
+        diverged={
+            c: s for c, s in _seeds(results.runs.filter(polars.col("status") != "finished"), results).items() if s
+        },
+        quantities=quantities,
+        controls={name: compared(name, results.controls) for name in CONTROLLED} if results.controls else {},
+        equal_loss={name: found for name in AT_EQUAL_LOSS if (found := at_equal_loss(name))},
+        cost={c: time_ratio(finished, c, baseline, confidence=confidence) for c in results.conditions},
+        control_cost={c: time_ratio(finished, c, d, confidence=confidence) for c, d in results.controls.items()},
+        power=power_of(quantities["test_accuracy"], round(1 - confidence, 12)),
+        looks=_looks(results.history),
+        measurements=compare_measurements(results, folder, confidence=confidence) if folder else None,
+    )
+
+
+def _seeds(runs: polars.DataFrame, results: Results) -> dict[str, tuple[int, ...]]:
+    """Condition -> seeds of these runs."""
+    return {c: tuple(sorted(_of(runs, c)["seed"].to_list())) for c in results.conditions}
+
+
+def _values(runs: polars.DataFrame, condition: str, name: str) -> dict[int, float | None]:
+    """Seed -> value; nothing where there is no such column."""
+    return dict(_of(runs, condition).select("seed", name).rows()) if name in runs.columns else {}
+
+
+def _looks(history: polars.DataFrame) -> dict[str, int]:
+    """The largest number of measured epochs in a run of each condition."""
+    if not len(history):
+        return {}
+    counts = history.group_by("condition", "seed").len().group_by("condition").agg(polars.col("len").max())
+    return dict(counts.iter_rows())
+
+
+def _of(runs: polars.DataFrame, condition: str) -> polars.DataFrame:
+    """One condition's rows."""
+    return runs.filter(polars.col("condition") == condition)

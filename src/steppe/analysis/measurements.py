@@ -1,0 +1,121 @@
+"""What the measurements of a study's networks say: every quantity compared as the study's own are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars
+
+from steppe.analysis.comparison import QuantityComparison, compare_quantity
+from steppe.analysis.densities import Density, densities
+from steppe.analysis.quantities import QUANTITIES, Quantity
+from steppe.analysis.results import Results
+from steppe.measures import MEASURES, table
+from steppe.measures.table import ASKED
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What the measurements of a study say.
+
+    Attributes
+    ----------
+    conditions : tuple of str
+        Those that were measured, in the study's order.
+    counts : Mapping
+        condition -> measured runs.
+    quantities : Mapping
+        name -> the quantity compared, in the registry's order.
+    measures : Mapping
+        name of a quantity -> the measure that gives it.
+    remarks : Mapping
+        name of a quantity -> what to know of it, where that is the same for all runs.
+    densities : Mapping
+        condition -> its spectral density.
+    rows : polars.DataFrame
+        What it rests on.
+    others : bool
+        Whether other measurements, with other settings or examples, are there.
+    """
+
+    conditions: tuple[str, ...]
+    counts: Mapping[str, int]
+    quantities: Mapping[str, QuantityComparison]
+    measures: Mapping[str, str]
+    remarks: Mapping[str, str]
+    densities: Mapping[str, Density]
+    rows: polars.DataFrame
+    others: bool
+
+
+def compare_measurements(results: Results, folder: Path, *, confidence: float = 0.95) -> Measurements | None:
+    """What the measurements beside a study's results say; None where there are none.
+
+    Of several measurements by one measure, with different settings or examples, the last one counts. Each condition is
+    compared with the baseline, corrected over the conditions of one quantity; a quantity that is only a bound in some
+    run is not tested.
+
+    Raises
+    ------
+    InputError
+        A table that cannot be read.
+    """
+    everything = table.read(folder).filter(polars.col("stage") != "training")  # the study's own tables have those
+    rows = latest(everything.filter(polars.col("condition").is_in(results.conditions)))
+    if not len(rows):
+        return None
+    conditions = tuple(c for c in results.conditions if c in set(rows["condition"]))
+    measures = in_order(rows)
+    references = {c: results.baseline for c in conditions if c != results.baseline and results.baseline in conditions}
+    log = set(rows.filter(polars.col("scale") == "log")["quantity"])
+    quantities = {}
+    for name in measures:
+        own = rows.filter(polars.col("quantity") == name)
+        quantities[name] = compare_quantity(
+            Quantity(name, name, log=name in log),
+            {c: dict(_of(own, c).sort("seed").select("seed", "value").rows()) for c in conditions},
+            references,
+            bounds={c: int((~_of(own, c)["converged"]).sum()) for c in conditions},
+            confidence=confidence,
+            margin=results.margins.get(name) if _has_margin(name, name in log) else None,
+        )
+    return Measurements(
+        conditions=conditions,
+        counts={c: _of(rows, c)["seed"].n_unique() for c in conditions},
+        quantities=quantities,
+        measures=measures,
+        remarks=remarks(rows),
+        densities=densities(rows, "condition", conditions, folder),
+        rows=rows,
+        others=everything["fingerprint"].n_unique() > rows["fingerprint"].n_unique(),
+    )
+
+
+def _has_margin(name: str, log: bool) -> bool:
+    """Whether a margin that a study declares is one for a measured quantity of that name: on the same scale."""
+    return name in QUANTITIES and QUANTITIES[name].log == log
+
+
+def latest(rows: polars.DataFrame) -> polars.DataFrame:
+    """For each measure the rows of the question that was asked last, and of each run the last ones."""
+    last = rows.group_by("measure").agg(polars.col(name).last() for name in ASKED if name != "measure")
+    rows = rows.join(last, on=list(ASKED), how="semi")
+    return rows.unique(["run", "quantity"], keep="last", maintain_order=True)
+
+
+def in_order(rows: polars.DataFrame) -> dict[str, str]:
+    """Quantity -> measure, in the registry's order; those of older versions last."""
+    place = {name: i for i, name in enumerate(MEASURES)}
+    pairs = rows.select("quantity", "measure").unique(maintain_order=True).rows()
+    return dict(sorted(pairs, key=lambda pair: place.get(pair[1], len(place))))
+
+
+def remarks(rows: polars.DataFrame) -> dict[str, str]:
+    """Notes that all converged values of a quantity share."""
+    found = rows.filter("converged").group_by("quantity").agg(polars.col("note").unique())
+    return {quantity: notes[0] for quantity, notes in found.rows() if len(notes) == 1 and notes[0]}
+
+
+def _of(rows: polars.DataFrame, condition: str) -> polars.DataFrame:
+    """One condition's rows."""
+    return rows.filter(polars.col("condition") == condition)

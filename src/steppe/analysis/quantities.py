@@ -1,0 +1,88 @@
+"""The quantities of a study, and which of them are tested against what.
+
+The families of tests are declared here, before any data: final test accuracy, best test accuracy and tr(H²) at the end,
+each condition against the baseline, Holm-corrected over the conditions of one quantity; and, where conditions name a
+control, test accuracy and test loss against that, corrected over the conditions that do. tr(H²) spans orders of
+magnitude, so it is tested, and given its interval, on the scale of its logarithm.
+"""
+
+import math
+from typing import NamedTuple
+
+from steppe.core import checks
+
+
+class Quantity(NamedTuple):
+    """What is compared between conditions.
+
+    Attributes
+    ----------
+    name : str
+        In code and tables.
+    label : str
+        In words.
+    unit : str
+        "share", "nats", "s", …; empty for none.
+    log : bool
+        Whether logarithms are compared.
+    direction : str
+        What a lower or a higher value means, where that is no matter of course.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    log: bool = False
+    direction: str = ""
+
+    def margin(self, declared: float | None) -> float:
+        """A declared margin on the scale that is compared: itself, or the logarithm of a factor; NaN for none."""
+        if declared is None:
+            return math.nan
+        return math.log(declared) if self.log else declared
+
+    def check_margin(self, name: str, declared: float) -> None:
+        """Fail where a margin is none for this quantity.
+
+        Raises
+        ------
+        InputError
+            A factor that is not above 1, a share of 1 or more, or a number that is not positive.
+        """
+        if self.log and not 1 < declared < math.inf:
+            checks.fail("study", name, "a factor above 1, for ratios are what is compared", declared,
+                        "1.1 means: ratios between 1/1.1 and 1.1 do not matter.")  # fmt: skip
+        if not 0 < declared < math.inf:
+            checks.fail("study", name, "a positive number, the smallest difference that matters", declared)
+        if self.unit == "share" and declared >= 1:
+            checks.fail("study", name, "a share below 1", declared, "0.01 is one percentage point.")
+
+
+LOWER_IS_FLATTER = "lower is flatter"
+
+QUANTITIES: dict[str, Quantity] = {
+    quantity.name: quantity
+    for quantity in (
+        Quantity("test_accuracy", "Final test accuracy", "share"),
+        Quantity("best_test_accuracy", "Best test accuracy", "share"),
+        Quantity("train_accuracy", "Final train accuracy", "share"),
+        Quantity("average_flatness", "Average tr(H²)", "", log=True, direction=LOWER_IS_FLATTER),
+        Quantity("flatness", "Final tr(H²)", "", log=True, direction=LOWER_IS_FLATTER),
+        Quantity("top_eigenvalue", "λ_max", "", log=True, direction=LOWER_IS_FLATTER),
+        Quantity("bottom_eigenvalue", "λ_min", ""),
+        Quantity("spectral_range", "λ_max − λ_min", "", log=True, direction=LOWER_IS_FLATTER),
+        Quantity("train_loss", "Final train loss", "nats"),
+        Quantity("test_loss", "Final test loss", "nats"),
+        Quantity("train_seconds", "Training time", "s"),
+        Quantity("compile_seconds", "Compile time", "s"),
+        Quantity("measure_seconds", "Measuring time", "s"),
+        Quantity("step_memory_mb", "Memory of a step", "MB"),
+    )
+}
+"""Every quantity that is summarised."""
+
+TESTED = ("test_accuracy", "best_test_accuracy", "flatness")
+"""What is tested against the baseline."""
+
+CONTROLLED = ("test_accuracy", "test_loss")
+"""What is tested against a condition's control, a family of tests of its own."""

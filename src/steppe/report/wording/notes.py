@@ -1,0 +1,85 @@
+"""What a reader must know first, and what so few seeds can show."""
+
+from collections.abc import Iterator
+
+from steppe.analysis.analysis import Analysis
+from steppe.core.checks import joined
+from steppe.report.wording.sizes import points
+
+
+def notes(analysis: Analysis) -> list[str]:
+    """What is missing or left out, one sentence each, after what the results say of themselves."""
+    return [*analysis.results.notes, *_missing_runs(analysis), *_missing_values(analysis), *_looks(analysis)]
+
+
+def _missing_runs(analysis: Analysis) -> Iterator[str]:
+    results = analysis.results
+    if len(results.runs) < results.planned:
+        yield f"This report is partial: {len(results.runs)} of {results.planned} planned runs are done."
+        empty = [c for c in results.conditions if not analysis.seeds[c] and c not in analysis.diverged]
+        if empty:
+            yield f"No run yet under {joined(empty)}."
+    if analysis.diverged:
+        where = [
+            f"{c} (seed{'s' if len(seeds) > 1 else ''} {joined(map(str, seeds))})"
+            for c, seeds in analysis.diverged.items()
+        ]
+        count = sum(map(len, analysis.diverged.values()))
+        subject = "Runs that diverged are" if count > 1 else "A run that diverged is"
+        yield f"{subject} left out of all means, intervals, tests and curves: {joined(where)}."
+    if max(map(len, analysis.seeds.values()), default=0) == 1:
+        yield "There is one seed per condition: the spread between seeds is unknown, and nothing can be tested."
+
+
+def _missing_values(analysis: Analysis) -> Iterator[str]:
+    runs = sum(map(len, analysis.seeds.values()))
+    for found in analysis.tested:
+        lost = runs - sum(map(len, found.values.values()))
+        if lost:
+            yield f"{found.quantity.label} is missing or not finite in {lost} finished run{'s' if lost > 1 else ''}."
+    for found in analysis.tested:
+        if found.without_logarithm:
+            yield (
+                f"Values of 0 have no logarithm: such runs are left out where {found.quantity.label} is tested, under "
+                f"{joined(found.without_logarithm)}."
+            )
+
+
+def _looks(analysis: Analysis) -> Iterator[str]:
+    counts = set(analysis.looks.values())
+    if len(counts) > 1:
+        yield (
+            f"Conditions were tested after {min(counts)} to {max(counts)} epochs of a run, and the best test accuracy "
+            "is the highest of as many: where more were looked at, it is higher by chance."
+        )
+
+
+def power(analysis: Analysis) -> str:
+    """What so many seeds can and cannot show, from the spread of final test accuracy within conditions."""
+    found, alpha = analysis.power, analysis.alpha
+    if found is None:
+        return (
+            "No difference can be tested yet: that takes a baseline and another condition with at least two finished "
+            "runs each. Differences between single runs may be nothing but chance."
+        )
+    runs = (
+        f"{found.seeds} seeds per condition"
+        if found.uniform
+        else f"{found.seeds} seeds in the smallest condition tested"
+    )
+    if found.sd == 0:
+        return f"With {runs} and no spread at all in final test accuracy, the power of the tests cannot be told."
+    text = (
+        f"With {runs} and the spread seen here (standard deviation {points(found.sd)} within conditions), Welch’s test "
+        f"at the {100 * alpha:g} % level finds a true difference in test accuracy of {points(found.half)} only half of "
+        f"the time, and {points(found.most)} four times in five; smaller differences are missed more often."
+    )
+    if found.tested > 1:
+        text += (
+            f" At Holm’s strictest step for {found.tested} comparisons ({100 * alpha / found.tested:.3g} %) it takes "
+            f"{points(found.strict_half)} and {points(found.strict_most)}."
+        )
+    return text + (
+        " “No difference shown” therefore does not mean that there is none. The spread is itself an estimate from few "
+        "runs, so these figures are rough."
+    )
