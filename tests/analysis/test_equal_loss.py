@@ -7,8 +7,10 @@ import numpy as np
 import polars
 import pytest
 
-from steppe.analysis.equal_loss import Matched, matched
+from steppe.analysis.equal_loss import EqualLossRatio, equal_loss_ratios
 from steppe.analysis.results import Results
+from steppe.analysis.verdict import Verdict
+from steppe.report.wording.verdicts import ratio_verdict
 
 SEEDS = {"plain": (0, 1, 2), "other": (0, 1, 2)}
 
@@ -39,52 +41,54 @@ def every_seed(path):
 def test_a_factor_on_the_same_curve_is_found_whatever_the_progress():
     plain = every_seed(path(np.geomspace(1.0, 0.01, 20)))
     slow = every_seed(path(np.geomspace(1.0, 0.2, 20), 0.5))  # ends at a higher tr(H²), though it is flatter
-    found = matched(results({"plain": plain, "other": slow}), SEEDS)["other"]
+    found = equal_loss_ratios(results({"plain": plain, "other": slow}), SEEDS)["other"]
     assert found.ratio == pytest.approx(0.5, rel=1e-9)
     assert found.epochs == 60
-    assert found.verdict == "lower"
+    assert found.verdict is Verdict.LOWER
 
 
 def test_training_less_on_the_same_curve_is_no_difference():
     plain, less = every_seed(path(np.geomspace(1.0, 0.01, 20))), every_seed(path(np.geomspace(1.0, 0.3, 7)))
-    found = matched(results({"plain": plain, "other": less}), SEEDS)["other"]
+    found = equal_loss_ratios(results({"plain": plain, "other": less}), SEEDS, margin=1.01)["other"]
     assert found.ratio == pytest.approx(1.0, rel=1e-9)
-    assert found.verdict == "equal within 1 %"
+    assert ratio_verdict(found) == "equivalent within a factor of 1.01"
+    undeclared = equal_loss_ratios(results({"plain": plain, "other": less}), SEEDS)["other"]
+    assert undeclared.verdict is Verdict.INCONCLUSIVE
 
 
 def test_losses_that_the_baseline_never_had_are_not_compared():
     plain, other = every_seed(path([1.0, 0.5])), every_seed(path([3.0, 2.0]))
-    found = matched(results({"plain": plain, "other": other}), SEEDS)["other"]
-    assert (found.seeds, found.epochs, found.verdict) == (0, 0, "not comparable")
+    found = equal_loss_ratios(results({"plain": plain, "other": other}), SEEDS)["other"]
+    assert (found.seeds, found.epochs, ratio_verdict(found)) == (0, 0, "not comparable")
     assert math.isnan(found.ratio)
 
 
 def test_one_seed_has_a_ratio_and_no_interval():
     history = results({"plain": {0: path([1.0, 0.1])}, "other": {0: path([0.9, 0.2], 3.0)}})
-    found = matched(history, {"plain": (0,), "other": (0,)})["other"]
+    found = equal_loss_ratios(history, {"plain": (0,), "other": (0,)})["other"]
     assert found.ratio == pytest.approx(3.0)
-    assert found.verdict == "one seed: no interval"
+    assert ratio_verdict(found) == "one seed: no interval"
 
 
 def test_epochs_without_numbers_are_left_out():
     losses, flatness = path(np.geomspace(1.0, 0.1, 5))
     flatness[2] = math.nan
     plain = every_seed(path(np.geomspace(2.0, 0.05, 9)))
-    found = matched(results({"plain": plain, "other": every_seed((losses, flatness))}), SEEDS)["other"]
+    found = equal_loss_ratios(results({"plain": plain, "other": every_seed((losses, flatness))}), SEEDS)["other"]
     assert found.epochs == 12
 
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (0.5, 0.9, "lower"),
-        (1.1, 2.0, "higher"),
-        (0.9, 1.1, "no difference shown"),
-        (0.995, 0.999, "equal within 1 %"),
+        (0.5, 0.9, Verdict.LOWER),
+        (1.1, 2.0, Verdict.HIGHER),
+        (0.9, 1.1, Verdict.INCONCLUSIVE),
+        (0.995, 0.999, Verdict.EQUIVALENT),
     ],
 )
 def test_verdicts(low, high, verdict):
-    assert Matched(1.0, low, high, 3, 10).verdict == verdict
+    assert EqualLossRatio(1.0, low, high, 3, 1.01, epochs=10).verdict is verdict
 
 
 def test_any_quantity_of_the_history_is_compared_and_what_is_not_held_is_not():
@@ -94,9 +98,9 @@ def test_any_quantity_of_the_history_is_compared_and_what_is_not_held_is_not():
         bottom_eigenvalue=-polars.col("flatness"), bottom_eigenvalue_residual=0.0, spectral_range=polars.lit(None)
     )
     given = dataclasses.replace(given, history=negative)
-    assert matched(given, SEEDS, "bottom_eigenvalue")["other"].ratio == pytest.approx(3.0, rel=1e-9)
-    assert matched(given, SEEDS, "bottom_eigenvalue")["other"].verdict == "higher"
-    assert matched(given, SEEDS, "spectral_range") == matched(given, SEEDS, "top_eigenvalue") == {}
+    assert equal_loss_ratios(given, SEEDS, "bottom_eigenvalue")["other"].ratio == pytest.approx(3.0, rel=1e-9)
+    assert equal_loss_ratios(given, SEEDS, "bottom_eigenvalue")["other"].verdict is Verdict.HIGHER
+    assert equal_loss_ratios(given, SEEDS, "spectral_range") == equal_loss_ratios(given, SEEDS, "top_eigenvalue") == {}
 
 
 def test_a_negative_eigenvalue_counts_where_it_is_one_for_sure():
@@ -105,5 +109,5 @@ def test_a_negative_eigenvalue_counts_where_it_is_one_for_sure():
     doubtful = given.history.with_columns(
         bottom_eigenvalue=-polars.col("flatness"), bottom_eigenvalue_residual=2 * polars.col("flatness")
     )
-    found = matched(dataclasses.replace(given, history=doubtful), SEEDS, "bottom_eigenvalue")["other"]
-    assert found.epochs == 0 and found.verdict == "not comparable"
+    found = equal_loss_ratios(dataclasses.replace(given, history=doubtful), SEEDS, "bottom_eigenvalue")["other"]
+    assert found.epochs == 0 and ratio_verdict(found) == "not comparable"

@@ -7,13 +7,26 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
-from steppe.analysis.statistics import compare, compare_all, detectable_difference, disagreement, holm, summary, verdict
 
-from steppe.analysis import statistics
+from steppe.analysis import power as power_of_tests
+from steppe.analysis.comparison import compare, compare_all
+from steppe.analysis.power import detectable_difference
+from steppe.analysis.quantities import Quantity
+from steppe.analysis.tests import holm, summary
+from steppe.analysis.verdict import Verdict
 from steppe.core.checks import InputError
+from steppe.report.wording import verdicts
+from steppe.report.wording.verdicts import disagreement
 
 RNG = np.random.default_rng(1)
 SAMPLES = [(RNG.normal(0, 1, n), RNG.normal(0.8, 2, m)) for n, m in ((2, 2), (3, 3), (3, 5), (10, 4), (30, 30))]
+
+
+LOSS = Quantity("loss", "Loss")
+
+
+def verdict(found, quantity=LOSS) -> str:
+    return verdicts.verdict(quantity, found)
 
 
 def by_seed(values) -> dict[int, float]:
@@ -107,7 +120,7 @@ def test_a_lone_comparison_needs_no_correction():
     assert found.welch.holm == found.welch.p and found.paired.holm == found.paired.p
 
 
-EQUAL = "no significant difference: identical in every run"
+EQUAL = "no difference shown: identical in every run"
 
 
 @pytest.mark.parametrize(
@@ -115,13 +128,13 @@ EQUAL = "no significant difference: identical in every run"
     [
         ([0.9, 0.9, 0.9], [0.9, 0.9, 0.9], "identical", "identical", EQUAL),
         ([0.9, 0.8, 0.7], [0.9, 0.8, 0.7], "tested", "identical", EQUAL),
-        ([0.9, 0.8, 0.7], [0.7, 0.9, 0.8], "tested", "tested", "no significant difference"),
-        ([0.9, 0.9, 0.9], [0.8, 0.8, 0.8], "no spread", "no spread", "lower in every run (by 0.1), test undefined"),
+        ([0.9, 0.8, 0.7], [0.7, 0.9, 0.8], "tested", "tested", "no difference shown"),
+        ([0.9, 0.9, 0.9], [0.8, 0.8, 0.8], "no spread", "no spread", "cannot tell: lower in every run by 0.1"),
         ([0.9, 0.9, 0.9], [0.8, 0.81, 0.8], "tested", "tested", "significantly lower (by 0.0967)"),
-        ([0.9, 0.8, 0.7], [0.8, 0.7, 0.6], "tested", "no spread", "no significant difference"),
-        ([0.9], [0.8], "too few", "too few", "not tested: one run cannot be tested"),
-        ([0.9, 0.8], [0.8], "too few", "too few", "not tested: one run cannot be tested"),
-        ([], [0.8], "too few", "too few", "not tested: no values"),
+        ([0.9, 0.8, 0.7], [0.8, 0.7, 0.6], "tested", "no spread", "no difference shown"),
+        ([0.9], [0.8], "too few", "too few", "cannot tell: one run cannot be tested"),
+        ([0.9, 0.8], [0.8], "too few", "too few", "cannot tell: one run cannot be tested"),
+        ([], [0.8], "too few", "too few", "cannot tell: no values"),
     ],
 )  # fmt: skip
 def test_degenerate_samples_get_a_reason(x, y, welch, paired, words):
@@ -146,8 +159,9 @@ def test_verdict_follows_holm_and_the_size_asked_for():
     alone = compare(base, far)
     assert alone.welch.p < 0.05 and verdict(alone).startswith("significantly higher")
     among = compare_all(base, {str(i): far for i in range(5)})["0"]
-    assert among.welch.holm > 0.05 and verdict(among) == "no significant difference"
-    assert verdict(alone, size=lambda d: f"{d:.1f} points") == "significantly higher (by 2.8 points)"
+    assert among.welch.holm > 0.05 and verdict(among) == "no difference shown"
+    assert verdict(alone, Quantity("a", "A", "share")) == "significantly higher (by 283.3 points)"
+    assert alone.verdict is Verdict.HIGHER and among.verdict is Verdict.INCONCLUSIVE
 
 
 def test_disagreement_is_said_only_where_there_is_one():
@@ -165,14 +179,14 @@ def test_power_is_what_simulated_experiments_find(effect, count, alpha):
     rng, trials = np.random.default_rng(3), 20_000
     x, y = rng.normal(0, 1, (count, trials)), rng.normal(effect, 1, (count, trials))
     found = np.mean(stats.ttest_ind(y, x, equal_var=False).pvalue <= alpha)
-    expected = statistics.welch_power(effect, count, alpha=alpha)
+    expected = power_of_tests.welch_power(effect, count, alpha=alpha)
     assert abs(found - expected) < 4 * math.sqrt(expected * (1 - expected) / trials)
 
 
 def test_power_meets_students_for_many_runs_and_stays_below_it_for_few():
     student = TTestIndPower()
-    assert statistics.welch_power(0.4, 100) == pytest.approx(student.power(0.4, 100, 0.05), abs=1e-3)
-    assert statistics.welch_power(3.0, 3) < student.power(3.0, 3, 0.05) - 0.05
+    assert power_of_tests.welch_power(0.4, 100) == pytest.approx(student.power(0.4, 100, 0.05), abs=1e-3)
+    assert power_of_tests.welch_power(3.0, 3) < student.power(3.0, 3, 0.05) - 0.05
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
@@ -180,7 +194,7 @@ def test_power_meets_students_for_many_runs_and_stays_below_it_for_few():
 @pytest.mark.parametrize("alpha", [0.05, 0.05 / 14])
 def test_the_detectable_difference_is_found_as_often_as_it_says(count, power, alpha):
     found = detectable_difference(count, 0.5, power=power, alpha=alpha)
-    assert statistics.welch_power(found / 0.5, count, alpha=alpha) == pytest.approx(power, abs=1e-4)
+    assert power_of_tests.welch_power(found / 0.5, count, alpha=alpha) == pytest.approx(power, abs=1e-4)
 
 
 def test_more_runs_less_spread_and_less_power_detect_smaller_differences():

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import polars
 import pytest
-from steppe.analysis.study import analyse
 from test_analysis import BASE, study
 
 from steppe.analysis import times
+from steppe.analysis.analysis import analyse
+from steppe.report.wording.conclusion import conclusion
 from steppe.study.training import timing
 
 
@@ -86,18 +87,18 @@ def test_a_history_without_first_calls_is_summed():
 @pytest.mark.parametrize(("plain", "sam"), [((3.2, 1.0, 1.1), (1.0, 1.1, 1.0)), ((1.0, 1.3, 0.8), (1.2, 1.1, 1.0))])
 def test_times_that_noise_could_have_made_are_not_told(plain, sam):
     found = with_times(plain=plain, sam=sam)
-    assert not found.cost["sam"].differ and "times as long" not in found.conclusion
+    assert not found.cost["sam"].verdict.directed and "times as long" not in conclusion(found)
 
 
 def test_times_are_told_of_the_conditions_where_they_exceed_the_noise():
     found = with_times(plain=(1.0, 1.1, 1.05), sam=(2.0, 2.3, 2.1), noisy=(1.1, 0.9, 1.2))
-    assert "Training under sam took 2.03 times as long as under plain; otherwise" in found.conclusion
+    assert "Training under sam took 2.03 times as long as under plain; otherwise" in conclusion(found)
 
 
 def test_one_seed_tells_no_ratio_of_times():
     found = with_times(plain=(10.0,), sam=(30.0,))
-    assert found.cost["sam"].ratio == pytest.approx(3.0) and not found.cost["sam"].differ
-    assert "times as long" not in found.conclusion
+    assert found.cost["sam"].ratio == pytest.approx(3.0) and not found.cost["sam"].verdict.directed
+    assert "times as long" not in conclusion(found)
 
 
 def test_runs_of_a_seed_on_two_machines_are_not_compared():
@@ -107,7 +108,8 @@ def test_runs_of_a_seed_on_two_machines_are_not_compared():
         for c, hosts in machines.items()
         for seed, host in enumerate(hosts)
     ]
-    assert times.compared(polars.DataFrame(taken), "sam", "plain") == pytest.approx((2.0, 2.0, 2.0))
+    found = times.time_ratio(polars.DataFrame(taken), "sam", "plain")
+    assert (found.ratio, found.low, found.high) == pytest.approx((2.0, 2.0, 2.0))
 
 
 @pytest.mark.parametrize("condition", ["lam=0", "lam=0.1"])

@@ -39,7 +39,10 @@ MORE = {
     "augment": [{"name": "mixup", "alpha": 0.2}],
     "average": {"name": "ema", "decay": 0.9},
     "track": {"every": 1, "examples": 16, "probes": 2},
-    "conditions": [{"name": "plain", "train.epochs": 2}, {"name": "sam", "method": {"name": "sam"}, "rival": "plain"}],
+    "conditions": [
+        {"name": "plain", "train.epochs": 2}, {"name": "sam", "method": {"name": "sam"}, "control": "plain"},
+    ],
+    "equivalence": {"test_accuracy": 0.01},
     "published": [{"title": "t", "caveat": "c", "columns": ["a", "b"], "rows": [["x", 1.0]]}],
     "title": "A title", "about": "Words.",
 }  # fmt: skip

@@ -4,6 +4,7 @@ The table in docs/measures.md is the registry's: run ``python tests/test_measure
 """
 
 import json
+import math
 import re
 import shutil
 import sys
@@ -16,10 +17,11 @@ import orbax.checkpoint as ocp
 import polars
 import pytest
 from safetensors.numpy import save_file
-from steppe.analysis.measures import compared
 
 from fuzzing.damage import aged
 from steppe import InputError, cli, report, sharpness, study
+from steppe.analysis.measurements import compare_measurements
+from steppe.analysis.verdict import Verdict
 from steppe.core import losses
 from steppe.measures import MEASURES
 from steppe.measures import run as measures
@@ -29,6 +31,7 @@ from steppe.networks import measurement as measuring
 from steppe.networks.runs import trained
 from steppe.networks.settings import Settings
 from steppe.networks.user import Own
+from steppe.report.wording.measurements import notes
 from steppe.study.progress import Watcher
 from support.networks import dense_hessian, mlp_apply, mlp_batch, mlp_params
 
@@ -403,32 +406,34 @@ def test_the_comparison_is_welchs_with_holms_correction_and_bounds_are_not_teste
     bound = (polars.col("quantity") == "fisher_rao") & (polars.col("run") == "lam=0.1-s1")
     rows = rows.with_columns(converged=~bound, note=polars.when(bound).then(polars.lit("censored")).otherwise("note"))
     rows.write_parquet(aged(tiny) / "measurements.parquet")
-    found = compared(results, tiny)
-    assert found.verdicts["sam_sharpness"] == {"lam=0.1": "significantly higher (by a factor of 50)"}
-    assert "fisher_rao" not in [q for q, by in found.comparisons.items() if by]
-    assert found.open["fisher_rao"] == {"lam=0": 0, "lam=0.1": 1}
-    assert "The loss itself differs significantly" in found.notes[0]
+    found = compare_measurements(results, tiny)
+    assert found.quantities["sam_sharpness"].verdict("lam=0.1") is Verdict.HIGHER
+    assert found.quantities["sam_sharpness"].comparisons["lam=0.1"].difference == pytest.approx(math.log(50), rel=0.01)
+    assert found.quantities["fisher_rao"].verdict("lam=0.1") is Verdict.UNTESTABLE
+    assert found.quantities["fisher_rao"].bounds == {"lam=0": 0, "lam=0.1": 1}
+    assert "The loss itself differs significantly" in notes(found)[0]
     page = report.write(results, tiny)[2].read_text()
     assert "1 of 2 only bounds" in page and "× 50, p " in page
     # a baseline that is a bound, and conditions alike
     bound = (polars.col("quantity") == "fisher_rao") & (polars.col("run") == "lam=0-s1")
     alike = rows.with_columns(value=1 + 0.01 * polars.Series(rng.random(rows.shape[0])), converged=~bound)
     alike.write_parquet(tiny / "measurements.parquet")
-    assert not compared(results, tiny).comparisons["fisher_rao"]
+    alike = compare_measurements(results, tiny).quantities["fisher_rao"]
+    assert alike.comparisons["lam=0.1"].welch.status == "bounds" and alike.verdict("lam=0.1") is Verdict.UNTESTABLE
     section = report.write(results, tiny)[2].read_text().partition('class="measured"')[2].partition("</section>")[0]
-    assert "no significant difference" in section and "not tested: bounds" in section
+    assert "no difference shown" in section and "cannot tell: some values are only bounds" in section
 
 
 @pytest.mark.slow
 def test_of_several_measurements_by_one_measure_the_last_one_is_reported(tiny):
     results = study.gathered(study.Store.read(tiny))
-    assert compared(results, tiny) is None
+    assert compare_measurements(results, tiny) is None
     take(tiny, examples=10)
     take(tiny / "runs" / "lam=0.1-s1", measures=("loss",))
-    found = compared(results, tiny)
+    found = compare_measurements(results, tiny)
     assert found.rows.filter(polars.col("measure") == "loss")["examples"].to_list() == [48]
     assert found.rows.filter(polars.col("measure") == "fisher_rao")["examples"].to_list() == [10] * 4
-    assert found.notes == ("Other measurements, with other settings or examples, are in measurements.parquet.",)
+    assert notes(found) == ["Other measurements, with other settings or examples, are in measurements.parquet."]
 
 
 def test_a_table_that_is_damaged_or_of_another_form_is_named(tiny):

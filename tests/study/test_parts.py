@@ -1,4 +1,4 @@
-"""The parts of training that a specification puts together: chains of methods, losses, transforms, averages, rivals."""
+"""The parts of training that a specification puts together: chains of methods, losses, averages, controls."""
 
 import dataclasses
 
@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import polars
 import pytest
-from steppe.analysis.study import analyse
 
 from steppe import InputError, models, study
+from steppe.analysis.analysis import analyse
 from steppe.core import losses
 from steppe.report import tables, text
+from steppe.report.wording.conclusion import conclusion
 from steppe.study.training.program import Recipe, shape_of
 from support.networks import dense_hessian
 
@@ -139,11 +140,11 @@ BAD = {
     'augment = [{name = "fgsm", radius = -1.0}]': r"fgsm: radius must be",
     'loss = {name = "hinge"}': r"loss\.name must be one of .* Did you mean 'unhinged'",
     'average = {name = "mean"}': r"average\.name must be 'ema' or 'swa'",
-    'rival = "nobody"': r"rival of 'bad' must be one of 'plain', got 'nobody'",
+    'control = "nobody"': r"control of 'bad' must be one of 'plain', got 'nobody'",
     'average = {name = "swa", decay = 0.3}': r"average must be of its own settings",
     'method = {name = "fa", lam = 0.1, curvature = "closed_form", matrix = "ggn"}': r"method\.matrix must be 'hessian'",
     'method = {name = "fa", lam = 0.1, curvature = "closed_form", microbatches = 2}': r"method\.microbatches must be 1",
-    "rival = 3": r"conditions\.rival must be the name of a condition, got 3",
+    "control = 3": r"conditions\.control must be the name of a condition, got 3",
 }
 
 
@@ -181,8 +182,8 @@ def test_early_stopping_looks_at_every_epoch():
 
 
 @pytest.fixture(scope="module")
-def rivalry():
-    """Results of conditions whose rivals differ: one gains on its rival, the other does not."""
+def controlled():
+    """Results of conditions whose controls differ: one gains on its control, the other does not."""
     rng, rows = np.random.default_rng(0), []
     means = {"plain": 0.80, "longer": 0.85, "good": 0.90, "idle": 0.85}
     for condition, mean in means.items():
@@ -194,27 +195,27 @@ def rivalry():
     return study.Results(
         name="r", title="R", about="", baseline="plain", conditions=tuple(means), planned=20,
         runs=polars.DataFrame(rows), history=polars.DataFrame(), surfaces=None, published=(), provenance={}, notes=(),
-        spec_toml="", rivals={"good": "longer", "idle": "longer"},
+        spec_toml="", controls={"good": "longer", "idle": "longer"},
     )  # fmt: skip
 
 
-def test_a_rival_is_compared_besides_the_baseline(rivalry):
-    found = analyse(rivalry)
-    accuracy = found.rivals["test_accuracy"]
+def test_a_control_is_compared_besides_the_baseline(controlled):
+    found = analyse(controlled)
+    accuracy = found.controls["test_accuracy"].comparisons
     assert set(accuracy) == {"good", "idle"}
     np.testing.assert_allclose(accuracy["good"].difference, 0.05, atol=0.01)
     assert accuracy["good"].welch.holm == pytest.approx(2 * accuracy["good"].welch.p)
-    assert "Against its rival, final test accuracy was significantly higher under good (rival: longer)" in (
-        found.conclusion
+    assert "Against its control, final test accuracy was significantly higher under good (control: longer)" in (
+        conclusion(found)
     )
-    accuracy_table, loss_table = tables.rivals(rivalry, found)
+    accuracy_table, loss_table = tables.controls(found)
     assert [row[0].text for row in accuracy_table.rows] == ["good", "idle"]
-    assert accuracy_table.rows[0][0].detail == "rival longer, at 1.00 × its time [1.00, 1.00]"
+    assert accuracy_table.rows[0][0].detail == "control longer, at 1.00 × its time [1.00, 1.00]"
     assert loss_table.rows[0][2].text.startswith("−0.05")
-    assert "## Final test loss against rivals" in text.markdown(rivalry, found)
+    assert "## Final test loss against controls" in text.markdown(found)
 
 
-def test_without_rivals_nothing_is_said_of_them(rivalry):
-    alone = dataclasses.replace(rivalry, rivals={})
+def test_without_controls_nothing_is_said_of_them(controlled):
+    alone = dataclasses.replace(controlled, controls={})
     found = analyse(alone)
-    assert found.rivals == {} and "rival" not in text.markdown(alone, found)
+    assert found.controls == {} and "control" not in text.markdown(found)

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from steppe.analysis.study import analyse
 
 from steppe import InputError, curvature, data, models, study
+from steppe.analysis.analysis import analyse
 from steppe.core import losses
 from steppe.report import tables
 from steppe.report.figures import tracking as tracked
@@ -85,7 +85,7 @@ def test_the_last_epoch_is_tracked_and_measured_whatever_the_stride(tmp_path):
 
 def test_the_spectrum_has_a_table_and_is_compared_at_equal_training_loss(finished):
     found = analyse(finished[0])
-    assert {"flatness", "top_eigenvalue", "spectral_range", "test_loss"} <= set(found.matched)
+    assert {"flatness", "top_eigenvalue", "spectral_range", "test_loss"} <= set(found.equal_loss)
     titles = [table.title for table in tables.at_the_end(finished[0], found)]
     assert titles == ["The spectrum at the end of training", "At equal training loss"]
 
