@@ -343,5 +343,5 @@ def ratio(logs: Iterable[float], *, confidence: float = 0.95, margin: float | No
     (1.99, 'HIGHER')
     """
     found = tests.summary(logs, confidence=confidence)
-    ends = (math.exp(min(value, LARGEST_LOG)) for value in (found.mean, found.low, found.high))
-    return Ratio(*ends, found.count, math.nan if margin is None else margin)
+    middle, low, high = (math.exp(min(value, LARGEST_LOG)) for value in (found.mean, found.low, found.high))
+    return Ratio(middle, low, high, found.count, math.nan if margin is None else margin)

@@ -27,7 +27,7 @@ RESOLUTION = 4 * float(np.finfo(np.float32).eps)
 class Summary(NamedTuple):
     """What `count` values say about their mean: it, their standard deviation, and the interval [low, high] for it."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method of that name is not used
     mean: float
     sd: float
     low: float

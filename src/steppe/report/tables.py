@@ -262,8 +262,8 @@ def _difference(quantity: Quantity, found: Comparison) -> Cell:
     """A difference in points, or on a log scale the ratio it stands for."""
     if quantity.log:
         ends = (found.difference, found.low, found.high)
-        ratio = [math.exp(min(max(x, -LARGEST_LOG), LARGEST_LOG)) for x in ends]
-        return Cell(f"× {number(ratio[0])}" if math.isfinite(ratio[0]) else NOTHING, _interval(*ratio[1:], number))
+        ratio, low, high = (math.exp(min(max(x, -LARGEST_LOG), LARGEST_LOG)) for x in ends)
+        return Cell(f"× {number(ratio)}" if math.isfinite(ratio) else NOTHING, _interval(low, high, number))
     show = _points if quantity.unit == "share" else _finer
     return Cell(show(found.difference), _interval(found.low, found.high, show))
 
@@ -303,8 +303,8 @@ def _cell(name: str, condition: str, analysis: Analysis, *, interval: bool = Tru
         return Cell(text, _interval(100 * s.low, 100 * s.high, "{:.2f}".format))
     if found.quantity.log:
         logs = found.scaled[condition]
-        ends = [math.exp(x) if abs(x) < LARGEST_LOG else math.nan for x in (logs.low, logs.high)]
-        return Cell(text, _interval(*ends, number))
+        low, high = (math.exp(x) if abs(x) < LARGEST_LOG else math.nan for x in (logs.low, logs.high))
+        return Cell(text, _interval(low, high, number))
     return Cell(text, _interval(s.low, s.high, number))
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import polars
 
-from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import LARGEST_LOG, Comparison, QuantityComparison
 from steppe.analysis.densities import densities
-from steppe.analysis.measurements import in_order, latest, remarks
+from steppe.analysis.measurements import Measurements, in_order, latest, remarks
 from steppe.analysis.verdict import Verdict
 from steppe.core.checks import joined
 from steppe.measures import MEASURES
@@ -52,9 +51,8 @@ class Section:
     measures: Table
 
 
-def of_study(analysis: Analysis) -> Section:
+def of_study(found: Measurements, baseline: str) -> Section:
     """The section of a study's report: quantities × conditions."""
-    found, baseline = analysis.measurements, analysis.results.baseline
     heads = ("", *(f"{c} ({found.counts[c]})" for c in found.conditions))
     rows = {
         name: (Cell(name, found.remarks.get(name, "")), *(_compared(by, c, baseline) for c in found.conditions))

@@ -37,5 +37,5 @@ def html(analysis: Analysis, *, turnable: str = "") -> str:
         costs=curves.cost(analysis),
         surfaces=landscapes.pictures([view] if view else []),
         turnable=turnable,
-        measured=measures.of_study(analysis) if analysis.measurements else None,
+        measured=measures.of_study(analysis.measurements, results.baseline) if analysis.measurements else None,
     )
