@@ -10,10 +10,10 @@ import optax
 
 from steppe import data, methods, models
 from steppe.core import checks, losses
-from steppe.study.spec import code, limits
+from steppe.study.spec import code, limits, optimisers
 from steppe.study.spec.comparisons import check_margins, with_controls
 from steppe.study.spec.settings import EXACT, Source, build, modules, settings, validated, with_closed_forms
-from steppe.study.spec.tables import Spec
+from steppe.study.spec.tables import COMPANIONS, Spec, Train
 
 
 def none() -> optax.GradientTransformationExtraArgs:
@@ -78,7 +78,7 @@ def conditions(spec: Spec, *, run_code: bool = True) -> list[Condition]:
     columns = []
     for values in itertools.product(*spec.grid.values()) if spec.grid else ():
         changes = dict(zip(spec.grid, values, strict=True))
-        name = ",".join(f"{path.rpartition('.')[2]}={_shown(value)}" for path, value in changes.items())
+        name = ",".join(f"{path.rpartition('.')[2]}={_shown(path, value)}" for path, value in changes.items())
         limits.check_name("a name that the grid makes", name, "Write [[conditions]] with names instead.")
         columns.append(_changed(spec, name, changes, run_code))
     for table in spec.conditions:
@@ -92,7 +92,11 @@ def conditions(spec: Spec, *, run_code: bool = True) -> list[Condition]:
     return columns or [Condition("all", spec)]
 
 
-def _shown(value: Any) -> str:
+def _shown(path: str, value: Any) -> str:
+    """A value in a condition's name. Tables of other paths look as they do in folders of earlier versions."""
+    if isinstance(value, Mapping) and path.partition(".")[0] == "train":
+        settings_ = [f"{key}={_shown(path, inner)}" for key, inner in value.items() if key != "name"]
+        return " ".join([str(value.get("name")), *settings_])
     return f"{value:g}" if isinstance(value, float) else str(value).replace("/", "_")
 
 
@@ -102,6 +106,9 @@ def _changed(spec: Spec, name: str, changes: Mapping[str, Any], run_code: bool) 
     for path, value in changes.items():
         checks.one_of("study", f"{path} in condition {name!r}", path.partition(".")[0], VARIED)
         raw = replaced(raw, path, value)
+        companion, _ = COMPANIONS.get(path.removeprefix("train."), ("", None))
+        if companion and isinstance(value, Mapping) and f"train.{companion}" not in changes:
+            raw["train"].pop(companion, None)  # of the text or number that the table replaces
     named = {
         text.rpartition(":")[0] for text in modules({k: v for k, v in raw.items() if k not in ("grid", "conditions")})
     }
@@ -133,6 +140,7 @@ def _resolved_parts(spec: Spec, run_code: bool) -> Spec:
         "augment": [
             settings(f"augment.{place}", table, data.TRANSFORMS, source) for place, table in enumerate(spec.augment)
         ],
+        "train": _resolved_training(spec.train, source),
     }
     for table in _known(parts["loss"], source):
         build(losses.LOSSES, table, source)
@@ -144,6 +152,20 @@ def _resolved_parts(spec: Spec, run_code: bool) -> Spec:
     if spec.train.early_stopping and spec.measure.every > 1:
         checks.fail("study", "measure.every", "1 with early stopping, which looks at each epoch", spec.measure.every)
     return spec.model_copy(update=parts)
+
+
+def _resolved_training(train: Train, source: Source) -> Train:
+    """Training with the settings of an optimiser and of a schedule that are tables."""
+    parts: dict[str, Any] = {}
+    if isinstance(train.optimizer, dict):
+        parts["optimizer"] = settings("train.optimizer", train.optimizer, optimisers.OPTIMISERS, source)
+        for known in _known(parts["optimizer"], source):
+            optimisers.check_optimiser(known, train.weight_decay, source)
+    if isinstance(train.learning_rate, dict):
+        parts["learning_rate"] = settings("train.learning_rate", train.learning_rate, optimisers.SCHEDULES, source)
+        for known in _known(parts["learning_rate"], source):
+            optimisers.check_schedule(known, source)
+    return train.model_copy(update=parts)
 
 
 def _known(table: dict[str, Any], source: Source) -> list[dict[str, Any]]:

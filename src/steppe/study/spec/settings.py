@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import pydantic
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from steppe.core import checks, programs
 from steppe.core.types import Moments
@@ -30,6 +30,9 @@ EXACT: dict[str, Callable[[Moments], Any]] = {
 Source = Mapping[str, str] | None
 """Digests of the modules that a study names; None where no code is to be run, as for reading results."""
 
+GIVEN = {"model": 2, "train.optimizer": 1}
+"""Arguments that a study gives first: a network's shape and number of classes, an optimiser's learning rate."""
+
 NONE = "none"
 """How TOML, which has no null, writes a setting of None where that is not the default."""
 
@@ -43,9 +46,28 @@ class Table(pydantic.BaseModel):
 def split_name(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """A part's name, and its settings as the function takes them."""
     given = {key: value for key, value in table.items() if key != "name"}  # traced strengths among them
-    return table["name"], {
-        key: None if isinstance(value, str) and value == NONE else value for key, value in given.items()
-    }
+    return table["name"], {key: _argument(value) for key, value in given.items()}
+
+
+def _argument(value: Any) -> Any:
+    """A value of TOML as functions take it: with a null, and with keys that are numbers."""
+    if isinstance(value, Mapping) and value and all(map(_is_whole, value)):
+        return {int(key): inner for key, inner in value.items()}
+    return None if isinstance(value, str) and value == NONE else value
+
+
+def _is_whole(key: Any) -> bool:
+    return isinstance(key, int) or (key.isascii() and key.isdigit() and len(key) <= len(str(limits.WHOLE)))
+
+
+def _whole_key(key: str) -> str:
+    if not _is_whole(key):
+        raise ValueError("a table whose keys are whole numbers")
+    return str(int(key))
+
+
+WholeKey = Annotated[str, AfterValidator(_whole_key)]
+"""A whole number as a key: TOML's keys are text."""
 
 
 def modules(raw: Any) -> set[str]:
@@ -78,7 +100,7 @@ def build(
     made = functools.partial(
         function, *given, **arguments, **{key: value for key, value in owned.items() if key in takes}
     )
-    if name in functions:
+    if getattr(function, "__module__", "").partition(".")[0] == __name__.partition(".")[0]:
         return made()
     try:
         return made()
@@ -118,13 +140,12 @@ def settings(
 def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]:
     """The keyword arguments of a function that TOML can express, as a pydantic model."""
     try:
-        hints, parameters = typing.get_type_hints(function), inspect.signature(function).parameters
+        hints, parameters = _hints(function), inspect.signature(function).parameters
     except (NameError, TypeError, ValueError) as error:
         got = f"one whose arguments cannot be read ({programs.line(error)})"
         checks.fail("study", f"{part}.name", "a function with plain arguments", got)
     fields: dict[str, Any] = {}
-    first = 2 if part == "model" else 0  # the shape and the number of classes
-    for name, parameter in list(parameters.items())[first:]:
+    for name, parameter in list(parameters.items())[GIVEN.get(part, 0) :]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             checks.fail("study", f"{part}.name", "a function with named arguments", f"one with {parameter}",
                         "Name each setting, with its type.")  # fmt: skip
@@ -136,9 +157,28 @@ def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]
         if name in OWNED:
             continue
         annotation = Literal["closed_form"] | None if name in EXACT else _plain(hints[name], name)
+        if annotation is None and parameter.default is parameter.empty:
+            checks.fail("study", f"{part}.name", "a function whose settings TOML can express", f"one that needs {name}",
+                        "Write a function of your own that calls it.")  # fmt: skip
         if annotation is not None:
-            fields[name] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
+            fields[name] = _field(annotation, parameter)
     return pydantic.create_model(f"{part}_{getattr(function, '__name__', 'settings')}", __base__=Table, **fields)
+
+
+def _field(annotation: Any, parameter: inspect.Parameter) -> tuple[Any, Any]:
+    """A setting's type and default; what TOML cannot express as a default is left to the function."""
+    if parameter.default is parameter.empty:
+        return annotation, ...
+    expressible = isinstance(parameter.default, bool | int | float | str | tuple | list | dict | None)
+    return (annotation, parameter.default) if expressible else (annotation | None, None)
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a function's arguments; names that only its own library knows stay as they are."""
+    try:
+        return typing.get_type_hints(function)
+    except NameError:
+        return inspect.get_annotations(function, eval_str=True)
 
 
 def _plain(annotation: Any, name: str) -> Any:
@@ -151,7 +191,13 @@ def _plain(annotation: Any, name: str) -> Any:
     if origin in (tuple, list):
         inner = tuple(member if member is ... else _plain(member, name) for member in members)
         return Annotated[origin[inner], Field(max_length=limits.LENGTH)]
+    if isinstance(origin, type) and issubclass(origin, Mapping) and members[0] is int:
+        inner = _plain(members[1], name)
+        table: Any = dict
+        return inner and Annotated[table[WholeKey, inner], Field(max_length=limits.LENGTH)]
     if origin in (typing.Union, types.UnionType):
+        if complex in members and float in members:  # any number: it is computed with in float32
+            members = tuple(member for member in members if member not in (bool, int))
         plain = [_plain(member, name) for member in members if _plain(member, name) is not None]
         return typing.Union[(*plain, *((type(None),) if type(None) in members else ()))] if plain else None
     return None

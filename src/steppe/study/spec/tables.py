@@ -1,6 +1,7 @@
 """The tables of a specification: what a study says, as frozen data."""
 
 import functools
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
@@ -19,6 +20,10 @@ Positive = Annotated[Real, Field(gt=0)]
 NonNegative = Annotated[Real, Field(ge=0)]
 
 
+COMPANIONS: dict[str, tuple[str, Any]] = {"optimizer": ("momentum", 0.9), "learning_rate": ("schedule", "cosine")}
+"""Settings of training that may be tables, and what stands beside them, with its default, where they are none."""
+
+
 class EarlyStopping(Table):
     """The convergence criterion: stop when the epoch's mean training loss has not fallen by more than
     `min_delta` for `patience` epochs in a row (line 18 of Algorithm 1; never looks at test data).
@@ -29,17 +34,35 @@ class EarlyStopping(Table):
 
 
 class Train(Table):
-    """How networks are trained."""
+    """How networks are trained.
 
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: Positive
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    schedule: Literal["constant", "cosine"] = "cosine"
+    An optimiser is one of three names, with `momentum` for "sgd", or a table that names a function of Optax or a
+    user's own and says all its settings; a learning rate is a number, with its `schedule`, or a table likewise.
+    """
+
+    optimizer: Literal["adam", "adamw", "sgd"] | dict[str, Any] = "adam"
+    learning_rate: Positive | dict[str, Any]
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    schedule: Literal["constant", "cosine"] | None = None
     weight_decay: NonNegative = 0.0
     batch_size: Count
     epochs: Annotated[int, Field(gt=0, le=MOST["epochs"])]
     penalty_dropout: bool = False
     early_stopping: EarlyStopping | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _beside_no_table(cls, raw: Any) -> Any:
+        """Defaults of what stands beside a name or a number, and beside no table."""
+        if not isinstance(raw, Mapping):
+            return raw
+        filled = dict(raw)
+        for setting, (companion, default) in COMPANIONS.items():
+            if not isinstance(raw.get(setting), Mapping):
+                filled.setdefault(companion, default)
+            elif raw.get(companion) is not None:
+                raise ValueError(f"without {companion} beside a table {setting}, which has settings of its own")
+        return filled
 
 
 class Average(Table):

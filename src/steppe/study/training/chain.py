@@ -7,8 +7,9 @@ import optax
 
 from steppe import methods
 from steppe.core.types import Moments
+from steppe.study.spec import optimisers
 from steppe.study.spec.conditions import CHAIN
-from steppe.study.spec.settings import build, with_closed_forms
+from steppe.study.spec.settings import Source, build, split_name, with_closed_forms
 from steppe.study.spec.tables import Average, Spec, Train
 
 Strengths = dict[str, jax.Array]
@@ -32,7 +33,8 @@ def chain(
         for table, own in zip(tables, keys, strict=True)
     ]
     averaging = [] if spec.average is None else [average(spec.average, updates)]
-    return optax.chain(*acting, optimiser(spec.train, updates), *averaging)
+    optimising = optimiser(spec.train, updates, jax.random.fold_in(key, len(tables)), spec.source)
+    return optax.chain(*acting, optimising, *averaging)
 
 
 def average(settings: Average, updates: int) -> optax.GradientTransformation:
@@ -42,25 +44,37 @@ def average(settings: Average, updates: int) -> optax.GradientTransformation:
     return methods.swa(int((START if settings.start is None else settings.start) * updates))
 
 
-def learning_rate(train: Train, updates: int) -> optax.Schedule:
+def learning_rate(train: Train, updates: int, source: Source = None) -> optax.Schedule:
     """The learning rate at each update."""
+    if isinstance(train.learning_rate, dict):
+        return optimisers.schedule(train.learning_rate, source)
     if train.schedule == "cosine":
         return optax.cosine_decay_schedule(train.learning_rate, updates)
     return optax.constant_schedule(train.learning_rate)
 
 
-def optimiser(train: Train, updates: int) -> optax.GradientTransformation:
+def optimiser(train: Train, updates: int, key: jax.Array, source: Source = None) -> optax.GradientTransformation:
     """L2 regularisation or decoupled decay, the optimiser, and its learning-rate schedule."""
-    rate = learning_rate(train, updates) if train.schedule == "cosine" else train.learning_rate
-    if train.optimizer == "adamw":
+    rate = train.learning_rate if train.schedule == "constant" else learning_rate(train, updates, source)
+    if isinstance(train.optimizer, dict):
+        base = optimisers.optimiser(train.optimizer, rate, key, source)
+    elif train.optimizer == "adamw":
         return optax.adamw(rate, weight_decay=train.weight_decay)
-    base = optax.adam(rate) if train.optimizer == "adam" else optax.sgd(rate, momentum=train.momentum or None)
+    else:
+        base = optax.adam(rate) if train.optimizer == "adam" else optax.sgd(rate, momentum=train.momentum or None)
     return optax.chain(optax.add_decayed_weights(train.weight_decay), base) if train.weight_decay else base
 
 
-def stability_limit(train: Train, updates: int, update: int) -> float | None:
-    """The λ_max up to which an update is stable on a quadratic (see `tracking`); None for an adaptive optimiser."""
-    rate = float(learning_rate(train, updates)(update))
-    if train.optimizer != "sgd" or rate <= 0:
+def stability_limit(train: Train, updates: int, update: int, source: Source = None) -> float | None:
+    """The λ_max up to which an update is stable on a quadratic (see `tracking`); None for an adaptive optimiser.
+
+    With Nesterov's momentum β it is 2(1 + β)/(1 + 2β)/η.
+    """
+    text = {"name": train.optimizer, "momentum": train.momentum}
+    name, settings = split_name(train.optimizer if isinstance(train.optimizer, dict) else text)
+    rate = float(learning_rate(train, updates, source)(update))
+    if name != "sgd" or rate <= 0:
         return None
-    return 2 * (1 + train.momentum) / rate - train.weight_decay
+    momentum = settings.get("momentum") or 0.0
+    limit = 2 * (1 + momentum) / rate
+    return limit / (1 + 2 * momentum if settings.get("nesterov") else 1) - train.weight_decay

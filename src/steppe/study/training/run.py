@@ -54,7 +54,8 @@ def train(
         last = done == settings.epochs or _converged(history, column.spec)
         tracked = tracker.at(network, done, due=last) if tracker else {}
         if tracked:
-            limit = stability_limit(settings, trainer.steps * settings.epochs, done * trainer.steps - 1)
+            updates = trainer.steps * settings.epochs
+            limit = stability_limit(settings, updates, done * trainer.steps - 1, column.spec.source)
             history[-1] |= tracked | {"stability_limit": limit}
         history[-1]["measure_seconds"] = time.perf_counter() - trained
         watcher.skip(stride - 1)
