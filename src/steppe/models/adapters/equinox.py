@@ -23,8 +23,8 @@ def from_equinox(model: "eqx.Module", state: "eqx.nn.State | None" = None) -> Tr
     """A user's Equinox model, with the parameters and statistics that it has now.
 
     As usual with Equinox, ``model(x)`` takes one example, and the batch is made by ``jax.vmap``; its axis has the name
-    that BatchNorm asks for. ``state`` and ``key`` are given to a ``__call__`` that has arguments of these names. Each
-    inexact array is a parameter. Evaluation is in ``eqx.nn.inference_mode``.
+    that BatchNorm asks for. With `state` it is ``model(x, state)``; a ``key`` is given to a ``__call__`` that has such
+    an argument. Each inexact array is a parameter. Evaluation is in ``eqx.nn.inference_mode``.
 
     Parameters
     ----------
@@ -143,7 +143,8 @@ def _network(
 ) -> Network:
     """The pure functions of a model that was taken apart."""
     accepted = inspect.signature(type(static).__call__).parameters
-    stateful, keyed, axis = "state" in accepted, "key" in accepted, _axis(eqx, static)
+    keyed, axis = "key" in accepted, _axis(eqx, static)
+    stateful = state_shape.num_leaves > 0
 
     def without_dropout(model: Any) -> Any:
         def still(part: Any) -> Any:

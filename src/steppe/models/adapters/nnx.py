@@ -14,6 +14,9 @@ from steppe.models.base import Network, State, Trained, Variables
 PARTS = (nnx.Param, nnx.RngState)
 """Parameters and streams of randomness; all other variables are state."""
 
+MODES = ("rngs", "deterministic", "use_running_average", "train", "training")
+"""Arguments of a module's call that say in which mode it is."""
+
 
 def from_nnx(module: nnx.Module) -> Trained:
     """A user's Flax NNX module, with the parameters and statistics that it has now.
@@ -51,10 +54,10 @@ def from_nnx(module: nnx.Module) -> Trained:
     (2, 4)
     """
     _check(module)
-    graph, params, streams, rest = _apart(module)
-    variables = Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(rest))
+    graph, variables, streams = _taken_apart(nnx.clone(module))
     network = _network(graph, streams, lambda key: variables, type(module))
-    return Trained(network, *variables)
+    statistics = network.statistics if _is_estimable(module, variables.state) else None
+    return Trained(network._replace(statistics=statistics), *variables)
 
 
 def from_factory(make: Callable[[nnx.Rngs], nnx.Module]) -> Network:
@@ -62,20 +65,33 @@ def from_factory(make: Callable[[nnx.Rngs], nnx.Module]) -> Network:
 
     See `from_nnx`.
     """
-    made: list[type] = []
+    trained = from_nnx(make(nnx.Rngs(0)))  # with values: under `eval_shape` NNX takes bare arrays for static
+    return trained.network._replace(
+        init=lambda key: _completed(_taken_apart(make(nnx.Rngs(key)))[1], trained.variables)
+    )
 
-    def shaped() -> nnx.Module:
-        module = make(nnx.Rngs(0))
-        made.append(type(module))
-        return module
 
-    graph, _, streams, _ = _apart(nnx.eval_shape(shaped))
+def _taken_apart(module: nnx.Module) -> tuple[Any, Variables, nnx.State]:
+    """A module's structure, its variables, and its streams of randomness; what it has sown is left out."""
+    nnx.pop(module, nnx.Intermediate)
+    graph, params, streams, rest = _apart(module)
+    copied = (jax.tree.map(jnp.array, nnx.to_pure_dict(part)) for part in (params, rest))
+    return graph, Variables(*copied), streams
 
-    def init(key: jax.Array) -> Variables:
-        _, params, _, rest = _apart(make(nnx.Rngs(key)))
-        return Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(rest))
 
-    return _network(graph, streams, init, made[0])
+def _completed(made: Any, known: Any) -> Any:
+    """What a function made, and what is known of bare arrays, which NNX takes for static under `jit`."""
+    if isinstance(known, Variables):
+        return Variables(_completed(made.params, known.params), _completed(made.state, known.state))
+    if isinstance(known, dict):
+        return {name: _completed(made[name], part) if name in made else part for name, part in known.items()}
+    return made
+
+
+def _is_estimable(module: nnx.Module, state: State) -> bool:
+    """Whether all state is BatchNorm's: only then is it known how one batch gives it."""
+    norms = sum(isinstance(part, nnx.BatchNorm) for _, part in nnx.iter_modules(module))
+    return norms > 0 and 2 * norms == len(jax.tree.leaves(state))
 
 
 def _check(module: Any) -> None:
@@ -93,6 +109,17 @@ def _check(module: Any) -> None:
         checks.fail("from_nnx", "module", "a module with values", "an abstract one, with shapes alone")
     if not jax.tree.leaves(nnx.state(module, nnx.Param)):
         checks.fail("from_nnx", "module", "a module with parameters (nnx.Param)", f"a {type(module).__name__} without")
+    needed = [
+        parameter.name
+        for parameter in list(inspect.signature(type(module).__call__).parameters.values())[2:]
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and parameter.name not in MODES
+    ]
+    if needed:
+        checks.fail("from_nnx", "module", "a module that is called with one batch of inputs",
+                    f"a {type(module).__name__}, whose __call__ also needs {', '.join(needed)}",
+                    "Wrap it in a module that takes them together, as a tuple or a dictionary.")  # fmt: skip
 
 
 def _network(graph: Any, streams: nnx.State, init: Callable[[jax.Array], Variables], kind: type) -> Network:
