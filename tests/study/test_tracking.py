@@ -86,7 +86,7 @@ def test_the_last_epoch_is_tracked_and_measured_whatever_the_stride(tmp_path):
 def test_the_spectrum_has_a_table_and_is_compared_at_equal_training_loss(finished):
     found = analyse(finished[0])
     assert {"flatness", "top_eigenvalue", "spectral_range", "test_loss"} <= set(found.equal_loss)
-    titles = [table.title for table in tables.at_the_end(finished[0], found)]
+    titles = [table.title for table in tables.end_of_training(found)]
     assert titles == ["The spectrum at the end of training", "At equal training loss"]
 
 
@@ -138,8 +138,7 @@ def test_descent_on_a_quadratic_diverges_just_above_the_limit_and_not_below(mome
 
 
 def test_figures_show_every_quantity_and_the_edge(finished):
-    results = finished[0]
-    pictures = tracked.pictures(results, analyse(results))
+    pictures = tracked.pictures(analyse(finished[0]))
     assert [p.alt.split(" over")[0] for p in pictures] == [
         *("λ_max of the Hessian", "λ_min of the Hessian", "tr H", "tr(H²)")
     ]
