@@ -340,7 +340,7 @@ def ratio(logs: Iterable[float], *, confidence: float = 0.95, margin: float | No
     --------
     >>> found = ratio([math.log(2.0), math.log(2.1), math.log(1.9)])
     >>> round(found.ratio, 2), found.verdict.name
-    (1.99, 'HIGHER')
+    (2.0, 'HIGHER')
     """
     found = tests.summary(logs, confidence=confidence)
     middle, low, high = (math.exp(min(value, LARGEST_LOG)) for value in (found.mean, found.low, found.high))

@@ -131,7 +131,7 @@ def universal(
     Examples
     --------
     >>> import jax, jax.numpy as jnp, optax, steppe
-    >>> from steppe.curvature.probes import gaussian, uniform
+    >>> from steppe.curvature.estimators.probes import gaussian, uniform
     >>> loss = lambda w, batch: jnp.sum(w**2) / 2
     >>> tx = steppe.methods.universal(jnp.log, jnp.exp, gaussian, lam=0.1, rho=0.1)
     >>> w = jnp.array([1.0, 2.0])
