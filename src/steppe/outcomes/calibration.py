@@ -108,7 +108,7 @@ def _binned(logits: jax.Array, labels: jax.Array, counts: jax.Array, bins: int) 
         logits = jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
     confidence = jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1)
     place = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
-    inside = jax.nn.one_hot(place, bins, dtype=confidence.dtype) * counts[..., None]
+    inside = jax.nn.one_hot(place, bins, dtype=confidence.dtype) * counts[..., None].astype(confidence.dtype)
     over = tuple(range(confidence.ndim))
     mean = lambda values: jnp.mean(inside * values[..., None], axis=over)  # noqa: E731
     return Bins(mean(jnp.ones_like(confidence)), mean(confidence), mean(right.astype(confidence.dtype)))
