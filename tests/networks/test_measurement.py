@@ -338,7 +338,7 @@ def test_interrupted_it_goes_on_with_the_next_measure_to_the_same_numbers(tiny):
     whole = take(Path(shutil.copytree(tiny, tiny.parent / "whole"))).rows
     with pytest.raises(KeyboardInterrupt):
         take(tiny, watcher=Counting(most=7))
-    kept = polars.read_parquet(tiny / "measurements.parquet")
+    kept = polars.read_parquet(tiny / "measurements.parquet").filter(polars.col("stage") == "later")
     assert kept.shape[0] == 7
     counting = Counting()
     again = take(tiny, watcher=counting).rows
