@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+KINDS = ("studies", "datasets", "models", "methods", "transforms", "losses", "measures")
+"""What `steppe list` lists."""
+
 CATALOGUE = Path(__file__).parents[1] / "study" / "catalogue"
 
 
@@ -12,6 +15,5 @@ def studies(incomplete: str) -> list[str]:
 
 
 def kinds(incomplete: str) -> list[str]:
-    """What `steppe list` lists."""
-    names = ("studies", "datasets", "models", "methods", "transforms", "losses", "measures")
-    return [name for name in names if name.startswith(incomplete)]
+    """The kinds that begin so."""
+    return [name for name in KINDS if name.startswith(incomplete)]

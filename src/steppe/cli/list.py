@@ -14,9 +14,7 @@ from steppe.core.checks import fail, nearest, shown
 def list_(
     kind: Annotated[
         str,
-        typer.Argument(
-            metavar="studies|datasets|models|methods|transforms|losses|measures", autocompletion=completion.kinds
-        ),
+        typer.Argument(metavar="|".join(completion.KINDS), autocompletion=completion.kinds),
     ] = "all",
 ) -> None:
     """List what a study can name, and what can be measured."""
