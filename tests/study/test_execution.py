@@ -73,6 +73,13 @@ def test_runs_that_an_executor_loses_are_said_and_trained_by_the_next(small_stud
     assert bytes_of_runs(out / "runs") == bytes_of_runs(small_study / "runs")
 
 
+def test_a_worker_trains_a_damaged_run_again(small_study, tmp_path):
+    out = shutil.copytree(small_study, tmp_path / "out")
+    (out / "runs" / "lam=0-s1" / "parameters.npz").write_bytes(b"PK")
+    work(out, [Run("lam=0", 1)])
+    assert bytes_of_runs(out / "runs") == bytes_of_runs(small_study / "runs")
+
+
 def test_of_two_attempts_at_one_run_the_first_stays(small_study, tmp_path):
     out = shutil.copytree(small_study, tmp_path / "out")
     store = study.Store.read(out)

@@ -34,7 +34,7 @@ def to_train(out, told=None):
     """The runs that `study.run` would train."""
     with Store.open(out, spec(), DATA, (told or Told()).say) as store:
         columns = study.conditions(spec())
-        return [f"{c.name}-s{seed}" for c, seed in runs._missing(store, columns, 2, told or Told())]
+        return [run.id for run in runs._missing(store, columns, 2, told or Told())]
 
 
 def save(store, condition="lam=0", seed=0):

@@ -206,6 +206,13 @@ class Store:
         folder = self.run_folder(condition, seed)
         return any((folder / name).is_file() for name in OF_A_RUN) or folder.is_symlink() or folder.is_file()
 
+    def is_whole(self, condition: str, seed: int) -> bool:
+        """Whether a finished run is there, undamaged and of this study."""
+        try:
+            return self.has(condition, seed) and bool(self.load(condition, seed))
+        except files.Damaged:
+            return False
+
     def save(self, condition: str, seed: int, network: Variables, history: Any, run: Mapping[str, Any]) -> None:
         """Put a finished run on disk, whole: it appears under its name only when every byte is written.
 

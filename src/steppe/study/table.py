@@ -18,6 +18,9 @@ from steppe.study.store import Store
 
 T = TypeVar("T")
 
+FinishedRuns = list[tuple[dict[str, Any], list[dict[str, Any]]]]
+"""The record and the history of each."""
+
 
 def gathered(store: Store) -> Results:
     """The finished runs of a study, in the study's order, and where they came from.
@@ -60,7 +63,7 @@ def gathered(store: Store) -> Results:
     )
 
 
-def whole_runs(store: Store, damaged: list[files.Damaged]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+def whole_runs(store: Store, damaged: list[files.Damaged]) -> FinishedRuns:
     """The record and the history of each finished run, in the study's order; what is damaged is added to that list."""
     found = []
     for column in conditions(store.spec, run_code=False):

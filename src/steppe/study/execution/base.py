@@ -30,8 +30,8 @@ class Storage(Protocol):
     spec: Spec
     fingerprint: str | None
 
-    def has(self, condition: str, seed: int) -> bool:
-        """Whether anything of a run is there, whole or damaged."""
+    def is_whole(self, condition: str, seed: int) -> bool:
+        """Whether a finished run is there, undamaged and of this study."""
         ...
 
     def load(self, condition: str, seed: int) -> tuple[dict[str, Any], Any]:

@@ -49,7 +49,7 @@ class Local:
             checkpoints = Checkpoints(store.checkpoint(*run), self.checkpoint_seconds)
             column = columns[run.condition]
             network, history, record = train(column, run.seed, compiler, stopwatch, checkpoints, watcher)
-            if record["status"] == "finished":
+            if questions.asked and record["status"] == "finished":
                 apply = column.spec.build_model(dataset).at(network.state)
                 record["measurements"] = list(questions.answers(apply, network.params))
             store.save(run.condition, run.seed, network, history, record)
@@ -101,7 +101,7 @@ def work(
         The folder cannot be written.
     """
     store = Store.read(directory)
-    missing = [run for run in runs if not store.has(*run)]
+    missing = [run for run in runs if not store.is_whole(*run)]
     if missing:
         Local(checkpoint_seconds).submit(store, missing, watcher or Watcher())
     return [run.id for run in runs]

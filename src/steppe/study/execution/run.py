@@ -16,7 +16,7 @@ from steppe.study.spec.conditions import Condition, conditions
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Foreign, Store
 from steppe.study.surfaces import add_surfaces
-from steppe.study.table import gathered, whole_runs
+from steppe.study.table import FinishedRuns, gathered, whole_runs
 from steppe.study.training.program import Recipe, shape_key, shape_of
 
 
@@ -57,40 +57,43 @@ def run(
     facts = {"about": dataset.about, "fingerprint": dataset.fingerprint}
     with Store.open(directory, spec, facts, watcher.say) as store:
         missing = _missing(store, columns, spec.seeds, watcher)
-        watcher.begin(sum(column.spec.train.epochs for column, _ in missing))
+        epochs = {column.name: column.spec.train.epochs for column in columns}
+        watcher.begin(sum(epochs[run.condition] for run in missing))
         if missing:
-            _execute(executor or Local(checkpoint_seconds, dataset), store, missing, watcher)
-        _unite(store, watcher)
+            executor = executor or Local(checkpoint_seconds, dataset)
+            executor.wait(executor.submit(store, missing, watcher))
+        finished = whole_runs(store, [])
+        _say_lost(missing, finished, watcher)
+        _unite(store, finished, watcher)
         add_surfaces(store, columns, dataset, watcher)
         return gathered(store)
 
 
-def _execute(executor: Executor, store: Store, missing: list[tuple[Condition, int]], watcher: Watcher) -> None:
-    """Have runs trained; the watcher is told of those that ended without a result."""
-    runs = [Run(column.name, seed) for column, seed in missing]
-    executor.wait(executor.submit(store, runs, watcher))
-    lost = [run.id for run in runs if not store.has(*run)]
+def _say_lost(runs: list[Run], finished: FinishedRuns, watcher: Watcher) -> None:
+    """Tell the watcher of runs that were to be trained, and ended without a result."""
+    there = {(record["condition"], record["seed"]) for record, _ in finished}
+    lost = [run.id for run in runs if run not in there]
     if lost:
         watcher.say(f"{len(lost)} of {len(runs)} runs ended without a result: {', '.join(lost)}. "
                     "Run the same command again to train them.")  # fmt: skip
 
 
-def _unite(store: Store, watcher: Watcher) -> None:
+def _unite(store: Store, finished: FinishedRuns, watcher: Watcher) -> None:
     """Put the rows of all finished runs into the study's table; the watcher is told where that cannot be done."""
     store.check()
-    refused = measurements.unite(store, measurements.of_study(store, whole_runs(store, [])))
+    refused = measurements.unite(store, measurements.of_study(store, finished))
     if refused:
         watcher.say(refused)
 
 
-def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watcher) -> list[tuple[Condition, int]]:
+def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watcher) -> list[Run]:
     """The runs that are to be trained: those that are not there, and the damaged ones, of which the watcher is told.
 
     Raises
     ------
     InputError : no run there is of this study: its study.toml was changed, and they are not to be lost for that.
     """
-    missing: list[tuple[Condition, int]] = []
+    missing: list[Run] = []
     whole = 0
     damaged: list[files.Damaged] = []
     for seed, column in itertools.product(range(seeds), columns):
@@ -102,7 +105,7 @@ def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watche
             else:
                 whole += 1
                 continue
-        missing.append((column, seed))
+        missing.append(Run(column.name, seed))
     if damaged and not whole and all(isinstance(error, Foreign) for error in damaged):
         raise damaged[0]
     for each in damaged:
