@@ -3,6 +3,7 @@
 The table in docs/measures.md is the registry's: run ``python tests/test_measure.py`` after it has changed.
 """
 
+import fnmatch
 import json
 import math
 import re
@@ -207,6 +208,9 @@ def test_every_measure_gives_numbers_for_a_classifier(everywhere):
     assert not [row for row in rows if row.note.startswith("not measured")]
     assert all(np.isfinite(row.value) for row in rows)
     assert all(row.note for row in rows if not row.converged)
+    for row in rows:  # no measure of a user's own may give a quantity of that name
+        patterns = MEASURES[row.measure].quantities or (row.measure,)
+        assert any(fnmatch.fnmatchcase(row.quantity, pattern) for pattern in patterns), row
 
 
 @pytest.mark.slow

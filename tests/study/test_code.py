@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 import steppe
-from steppe import study
-from steppe.study.spec import code
+from steppe import extensions, study
 
 NET = """
 from flax import nnx
@@ -83,9 +82,9 @@ def test_modules_of_one_name_in_two_folders_are_two_modules(folder, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "mynet.py").write_text("def make(): return 2\n")
-    (_, one), (_, two) = (code.source("test", "name", "mynet:make", [place]) for place in (folder, other))
-    assert code.function("test", "name", "mynet:make", digest=two)() == 2
-    assert code.function("test", "name", "mynet:make", digest=one).__kwdefaults__ == {"width": 3}
+    (_, one), (_, two) = (extensions.source("test", "name", "mynet:make", [place]) for place in (folder, other))
+    assert extensions.function("test", "name", "mynet:make", digest=two)() == 2
+    assert extensions.function("test", "name", "mynet:make", digest=one).__kwdefaults__ == {"width": 3}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from steppe import InputError, study
 from steppe.measures import table
 from steppe.study import measurements
-from steppe.study.questions import settings_of
+from steppe.study.questions import questions
 from steppe.study.spec.reading import parse
 
 TOML = """
@@ -103,4 +103,4 @@ def test_what_training_asked_is_none_of_what_was_asked_later(finished):
 )
 def test_names_that_cannot_be_asked_are_refused(names, words):
     with pytest.raises(InputError, match=words):
-        settings_of(names)
+        questions(names)

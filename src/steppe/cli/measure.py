@@ -22,7 +22,8 @@ def measure(
     ],
     *,
     measures: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help="Which ones; see `steppe list measures`.")
+        str | None,
+        typer.Option(metavar="NAME,NAME", help="Which ones: see `steppe list measures`, or MODULE:FUNCTION."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Only the cheap ones.")] = False,
     every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
@@ -82,7 +83,9 @@ def measure(
     options: dict[str, dict[str, Any]] = {}
     for change in changes or []:
         key, value = parsed(change, "measure", "sam_sharpness.rho=0.1")
-        options.setdefault(key.partition(".")[0], {})[key.partition(".")[2]] = None if value == "none" else value
+        module, colon, rest = key.rpartition(":")  # a user's own is module:function, whose module may have dots
+        name, _, setting = rest.partition(".")
+        options.setdefault(module + colon + name, {})[setting] = None if value == "none" else value
     own = Own(loss, apply, criterion, data, label, initial, tuple(exclude or ()), perturb_statistics, ignore_label)
     settings = Settings(chosen, options, probes, examples, split, batch_size, seed, dtype)
     with Bar(Console(stderr=True)) as bar:

@@ -10,7 +10,7 @@ from steppe.core import checks, programs
 from steppe.curvature import operators
 from steppe.curvature.estimators.estimates import TOGETHER
 from steppe.curvature.spectrum.eigenpairs import BASIS_BYTES
-from steppe.measures.registry import EIGEN, MEASURES
+from steppe.measures.registry import EIGEN, Measure, lookup
 from steppe.measures.subject import Subject
 
 
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
         return self.data + self.products + self.vectors
 
 
-def planned(subject: Subject, names: Iterable[str]) -> Plan:
+def planned(subject: Subject, names: Iterable[str | Measure]) -> Plan:
     """The memory that some measures of a subject will take; compiles one program to find out.
 
     Returns
@@ -48,7 +48,7 @@ def planned(subject: Subject, names: Iterable[str]) -> Plan:
     size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
     one = size(subject.params)
     most = lambda copies: BASIS_BYTES if copies == EIGEN else math.inf  # noqa: E731
-    kept = max(min(copies * one, most(copies)) for copies in (MEASURES[name].copies for name in names))
+    kept = max(min(copies * one, most(copies)) for copies in (lookup(name).copies for name in names))
     return Plan(subject.size, subject.batches.examples, size(subject.batches) + one, _of_products(subject), int(kept))
 
 

@@ -1,12 +1,33 @@
-"""What is known of each measure: the question it answers, what it needs, costs, and does not change under."""
+"""What is known of each measure: the question it answers, what it needs, costs, and does not change under.
 
+A measure of one's own is a function of a `Subject` and of settings with defaults that yields `Quantity`. It is asked
+for as ``module:function``, wherever the name of a measure stands. The decorator `measure` says what is known of it;
+without it a measure counts as an outcome, which a study asks of all test examples.
+
+Examples
+--------
+>>> @measure(family="outcome", cost="⅓", needs="outputs", better="")
+... def logit_size(subject: Subject, *, power: float = 2.0) -> Iterator[Quantity]:
+...     "How large are the network's outputs?"
+...     outputs = subject.apply(subject.params, subject.batches.first["x"])
+...     yield Quantity("logit_size", float((abs(outputs) ** power).mean()))
+>>> known(logit_size).question, known(logit_size).defaults
+("How large are the network's outputs?", {'power': 2.0})
+"""
+
+import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+import json
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
+from steppe import extensions
 from steppe.core import checks
 from steppe.measures.subject import Quantity, Subject
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 Family = Literal["fit", "curvature", "perturbed", "parametric", "outcome"]
 
@@ -35,8 +56,9 @@ class Measure:
 
     Attributes
     ----------
-    function : of a Subject and keyword settings; gives one or several Quantities. Its name is the measure's, the first
-        line of its docstring the question that it answers.
+    function : of a Subject and keyword settings; gives one or several Quantities. The first line of its docstring is
+        the question that it answers.
+    name : by which it is asked for: that of the function, or ``module:function`` for a user's own.
     family : "fit", "curvature", "perturbed", "parametric" or "outcome": what kind of question it is.
     cost : in gradients over the data (forward and backward; a forward pass is a third), a formula of its settings.
     invariance : what it does not change under: "nodes", rescaling of the hidden nodes of a ReLU network one by one;
@@ -48,9 +70,12 @@ class Measure:
     networks : how many networks it is asked of together.
     better : "lower" or "higher", where one end of the scale is the flatter or the better one; "" where neither is.
     label : what its quantity is called in words; "" for the name itself.
+    quantities : what its quantities are called, a pattern each; () for the name of the measure.
+    source : a digest of the source of a user's own, see `extensions.source`; "" for those of Steppe.
     """
 
     function: Callable[..., Iterator[Quantity]]
+    name: str
     family: Family
     cost: str
     invariance: Literal["nodes", "layers", "none"] = "none"
@@ -61,11 +86,29 @@ class Measure:
     networks: int = 1
     better: Literal["lower", "higher", ""] = "lower"
     label: str = ""
+    quantities: tuple[str, ...] = ()
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what can be one of few words.
+
+        Raises
+        ------
+        InputError : another word.
+        """
+        for field in dataclasses.fields(self):
+            if typing.get_origin(field.type) is Literal:
+                checks.one_of(f"measure {self.name}", field.name, getattr(self, field.name), get_args(field.type))
 
     @property
-    def name(self) -> str:
-        """By which it is asked for."""
-        return self.function.__name__
+    def ships(self) -> bool:
+        """Whether it comes with Steppe, and is not a user's own."""
+        return MEASURES.get(self.name) is self
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What tells a user's own from another of that name."""
+        return (self.source,) if self.source else ()
 
     @property
     def question(self) -> str:
@@ -75,8 +118,7 @@ class Measure:
     @property
     def defaults(self) -> dict[str, Any]:
         """Its settings, as they are unless somebody says otherwise."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        return {p.name: p.default for p in list(inspect.signature(self.function).parameters.values())[1:]}
 
     def check(self, subject: Subject) -> None:
         """Fail where a subject lacks what is needed.
@@ -96,24 +138,122 @@ class Measure:
 
 
 MEASURES: dict[str, Measure] = {}
-"""Every measure by its name, family by family."""
+"""Every measure of Steppe by its name, family by family; `catalogue` puts them there."""
+
+Source = Mapping[str, str]
+"""The digests of modules, by their names: of the code that a study was begun with."""
+
+_KNOWN = "__measure__"
+"""The attribute of a function under which the decorator leaves what it says."""
 
 
-def measure(family: Family, **known: Any) -> Callable[[Callable], Callable]:
-    """Put a function into the registry, with what is known of it (see `Measure`).
+def measure(family: Family = "outcome", *, cost: str = "unknown", **more: Any) -> Callable[[F], F]:
+    """Say of a function what is known of it as a measure.
+
+    Parameters
+    ----------
+    family : str
+        What kind of question it answers. "fit" and "outcome" are asked of a study's test examples, the others of some
+        of its training examples.
+    cost : str
+        In gradients over the data, a formula of its settings.
+    **more
+        The other attributes of `Measure`.
+
+    Raises
+    ------
+    InputError
+        Another family, or another word where there are few.
+    """
+    return lambda function: _marked(function, family=family, cost=cost, **more)
+
+
+def _marked(function: F, **more: Any) -> F:
+    setattr(function, _KNOWN, Measure(function, getattr(function, "__name__", "measure"), **more))
+    return function
+
+
+def known(function: Callable[..., Any]) -> Measure:
+    """What is known of a function as a measure: what its decorator says, or nothing in particular."""
+    found: Measure = getattr(function if hasattr(function, _KNOWN) else measure()(function), _KNOWN)
+    return found
+
+
+def register(functions: Iterable[Callable[..., Any]]) -> None:
+    """Put the measures among some functions into the registry, in the families' order.
 
     Raises
     ------
     ValueError : another measure has that name.
     """
+    for function in functions:
+        found: Measure | None = getattr(function, _KNOWN, None)
+        if found is not None:
+            if found.name in MEASURES and MEASURES[found.name].function is not function:
+                raise ValueError(f"there is a measure {found.name} already")
+            MEASURES[found.name] = found
+    for name in sorted(MEASURES, key=lambda name: FAMILIES.index(MEASURES[name].family)):
+        MEASURES[name] = MEASURES.pop(name)
 
-    def put(function: Callable) -> Callable:
-        name = function.__name__
-        if name in MEASURES and MEASURES[name].function is not function:
-            raise ValueError(f"there is a measure {name} already")
-        MEASURES[name] = Measure(function, family, **known)
-        for other in sorted(MEASURES, key=lambda other: FAMILIES.index(MEASURES[other].family)):
-            MEASURES[other] = MEASURES.pop(other)  # the families' order, and within one that in which they came
-        return function
 
-    return put
+def lookup(name: str | Callable[..., Any] | Measure, source: Source | None = None) -> Measure:
+    """The measure of that name: one of the registry, or a user's own by ``module:function``.
+
+    Parameters
+    ----------
+    name : str, function or Measure
+        A measure is given back as it is; a function is one of a user's own.
+    source : Mapping, optional
+        The digests that a study was begun with, of which a user's module must be.
+
+    Raises
+    ------
+    InputError
+        A name that is not there; a function that cannot be had, or is none of a subject and settings with defaults.
+
+    Examples
+    --------
+    >>> lookup("trace").defaults
+    {'probes': 32}
+    """
+    if isinstance(name, Measure):
+        return name
+    if isinstance(name, str) and name in MEASURES:
+        return MEASURES[name]
+    if callable(name):
+        found = known(name)
+        if not found.ships:
+            found = dataclasses.replace(found, name=f"{getattr(name, '__module__', '')}:{found.name}")
+    elif extensions.is_function(name):
+        digest = (source or {}).get(name.rpartition(":")[0]) or extensions.source("measure", "measures", name)[1]
+        function = extensions.function("measure", "measures", name, digest=digest)
+        found = dataclasses.replace(known(function), name=name, source=digest)
+    else:
+        checks.fail("measure", "measures", "names that `steppe list measures` shows, or module:function",
+                    checks.shown(name), checks.close_to(name, [*MEASURES, *SETS]))  # fmt: skip
+    _check_settings(found)
+    return found
+
+
+def _check_settings(found: Measure) -> None:
+    """Fail for a function whose settings cannot be written down."""
+    what = "a function of a subject and of settings with defaults"
+    try:
+        parameters = list(inspect.signature(found.function).parameters.values())
+    except (TypeError, ValueError):
+        checks.fail(found.name, "function", what, "one without a signature")
+    if not parameters or parameters[0].kind not in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        checks.fail(found.name, "function", what, "one that takes no subject")
+    for parameter in parameters[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            checks.fail(found.name, "function", what, f"one with {parameter}", "Name each setting.")
+        if parameter.default is parameter.empty:
+            checks.fail(found.name, "function", what, f"one whose {parameter.name} has none")
+        try:
+            json.dumps(parameter.default)
+        except (TypeError, ValueError):
+            what = "plain by default: a number, text, true or false, or a list or table of these"
+            checks.fail(found.name, parameter.name, what, checks.shown(parameter.default))

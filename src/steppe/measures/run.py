@@ -1,22 +1,21 @@
 """The measures by name, and one entry to all of them.
 
 To add a measure, write a function of a subject in a file of `catalogue`, with the decorator `registry.measure`; its
-keyword arguments are its settings, its docstring is the question that it answers.
+keyword arguments are its settings, its docstring is the question that it answers. A user's own needs no file here: it
+is named ``module:function``.
 """
 
-import math
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
-from steppe.core import arrays, checks, losses, programs, trees
+from steppe.core import arrays, checks, losses, trees
 from steppe.core.partition import Held, parted
 from steppe.core.types import Apply, Batch, Criterion, Key, Loss, Params
-from steppe.measures.catalogue import curvature, fit, outcomes, parametric, perturbed  # noqa: F401
-from steppe.measures.registry import MEASURES, PROBES, SETS
-from steppe.measures.subject import Quantity, Subject
+from steppe.measures.answers import ask, joined
+from steppe.measures.registry import MEASURES, PROBES, SETS, Measure, lookup
+from steppe.measures.subject import Subject
 from steppe.sharpness.evaluation import flag
 
 
@@ -33,34 +32,39 @@ class Row(NamedTuple):
     measure_seconds: float
 
 
-def selected(names: str | Iterable[str]) -> list[str]:
-    """The names of a set, or those names, checked: in the registry's order, each once.
+Names = str | Iterable[str | Callable[..., Any]]
+"""A set of measures, or names of measures, or functions of a user's own."""
+
+
+def selected(names: Names) -> list[str]:
+    """The names of a set, or those names, checked: in the registry's order, each once, then a user's own.
 
     Raises
     ------
-    InputError : a name that is not there; none at all.
+    InputError : a name that is not there; none at all; a function of the user's own that cannot be used.
 
     Examples
     --------
     >>> selected(["sam_sharpness", "trace"])
     ['trace', 'sam_sharpness']
     """
+    return [measure.name for measure in chosen(names)]
+
+
+def chosen(names: Names) -> list[Measure]:
+    """The measures that `selected` names."""
     if isinstance(names, str) and names in SETS:
         within = SETS[: SETS.index(names) + 1]
-        return [name for name, measure in MEASURES.items() if measure.chosen in within]
+        return [measure for measure in MEASURES.values() if measure.chosen in within]
     if not isinstance(names, Iterable):
         checks.fail("measure", "measures", "a list of names", checks.shown(names))
-    wanted = [names] if isinstance(names, str) else list(names)
+    wanted = {measure.name: measure for measure in map(lookup, [names] if isinstance(names, str) else names)}
     if not wanted:
         checks.fail("measure", "measures", "a list of names", "an empty one")
-    for name in wanted:
-        if name not in MEASURES:
-            checks.fail("measure", "measures", "names that `steppe list measures` shows", checks.shown(name),
-                        checks.close_to(name, [*MEASURES, *SETS]))  # fmt: skip
-    return [name for name in MEASURES if name in wanted]
+    return [wanted[name] for name in dict.fromkeys([*MEASURES, *wanted]) if name in wanted]
 
 
-def resolved(name: str, given: Mapping[str, Any] | None = None, probes: int | None = None) -> dict[str, Any]:
+def resolved(name: str | Measure, given: Mapping[str, Any] | None = None, probes: int | None = None) -> dict[str, Any]:
     """A measure's settings: its defaults, `probes` where it takes that many by default, and what was given.
 
     Raises
@@ -72,79 +76,22 @@ def resolved(name: str, given: Mapping[str, Any] | None = None, probes: int | No
     >>> resolved("trace", probes=100), resolved("sam_sharpness", {"rho": 0.1})
     ({'probes': 100}, {'rho': 0.1, 'per_batch': False})
     """
+    known = lookup(name)
     if not isinstance(given, (Mapping, type(None))):
-        checks.fail(name, "settings", 'of the form {"probes": 100}', checks.shown(given))
-    settings = dict(MEASURES[name].defaults)
+        checks.fail(known.name, "settings", 'of the form {"probes": 100}', checks.shown(given))
+    settings = dict(known.defaults)
     if probes is not None and settings.get("probes") == PROBES:
         settings["probes"] = checks.whole("measure", "probes", probes)
     for setting, value in (given or {}).items():
         if setting not in settings:
-            checks.fail(name, setting, "a setting that exists", "an unknown name", checks.nearest(setting, settings))
+            checks.fail(known.name, setting, "a setting that exists", "an unknown name",
+                        checks.nearest(setting, settings))  # fmt: skip
         settings[setting] = value
     return settings
 
 
-def measured(name: str, subject: Subject, settings: Mapping[str, Any]) -> list[Quantity]:
-    """What a measure gives for a subject.
-
-    Raises
-    ------
-    InputError : the subject lacks what it needs, or it cannot be computed with these settings; it says why.
-    """
-    MEASURES[name].check(subject)
-    needs = MEASURES[name].needs
-    with programs.explained(programs.label_of(subject.loss)):  # what is computed may fail when its value is read
-        found = list(MEASURES[name].function(subject, **settings))
-    touched = needs != "initial" and (subject.batches.several or needs == "outputs")
-    return [_settled(quantity, subject.note if touched else "") for quantity in found]
-
-
-class Answer(NamedTuple):
-    """What came of asking a subject one question.
-
-    Attributes
-    ----------
-    measure, settings : what was asked.
-    quantities : the numbers; none where it could not be measured.
-    seconds : how long it took.
-    error : why it could not be measured.
-    """
-
-    measure: str
-    settings: Mapping[str, Any]
-    quantities: list[Quantity]
-    seconds: float
-    error: checks.InputError | None = None
-
-    @property
-    def rows(self) -> list[Quantity]:
-        """The numbers, or a line that says why there are none."""
-        return self.quantities if self.error is None else [not_measured(self.measure, self.error)]
-
-
-def ask(subject: Subject, name: str, settings: Mapping[str, Any]) -> Answer:
-    """Ask a subject one question: by whom and whenever, this is how."""
-    began = time.perf_counter()
-    try:
-        found, error = measured(name, subject, settings), None
-    except checks.InputError as told:
-        found, error = [], told
-    return Answer(name, settings, found, time.perf_counter() - began, error)
-
-
-def _settled(quantity: Quantity, note: str) -> Quantity:
-    """The same with one more note; what is NaN or infinite is never said to have come to its end."""
-    if not math.isfinite(quantity.value):
-        quantity = quantity._replace(sem=math.nan, note=_joined("not finite", quantity.note), converged=False)
-    return quantity._replace(note=_joined(quantity.note, note))
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(filter(None, notes))
-
-
 def measure(
-    names: str | Iterable[str] = "standard",
+    names: Names = "standard",
     *,
     loss: Loss | None = None,
     apply: Apply | None = None,
@@ -163,7 +110,8 @@ def measure(
 
     Parameters
     ----------
-    names : "quick", "standard" or "all", or names of `MEASURES`.
+    names : "quick", "standard" or "all", or names of `MEASURES`; a measure of one's own is ``module:function``, or
+        the function itself (see `registry`).
     loss : ``loss(params, batch)``, the mean over the batch; or
     apply, criterion : ``apply(params, x)`` and ``criterion(outputs, y)``, which more measures can be taken of.
     params : pytree of arrays. Whole numbers stay fixed and go to the network with the others; so do statistics of
@@ -197,12 +145,14 @@ def measure(
     >>> [(row.quantity, round(row.value, 3)) for row in rows]
     [('loss', 0.551), ('fisher_rao', 0.424)]
     """
-    chosen = selected(names)
+    asked = chosen(names)
     if not isinstance(settings, (Mapping, type(None))):
         checks.fail("measure", "settings", 'of the form {"sam_sharpness": {"rho": 0.1}}', checks.shown(settings))
+    taken = [measure.name for measure in asked]
     for name in settings or {}:
-        selected(name)
-    options = {name: resolved(name, (settings or {}).get(name), probes) for name in chosen}
+        if name not in taken:
+            lookup(name)
+    options = {measure.name: resolved(measure, (settings or {}).get(measure.name), probes) for measure in asked}
     flag("measure", "perturb_statistics", perturb_statistics)
     if ignore is not None and apply is None:
         checks.fail("measure", "ignore", "left out for a loss, which knows what counts", checks.shown(ignore))
@@ -223,22 +173,18 @@ def measure(
     )
     rows: list[Row] = []
     failed: list[checks.InputError] = []
-    for name in chosen:
-        answer = ask(subject, name, options[name])
+    for known in asked:
+        name = known.name
+        answer = ask(subject, known, options[name])
         if answer.error is not None:
             if name in (settings or {}):
                 raise answer.error
             failed.append(answer.error)
-        noted = [(q, _joined(q.note, own.remark)) for q in answer.rows]
-        taken = [Row(name, q.name, q.value, q.sem, q.converged, n, options[name], answer.seconds) for q, n in noted]
-        rows += taken
+        noted = [(q, joined(q.note, own.remark)) for q in answer.rows]
+        new = [Row(name, q.name, q.value, q.sem, q.converged, n, options[name], answer.seconds) for q, n in noted]
+        rows += new
         if progress is not None:
-            progress(taken)
-    if len(failed) == len(chosen):
+            progress(new)
+    if len(failed) == len(asked):
         raise failed[0]
     return rows
-
-
-def not_measured(name: str, error: Exception) -> Quantity:
-    """A line in the place of a number."""
-    return Quantity(name, math.nan, math.nan, f"not measured: {error}", converged=False)

@@ -19,8 +19,8 @@ import numpy as np
 import polars
 
 from steppe.core import checks
+from steppe.measures.answers import Answer
 from steppe.measures.registry import MEASURES
-from steppe.measures.run import Answer
 from steppe.measures.subject import Quantity
 from steppe.storage import files
 
@@ -77,7 +77,8 @@ ASKED = ("measure", "settings", "dataset", "split", "examples", "batch_size", "d
 
 
 def columns(answer: Answer, found: Quantity) -> dict[str, Any]:
-    """The columns of a row that a measure itself fills."""
+    """The columns of a row that a measure itself fills; its source is a setting of a user's own."""
+    settings = answer.settings if not answer.source else {**answer.settings, "source": answer.source[:16]}
     return {
         "measure": answer.measure,
         "quantity": found.name,
@@ -87,7 +88,7 @@ def columns(answer: Answer, found: Quantity) -> dict[str, Any]:
         "note": found.note,
         "scale": "log" if found.log else "linear",
         "probes": answer.settings.get("probes"),
-        "settings": json.dumps(answer.settings, sort_keys=True),
+        "settings": json.dumps(settings, sort_keys=True),
         "measure_seconds": answer.seconds,
     }
 

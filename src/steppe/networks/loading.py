@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from steppe import extensions
 from steppe.core import arrays as arrays_
 from steppe.core import checks, programs
 from steppe.core.types import Batch, Params
@@ -17,7 +18,6 @@ from steppe.data import archives
 from steppe.data.dataset import check_finite
 from steppe.data.files import features_and_labels
 from steppe.data.sources import first_line
-from steppe.study.spec import code
 
 KINDS = (".safetensors", ".npz")
 PICKLED = {".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"}
@@ -126,7 +126,7 @@ def examples(data: str, label: str | None, *, classes: bool) -> Batch | list[Bat
         that do not share their leading axis; values that are not finite.
     """
     path = Path(data)
-    if code.is_function(data):
+    if extensions.is_function(data):
         batch = called(function("--data", data), "--data", data)
         if not jax.tree.leaves(batch):
             what = "a function of nothing whose value is a batch, a pytree of arrays, or a list of batches"
@@ -165,8 +165,8 @@ def _table(path: Path, label: str | None, classes: bool) -> Batch:
 
 
 def function(option: str, text: str) -> Callable[..., Any]:
-    """The function that an option names as ``module:function``; see `code.function`."""
-    return code.function("measure", option, text)
+    """The function that an option names as ``module:function``; see `extensions.function`."""
+    return extensions.function("measure", option, text)
 
 
 def called(function: Callable[..., Any], option: str, text: str, *arguments: Any) -> Any:

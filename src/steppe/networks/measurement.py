@@ -14,8 +14,9 @@ import polars
 from steppe.core import checks
 from steppe.core.types import Params
 from steppe.data.dataset import fingerprint
-from steppe.measures import MEASURES, run
+from steppe.measures.answers import Answer, ask
 from steppe.measures.memory import Plan, planned
+from steppe.measures.registry import Measure, lookup
 from steppe.measures.subject import Quantity, Subject
 from steppe.measures.table import SCHEMA, Table, columns, fingerprinted
 from steppe.networks.settings import Settings
@@ -132,6 +133,7 @@ class _Asked:
         self.settings, self.watcher, self.announce = settings, watcher, announce
         self.tables: dict[Path, Table] = {}
         self.largest = 0
+        self.measures = {name: lookup(name) for name in settings.measures}
         self.versions = {f"{name}_version": importlib.metadata.version(name) for name in ("steppe", "jax")}
 
     def table(self, folder: Path, stack: contextlib.ExitStack) -> Table:
@@ -144,20 +146,21 @@ class _Asked:
         """The fingerprints of a target's rows, measured now or before; and what could not be measured."""
         settings = self.settings
         base, begin = identity(target, settings), None
-        if target.initial and any(MEASURES[name].begins for name in settings.measures):
+        if target.initial and any(known.begins for known in self.measures.values()):
             begin = target.initial()
         began = fingerprint(jax.tree.map(np.asarray, begin))
         marks = {
-            name: fingerprinted(base, name, settings.of(name), began if MEASURES[name].begins else "")
-            for name in settings.measures
+            name: fingerprinted(base, name, settings.of(known), began if known.begins else "", *known.marks)
+            for name, known in self.measures.items()
         }
-        missing = [name for name, mark in marks.items() if mark not in table.known]
+        missing = [self.measures[name] for name, mark in marks.items() if mark not in table.known]
         self.watcher.skip(len(marks) - len(missing))
         failed = []
         subject: Any = self._subject(target, begin, missing) if missing else None
-        for name in missing:
+        for known in missing:
+            name = known.name
             self.watcher.stage(f"{target.run}: {name}")
-            answer = run.ask(subject, name, settings.of(name))
+            answer = ask(subject, known, settings.of(known))
             if answer.error is None:
                 curve = next((q.curve for q in answer.quantities if q.curve is not None), None)
                 table.add([self._row(target, answer, q, marks[name]) for q in answer.quantities], curve)
@@ -169,7 +172,7 @@ class _Asked:
             self.watcher.points(1)
         return list(marks.values()), failed
 
-    def _subject(self, target: Target, initial: Params | None, missing: list[str]) -> Subject:
+    def _subject(self, target: Target, initial: Params | None, missing: list[Measure]) -> Subject:
         """A target as a subject; says what memory it will take."""
         subject = Subject(
             loss=target.loss,
@@ -185,7 +188,7 @@ class _Asked:
             self.announce(planned(subject, missing))
         return subject
 
-    def _row(self, target: Target, answer: run.Answer, found: Quantity, mark: str) -> dict[str, Any]:
+    def _row(self, target: Target, answer: Answer, found: Quantity, mark: str) -> dict[str, Any]:
         row = columns(answer, found) | {
             "run": target.run,
             "condition": target.condition,

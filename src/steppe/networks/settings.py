@@ -9,6 +9,7 @@ import jax
 
 from steppe.core import checks
 from steppe.measures import MEASURES, run
+from steppe.measures.registry import Measure, lookup
 from steppe.study.spec.limits import MOST, WHOLE
 
 DTYPES = ("float32", "float64")
@@ -68,6 +69,7 @@ class Settings:
         """Within it, arrays can be of the dtype that is asked for."""
         return jax.enable_x64(self.dtype == "float64")
 
-    def of(self, name: str) -> dict[str, Any]:
+    def of(self, measure: str | Measure) -> dict[str, Any]:
         """All settings of one measure."""
-        return run.resolved(name, self.options.get(name), self.probes)
+        known = lookup(measure)
+        return run.resolved(known, self.options.get(known.name), self.probes)

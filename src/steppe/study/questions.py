@@ -11,7 +11,8 @@ from steppe.core import checks
 from steppe.core.types import Apply, Params
 from steppe.data import Dataset
 from steppe.measures import run, table
-from steppe.measures.registry import MEASURES
+from steppe.measures.answers import ask
+from steppe.measures.registry import Measure, Source, lookup
 from steppe.measures.subject import Subject
 from steppe.study.surfaces import chosen
 
@@ -25,8 +26,12 @@ ON_TEST = ("fit", "outcome")
 """Families of measures that are asked of all test examples; others of `EXAMPLES` training examples."""
 
 
-def settings_of(names: list[str | dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Measure -> its settings, from names and tables with a name and settings.
+Asked = dict[str, tuple[Measure, dict[str, Any]]]
+"""By its name a measure, and its settings."""
+
+
+def questions(names: list[str | dict[str, Any]], source: Source | None = None) -> Asked:
+    """What names, and tables with a name and settings, ask; `source` is that of the study's code.
 
     Raises
     ------
@@ -35,41 +40,41 @@ def settings_of(names: list[str | dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
     Examples
     --------
-    >>> settings_of(["accuracy", {"name": "calibration_error", "bins": 10}])
+    >>> {name: asked for name, (_, asked) in questions(["accuracy", {"name": "calibration_error", "bins": 10}]).items()}
     {'accuracy': {}, 'calibration_error': {'bins': 10}}
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: Asked = {}
     for entry in names:
         given = {"name": entry} if isinstance(entry, str) else dict(entry)
         name = given.pop("name", None)
         if not isinstance(name, str):
             checks.fail("study", "measure.names", "names, or tables with a name", checks.shown(entry))
-        run.selected([name])
+        measure = lookup(name, source)
         if name in found:
             checks.fail("study", "measure.names", "different measures", f"{name} twice")
-        if MEASURES[name].needs == "initial":
+        if measure.needs == "initial":
             checks.fail("study", "measure.names", "measures of the trained network alone", checks.shown(name),
                         "Ask `steppe measure` for it.")  # fmt: skip
-        found[name] = run.resolved(name, given)
+        found[name] = measure, run.resolved(measure, given)
     return found
 
 
 class Questions:
     """What is asked at the end of each run: the data of each split, made once, and the loop over the measures."""
 
-    def __init__(self, dataset: Dataset, names: list[str | dict[str, Any]]) -> None:
-        self.dataset, self.asked = dataset, settings_of(names)
+    def __init__(self, dataset: Dataset, names: list[str | dict[str, Any]], source: Source | None = None) -> None:
+        self.dataset, self.asked = dataset, questions(names, source)
         self._batches: dict[str, Any] = {}
 
     def answers(self, apply: Apply, params: Params) -> Iterator[dict[str, Any]]:
         """One row a number; see `measures.table.SCHEMA` for what its columns mean."""
         subjects: dict[str, Subject] = {}
-        for name, settings in self.asked.items():
-            split = "test" if MEASURES[name].family in ON_TEST else "train"
+        for measure, settings in self.asked.values():
+            split = "test" if measure.family in ON_TEST else "train"
             if split not in subjects:
                 params = jax.tree.map(jnp.asarray, params)
                 subjects[split] = Subject(apply=apply, params=params, batches=self._of(split))
-            answer = run.ask(subjects[split], name, settings)
+            answer = ask(subjects[split], measure, settings)
             examples = subjects[split].batches.examples
             for quantity in answer.rows:
                 yield table.columns(answer, quantity) | {

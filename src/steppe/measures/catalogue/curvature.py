@@ -38,7 +38,7 @@ def normalised_curvature(subject: Subject, *, probes: int = PROBES) -> Iterator[
     yield Quantity.of("normalised_curvature", found.ratio)
 
 
-@measure(family="curvature", cost=MOMENTS)
+@measure(family="curvature", cost=MOMENTS, quantities=("wolkowicz_styan_*",))
 def wolkowicz_styan(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
     """Between what do the ends of the spectrum lie, told from tr H and tr(H²) alone?"""
     bounds = curvature.wolkowicz_styan(*subject.moments(probes), subject.size)
@@ -48,7 +48,7 @@ def wolkowicz_styan(subject: Subject, *, probes: int = PROBES) -> Iterator[Quant
         yield Quantity(f"wolkowicz_styan_{name}", float(value), math.nan, note)
 
 
-@measure(family="curvature", cost=MOMENTS)
+@measure(family="curvature", cost=MOMENTS, quantities=("mirsky_width",))
 def mirsky(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
     """How wide can the spectrum be, told from tr H and tr(H²) alone?"""
     value = curvature.mirsky(*subject.moments(probes), subject.size)
@@ -56,7 +56,7 @@ def mirsky(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
     yield Quantity("mirsky_width", float(value), math.nan, note, log=True)
 
 
-@measure(family="curvature", cost=LANCZOS, copies=EIGEN)
+@measure(family="curvature", cost=LANCZOS, copies=EIGEN, quantities=("top_eigenvalue_*",))
 def top_eigenvalues(subject: Subject, *, count: int = 5, max_products: int = 1000) -> Iterator[Quantity]:
     """How much does the loss curve in its sharpest directions?"""
     checks.whole("top_eigenvalues", "count", count)
@@ -69,7 +69,7 @@ def top_eigenvalues(subject: Subject, *, count: int = 5, max_products: int = 100
         yield _eigenvalue(f"top_eigenvalue_{i + 1}", float(value), float(residual), bool(converged), "lower", log=True)
 
 
-@measure(family="curvature", cost=LANCZOS, copies=EIGEN)
+@measure(family="curvature", cost=LANCZOS, copies=EIGEN, quantities=("smallest_eigenvalue", "spectral_range"))
 def spectral_range(subject: Subject, *, max_products: int = 1000) -> Iterator[Quantity]:
     """From where to where does the spectrum reach, and how far below zero?"""
     with warnings.catch_warnings():
@@ -90,7 +90,7 @@ def _eigenvalue(
     return Quantity(name, value, math.nan, note, converged=False, log=log)
 
 
-@measure(family="curvature", cost=QUADRATURE, copies=BASIS)
+@measure(family="curvature", cost=QUADRATURE, copies=BASIS, quantities=("negative_share",))
 def spectral_density(subject: Subject, *, probes: int = VECTORS, steps: int = STEPS) -> Iterator[Quantity]:
     """How are the Hessian's eigenvalues distributed?"""
     density = curvature.smoothed(subject.quadrature(probes, steps))

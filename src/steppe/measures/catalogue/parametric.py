@@ -49,7 +49,7 @@ def relative_flatness(
     yield Quantity.of("relative_flatness", found, note=f"of the layer {layer}", log=True)
 
 
-@measure(family="parametric", cost="2.5 × probes (80)", needs="outputs")
+@measure(family="parametric", cost="2.5 × probes (80)", needs="outputs", quantities=("takeuchi_*",))
 def takeuchi(
     subject: Subject,
     *,
@@ -65,7 +65,14 @@ def takeuchi(
     yield from _gap("takeuchi_complexity", "takeuchi_gap", subject, found)
 
 
-@measure(family="parametric", cost="1.5 × probes × steps (384)", needs="outputs", chosen="all", copies=BASIS)
+@measure(
+    family="parametric",
+    cost="1.5 × probes × steps (384)",
+    needs="outputs",
+    chosen="all",
+    copies=BASIS,
+    quantities=("soft_rank_*",),
+)
 def soft_rank_gap(
     subject: Subject, *, damping: float = 0.01, operator: str = "ggn", probes: int | None = VECTORS, steps: int = STEPS
 ) -> Iterator[Quantity]:
@@ -97,7 +104,13 @@ def interpolating_information(subject: Subject, *, examples: int = 32, manifold:
     yield Quantity("interpolating_information", float(found.criterion), 0.0 if whole else math.nan, note, whole)
 
 
-@measure(family="parametric", cost="⅔ (steps + 2) draws (113)", needs="labels", begins=True)
+@measure(
+    family="parametric",
+    cost="⅔ (steps + 2) draws (113)",
+    needs="labels",
+    begins=True,
+    quantities=("pac_bayes_*",),
+)
 def pac_bayes(
     subject: Subject, *, epsilon: float = 1e-3, drop: float = 0.1, steps: int = 15, draws: int = 10
 ) -> Iterator[Quantity]:
@@ -128,6 +141,7 @@ def pac_bayes(
     needs="labels",
     chosen="all",
     copies=SEARCH,
+    quantities=("pac_bayes_alpha*",),
 )
 def pac_bayes_alpha(
     subject: Subject, *, drop: float = 0.1, magnitude: bool = False, steps: int = 15, ascent: int = 20

@@ -120,7 +120,7 @@ def keskar_sharpness(
     yield _resolved(Quantity.of("keskar_sharpness", found, note=LOWER, log=True), error)
 
 
-@measure(family="perturbed", cost="3 × steps + 4 (34)", copies=SEARCH)
+@measure(family="perturbed", cost="3 × steps + 4 (34)", copies=SEARCH, quantities=("gradient_norm*",))
 def gradient_norm_flatness(subject: Subject, *, rho: float = 0.1, steps: int = 10) -> Iterator[Quantity]:
     """How large is the gradient here, and how large nearby?"""
     key = subject.key_of("gradient_norm_flatness")

@@ -43,7 +43,8 @@ class Local:
         """
         columns = {column.name: column for column in specs.conditions(store.spec)}
         dataset = self._data(store)
-        compiler, stopwatch, questions = Compiler(dataset), Stopwatch(), Questions(dataset, store.spec.measure.names)
+        compiler, stopwatch = Compiler(dataset), Stopwatch()
+        questions = Questions(dataset, store.spec.measure.names, store.spec.source)
         for run in runs:
             watcher.stage(f"{run.condition} seed {run.seed}")
             checkpoints = Checkpoints(store.checkpoint(*run), self.checkpoint_seconds)

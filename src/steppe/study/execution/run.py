@@ -11,7 +11,7 @@ from steppe.study import measurements
 from steppe.study.execution.base import Executor, Run
 from steppe.study.execution.local import CHECKPOINT_SECONDS, Local
 from steppe.study.progress import Watcher
-from steppe.study.questions import settings_of
+from steppe.study.questions import questions
 from steppe.study.spec.conditions import Condition, conditions
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Foreign, Store
@@ -52,7 +52,7 @@ def run(
     checks.real("run", "checkpoint_seconds", checkpoint_seconds, least=0.0)
     dataset = spec.load_data()
     columns = conditions(spec)
-    settings_of(spec.measure.names)
+    questions(spec.measure.names, spec.source)
     _rehearse(columns, dataset)
     facts = {"about": dataset.about, "fingerprint": dataset.fingerprint}
     with Store.open(directory, spec, facts, watcher.say) as store:

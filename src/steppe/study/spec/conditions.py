@@ -8,9 +8,9 @@ from typing import Any
 
 import optax
 
-from steppe import data, methods, models
+from steppe import data, extensions, methods, models
 from steppe.core import checks, losses
-from steppe.study.spec import code, limits, optimisers
+from steppe.study.spec import limits, optimisers
 from steppe.study.spec.comparisons import check_margins, with_controls
 from steppe.study.spec.settings import EXACT, Source, build, modules, settings, validated, with_closed_forms
 from steppe.study.spec.tables import COMPANIONS, Spec, Train
@@ -50,7 +50,7 @@ def resolve(raw: Mapping[str, Any], folder: Path = Path(), *, run_code: bool = T
     raw = with_controls(raw)
     if run_code:
         texts = sorted(modules(raw) | _varied_modules(raw))
-        raw = {**raw, "source": dict(code.source("study", "a name", text, [folder]) for text in texts)}
+        raw = {**raw, "source": dict(extensions.source("study", "a name", text, [folder]) for text in texts)}
     spec = validated(Spec, raw, "")
     check_margins(spec.equivalence)
     limits.check_name("name", spec.name)
@@ -122,7 +122,7 @@ def _varied_modules(raw: Mapping[str, Any]) -> set[str]:
     lists = (
         [v for k, v in grid.items() if k.endswith(".name") and isinstance(v, list)] if isinstance(grid, dict) else []
     )
-    return {value for values in lists for value in values if code.is_function(value)}
+    return {value for values in lists for value in values if extensions.is_function(value)}
 
 
 def _resolved_parts(spec: Spec, run_code: bool) -> Spec:
@@ -170,7 +170,7 @@ def _resolved_training(train: Train, source: Source) -> Train:
 
 def _known(table: dict[str, Any], source: Source) -> list[dict[str, Any]]:
     """The table, unless it names code that is not to be run."""
-    return [] if source is None and code.is_function(table["name"]) else [table]
+    return [] if source is None and extensions.is_function(table["name"]) else [table]
 
 
 def _check_chain(chain: list[dict[str, Any]], source: Source) -> None:

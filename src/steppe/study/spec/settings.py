@@ -13,9 +13,10 @@ import numpy as np
 import pydantic
 from pydantic import AfterValidator, Field
 
+from steppe import extensions
 from steppe.core import checks, programs
 from steppe.core.types import Moments
-from steppe.study.spec import code, limits
+from steppe.study.spec import limits
 
 OWNED = {"key", "where", "classes", "rngs"}
 """Arguments that a study sets itself, or that only code can give."""
@@ -74,8 +75,11 @@ def modules(raw: Any) -> set[str]:
     """What has the form ``module:function`` where a study names something."""
     found: set[str] = set()
     for key, value in raw.items() if isinstance(raw, Mapping) else enumerate(raw) if isinstance(raw, list) else ():
-        if str(key).rpartition(".")[2] == "name" and code.is_function(value):
+        last = str(key).rpartition(".")[2]
+        if last == "name" and extensions.is_function(value):
             found.add(value)
+        elif last == "names" and isinstance(value, list):
+            found |= set(filter(extensions.is_function, value)) | modules(value)
         elif isinstance(value, Mapping | list):
             found |= modules(value)
     return found
@@ -83,9 +87,9 @@ def modules(raw: Any) -> set[str]:
 
 def named(part: str, text: str, functions: Mapping[str, Callable[..., Any]], source: Source) -> Callable[..., Any]:
     """The function of a name: one of a catalogue, or a user's own, of the source that the study was begun with."""
-    if text in functions or not code.is_function(text):
+    if text in functions or not extensions.is_function(text):
         return functions[checks.one_of("study", f"{part}.name", text, functions)]
-    return code.function("study", f"{part}.name", text, digest=(source or {}).get(text.rpartition(":")[0]))
+    return extensions.function("study", f"{part}.name", text, digest=(source or {}).get(text.rpartition(":")[0]))
 
 
 def build(
@@ -128,7 +132,7 @@ def settings(
             "study", f"{part}.name", f"given: one of {', '.join(functions)}", f"a [{part}] table without a name"
         )
     name = table["name"]
-    if source is None and code.is_function(name):
+    if source is None and extensions.is_function(name):
         return dict(table)
     schema = _schema(part, named(part, name, functions, source))
     _, given = split_name(table)

@@ -1,17 +1,16 @@
 """A user's own functions by ``module:function``, and a digest of the source that they come from."""
 
-import ast
-import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
 from steppe.core import checks, programs
+from steppe.extensions import sources
 
 FORM = "of the form module:function, such as mine:loss"
 
@@ -37,7 +36,7 @@ class _Finder:
         self.folders = [str(Path(folder)) for folder in folders]
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if path is None and _elsewhere(name.partition(".")[0], self.folders):
+        if path is None and sources.elsewhere(name.partition(".")[0], self.folders):
             return None
         spec = PathFinder.find_spec(name, self.folders if path is None else path)
         inside = spec and spec.origin and any(Path(f) in Path(spec.origin).parents for f in self.folders)
@@ -121,8 +120,8 @@ def _load(label: str, option: str, module: str, folders: Iterable[Path]) -> tupl
     """A digest of a module's source ("" where it has none) and the module, executed from that very source."""
     places = list(dict.fromkeys(str(Path(folder).resolve()) for folder in (*folders, Path())))
     _append(places)
-    files = _files(module, places)
-    digest = _digest(files)
+    files = sources.files(module, places)
+    digest = sources.digest(files)
     if digest and (module, digest) in _loaded:
         sys.modules[module] = _loaded[module, digest]
         return digest, _loaded[module, digest]
@@ -147,7 +146,7 @@ def _load(label: str, option: str, module: str, folders: Iterable[Path]) -> tupl
     finally:
         sys.meta_path.remove(finder)
     _check_ours(label, option, module, getattr(found, "__file__", None), places)
-    if _digest(files) != digest:
+    if sources.digest(files) != digest:
         checks.fail(label, option, "a module whose file stays as it is", f"{module!r}, which changed", "Repeat.")
     if digest:
         _loaded[module, digest] = found
@@ -161,14 +160,6 @@ def _append(places: list[str]) -> None:
             sys.path.remove(folder)
     _folders[:] = [place for place in places if place not in sys.path]
     sys.path.extend(_folders)  # last: a file json.py there is no part of Python's own
-
-
-def _elsewhere(name: str, places: list[str]) -> bool:
-    """Whether Python itself, or something installed, has a module of that name."""
-    if name in sys.builtin_module_names or name in sys.stdlib_module_names:
-        return True
-    path = [entry for entry in sys.path if str(Path(entry).resolve()) not in places]
-    return PathFinder.find_spec(name, path) is not None
 
 
 def _check_ours(label: str, option: str, module: str, found: str | None, places: list[str]) -> None:
@@ -185,57 +176,3 @@ def _check_ours(label: str, option: str, module: str, found: str | None, places:
 
 def _is_in(files: Mapping[str, Path], places: list[str]) -> bool:
     return any(Path(place) in path.parents for path in files.values() for place in places)
-
-
-def _files(module: str, places: list[str]) -> dict[str, Path]:
-    """The source files of a module and of what it imports from the same folder: name -> file."""
-    top = module.partition(".")[0]
-    if _elsewhere(top, places):
-        path = [entry for entry in sys.path if str(Path(entry).resolve()) not in places]
-        roots, within = [Path(entry or ".").resolve() for entry in path], f"{top}."
-    else:
-        roots, within = [Path(place) for place in places], ""
-    root = next((root for root in roots if _file(root, module)), None)
-    files: dict[str, Path] = {}
-    left = [module] if root else []
-    while left and root:
-        name = left.pop()
-        path_of = _file(root, name)
-        if name in files or path_of is None or name.partition(".")[0] == "steppe" != top:
-            continue
-        files[name] = path_of
-        named = [*_imports(path_of, name), name.rpartition(".")[0]]
-        left += [other for other in named if other and f"{other}.".startswith(within)]
-    return files
-
-
-def _file(root: Path, module: str) -> Path | None:
-    base = root.joinpath(*module.split("."))
-    return next((path for path in (base.with_name(f"{base.name}.py"), base / "__init__.py") if path.is_file()), None)
-
-
-def _imports(path: Path, module: str) -> Iterator[str]:
-    """The names of what a source file imports, wherever the statements stand."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):  # importing it says what is wrong
-        return
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name
-        elif isinstance(node, ast.ImportFrom):
-            above = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
-            base = ".".join(filter(None, (above, node.module))) if node.level else node.module or ""
-            yield base
-            for alias in node.names:
-                yield f"{base}.{alias.name}" if base else alias.name
-
-
-def _digest(files: Mapping[str, Path]) -> str:
-    """One digest of several files by the names of their modules; "" of none."""
-    if not files:
-        return ""
-    parts = [f"{name} {hashlib.sha256(files[name].read_bytes()).hexdigest()}" for name in sorted(files)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
