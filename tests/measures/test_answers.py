@@ -31,7 +31,7 @@ def logit_size(subject, *, power: float = 1.0):
 
 def test_a_function_of_ones_own_is_measured_beside_those_of_the_registry():
     rows = measure([logit_size, "loss"], apply=apply, params=PARAMS, batches=BATCH)
-    assert [row.measure for row in rows] == ["loss", f"{__name__}:logit_size"]
+    assert [row.measure for row in rows] == ["loss", "logit_size"]
     assert type(rows[1].value) is float and rows[1].value == pytest.approx(1 / 3) and rows[1].settings == {"power": 1.0}
 
 
@@ -45,6 +45,26 @@ def test_a_module_in_the_current_folder_is_found_by_name(tmp_path, monkeypatch):
     found = registry.lookup("sizes:size")
     assert (found.family, found.needs, len(found.source)) == ("outcome", "loss", 64)
     assert "sizes:size" not in MEASURES and "size" not in MEASURES
+
+
+def test_batches_of_several_shapes_are_seen_one_by_one():
+    batches = [{"x": jnp.ones((n, 3)) * i, "y": jnp.zeros(n, int)} for i, n in enumerate([2, 3, 2])]
+    seen = []
+
+    def look(subject):
+        seen.extend((len(batch["y"]), float(batch["x"][0, 0])) for batch in subject.batches.members())
+        yield Quantity("x", 1.0)
+
+    measure([look], apply=apply, params=PARAMS, batches=batches)
+    assert seen == [(2, 0.0), (2, 2.0), (3, 1.0)]
+
+
+def test_a_function_of_the_name_of_a_measure_is_refused():
+    def trace(subject):
+        yield Quantity("x", 1.0)
+
+    with pytest.raises(steppe.InputError, match="of other names than those of the registry, got trace"):
+        asked(trace)
 
 
 def a_class(subject, *, of: type = int):

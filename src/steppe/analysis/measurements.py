@@ -97,10 +97,16 @@ def _has_margin(name: str, log: bool) -> bool:
 
 
 def latest(rows: polars.DataFrame) -> polars.DataFrame:
-    """For each measure the rows of the question that was asked last, and of each run the last ones."""
+    """For each measure the rows of the question that was asked last, and of each run the last ones.
+
+    Where several measures give a quantity of one name, as those of users may, the name says which.
+    """
     last = rows.group_by("measure").agg(polars.col(name).last() for name in ASKED if name != "measure")
     rows = rows.join(last, on=list(ASKED), how="semi")
-    return rows.unique(["run", "quantity"], keep="last", maintain_order=True)
+    rows = rows.unique(["run", "measure", "quantity"], keep="last", maintain_order=True)
+    several = polars.col("measure").n_unique().over("quantity") > 1
+    whose = polars.format("{} of {}", "quantity", "measure")
+    return rows.with_columns(quantity=polars.when(several).then(whose).otherwise("quantity"))
 
 
 def in_order(rows: polars.DataFrame) -> dict[str, str]:

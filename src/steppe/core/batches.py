@@ -5,7 +5,8 @@ size, or by the weight that its loss is divided by, see `losses.weighted`.
 """
 
 import itertools
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -57,6 +58,12 @@ class Batches:
             return tuple(np.full(count, size / self.examples) for count, size in self.shapes)
         total = jax.tree.map(lambda *parts: sum(jnp.sum(part) for part in parts), *self.weights)
         return tuple(jax.tree.map(lambda part, whole: part / whole, part, total) for part in self.weights)
+
+    def members(self) -> Iterator[Batch]:
+        """The batches, one after another; those of one shape together."""
+        for stack, (count, _) in zip(self.stacks, self.shapes, strict=True):
+            for place in range(count):
+                yield jax.tree.map(operator.itemgetter(place), stack)
 
     @property
     def by_size(self) -> "Batches":

@@ -222,8 +222,8 @@ def lookup(name: str | Callable[..., Any] | Measure, source: Source | None = Non
         return MEASURES[name]
     if callable(name):
         found = known(name)
-        if not found.ships:
-            found = dataclasses.replace(found, name=f"{getattr(name, '__module__', '')}:{found.name}")
+        if found.name in MEASURES and not found.ships:
+            checks.fail("measure", "measures", "functions of other names than those of the registry", found.name)
     elif extensions.is_function(name):
         digest = (source or {}).get(name.rpartition(":")[0]) or extensions.source("measure", "measures", name)[1]
         function = extensions.function("measure", "measures", name, digest=digest)

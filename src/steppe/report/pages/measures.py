@@ -13,6 +13,7 @@ from steppe.analysis.densities import densities
 from steppe.analysis.measurements import Measurements, in_order, latest, remarks
 from steppe.analysis.verdict import Verdict
 from steppe.core.checks import joined
+from steppe.extensions import is_function
 from steppe.measures import MEASURES
 from steppe.measures import table as stored
 from steppe.report.figures.densities import pictures
@@ -29,8 +30,9 @@ FAMILIES = {
     "perturbed": "How the loss rises when the weights move",
     "parametric": "Norms, effective numbers of parameters, and the noise that accuracy bears",
     "outcome": "What the network does",
+    "user": "Measures of the user’s own",
 }
-"""The headings of measures, by their family."""
+"""The headings of measures, by their family; that of a user's own is not known without running their code."""
 
 TESTS = (
     "Mean ± standard deviation over runs, their number in brackets. Below it the comparison with {baseline} by Welch’s "
@@ -147,7 +149,9 @@ def value_of(row: Mapping | None, shared: Mapping[str, str] = {}) -> Cell:
 
 
 def _family(measure: str) -> str:
-    return MEASURES[measure].family if measure in MEASURES else next(iter(FAMILIES))
+    if measure in MEASURES:
+        return MEASURES[measure].family
+    return "user" if is_function(measure) else next(iter(FAMILIES))
 
 
 def _compared(found: QuantityComparison, condition: str, baseline: str) -> Cell:
