@@ -19,7 +19,7 @@ from steppe import report
 from steppe.analysis.analysis import analyse
 from steppe.analysis.results import PublishedTable, Results, Surfaces
 from steppe.networks.landscapes import Landscape, Settings
-from steppe.report import text
+from steppe.report import markdown
 from steppe.report.figures import curves as figures
 from steppe.report.figures import drawing, landscapes
 from steppe.report.figures import interactive as turning
@@ -298,7 +298,7 @@ def test_a_name_passes_unchanged_through_figures(awkward):
 
 
 def test_a_name_passes_unchanged_through_the_choice_of_a_surface():
-    buttons = turning.menu(landscapes.of_study(make_results(lams=(0.0,) * len(AWKWARD), names=AWKWARD)))[0]["buttons"]
+    buttons = turning.menu(landscapes.of_study(make_surfaces(AWKWARD), AWKWARD))[0]["buttons"]
     assert [html.unescape(button["label"]) for button in buttons] == list(AWKWARD)
     assert not any("<" in button["label"] for button in buttons)
 
@@ -367,7 +367,7 @@ def test_page_summary_and_terminal_say_the_same(whole):
     analysis = analyse(results)
     said = (Page(html).text, " ".join(summary.split()), " ".join(terminal(results, width=4000).split()))
     for told in said:
-        assert conclusion(analysis) in told and power(analysis) in told
+        assert conclusion(analysis) in told and power(analysis.power, analysis.alpha) in told
         assert "No difference shown" in told and "Significantly lower (by a factor of" in told
 
 
@@ -420,4 +420,4 @@ def test_conditions_differ_without_colour():
 
 
 def test_a_fence_is_longer_than_any_in_the_code():
-    assert text.fenced("a\n```\nb").startswith("````toml\n")
+    assert markdown.fenced("a\n```\nb").startswith("````toml\n")

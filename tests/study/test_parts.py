@@ -11,7 +11,9 @@ import pytest
 from steppe import InputError, models, study
 from steppe.analysis.analysis import analyse
 from steppe.core import losses
-from steppe.report import tables, text
+from steppe.report import markdown
+from steppe.report.study import document
+from steppe.report.tables.comparisons import against_controls
 from steppe.report.wording.conclusion import conclusion
 from steppe.study.training.program import Recipe, shape_of
 from support.networks import dense_hessian
@@ -208,14 +210,14 @@ def test_a_control_is_compared_besides_the_baseline(controlled):
     assert "Against its control, final test accuracy was significantly higher under good (control: longer)" in (
         conclusion(found)
     )
-    accuracy_table, loss_table = tables.controls(found)
+    accuracy_table, loss_table = (against_controls(by, found.control_cost) for by in found.controls.values())
     assert [row[0].text for row in accuracy_table.rows] == ["good", "idle"]
     assert accuracy_table.rows[0][0].detail == "control longer, at 1.00 × its time [1.00, 1.00]"
     assert loss_table.rows[0][2].text.startswith("−0.05")
-    assert "## Final test loss against controls" in text.markdown(found)
+    assert "## Final test loss against controls" in markdown.render(document(found))
 
 
 def test_without_controls_nothing_is_said_of_them(controlled):
     alone = dataclasses.replace(controlled, controls={})
     found = analyse(alone)
-    assert found.controls == {} and "control" not in text.markdown(found)
+    assert found.controls == {} and "control" not in markdown.render(document(found))

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from steppe import InputError, curvature, data, models, study
+from steppe import InputError, curvature, data, models, report, study
 from steppe.analysis.analysis import analyse
 from steppe.core import losses
-from steppe.report import tables
 from steppe.report.figures import tracking as tracked
 from steppe.study.spec.tables import Train
 from steppe.study.training.chain import stability_limit
@@ -86,8 +85,8 @@ def test_the_last_epoch_is_tracked_and_measured_whatever_the_stride(tmp_path):
 def test_the_spectrum_has_a_table_and_is_compared_at_equal_training_loss(finished):
     found = analyse(finished[0])
     assert {"flatness", "top_eigenvalue", "spectral_range", "test_loss"} <= set(found.equal_loss)
-    titles = [table.title for table in tables.end_of_training(found)]
-    assert titles == ["The spectrum at the end of training", "At equal training loss"]
+    titles = [section.title for section in report.study.document(found).sections]
+    assert {"Hessian spectrum at the end of training", "Comparison at equal training loss"} <= set(titles)
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """What a study came to, as one value: everything that a report draws, and no sentence."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +69,11 @@ class Analysis:
     @property
     def tested(self) -> tuple[QuantityComparison, ...]:
         """The quantities that are compared with the baseline, as declared."""
-        return tuple(self.quantities[name] for name in TESTED)
+        return self.chosen(TESTED)
+
+    def chosen(self, names: Iterable[str]) -> tuple[QuantityComparison, ...]:
+        """Some of the quantities."""
+        return tuple(self.quantities[name] for name in names)
 
 
 def analyse(results: Results, folder: Path | None = None, *, confidence: float = 0.95) -> Analysis:

@@ -92,6 +92,12 @@ class Comparison(NamedTuple):
         return self.welch.status == "identical" or (self.paired.status == "identical" and complete)
 
     @property
+    def ratio(self) -> "Ratio":
+        """The ratio of geometric means, where the difference is one of logarithms."""
+        ratio, low, high = (_exponential(log) for log in (self.difference, self.low, self.high))
+        return Ratio(ratio, low, high, min(self.baseline.count, self.condition.count), math.exp(self.margin))
+
+    @property
     def disagreement(self) -> Disagreement | None:
         """Where the seed-paired test comes out differently from Welch's.
 
@@ -201,6 +207,14 @@ def corrected(found: Mapping[str, Comparison]) -> dict[str, Comparison]:
     }
 
 
+class Interval(NamedTuple):
+    """A mean and its confidence interval; NaN where there is none."""
+
+    mean: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class QuantityComparison:
     """All that is known of one quantity of several conditions.
@@ -217,8 +231,12 @@ class QuantityComparison:
         condition -> the same on the scale that is compared: of logarithms of positive values, where `quantity.log`.
     bounds : Mapping
         condition -> how many of its values are only bounds: censored, or not converged.
+    references : Mapping
+        condition -> the condition that it is compared with.
     comparisons : Mapping
-        condition -> the condition against what it is compared with.
+        condition -> the condition against its reference.
+    confidence : float
+        Of all intervals.
     """
 
     quantity: Quantity
@@ -226,7 +244,23 @@ class QuantityComparison:
     summaries: Mapping[str, Summary]
     scaled: Mapping[str, Summary]
     bounds: Mapping[str, int] = field(default_factory=dict)
+    references: Mapping[str, str] = field(default_factory=dict)
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    confidence: float = 0.95
+
+    @property
+    def margin(self) -> float:
+        """The smallest difference that matters, on the scale compared; NaN where none is declared."""
+        return next((comparison.margin for comparison in self.comparisons.values()), math.nan)
+
+    def center(self, condition: str) -> Interval:
+        """A condition's mean and its interval; those of the geometric mean where logarithms are compared."""
+        if not self.quantity.log:
+            found = self.summaries[condition]
+            return Interval(found.mean, found.low, found.high)
+        found = self.scaled[condition]
+        low, high = (math.exp(log) if abs(log) < LARGEST_LOG else math.nan for log in (found.low, found.high))
+        return Interval(_exponential(found.mean), low, high)
 
     @property
     def without_logarithm(self) -> tuple[str, ...]:
@@ -279,7 +313,9 @@ def compare_quantity(
         summaries={c: _summary(quantity.unit, by.values(), confidence) for c, by in known.items()},
         scaled={c: tests.summary(by.values(), confidence=confidence) for c, by in scaled.items()},
         bounds=bounds,
+        references=references,
         comparisons=corrected(found),
+        confidence=confidence,
     )
 
 
@@ -343,5 +379,10 @@ def ratio(logs: Iterable[float], *, confidence: float = 0.95, margin: float | No
     (2.0, 'HIGHER')
     """
     found = tests.summary(logs, confidence=confidence)
-    middle, low, high = (math.exp(min(value, LARGEST_LOG)) for value in (found.mean, found.low, found.high))
+    middle, low, high = (_exponential(log) for log in (found.mean, found.low, found.high))
     return Ratio(middle, low, high, found.count, math.nan if margin is None else margin)
+
+
+def _exponential(log: float) -> float:
+    """The number whose logarithm this is, or the nearest one that float64 holds."""
+    return math.exp(min(max(log, -LARGEST_LOG), LARGEST_LOG))

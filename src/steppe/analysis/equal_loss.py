@@ -11,13 +11,14 @@ import numpy as np
 import polars
 
 from steppe.analysis.comparison import Ratio, ratio
+from steppe.analysis.quantities import FITTED_LOSS, TR_H2
 from steppe.analysis.results import Results
 
 EMPTY = np.zeros(0), np.zeros(0)
 """The path of a run without a history."""
 
 QUANTITIES = {
-    "flatness": ("tr(H²)", polars.col("flatness")),
+    TR_H2: ("tr(H²)", polars.col(TR_H2)),
     "top_eigenvalue": ("λ_max", polars.col("top_eigenvalue")),
     "bottom_eigenvalue": (
         "−λ_min",
@@ -48,7 +49,7 @@ class EqualLossRatio(Ratio):
 def equal_loss_ratios(
     results: Results,
     seeds: Mapping[str, tuple[int, ...]],
-    quantity: str = "flatness",
+    quantity: str = TR_H2,
     *,
     confidence: float = 0.95,
     margin: float | None = None,
@@ -80,7 +81,7 @@ def equal_loss_ratios(
         An EqualLossRatio for each condition but the baseline; nothing where the history does not hold the quantity.
     """
     history = results.history
-    if not {"measured_loss", quantity} <= set(history.columns) or history[quantity].is_null().all():
+    if not {FITTED_LOSS, quantity} <= set(history.columns) or history[quantity].is_null().all():
         return {}
     paths = {key: _path(rows, quantity) for key, rows in history.group_by("condition", "seed")}
     found = {}
@@ -97,7 +98,7 @@ def equal_loss_ratios(
 
 def _path(rows: polars.DataFrame, quantity: str) -> tuple[np.ndarray, np.ndarray]:
     """Logarithms of training loss and a quantity, epoch by epoch, sorted by loss; unusable epochs left out."""
-    wanted = polars.col("measured_loss"), QUANTITIES[quantity][1]
+    wanted = polars.col(FITTED_LOSS), QUANTITIES[quantity][1]
     loss, value = rows.select(*(e.cast(polars.Float64).fill_null(math.nan) for e in wanted)).to_numpy().T
     usable = np.isfinite(loss) & np.isfinite(value) & (loss > 0) & (value > 0)
     order = np.argsort(loss[usable], kind="stable")

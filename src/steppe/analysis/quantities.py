@@ -60,14 +60,20 @@ class Quantity(NamedTuple):
 
 LOWER_IS_FLATTER = "lower is flatter"
 
+TR_H2, AVERAGE_TR_H2 = "flatness", "average_flatness"
+"""The columns of tr(H²): at the end of training (in a history: after an epoch), and its mean over measured epochs."""
+
+FITTED_LOSS = "measured_loss"
+"""The column of a history that holds the cross-entropy of training examples, without dropout."""
+
 QUANTITIES: dict[str, Quantity] = {
     quantity.name: quantity
     for quantity in (
         Quantity("test_accuracy", "Final test accuracy", "share"),
         Quantity("best_test_accuracy", "Best test accuracy", "share"),
         Quantity("train_accuracy", "Final train accuracy", "share"),
-        Quantity("average_flatness", "Average tr(H²)", "", log=True, direction=LOWER_IS_FLATTER),
-        Quantity("flatness", "Final tr(H²)", "", log=True, direction=LOWER_IS_FLATTER),
+        Quantity(AVERAGE_TR_H2, "Average tr(H²)", "", log=True, direction=LOWER_IS_FLATTER),
+        Quantity(TR_H2, "Final tr(H²)", "", log=True, direction=LOWER_IS_FLATTER),
         Quantity("top_eigenvalue", "λ_max", "", log=True, direction=LOWER_IS_FLATTER),
         Quantity("bottom_eigenvalue", "λ_min", ""),
         Quantity("spectral_range", "λ_max − λ_min", "", log=True, direction=LOWER_IS_FLATTER),
@@ -81,8 +87,15 @@ QUANTITIES: dict[str, Quantity] = {
 }
 """Every quantity that is summarised."""
 
-TESTED = ("test_accuracy", "best_test_accuracy", "flatness")
+TESTED = ("test_accuracy", "best_test_accuracy", TR_H2)
 """What is tested against the baseline."""
 
 CONTROLLED = ("test_accuracy", "test_loss")
 """What is tested against a condition's control, a family of tests of its own."""
+
+OUTCOMES = ("test_accuracy", "best_test_accuracy", AVERAGE_TR_H2, TR_H2, "train_seconds")
+LOSSES = ("train_loss", "test_loss", "train_accuracy")
+SPECTRUM = ("top_eigenvalue", "bottom_eigenvalue", "spectral_range")
+PUBLISHED = ("test_accuracy", "best_test_accuracy", AVERAGE_TR_H2, "train_seconds")
+COST = ("train_seconds", "compile_seconds", "measure_seconds", "step_memory_mb")
+"""What is shown together."""

@@ -5,6 +5,7 @@ It computes no science: `steppe.analysis` says what the results mean, this packa
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from steppe.core import extras
@@ -19,11 +20,11 @@ from steppe.analysis.analysis import analyse
 from steppe.analysis.results import Results
 from steppe.networks.landscapes import Landscape
 from steppe.networks.measurement import Measured
-from steppe.report import text
-from steppe.report.pages import landscape as landscape_page
-from steppe.report.pages import measures
-from steppe.report.pages import study as page
-from steppe.report.terminal import measures as measure_text
+from steppe.report import markdown, study
+from steppe.report.figures import landscapes
+from steppe.report.pages import html, landscape, measures
+from steppe.report.terminal import document as terminal
+from steppe.report.terminal import measures as measures_in_terminal
 from steppe.report.terminal.measures import planned
 from steppe.storage.files import write as write_file
 
@@ -38,10 +39,11 @@ TR_H2 = ("flatness", "flatness_sem", "average_flatness")
 def write(results: Results, directory: str | os.PathLike, *, confidence: float = 0.95) -> tuple[Path, ...]:
     """Write ``results.parquet``, ``summary.md`` and ``report.html``; the paths written, in this order.
 
-    Where the study has loss surfaces, a fourth file, ``landscape.html``, holds them to turn, and the report leads to
-    it: the library that draws them, 4.8 megabytes of script, would make the report eight times as large.
+    Where the study has loss surfaces, a fourth file, ``landscape.html``, shows them as surfaces that a reader can
+    rotate, and the report links to it: the library that draws them, 4.8 megabytes of script, would make the report
+    eight times as large.
 
-    Measures of the study's networks, where ``measurements.parquet`` holds some, have a section in the report.
+    Measurements of the study's networks, where ``measurements.parquet`` holds some, have a section in the report.
 
     Each file replaces its predecessor whole or not at all. The same results give the same bytes. In the Parquet file
     runs stand in the order of conditions, then seeds.
@@ -54,12 +56,14 @@ def write(results: Results, directory: str | os.PathLike, *, confidence: float =
     folder = Path(directory)
     analysis = analyse(results, folder, confidence=confidence)
     made = folder.exists()
-    surfaces = landscape_page.of_study(results)
+    view = landscapes.of_study(results.surfaces, results.conditions)
+    surfaces = landscape.of_study(results.name, results.title, view)
+    document = study.document(analysis, surfaces_page=SURFACES if surfaces else "")
     files = {
-        "results.parquet": _parquet(results),
-        "summary.md": text.markdown(analysis).encode(),
-        "report.html": page.html(analysis, turnable=SURFACES if surfaces else "").encode(),
-    } | ({SURFACES: surfaces.encode()} if surfaces else {})
+        "results.parquet": _parquet(results.runs, results.conditions),
+        "summary.md": markdown.render(document).encode(),
+        "report.html": html.render(document).encode(),
+    } | ({SURFACES: html.render(surfaces).encode()} if surfaces else {})
     if not made:  # one that was there and was removed meanwhile is not made anew
         folder.mkdir(parents=True, exist_ok=True)
     return tuple(write_file(folder / name, content) for name, content in files.items())
@@ -72,7 +76,7 @@ def show(results: Results, console: Console | None = None, *, confidence: float 
     ------
     InputError : if `confidence` is not within (0, 1).
     """
-    text.show(analyse(results, confidence=confidence), console or Console())
+    terminal.show(study.document(analyse(results, confidence=confidence)), console or Console())
 
 
 def write_landscape(found: Landscape, directory: str | os.PathLike) -> Path:
@@ -82,12 +86,12 @@ def write_landscape(found: Landscape, directory: str | os.PathLike) -> Path:
     ------
     OSError : if the directory cannot be written.
     """
-    return write_file(Path(directory) / SURFACES, landscape_page.html(found).encode())
+    return write_file(Path(directory) / SURFACES, html.render(landscape.of_landscape(found)).encode())
 
 
 def show_landscape(found: Landscape, console: Console | None = None) -> None:
     """Print the numbers that sum a landscape up."""
-    landscape_page.show(found, console or Console())
+    terminal.show_sections(landscape.of_landscape(found), console or Console())
 
 
 def write_measures(directory: str | os.PathLike) -> Path:
@@ -99,20 +103,20 @@ def write_measures(directory: str | os.PathLike) -> Path:
     OSError : if the directory cannot be written.
     """
     folder = Path(directory)
-    return write_file(folder / "measures.html", measures.page(folder).encode())
+    return write_file(folder / "measures.html", html.render(measures.document(folder)).encode())
 
 
 def show_measures(found: Measured, console: Console | None = None) -> None:
     """Print what was measured."""
-    measure_text.show(found, console or Console())
+    measures_in_terminal.show(found, console or Console())
 
 
-def _parquet(results: Results) -> bytes:
+def _parquet(runs: polars.DataFrame, conditions: Sequence[str]) -> bytes:
     """The table of runs in the order of conditions, then seeds."""
-    order = {name: place for place, name in enumerate(results.conditions)}
+    order = {name: place for place, name in enumerate(conditions)}
     place = polars.col("condition").replace_strict(order, default=len(order), return_dtype=polars.Int64)
     buffer = io.BytesIO()
-    runs = results.runs.sort(place, "seed", maintain_order=True)
+    runs = runs.sort(place, "seed", maintain_order=True)
     runs.rename({name: name.replace("flatness", "frobenius_squared") for name in TR_H2}, strict=False).write_parquet(
         buffer
     )

@@ -1,6 +1,7 @@
 """Numbers as people read them: significant digits, true minus signs, powers of ten."""
 
 import math
+from collections.abc import Callable
 from decimal import Decimal
 
 NOTHING = "–"
@@ -51,6 +52,32 @@ def spread(mean: float, sd: float, *, least: int = 0, most: int = 6) -> str:
     # no finer than three digits of the mean would ask for, where the spread is tiny
     places = min(places, max(3 - top, least))
     return _minus(f"{mean:.{places}f} ± {sd:.{places}f}")
+
+
+def signed(value: float, *, digits: int = 3, decimals: int | None = None) -> str:
+    """A difference with its sign, to so many digits, or so many decimals; no sign before a zero.
+
+    Examples
+    --------
+    >>> signed(0.01234), signed(-1.5, decimals=2), signed(-0.001, decimals=2), signed(float("nan"))
+    ('+0.0123', '−1.50', '0.00', '–')
+    """
+    if not math.isfinite(value):
+        return NOTHING
+    text = f"{value:.{digits}g}" if decimals is None else f"{value:.{decimals}f}"
+    sign = "" if not text.strip("-0.") else "−" if text.startswith("-") else "+"
+    return sign + text.removeprefix("-")
+
+
+def interval(low: float, high: float, show: Callable[[float], str] = number) -> str:
+    """An interval in brackets, or nothing where it is unknown.
+
+    Examples
+    --------
+    >>> interval(0.5, 12.25), interval(float("nan"), 1.0)
+    ('[0.500, 12.2]', '')
+    """
+    return f"[{show(low)}, {show(high)}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 
 def p_value(p: float) -> str:

@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from steppe.analysis.analysis import Analysis
+from steppe.analysis.quantities import FITTED_LOSS, TR_H2
 from steppe.analysis.results import Results
 from steppe.analysis.tests import Summary
+from steppe.report.document import Picture
 from steppe.report.figures.drawing import (
     Look,
-    Picture,
     canvas,
     condition_axis,
     epoch_axis,
@@ -32,8 +33,8 @@ def curves(analysis: Analysis) -> list[Picture]:
     results = analysis.results
     kinds = (
         _Kind("test_accuracy", "Test accuracy (%)", "Test accuracy", factor=100.0),
-        _Kind("measured_loss", "Train loss (nats)", "Cross-entropy of training examples, without dropout,"),
-        _Kind("flatness", "tr(H²)", "tr(H²), on a logarithmic scale,", log=True),
+        _Kind(FITTED_LOSS, "Train loss (nats)", "Cross-entropy of training examples, without dropout,"),
+        _Kind(TR_H2, "tr(H²)", "tr(H²), on a logarithmic scale,", log=True),
     )
     history = finished_history(analysis)
     drawn = [_curve(results, history, kind) for kind in kinds]
@@ -49,7 +50,7 @@ def outcomes(analysis: Analysis) -> list[Picture]:
     found = []
     for metric, label, factor, log in (
         ("test_accuracy", "Final test accuracy (%)", 100.0, False),
-        ("flatness", "Final tr(H²)", 1.0, True),
+        (TR_H2, "Final tr(H²)", 1.0, True),
     ):
         points = _points(analysis, metric, factor, log)
         if not any(len(p.values) for p in points.values()):
@@ -130,7 +131,7 @@ def _curve(results: Results, history: polars.DataFrame, kind: _Kind) -> Picture 
         if bands:
             ax.fill_between(epochs, low, high, color=style[c].color, alpha=0.13, lw=0)
     means = [v for _, mean, _, _ in lines.values() for v in mean]
-    wide = kind.column == "measured_loss" and min(means) > 0 and max(means) > 30 * min(means)
+    wide = kind.column == FITTED_LOSS and min(means) > 0 and max(means) > 30 * min(means)
     if kind.log or wide:
         log_axis(ax.yaxis, means)
     ax.set(ylabel=kind.label)
@@ -146,7 +147,7 @@ def _curve(results: Results, history: polars.DataFrame, kind: _Kind) -> Picture 
 
 def _trajectories(results: Results, history: polars.DataFrame) -> Picture | None:
     """tr(H²) over training loss, epoch by epoch: what tells a flatter network from one that has fitted more."""
-    kinds = (_Kind("measured_loss", "", "", log=True), _Kind("flatness", "", "", log=True))
+    kinds = (_Kind(FITTED_LOSS, "", "", log=True), _Kind(TR_H2, "", "", log=True))
     paths = {}
     for c in results.conditions:
         (epochs, loss, *_), (others, flatness, *_) = (_over_seeds(history, c, kind) for kind in kinds)

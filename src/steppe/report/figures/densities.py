@@ -1,21 +1,22 @@
 """Spectral densities of several networks, one above the other on common axes."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from steppe.analysis.densities import Density
-from steppe.report.figures.drawing import STYLE, WIDTH, Picture, label_of, log_axis, looks, picture
+from steppe.report.document import Picture
+from steppe.report.figures.drawing import STYLE, WIDTH, label_of, log_axis, looks, picture
 from steppe.report.formats import number
 
 
-def pictures(found: Mapping[str, Density]) -> Iterator[Picture]:
+def pictures(found: Mapping[str, Density]) -> list[Picture]:
     """The spectral density of each condition or network: one picture, or none."""
     if not found:
-        return
+        return []
     style, count = looks(list(found)), len(found)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.9 + 0.95 * count), layout="constrained")
@@ -41,7 +42,7 @@ def pictures(found: Mapping[str, Density]) -> Iterator[Picture]:
         "a curve is the number of eigenvalues. Each eigenvalue is drawn as a normal curve as wide as the resolution, "
         f"{number(min(widths), 2)} to {number(max(widths), 2)}; so the peak at zero is at least that wide."
     )
-    yield picture(figure, f"Spectral density: {ends}.", caption)
+    return [picture(figure, f"Spectral density: {ends}.", caption)]
 
 
 def _end(density: Density, floor: float) -> float:

@@ -11,7 +11,6 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import matplotlib as mpl
@@ -20,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from steppe.report.document import Picture
 from steppe.report.formats import number
 
 STYLE: Any = {
@@ -48,15 +48,6 @@ LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", (0, (8, 2)), (0, (3, 1))
 MARKERS = "osD^vPX*<>"
 WIDTH = 5.2
 """Inches. Narrow, so that its type stays readable on a phone."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure for a page: `uri` is a ``data:`` address of the image, so that the page stands alone."""
-
-    uri: str
-    alt: str
-    caption: str
 
 
 class Look(NamedTuple):

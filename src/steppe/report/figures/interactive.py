@@ -1,4 +1,4 @@
-"""Surfaces that one can turn: plotly's drawing, its data inline, its script once a page."""
+"""Surfaces that a reader can rotate: plotly's drawing, its data inline, its script once a page."""
 
 import html
 import math
@@ -37,7 +37,7 @@ def script() -> Markup:
 
 
 def surface(view: View) -> Markup | None:
-    """The planes of a view as surfaces that one can turn, for a page that holds `script`; None without planes."""
+    """The planes of a view as surfaces to rotate, for a page that holds `script`; None without planes."""
     import plotly.io
 
     if scale_of(view) is None:
@@ -85,7 +85,7 @@ def caption(view: View) -> str:
     words += "; choose a network above: all share the axes and the colours" if many else ""
     words += "; the height is logarithmic" if scale.log else ""
     words += f"; heights above {number(scale.high, 2)} are cut" if scale.cut else ""
-    return f"{words}. Drag to turn, scroll to come nearer, point to read values."
+    return f"{words}. Drag to rotate, scroll to zoom, point at the surface to read values."
 
 
 def _surface(view: View, name: str, grid: np.ndarray, scale: Scale, *, visible: bool) -> dict:

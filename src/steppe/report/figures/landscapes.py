@@ -11,9 +11,10 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.contour import ContourSet
 from matplotlib.ticker import NullLocator
 
-from steppe.analysis.results import Results
+from steppe.analysis.results import Surfaces
 from steppe.networks.landscapes import Landscape
-from steppe.report.figures.drawing import Picture, canvas, label_of, legend, log_axis, looks, panels, picture
+from steppe.report.document import Picture
+from steppe.report.figures.drawing import canvas, label_of, legend, log_axis, looks, panels, picture
 from steppe.report.formats import number
 
 
@@ -94,13 +95,12 @@ class Scale(NamedTuple):
     cut: bool
 
 
-def of_study(results: Results) -> View | None:
-    """The training loss around a study's networks, if it was computed."""
-    found = results.surfaces
+def of_study(found: Surfaces | None, conditions: Sequence[str]) -> View | None:
+    """The training loss around a study's networks, if it was computed; conditions share out the colours."""
     if found is None or not len(found.conditions):
         return None
     names = found.conditions
-    order = results.conditions if set(names) <= set(results.conditions) else names
+    order = tuple(conditions) if set(names) <= set(conditions) else names
     arrays = found.steps, found.lines, found.grid_steps, found.grids
     return View("Loss", "nats", "Train", names, order, *arrays, ((0.0, 0.0),), "random", found.about)
 

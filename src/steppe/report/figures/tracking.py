@@ -8,8 +8,9 @@ import polars
 
 from steppe.analysis.analysis import Analysis
 from steppe.analysis.results import Results
+from steppe.report.document import Picture
 from steppe.report.figures.curves import finished_history
-from steppe.report.figures.drawing import Picture, canvas, epoch_axis, label_of, legend, log_axis, looks, picture
+from steppe.report.figures.drawing import canvas, epoch_axis, label_of, legend, log_axis, looks, picture
 from steppe.report.formats import number
 
 

@@ -1,69 +1,62 @@
-"""A landscape as one self-contained page with a surface to turn, and as a table in the terminal."""
+"""The page of a landscape: its numbers, a surface that a reader can rotate, lines and planes."""
 
-from rich.console import Console
-from rich.text import Text
+from functools import partial
 
-from steppe.analysis.results import Results
 from steppe.networks.landscapes import Landscape
+from steppe.report.document import Block, Cell, Document, Gallery, Rotatable, Section, Table
 from steppe.report.figures import interactive, landscapes
 from steppe.report.figures.landscapes import View
 from steppe.report.formats import number
-from steppe.report.pages.environment import ENVIRONMENT
-from steppe.report.tables import Cell, Table
-from steppe.report.text import to_rich
+from steppe.report.tables.base import facts_table, table
 
-TEMPLATE = "landscape.html.j2"
+DIRECTIONS = {
+    "random": "landscape along random directions",
+    "eigenvectors": "landscape along eigenvectors",
+    "between": "landscape between two networks",
+}
 
 
-def html(found: Landscape) -> str:
-    """The page of a landscape. The same landscape gives the same bytes."""
+def of_landscape(found: Landscape) -> Document:
+    """The page of a landscape."""
     between = found.settings.along == "between"
-    title = "From one solution to another" if between else "The loss around trained networks"
-    rows = tuple((Cell(what), Cell(text)) for what, text in found.provenance.items())
-    origin = Table("Where it all came from", "", ("What", "Value"), rows, (False, False))
-    views = landscapes.of_landscape(found)
-    kicker = "landscape " + {"random": "along random directions", "eigenvectors": "along eigenvectors",
-                             "between": "between two networks"}[found.settings.along]  # fmt: skip
-    return _page(
-        views[0],
-        title=title,
-        kicker=kicker,
+    views, numbers = landscapes.of_landscape(found), facts(found)
+    origin = facts_table("Provenance", found.provenance)
+    return Document(
+        place=DIRECTIONS[found.settings.along],
+        title="From one solution to another" if between else "The loss around trained networks",
         lead=found.about,
-        facts=facts(found),
-        pictures=landscapes.pictures(views),
-        provenance=origin,
+        sections=(
+            Section(numbers.title, (numbers,), brief=True),
+            _surface(views[0]),
+            Section("Lines and planes", (Gallery(partial(landscapes.pictures, views)),)),
+            Section(origin.title, (origin,), style="provenance"),
+        ),
     )
 
 
-def of_study(results: Results) -> str | None:
-    """The page of a study's surfaces, for the report to lead to and back; nothing where there is no plane."""
-    view = landscapes.of_study(results)
+def of_study(name: str, title: str, view: View | None) -> Document | None:
+    """The page of a study's loss surfaces, beside its report; none where there is no plane."""
     if view is None or landscapes.scale_of(view) is None:
         return None
-    title = f"{results.title or results.name}: the loss around the solutions"
-    lead = f"{view.about} The report beside this page shows the same as curves and contours."
-    return _page(view, title=title, kicker=results.name, lead=lead, facts=None, pictures=(), provenance=None)
+    lead = f"{view.about} The report beside this page shows the same surfaces as curves and contours."
+    return Document(name, f"{title or name}: the loss around the solutions", lead, sections=(_surface(view),))
 
 
-def _page(view: View, **parts: object) -> str:
+def _surface(view: View) -> Section:
+    """The planes of a view as surfaces; nothing where there is no plane."""
     surface = interactive.surface(view)
-    drawn = {"script": interactive.script(), "caption": interactive.caption(view)} if surface else {}
-    return ENVIRONMENT.get_template(TEMPLATE).render(surface=surface, **drawn, **parts)
-
-
-def show(found: Landscape, console: Console) -> None:
-    """The table of a landscape in the terminal."""
-    table = facts(found)
-    console.print(to_rich(table))
-    console.print(Text(table.caption, style="dim"))
+    blocks: tuple[Block, ...] = ()
+    if surface:
+        blocks = (Rotatable(surface, interactive.script(), interactive.caption(view)),)
+    return Section("Interactive surface", blocks)
 
 
 def facts(found: Landscape) -> Table:
     """The few numbers that sum a landscape up."""
-    return _way(found) if found.settings.along == "between" else _around(found)
+    return _ends(found) if found.settings.along == "between" else _surroundings(found)
 
 
-def _around(found: Landscape) -> Table:
+def _surroundings(found: Landscape) -> Table:
     """Loss at each network and as far out as was looked."""
     f, eigen = found.facts, found.settings.along == "eigenvectors"
     rows = [
@@ -73,14 +66,13 @@ def _around(found: Landscape) -> Table:
         for i, name in enumerate(found.names)
     ]  # fmt: skip
     place = "the edge of the plane" if len(found.grid_steps) else "the two ends of the line"
-    caption = f"At the rim: the median over {place}, and the lowest and highest value there."
-    caption += " Eigenvalues are the Hessian's on these examples, ± the residual ‖Hv − μv‖." if eigen else ""
+    caption = f"Loss at the rim: the median over {place}, and below it the lowest and the highest value there."
+    caption += " Eigenvalues are those of the Hessian on these examples, ± the residual ‖Hv − μv‖." if eigen else ""
     columns = "Network", "Loss", "Accuracy (%)", "Loss at the rim", *(("Eigenvalue 1", "Eigenvalue 2") if eigen else ())
-    numeric = (False, *(True for _ in columns[1:]))
-    return Table("In numbers", caption, columns, tuple(rows), numeric)
+    return table("Loss and accuracy", caption, columns, rows)
 
 
-def _way(found: Landscape) -> Table:
+def _ends(found: Landscape) -> Table:
     """Both ends and the barrier between them."""
     f = {name: float(values[0]) for name, values in found.facts.items()}
     start, end = found.networks
@@ -95,9 +87,10 @@ def _way(found: Landscape) -> Table:
     )  # fmt: skip
     caption = (
         "The barrier is the largest rise above the straight chord between the two ends, of the loss and of the error "
-        f"rate; 0 is none. The networks are {number(f['distance'])} apart (Euclidean distance of all parameters)."
+        "rate; 0 means that there is none. The Euclidean distance between the networks’ parameters is "
+        f"{number(f['distance'])}."
     )
-    return Table("In numbers", caption, ("Network", "Loss", "Accuracy (%)"), rows, (False, True, True))
+    return table("Loss and accuracy", caption, ("Network", "Loss", "Accuracy (%)"), rows)
 
 
 def _percent(share: float) -> str:

@@ -1,14 +1,14 @@
 """Measures of trained networks: a section of a study's report, a page of its own, and tables in the terminal."""
 
 import json
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import polars
 
-from steppe.analysis.comparison import LARGEST_LOG, Comparison, QuantityComparison
+from steppe.analysis.comparison import QuantityComparison
 from steppe.analysis.densities import densities
 from steppe.analysis.measurements import Measurements, in_order, latest, remarks
 from steppe.analysis.verdict import Verdict
@@ -16,13 +16,14 @@ from steppe.core.checks import joined
 from steppe.extensions import is_function
 from steppe.measures import MEASURES
 from steppe.measures import table as stored
+from steppe.report.document import Caption, Cell, Document, Gallery, Paragraph, Picture, Section, Sentences, Table
 from steppe.report.figures.densities import pictures
-from steppe.report.figures.drawing import Picture
-from steppe.report.formats import NOTHING, number, p_value, spread
-from steppe.report.pages.environment import ENVIRONMENT
-from steppe.report.tables import Cell, Table
+from steppe.report.formats import NOTHING, number, p_value, signed, spread
+from steppe.report.tables.base import facts_table
 from steppe.report.wording.measurements import about, network_remarks, notes
 from steppe.report.wording.verdicts import verdict
+
+TITLE = "Sharpness and curvature"
 
 FAMILIES = {
     "fit": "Fit",
@@ -41,18 +42,6 @@ TESTS = (
 )
 
 
-@dataclass(frozen=True)
-class Section:
-    """What a page shows of measures: sentences, tables, pictures, and how it was all measured."""
-
-    about: str
-    notes: tuple[str, ...]
-    caption: str
-    tables: tuple[Table, ...]
-    pictures: tuple[Picture, ...]
-    measures: Table
-
-
 def of_study(found: Measurements, baseline: str) -> Section:
     """The section of a study's report: quantities × conditions."""
     heads = ("", *(f"{c} ({found.counts[c]})" for c in found.conditions))
@@ -60,13 +49,9 @@ def of_study(found: Measurements, baseline: str) -> Section:
         name: (Cell(name, found.remarks.get(name, "")), *(_compared(by, c, baseline) for c in found.conditions))
         for name, by in found.quantities.items()
     }
-    return Section(
-        about=about(found.rows),
-        notes=tuple(notes(found)),
-        caption=TESTS.format(baseline=baseline),
-        tables=tuple(_by_family(found.measures, heads, rows)),
-        pictures=tuple(pictures(found.densities)),
-        measures=_asked(found.rows),
+    tables = tuple(_by_family(found.measures, heads, rows))
+    return _section(
+        found.rows, tuple(notes(found)), partial(pictures, found.densities), tables, TESTS.format(baseline=baseline)
     )
 
 
@@ -78,18 +63,26 @@ def of_folder(folder: Path) -> Section:
     by = {(row["run"], row["quantity"]): row for row in rows.to_dicts()}
     shared = remarks(rows)
     cells = {q: (Cell(q, shared.get(q, "")), *(value_of(by.get((run, q)), shared) for run in runs)) for q in quantities}
-    return Section(
-        about=about(rows),
-        notes=tuple(network_remarks(rows)),
-        caption="Each value ± its standard error, where there is one and it is known.",
-        tables=tuple(_by_family(quantities, ("", *runs), cells)),
-        pictures=tuple(pictures(densities(rows, "run", runs, folder))),
-        measures=_asked(rows),
-    )
+    tables = tuple(_by_family(quantities, ("", *runs), cells))
+    caption = "Each value ± its standard error, where it has one and it is known."
+    spectra = densities(rows, "run", runs, folder)
+    return _section(rows, tuple(network_remarks(rows)), partial(pictures, spectra), tables, caption)
 
 
-def page(folder: Path) -> str:
-    """Its HTML. The same numbers give the same bytes."""
+def _section(
+    rows: polars.DataFrame,
+    said: tuple[str, ...],
+    draw: Callable[[], Sequence[Picture]],
+    tables: tuple[Table, ...],
+    caption: str,
+) -> Section:
+    """What was measured on which data, what to know first, the numbers, and how they were measured."""
+    first = (Paragraph(about(rows)), Sentences(said, warning=True), Gallery(draw))
+    return Section(TITLE, (*first, *tables, Caption(caption), _asked(rows)), style="measured")
+
+
+def document(folder: Path) -> Document:
+    """The page of a folder of measures."""
     rows = stored.read(folder)
     versions = rows.select("steppe_version", "jax_version").unique(maintain_order=True).rows()
     facts = {
@@ -97,8 +90,8 @@ def page(folder: Path) -> str:
         "Network": joined(rows["network"].unique(maintain_order=True)),
         "Software": joined(f"Steppe {steppe}, JAX {jax}" for steppe, jax in versions),
     }
-    origin = Table("Provenance", "", ("What", "Value"), _cells(facts), (False, False))
-    return ENVIRONMENT.get_template("measures.html.j2").render(section=of_folder(folder), provenance=origin)
+    origin = Section("Provenance", (facts_table("Provenance", facts),), style="provenance")
+    return Document("measures", TITLE, sections=(replace(of_folder(folder), title=""), origin))
 
 
 def _by_family(
@@ -127,11 +120,7 @@ def _asked(rows: polars.DataFrame) -> Table:
         "Rescaling of a ReLU network that leaves its function as it is: of its hidden nodes one by one, which includes "
         "whole layers, or of whole layers alone."
     )
-    return Table("Measures and settings", caption, columns, tuple(lines), (False,) * 4)
-
-
-def _cells(facts: Mapping[str, str]) -> tuple[tuple[Cell, ...], ...]:
-    return tuple((Cell(what), Cell(text)) for what, text in facts.items())
+    return Table("Measures and settings", caption, columns, tuple(lines), (False,) * 4, folded=True)
 
 
 def number_of(row: Mapping) -> Cell:
@@ -167,12 +156,7 @@ def _compared(found: QuantityComparison, condition: str, baseline: str) -> Cell:
         return Cell(text, "the baseline was not measured")
     if comparison.verdict.directed:
         p = p_value(comparison.welch.holm)
-        return Cell(text, f"{_change(comparison, found.quantity.log)}, p {p if '<' in p else f'= {p}'}", strong=True)
+        log = found.quantity.log
+        change = f"× {number(comparison.ratio.ratio, 2)}" if log else signed(comparison.difference, digits=2)
+        return Cell(text, f"{change}, p {p if '<' in p else f'= {p}'}", strong=True)
     return Cell(text, verdict(found.quantity, comparison), strong=comparison.verdict is Verdict.EQUIVALENT)
-
-
-def _change(comparison: Comparison, log: bool) -> str:
-    """A ratio of geometric means, or a difference with its sign."""
-    if log:
-        return f"× {number(math.exp(min(max(comparison.difference, -LARGEST_LOG), LARGEST_LOG)), 2)}"
-    return f"{'+' if comparison.difference > 0 else ''}{number(comparison.difference, 2)}"

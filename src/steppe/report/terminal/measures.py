@@ -10,10 +10,10 @@ from rich.text import Text
 from steppe.analysis.measurements import in_order
 from steppe.measures.memory import Plan
 from steppe.networks.measurement import Measured
+from steppe.report.document import Cell, Table
 from steppe.report.formats import NOTHING, number, spread
 from steppe.report.pages.measures import number_of, value_of
-from steppe.report.tables import Cell, Table
-from steppe.report.text import to_rich
+from steppe.report.terminal.document import drawn as rich_table
 
 MOST_COLUMNS = 4
 """Networks one by one; more are told by condition."""
@@ -43,7 +43,7 @@ def show(found: Measured, console: Console) -> None:
             tables.append(Table("Value ± sem", "", columns, tuple(lines), (False, *(True for _ in some))))
     else:
         tables = [_means(rows, quantities)]
-    for drawn in map(to_rich, tables):
+    for drawn in map(rich_table, tables):
         drawn.columns[0].min_width, drawn.columns[0].no_wrap = None, True  # names are what one copies
         console.print(drawn)
     for note in found.notes:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import Comparison, QuantityComparison, Ratio
-from steppe.analysis.quantities import Quantity
+from steppe.analysis.quantities import TR_H2, Quantity
 from steppe.analysis.verdict import Verdict
 from steppe.core.checks import joined
 from steppe.report.wording.sizes import margin_size, size, size_range
@@ -22,8 +22,8 @@ def conclusion(analysis: Analysis) -> str:
     if not others:
         return f"Only the baseline, {baseline}, has finished runs, so there is nothing to compare it with."
     sentences = (
-        _quantity("tr(H²) at the end of training (lower is flatter)", analysis.quantities["flatness"]),
-        _equal_loss(analysis.equal_loss.get("flatness", {})),
+        _quantity("tr(H²) at the end of training (lower is flatter)", analysis.quantities[TR_H2]),
+        _equal_loss(analysis.equal_loss.get(TR_H2, {})),
         _quantity("Final test accuracy", analysis.quantities["test_accuracy"]),
         _controls(analysis),
         _cost(baseline, {c: analysis.cost[c] for c in others}),

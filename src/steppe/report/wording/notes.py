@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from steppe.analysis.analysis import Analysis
+from steppe.analysis.power import Power
 from steppe.core.checks import joined
 from steppe.report.wording.sizes import points
 
@@ -54,9 +55,8 @@ def _looks(analysis: Analysis) -> Iterator[str]:
         )
 
 
-def power(analysis: Analysis) -> str:
+def power(found: Power | None, alpha: float) -> str:
     """What so many seeds can and cannot show, from the spread of final test accuracy within conditions."""
-    found, alpha = analysis.power, analysis.alpha
     if found is None:
         return (
             "No difference can be tested yet: that takes a baseline and another condition with at least two finished "

@@ -1,0 +1,118 @@
+"""A study's report: the one list of its sections, each made of the part of the analysis that it shows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+from steppe.analysis.analysis import Analysis
+from steppe.analysis.comparison import QuantityComparison, Ratio
+from steppe.analysis.quantities import COST, LOSSES, OUTCOMES, PUBLISHED, SPECTRUM
+from steppe.analysis.results import PublishedTable
+from steppe.report.document import Beside, Block, Code, Document, Gallery, Link, Paragraph, Section, Sentences, Table
+from steppe.report.figures import curves, landscapes, tracking
+from steppe.report.figures.landscapes import View
+from steppe.report.pages import measures
+from steppe.report.tables import comparisons, conditions
+from steppe.report.tables.base import facts_table
+from steppe.report.tables.published import published, this_study
+from steppe.report.wording.conclusion import conclusion
+from steppe.report.wording.notes import notes, power
+from steppe.report.wording.verdicts import disagreements
+
+
+def document(analysis: Analysis, *, surfaces_page: str = "") -> Document:
+    """The report of a study; `surfaces_page` names the page of its loss surfaces beside it, if there is one."""
+    results = analysis.results
+    return Document(
+        place=results.name,
+        title=results.title,
+        lead=conclusion(analysis),
+        notes=tuple(notes(analysis)),
+        sections=tuple(_sections(analysis, surfaces_page)),
+    )
+
+
+def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
+    """All of them, in order; those that have nothing to show are left out when they are rendered."""
+    results, baseline, chosen = analysis.results, analysis.results.baseline, analysis.chosen
+    yield _about(results.about)
+    yield _outcomes(chosen(OUTCOMES), {c: len(seeds) for c, seeds in analysis.seeds.items()}, baseline)
+    yield _comparisons(analysis.tested, analysis.controls.values(), analysis.control_cost, baseline)
+    yield Section("Statistical power", (Paragraph(power(analysis.power, analysis.alpha)),), brief=True, style="prose")
+    yield Section("Training curves", (Gallery(partial(curves.curves, analysis)),))
+    yield Section("Curvature during training", (Gallery(partial(tracking.pictures, analysis)),))
+    yield _table(conditions.spectrum(chosen(SPECTRUM), baseline))
+    yield _table(comparisons.at_equal_loss(analysis.equal_loss, analysis.confidence))
+    yield Section("Accuracy and tr(H²) by condition", (Gallery(partial(curves.outcomes, analysis)),))
+    yield _table(conditions.losses(chosen(LOSSES), baseline))
+    yield _cost(chosen(COST), analysis.cost, baseline, Gallery(partial(curves.cost, analysis)))
+    yield _surfaces(landscapes.of_study(results.surfaces, results.conditions), surfaces_page)
+    if analysis.measurements:
+        yield measures.of_study(analysis.measurements, baseline)
+    yield _published(results.published, chosen(PUBLISHED))
+    yield _provenance(results.provenance, results.spec_toml)
+
+
+def _about(prose: str) -> Section:
+    """What the study's author says of it, a paragraph between two blank lines."""
+    parts = [" ".join(part.split()) for part in prose.split("\n\n") if part.strip()]
+    return Section("", tuple(map(Paragraph, parts)), style="prose")
+
+
+def _table(found: Table) -> Section:
+    """A section that is one table."""
+    return Section(found.title, (found,))
+
+
+def _outcomes(quantities: Sequence[QuantityComparison], runs: Mapping[str, int], baseline: str) -> Section:
+    found = conditions.outcomes(quantities, runs, baseline)
+    return Section(found.title, (found,), brief=True)
+
+
+def _comparisons(
+    tested: Sequence[QuantityComparison],
+    controls: Sequence[QuantityComparison],
+    times: Mapping[str, Ratio],
+    baseline: str,
+) -> Section:
+    """Every condition against the baseline, then against controls, and where two tests disagree."""
+    blocks: list[Block] = [comparisons.against_baseline(by, baseline) for by in tested]
+    blocks += [comparisons.against_controls(by, times) for by in controls]
+    blocks.append(Sentences(tuple(disagreements(tested))))
+    return Section("Comparisons", tuple(blocks), brief=True)
+
+
+def _cost(
+    quantities: Sequence[QuantityComparison], times: Mapping[str, Ratio], baseline: str, drawn: Gallery
+) -> Section:
+    return Section("Cost", (drawn, conditions.cost(quantities, times, baseline)))
+
+
+def _surfaces(view: View | None, page: str) -> Section:
+    """The training loss around networks, and the way to the page on which it can be rotated."""
+    blocks: list[Block] = [Gallery(partial(landscapes.pictures, [view] if view else []))]
+    if page:
+        blocks.append(
+            Link(
+                page,
+                "Interactive surfaces",
+                ": the same surfaces on a page of their own, to rotate and to read values from.",
+            )
+        )
+    return Section("Loss surfaces", tuple(blocks))
+
+
+def _published(tables: Sequence[PublishedTable], ours: Sequence[QuantityComparison]) -> Section:
+    """What others published, beside our means."""
+    if not tables:
+        return Section("Published numbers", ())
+    words = (
+        "These numbers were published by others, from their code and machines. They stand beside ours for orientation; "
+        "no setting was chosen to come near them."
+    )
+    return Section("Published numbers", (Paragraph(words), Beside((*map(published, tables), this_study(ours)))))
+
+
+def _provenance(facts: Mapping[str, str], spec: str) -> Section:
+    """Where the numbers came from, and what was asked for."""
+    blocks = (facts_table("Provenance", facts), Code("Specification", spec))
+    return Section("Provenance", blocks, style="provenance")

@@ -1,0 +1,1 @@
+"""Tables as data: one source of rows for the page, the Markdown summary and the terminal."""

@@ -1,0 +1,149 @@
+"""Conditions against what they are compared with: tests, and ratios at equal training loss."""
+
+import math
+from collections.abc import Mapping
+
+from steppe.analysis.comparison import Comparison, QuantityComparison, Ratio
+from steppe.analysis.equal_loss import QUANTITIES as AT_EQUAL_LOSS
+from steppe.analysis.equal_loss import EqualLossRatio
+from steppe.analysis.quantities import Quantity
+from steppe.analysis.tests import Effect
+from steppe.analysis.verdict import Verdict
+from steppe.report.document import Cell, Row, Table
+from steppe.report.formats import NOTHING, interval, number, p_value, signed
+from steppe.report.tables.base import percent, ratio_cell, table
+from steppe.report.wording.sizes import margin_size, sentence_case
+from steppe.report.wording.verdicts import ratio_verdict, verdict
+
+TESTS = ("Welch p", "Holm p", "Paired p", "Paired Holm p", "TOST Holm p", "Hedges’ g", "d_z")
+"""Columns of a comparison after its difference."""
+
+
+def against_baseline(found: QuantityComparison, baseline: str) -> Table:
+    """One quantity of every condition against the baseline."""
+    quantity = found.quantity
+    scale = (
+        f"Tested on the logarithm, because {quantity.label} spans orders of magnitude; the ratio is one of geometric "
+        f"means; {quantity.direction}. "
+        if quantity.log
+        else "Differences are in percentage points. "
+    )
+    best = (
+        "Selected on the test set, and therefore optimistic under every condition. "
+        if quantity.name == "best_test_accuracy"
+        else ""
+    )
+    rows = {c: _row(quantity, c, comparison) for c, comparison in found.comparisons.items()}
+    return _table(found, f"{quantity.label} against {baseline}", f"{best}{scale}{_tests(found)}", rows)
+
+
+def against_controls(found: QuantityComparison, times: Mapping[str, Ratio]) -> Table:
+    """One quantity of each condition that has a control against that, beside the ratio of their training times."""
+    rows = {}
+    for c, comparison in found.comparisons.items():
+        head, *rest = _row(found.quantity, c, comparison)
+        rows[c] = (Cell(head.text, f"control {found.references[c]}{_time(times[c])}"), *rest)
+    caption = (
+        "Conditions that name a control besides the baseline, such as plain training with as much compute. "
+        f"{_tests(found)} Holm’s correction is over these conditions."
+    )
+    return _table(found, f"{found.quantity.label} against controls", caption, rows)
+
+
+def at_equal_loss(ratios: Mapping[str, Mapping[str, EqualLossRatio]], confidence: float) -> Table:
+    """What differs at equal training loss; no rows where nothing could be compared."""
+    rows = [
+        (Cell(c), *(_equal_loss_cell(by[c]) for by in ratios.values()), _epochs([by[c] for by in ratios.values()]))
+        for c in next(iter(ratios.values()), ())
+    ]
+    caption = (
+        "Each quantity divided by that of the baseline run with the same seed at the same training loss, over the "
+        "measured epochs whose loss the baseline also passes through: geometric means over epochs, then over seeds. "
+        "The loss is cross-entropy without dropout, of the same network, on up to 2,048 training examples. −λ_min is "
+        "compared where λ_min is below zero by more than its residual in both runs. In brackets: "
+        f"{percent(confidence)} confidence intervals over seeds. “Lower” and “higher” mean that the interval excludes "
+        "1, “equivalent” that it lies within a declared margin. These comparisons are not corrected for the number of "
+        "conditions and are not among the tests declared in advance."
+    )
+    columns = ("Condition", *(AT_EQUAL_LOSS[name][0] for name in ratios), "Epochs compared")
+    return table("Comparison at equal training loss", caption, columns, rows)
+
+
+def _table(found: QuantityComparison, title: str, caption: str, rows: Mapping[str, Row]) -> Table:
+    """Rows in the order of conditions."""
+    quantity = found.quantity
+    unit = "points" if quantity.unit == "share" else quantity.unit
+    change = "Ratio" if quantity.log else f"Difference ({unit})" if unit else "Difference"
+    columns = ("Condition", "Verdict", change, *TESTS)
+    numeric = (False, False, *([True] * (len(columns) - 2)))
+    return Table(title, caption, columns, tuple(rows[c] for c in found.summaries if c in rows), numeric)
+
+
+def _tests(found: QuantityComparison) -> str:
+    """Which intervals and tests a table shows, and whether equivalence is among them."""
+    level = f"In brackets: {percent(found.confidence)} confidence intervals, not corrected."
+    if math.isnan(found.margin):
+        return (
+            f"{level} The verdict follows Welch’s test after Holm’s correction. No margin is declared, so nothing is "
+            "called equivalent."
+        )
+    return (
+        f"{level} The verdict follows Welch’s test of a difference and Welch’s TOST of equivalence within the declared "
+        f"margin, {margin_size(found.quantity, found.margin)}, each after Holm’s correction."
+    )
+
+
+def _row(quantity: Quantity, name: str, found: Comparison) -> Row:
+    """A condition against what it is compared with."""
+    settled = found.verdict.directed or found.verdict is Verdict.EQUIVALENT
+    return (
+        Cell(name),
+        Cell(sentence_case(verdict(quantity, found)), strong=settled),
+        _difference(quantity, found),
+        *(Cell(p_value(p)) for p in (found.welch.p, found.welch.holm, found.paired.p, found.paired.holm)),
+        Cell(p_value(found.equivalence.holm)),
+        _effect(found.hedges_g),
+        Cell(_effect_size(found.d_z)),
+    )
+
+
+def _difference(quantity: Quantity, found: Comparison) -> Cell:
+    """A difference in points, or the ratio that a difference of logarithms stands for."""
+    if quantity.log:
+        ratio = found.ratio
+        known = math.isfinite(ratio.ratio)
+        return Cell(f"× {number(ratio.ratio)}" if known else NOTHING, interval(ratio.low, ratio.high))
+    show = (lambda x: signed(100 * x, decimals=2)) if quantity.unit == "share" else signed
+    return Cell(show(found.difference), interval(found.low, found.high, show))
+
+
+def _effect(effect: Effect) -> Cell:
+    """A standardised difference."""
+    return Cell(_effect_size(effect.value), interval(effect.low, effect.high, _effect_size))
+
+
+def _effect_size(value: float) -> str:
+    """Two decimals are enough for an effect size, and none for a large one."""
+    return signed(value, decimals=2 if abs(value) < 9.995 else 0)
+
+
+def _time(found: Ratio) -> str:
+    """A ratio of training times beside a control's name; nothing where there is no interval."""
+    cell = ratio_cell(found)
+    return f", at {cell.text} its time {cell.detail}" if cell.detail else ""
+
+
+def _equal_loss_cell(found: EqualLossRatio) -> Cell:
+    """A ratio, its verdict and its interval."""
+    words = ratio_verdict(found)
+    if not found.seeds:
+        return Cell(NOTHING, words)
+    said = "" if found.verdict is Verdict.INCONCLUSIVE else words
+    text = f"{said} {interval(found.low, found.high)}".strip()
+    return Cell(f"× {number(found.ratio)}", text, strong=found.verdict.directed)
+
+
+def _epochs(ratios: list[EqualLossRatio]) -> Cell:
+    """How many epochs the comparisons of a row rest on."""
+    counts = sorted({found.epochs for found in ratios})
+    return Cell(f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}")
