@@ -36,7 +36,7 @@ def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
     results, baseline, chosen = analysis.results, analysis.results.baseline, analysis.chosen
     yield _about(results.about)
     yield _outcomes(chosen(OUTCOMES), {c: len(seeds) for c, seeds in analysis.seeds.items()}, baseline)
-    yield _comparisons(analysis.tested, analysis.controls.values(), analysis.control_cost, baseline)
+    yield _comparisons(analysis.tested, tuple(analysis.controls.values()), analysis.control_cost, baseline)
     yield Section("Statistical power", (Paragraph(power(analysis.power, analysis.alpha)),), brief=True, style="prose")
     yield Section("Training curves", (Gallery(partial(curves.curves, analysis)),))
     yield Section("Curvature during training", (Gallery(partial(tracking.pictures, analysis)),))

@@ -23,7 +23,7 @@ def against_baseline(found: QuantityComparison, baseline: str) -> Table:
     """One quantity of every condition against the baseline."""
     quantity = found.quantity
     scale = (
-        f"Tested on the logarithm, because {quantity.label} spans orders of magnitude; the ratio is one of geometric "
+        f"Tested on the logarithm, because it spans orders of magnitude; the ratio is one of geometric "
         f"means; {quantity.direction}. "
         if quantity.log
         else "Differences are in percentage points. "
