@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from statsmodels.stats.weightstats import ttost_ind
 
+from steppe.analysis import tests
 from steppe.analysis.comparison import compare, compare_all, compare_quantity
 from steppe.analysis.quantities import Quantity
 from steppe.analysis.verdict import Verdict
 from steppe.report.wording.verdicts import verdict as words
 
 LOSS = Quantity("loss", "Loss")
-SIZES = some.sampled_from([1e-150, 1e-12, 1.0, 1e12, 1e150])
+SIZES = some.sampled_from([1e-320, 1e-150, 1e-12, 1.0, 1e12, 1e150, 1e300])
 UNITS = some.floats(-1, 1, allow_subnormal=False)
 MARGINS = some.floats(1e-3, 1e3)
 
@@ -76,6 +77,14 @@ def test_equivalence_is_statsmodels_tost():
         found = compare(dict(enumerate(x)), dict(enumerate(y)), margin=margin)
         p, *_ = ttost_ind(y, x, -margin, margin, usevar="unequal")
         np.testing.assert_allclose(found.equivalence.p, p, rtol=1e-10)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_interval_of_a_huge_effect_comes_at_once_and_continues_that_of_a_large_one(sign):
+    x = {0: 0.0, 1: 1.0, 2: -1.0}
+    large, huge = (compare(x, {seed: sign * shift + v for seed, v in x.items()}).hedges_g for shift in (816.0, 8.16e5))
+    assert tests.LARGE_T / 2 < 816 / math.sqrt(2 / 3) < tests.LARGE_T
+    np.testing.assert_allclose(np.array(huge) / 1e3, large, rtol=1e-3)
 
 
 def test_a_certain_difference_within_the_margin_is_equivalent_and_both_facts_are_said():

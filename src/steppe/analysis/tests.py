@@ -4,6 +4,7 @@ Nothing here returns a silent NaN: what cannot be tested carries the reason in i
 """
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
@@ -22,6 +23,9 @@ some value is only a bound, so that its sample has no known mean. ``"no margin"`
 
 RESOLUTION = 4 * float(np.finfo(np.float32).eps)
 """Spread below this share of the largest value is rounding: what is compared was computed in float32."""
+
+LARGE_T = 1000.0
+"""Beyond this, Z is nothing beside δ; and SciPy's inverse of the noncentral t takes seconds, then hours."""
 
 
 class Summary(NamedTuple):
@@ -75,7 +79,7 @@ def summary(values: Iterable[float], *, confidence: float = 0.95) -> Summary:
     level = share("summary", "confidence", confidence)
     if known.size == 0:
         return Summary(0, math.nan, math.nan, math.nan, math.nan)
-    mean = float(np.mean(known))
+    mean = _mean(known)
     if known.size == 1:
         return Summary(1, mean, math.nan, math.nan, math.nan)
     sd = _sd(known)
@@ -111,7 +115,10 @@ def pooled_sd(summaries: Iterable[Summary]) -> float:
     """
     known = [s for s in summaries if s.count > 1]
     freedom = sum(s.count - 1 for s in known)
-    return math.sqrt(sum((s.count - 1) * s.sd**2 for s in known) / freedom) if freedom else math.nan
+    if not freedom:
+        return math.nan
+    unit = _unit(np.array([s.sd for s in known]))
+    return math.sqrt(sum((s.count - 1) * (s.sd / unit) ** 2 for s in known) / freedom) * unit
 
 
 def sample(function: str, values: Iterable[float]) -> np.ndarray:
@@ -136,10 +143,25 @@ def _t(confidence: float, freedom: float) -> float:
     return float(stats.t.isf((1 - confidence) / 2, freedom))
 
 
+def _unit(sample: np.ndarray) -> float:
+    """A power of two of a sample's size: in this unit sums and squares stay in range, and no bit is lost."""
+    return 2.0 ** min(math.frexp(float(np.max(np.abs(sample))))[1], 1023)
+
+
+def _mean(sample: np.ndarray) -> float:
+    unit = _unit(sample)
+    return float(np.mean(sample / unit)) * unit
+
+
 def _sd(sample: np.ndarray, scale: float | None = None) -> float:
     """The standard deviation (n − 1), exactly 0 where the values differ by no more than rounding."""
-    scale = float(np.max(np.abs(sample))) if scale is None else scale
-    return 0.0 if np.ptp(sample) <= RESOLUTION * scale else float(np.std(sample, ddof=1))
+    unit = _unit(sample)
+    scaled = sample / unit
+    scale = float(np.max(np.abs(scaled))) if scale is None else scale / unit
+    if np.ptp(scaled) <= RESOLUTION * scale:
+        return 0.0
+    sd = float(np.std(scaled, ddof=1)) * unit
+    return sd if sd >= sys.float_info.min else 0.0  # smaller ones have lost their digits
 
 
 def _without_spread(difference: float, scale: float) -> TTest:
@@ -202,6 +224,7 @@ def paired(pairs: np.ndarray) -> TTest:
     """The t-test on differences of common seeds."""
     if len(pairs) < 2:
         return TTest(math.nan, "too few")
+    pairs = pairs / _unit(pairs)
     scale = float(np.max(np.abs(pairs)))
     differences = pairs[:, 1] - pairs[:, 0]
     if _sd(differences, scale) == 0:
@@ -213,6 +236,7 @@ def d_z(pairs: np.ndarray) -> float:
     """The mean paired difference over its standard deviation; 0 for identical samples, NaN where undefined."""
     if len(pairs) < 2:
         return math.nan
+    pairs = pairs / _unit(pairs)
     scale = float(np.max(np.abs(pairs)))
     differences = pairs[:, 1] - pairs[:, 0]
     mean, sd = float(np.mean(differences)), _sd(differences, scale)
@@ -233,6 +257,14 @@ def hedges_g(x: Summary, y: Summary, confidence: float) -> Effect:
     unit = math.sqrt(1 / x.count + 1 / y.count)
     correction = 1 - 3 / (4 * freedom - 1)
     t = (y.mean - x.mean) / (sd * unit)
-    tail = (1 - confidence) / 2
-    low, high = (float(special.nctdtrinc(freedom, p, t)) for p in (1 - tail, tail))
+    low, high = _noncentrality(t, freedom, confidence)
     return Effect(correction * t * unit, correction * low * unit, correction * high * unit)
+
+
+def _noncentrality(t: float, freedom: int, confidence: float) -> tuple[float, float]:
+    """The interval for δ, given t = (Z + δ) / √(χ²/ν)."""
+    tail = (1 - confidence) / 2
+    if abs(t) <= LARGE_T:
+        return float(special.nctdtrinc(freedom, 1 - tail, t)), float(special.nctdtrinc(freedom, tail, t))
+    low, high = sorted(t * math.sqrt(stats.chi2.ppf(p, freedom) / freedom) for p in (tail, 1 - tail))
+    return low, high
