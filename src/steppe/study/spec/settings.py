@@ -38,6 +38,10 @@ NONE = "none"
 """How TOML, which has no null, writes a setting of None where that is not the default."""
 
 
+TOML_WORDS = {"an object": "a table", "a valid dictionary": "a table", "a valid array": "a list"}
+"""What TOML calls what JSON and Python call otherwise."""
+
+
 class Table(pydantic.BaseModel):
     """A table of the TOML file: no unknown keys, no changes after reading."""
 
@@ -231,7 +235,7 @@ def validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: s
     if error["type"] == "too_short":
         checks.fail("study", path, "a list with at least one value", error["input"])
     message = error["msg"].removeprefix("Input should ").removeprefix("be ").removeprefix("Value error, ")
-    checks.fail("study", path, message + where, checks.shown(error["input"]))
+    checks.fail("study", path, TOML_WORDS.get(message, message) + where, checks.shown(error["input"]))
 
 
 def _short(key: str, most: int = 60) -> str:
