@@ -93,7 +93,7 @@ def test_modules_of_one_name_in_two_folders_are_two_modules(folder, tmp_path):
         ("absent:make", "", "a module that can be imported, got 'absent'"),
         ("bad:make", "import sys\nsys.exit(3)", "'bad', which fails"),
         ("bad:make", "make = 3", "a function of bad, got 'make', of type int"),
-        ("bad:make", "def make(shape, classes, width): pass", "whose settings have types"),
+        ("bad:make", "def make(shape, classes, width): pass", "width, which has no type"),
         ("math:sqrt", "", "a module with a source file"),
         ("__main__:make", "", "a module that can be imported"),
         ("../bad:make", "", "of the form module:function"),

@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 
 from steppe.analysis.results import Results
-from steppe.core import checks
+from steppe.core import checks, programs
 from steppe.data import Dataset
 from steppe.storage import files
 from steppe.study import measurements
@@ -18,6 +18,10 @@ from steppe.study.store import Foreign, Store
 from steppe.study.surfaces import add_surfaces
 from steppe.study.table import FinishedRuns, gathered, whole_runs
 from steppe.study.training.program import Recipe, shape_key, shape_of
+from steppe.study.training.rehearsal import check_parts
+
+CODE = programs.Label("study", "the code that it names")
+"""What errors are said to be of, where a study names code and they come of no single part."""
 
 
 def run(
@@ -120,4 +124,7 @@ def _rehearse(columns: list[Condition], dataset: Dataset) -> None:
     """Trace every shape's epoch, without running it: settings that do not fit stop here, not after an hour."""
     shapes = [shape_of(column.spec) for column in columns]
     for shape, strengths in {shape_key(shape): (shape, strengths) for shape, strengths in shapes}.values():
-        Recipe.of(shape, dataset).rehearse(strengths)
+        with programs.explained(CODE, own=bool(shape.source)):
+            recipe = Recipe.of(shape, dataset)
+            check_parts(recipe)
+            recipe.rehearse(strengths)

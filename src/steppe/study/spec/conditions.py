@@ -2,27 +2,17 @@
 
 import itertools
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import optax
-
 from steppe import data, extensions, methods, models
 from steppe.core import checks, losses
-from steppe.study.spec import limits, optimisers
+from steppe.study.spec import limits, optimisers, parts
 from steppe.study.spec.comparisons import check_margins, with_controls
-from steppe.study.spec.settings import EXACT, Source, build, modules, settings, validated, with_closed_forms
+from steppe.study.spec.parts import CHAIN
+from steppe.study.spec.settings import EXACT, Source, modules, settings, validated
 from steppe.study.spec.tables import COMPANIONS, Spec, Train
-
-
-def none() -> optax.GradientTransformationExtraArgs:
-    """No method: the plain optimiser."""
-    return optax.with_extra_args_support(optax.identity())
-
-
-CHAIN: dict[str, Callable[..., optax.GradientTransformation]] = {**methods.METHODS, "none": none}
-"""What may stand in a chain before the optimiser, by name."""
 
 VARIED = ("method", "then", "loss", "augment", "average", "model", "train")
 """What a condition may change."""
@@ -131,7 +121,7 @@ def _resolved_parts(spec: Spec, run_code: bool) -> Spec:
     chain = [settings("method", spec.method, CHAIN, source)]
     chain += [settings(f"then.{place}", table, CHAIN, source) for place, table in enumerate(spec.then)]
     _check_chain(chain, source)
-    parts: dict[str, Any] = {
+    found: dict[str, Any] = {
         "data": settings("data", spec.data, data.DATASETS, source),
         "model": settings("model", spec.model, models.MODELS, source),
         "method": chain[0],
@@ -142,16 +132,16 @@ def _resolved_parts(spec: Spec, run_code: bool) -> Spec:
         ],
         "train": _resolved_training(spec.train, source),
     }
-    for table in _known(parts["loss"], source):
-        build(losses.LOSSES, table, source)
-    for transform in parts["augment"]:
+    for table in _known(found["loss"], source):
+        parts.criterion(table, source)
+    for transform in found["augment"]:
         for known in _known(transform, source):
-            build(data.TRANSFORMS, known, source, classes=2)
+            parts.transform(known, source, classes=2)
     if spec.track and spec.track.every % spec.measure.every:
         checks.fail("study", "track.every", f"a multiple of measure.every, {spec.measure.every}", spec.track.every)
     if spec.train.early_stopping and spec.measure.every > 1:
         checks.fail("study", "measure.every", "1 with early stopping, which looks at each epoch", spec.measure.every)
-    return spec.model_copy(update=parts)
+    return spec.model_copy(update=found)
 
 
 def _resolved_training(train: Train, source: Source) -> Train:
@@ -177,7 +167,7 @@ def _check_chain(chain: list[dict[str, Any]], source: Source) -> None:
     """Ranges are a method's own to check, here, before anything runs; and so is the order."""
     for place, table in enumerate(chain):
         for known in _known(table, source):
-            build(CHAIN, with_closed_forms(known, None), source)
+            parts.check_method(known, source)
         exact = [name for name in EXACT if table.get(name) == "closed_form"]
         others = {"matrix": "hessian", "adaptive": False, "microbatches": 1}
         for setting, value in others.items() if exact else ():

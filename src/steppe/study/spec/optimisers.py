@@ -73,16 +73,27 @@ def check_schedule(table: Mapping[str, Any], source: Source) -> None:
     ------
     InputError : see `schedule`; a first rate that is none.
     """
-    rate = schedule(table, source)
-    try:
+    rate, label = schedule(table, source), programs.Label("study", table["name"])
+
+    def must(value: Any) -> Any:
+        if isinstance(value, bool) or not _is_real(value):
+            checks.fail("study", table["name"], "a schedule: a function of the number of the update, whose value is "
+                        "one real number", checks.returned(value))  # fmt: skip
+        return value
+
+    programs.check(label, rate, (jnp.int32(0),), must)
+    with programs.explained(label, own=True):
         first = float(rate(jnp.int32(0)))
-        if jax.eval_shape(rate, jax.ShapeDtypeStruct((), jnp.int32)).shape != ():
-            raise ValueError("it is not one number")
-    except Exception as error:
-        checks.fail("study", table["name"], "a schedule: a function of the number of the update",
-                    f"one that fails: {programs.line(error)}")  # fmt: skip
     if not math.isfinite(first) or first < 0:
         checks.fail("study", table["name"], "a schedule of finite rates from 0 on", f"one that begins with {first}")
+
+
+def _is_real(value: Any) -> bool:
+    """Whether a value is one real number: of Python, NumPy or JAX."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        return isinstance(value, int | float)
+    return value.shape == () and bool(jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer))
 
 
 def check_optimiser(table: Mapping[str, Any], weight_decay: float, source: Source) -> None:
@@ -104,12 +115,26 @@ def check_optimiser(table: Mapping[str, Any], weight_decay: float, source: Sourc
     except Exception as error:
         checks.fail("study", name, "an optimiser that needs gradients, its state and parameters only",
                     f"one that fails with these: {programs.line(error)}", "Take another.")  # fmt: skip
+    check_form(name, "an optimiser", updates, params, state, after)
+
+
+def check_form(name: str, what: str, updates: Any, params: Any, state: Any, after: Any) -> None:
+    """Check that updates have the form of the parameters, and that a state keeps its own and can be saved.
+
+    Raises
+    ------
+    InputError : otherwise; `what` was made.
+    """
+    for leaf in jax.tree.leaves((state, after)):
+        if not isinstance(leaf, bool | int | float) and not hasattr(leaf, "dtype"):
+            checks.fail("study", name, f"{what} whose state is arrays", f"{checks.returned(leaf)} in it")
     if _form(updates) != _form(params) or _form(after) != _form(state):
-        checks.fail("study", name, "an optimiser whose updates have the form of the gradients, and whose state keeps "
+        checks.fail("study", name, f"{what} whose updates have the form of the gradients, and whose state keeps "
                     "its own", "one that changes them")  # fmt: skip
     if any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in jax.tree.leaves(state)):
-        checks.fail("study", name, "an optimiser whose state is numbers, which checkpoints keep", "one with a key")
+        checks.fail("study", name, f"{what} whose state is numbers, which checkpoints keep", "one with a key",
+                    "Keep jax.random.key_data(key).")  # fmt: skip
 
 
 def _form(tree: Any) -> tuple[Any, list[tuple[Any, Any]]]:
-    return jax.tree.structure(tree), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
+    return jax.tree.structure(tree), [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree)]

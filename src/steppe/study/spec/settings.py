@@ -21,6 +21,9 @@ from steppe.study.spec import limits
 OWNED = {"key", "where", "classes", "rngs"}
 """Arguments that a study sets itself, or that only code can give."""
 
+GIFTS = {"model": ("rngs", "key"), "method": ("key",), "then": ("key",), "augment": ("classes",), "train": ("key",)}
+"""Those that it sets, by the table of the part."""
+
 EXACT: dict[str, Callable[[Moments], Any]] = {
     "curvature": lambda moments: moments.frobenius_squared,
     "moments": lambda moments: moments,
@@ -33,6 +36,18 @@ Source = Mapping[str, str] | None
 
 GIVEN = {"model": 2, "train.optimizer": 1}
 """Arguments that a study gives first: a network's shape and number of classes, an optimiser's learning rate."""
+
+FORMS = {
+    "data": "a function of its settings that returns arrays or a Dataset",
+    "model": "a function of shape, classes and its settings that returns a network",
+    "method": "a function of its settings that returns an Optax transformation",
+    "then": "a function of its settings that returns an Optax transformation",
+    "loss": "a function of its settings that returns a function of outputs and labels",
+    "augment": "a function of its settings that returns a function of (key, batch, loss)",
+    "train.optimizer": "a function of the learning rate and its settings that returns an Optax optimiser",
+    "train.learning_rate": "a function of its settings that returns a function of the number of the update",
+}
+"""What a user's own must be, part by part."""
 
 NONE = "none"
 """How TOML, which has no null, writes a setting of None where that is not the default."""
@@ -153,16 +168,18 @@ def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]
         got = f"one whose arguments cannot be read ({programs.line(error)})"
         checks.fail("study", f"{part}.name", "a function with plain arguments", got)
     fields: dict[str, Any] = {}
+    form = FORMS[part if part in FORMS else part.partition(".")[0]]
     for name, parameter in list(parameters.items())[GIVEN.get(part, 0) :]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            checks.fail("study", f"{part}.name", "a function with named arguments", f"one with {parameter}",
-                        "Name each setting, with its type.")  # fmt: skip
+            checks.fail("study", f"{part}.name", form, f"one with {parameter}", "Name each setting, with its type.")
         if name not in hints and name not in OWNED:
             if not isinstance(parameter.default, bool | int | float | str):
-                checks.fail("study", f"{part}.name", "a function whose settings have types", f"one with {parameter}",
-                            "Annotate it: int, float, str, bool, or a tuple of them.")  # fmt: skip
+                checks.fail("study", f"{part}.name", form, f"one with {parameter}, which has no type",
+                            f"If {name} is a setting, annotate it: int, float, str, bool, a tuple.")  # fmt: skip
             hints[name] = type(parameter.default)
         if name in OWNED:
+            if parameter.default is parameter.empty and name not in GIFTS.get(part.partition(".")[0], ()):
+                checks.fail("study", f"{part}.name", form, f"one that needs {name}, which a study does not give it")
             continue
         annotation = Literal["closed_form"] | None if name in EXACT else _plain(hints[name], name)
         if annotation is None and parameter.default is parameter.empty:

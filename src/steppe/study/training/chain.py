@@ -7,9 +7,8 @@ import optax
 
 from steppe import methods
 from steppe.core.types import Moments
-from steppe.study.spec import optimisers
-from steppe.study.spec.conditions import CHAIN
-from steppe.study.spec.settings import Source, build, split_name, with_closed_forms
+from steppe.study.spec import optimisers, parts
+from steppe.study.spec.settings import Source, split_name, with_closed_forms
 from steppe.study.spec.tables import Average, Spec, Train
 
 Strengths = dict[str, jax.Array]
@@ -29,7 +28,7 @@ def chain(
     tables = [{**spec.method, **strengths}, *spec.then]
     keys = [key, *(jax.random.fold_in(key, place) for place in range(1, len(tables)))]
     acting = [
-        build(CHAIN, with_closed_forms(table, moments), spec.source, key=own)
+        parts.method(with_closed_forms(table, moments), spec.source, own)
         for table, own in zip(tables, keys, strict=True)
     ]
     averaging = [] if spec.average is None else [average(spec.average, updates)]
