@@ -407,8 +407,8 @@ def test_drawing_leaves_matplotlib_alone():
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    results = make_results()
-    figures.curves(analyse(results))
+    found = analyse(make_results())
+    figures.pictures(found.curves, found.trajectories)
     assert dict(mpl.rcParams) == before
 
 

@@ -137,7 +137,7 @@ def test_descent_on_a_quadratic_diverges_just_above_the_limit_and_not_below(mome
 
 
 def test_figures_show_every_quantity_and_the_edge(finished):
-    pictures = tracked.pictures(analyse(finished[0]))
+    pictures = tracked.pictures(analyse(finished[0]).tracked)
     assert [p.alt.split(" over")[0] for p in pictures] == [
         *("λ_max of the Hessian", "λ_min of the Hessian", "tr H", "tr(H²)")
     ]

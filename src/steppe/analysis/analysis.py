@@ -1,12 +1,23 @@
 """What a study came to, as one value: everything that a report draws, and no sentence."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars
 
 from steppe.analysis.comparison import QuantityComparison, Ratio, compare_quantity
+from steppe.analysis.curves import (
+    CURVES,
+    TRACKED,
+    Curve,
+    TrackedCurve,
+    Trajectory,
+    curve,
+    of_conditions,
+    tracked_curve,
+    trajectory,
+)
 from steppe.analysis.equal_loss import QUANTITIES as AT_EQUAL_LOSS
 from steppe.analysis.equal_loss import EqualLossRatio, equal_loss_ratios
 from steppe.analysis.measurements import Measurements, compare_measurements
@@ -44,6 +55,14 @@ class Analysis:
         Which differences in test accuracy these tests find; None where none could be tested.
     looks : Mapping
         condition -> measured epochs in a run, at most: the best test accuracy is the highest of as many.
+    lambdas : Mapping
+        condition -> its penalty strength, where each condition has one of its own; otherwise nothing.
+    curves : Mapping
+        name -> condition -> the quantity over epochs.
+    trajectories : Mapping
+        condition -> tr(H²) over training loss.
+    tracked : Mapping
+        name -> condition -> the curvature over epochs; no epochs where the study does not track it.
     measurements : Measurements or None
         What `steppe measure` found of the networks.
     """
@@ -59,6 +78,10 @@ class Analysis:
     control_cost: Mapping[str, Ratio]
     power: Power | None
     looks: Mapping[str, int]
+    lambdas: Mapping[str, float]
+    curves: Mapping[str, Mapping[str, Curve]]
+    trajectories: Mapping[str, Trajectory]
+    tracked: Mapping[str, Mapping[str, TrackedCurve]]
     measurements: Measurements | None
 
     @property
@@ -96,41 +119,50 @@ def analyse(results: Results, folder: Path | None = None, *, confidence: float =
     InputError
         If `confidence` is not within (0, 1), or a table of measurements cannot be read.
     """
-    finished, baseline = results.runs.filter(polars.col("status") == "finished"), results.baseline
-    seeds = _seeds(finished, results)
-    others = {c: baseline for c in results.conditions if c != baseline and baseline in results.conditions}
+    conditions, baseline, margins = results.conditions, results.baseline, results.margins
+    is_finished = polars.col("status") == "finished"
+    finished = results.runs.filter(is_finished)
+    seeds = _seeds(finished, conditions)
+    others = {c: baseline for c in conditions if c != baseline and baseline in conditions}
+    history = of_conditions(results.history, seeds)
 
     def compared(name: str, references: Mapping[str, str]) -> QuantityComparison:
-        values = {c: _values(finished, c, name) for c in results.conditions}
-        margin = results.margins.get(name)
-        return compare_quantity(QUANTITIES[name], values, references, confidence=confidence, margin=margin)
+        values = {c: _values(finished, c, name) for c in conditions}
+        return compare_quantity(QUANTITIES[name], values, references, confidence=confidence, margin=margins.get(name))
 
     def at_equal_loss(name: str) -> Mapping[str, EqualLossRatio]:
-        margin = results.margins.get(name) if name in QUANTITIES and QUANTITIES[name].log else None
-        return equal_loss_ratios(results, seeds, name, confidence=confidence, margin=margin)
+        margin = margins.get(name) if name in QUANTITIES and QUANTITIES[name].log else None
+        return equal_loss_ratios(results.history, seeds, baseline, name, confidence=confidence, margin=margin)
 
     quantities = {name: compared(name, others if name in TESTED else {}) for name in QUANTITIES}
     return Analysis(
         results=results,
         confidence=confidence,
         seeds=seeds,
-        diverged={
-            c: s for c, s in _seeds(results.runs.filter(polars.col("status") != "finished"), results).items() if s
-        },
+        diverged={c: some for c, some in _seeds(results.runs.filter(~is_finished), conditions).items() if some},
         quantities=quantities,
         controls={name: compared(name, results.controls) for name in CONTROLLED} if results.controls else {},
         equal_loss={name: found for name in AT_EQUAL_LOSS if (found := at_equal_loss(name))},
-        cost={c: time_ratio(finished, c, baseline, confidence=confidence) for c in results.conditions},
+        cost={c: time_ratio(finished, c, baseline, confidence=confidence) for c in conditions},
         control_cost={c: time_ratio(finished, c, d, confidence=confidence) for c, d in results.controls.items()},
         power=power_of(quantities["test_accuracy"], round(1 - confidence, 12)),
         looks=_looks(results.history),
-        measurements=compare_measurements(results, folder, confidence=confidence) if folder else None,
+        lambdas=_lambdas(results.runs, conditions),
+        curves={
+            name: {c: curve(rows, name, geometric=geometric) for c, rows in history.items()}
+            for name, geometric in CURVES.items()
+        },
+        trajectories={c: trajectory(rows) for c, rows in history.items()},
+        tracked={name: {c: tracked_curve(rows, name) for c, rows in history.items()} for name in TRACKED},
+        measurements=compare_measurements(folder, conditions, baseline, margins, confidence=confidence)
+        if folder
+        else None,
     )
 
 
-def _seeds(runs: polars.DataFrame, results: Results) -> dict[str, tuple[int, ...]]:
+def _seeds(runs: polars.DataFrame, conditions: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Condition -> seeds of these runs."""
-    return {c: tuple(sorted(_of(runs, c)["seed"].to_list())) for c in results.conditions}
+    return {c: tuple(sorted(_of(runs, c)["seed"].to_list())) for c in conditions}
 
 
 def _values(runs: polars.DataFrame, condition: str, name: str) -> dict[int, float | None]:
@@ -144,6 +176,17 @@ def _looks(history: polars.DataFrame) -> dict[str, int]:
         return {}
     counts = history.group_by("condition", "seed").len().group_by("condition").agg(polars.col("len").max())
     return dict(counts.iter_rows())
+
+
+def _lambdas(runs: polars.DataFrame, conditions: Sequence[str]) -> dict[str, float]:
+    """Condition -> lambda, where each condition has one of its own; otherwise nothing."""
+    if "lam" not in runs.columns:
+        return {}
+    found = dict(runs.select("condition", "lam").unique().drop_nulls().iter_rows())
+    known = {c: float(found[c]) for c in conditions if c in found}
+    seen = set(runs["condition"].to_list())
+    distinct = len(set(known.values())) == len(known) == len(seen & set(conditions))
+    return known if distinct and any(known.values()) else {}
 
 
 def _of(runs: polars.DataFrame, condition: str) -> polars.DataFrame:

@@ -12,7 +12,6 @@ import polars
 
 from steppe.analysis.comparison import Ratio, ratio
 from steppe.analysis.quantities import FITTED_LOSS, TR_H2
-from steppe.analysis.results import Results
 
 EMPTY = np.zeros(0), np.zeros(0)
 """The path of a run without a history."""
@@ -47,8 +46,9 @@ class EqualLossRatio(Ratio):
 
 
 def equal_loss_ratios(
-    results: Results,
+    history: polars.DataFrame,
     seeds: Mapping[str, tuple[int, ...]],
+    baseline: str,
     quantity: str = TR_H2,
     *,
     confidence: float = 0.95,
@@ -64,10 +64,12 @@ def equal_loss_ratios(
 
     Parameters
     ----------
-    results : Results
-        A study's.
+    history : polars.DataFrame
+        See `Results.history`.
     seeds : Mapping
-        condition -> seeds of its finished runs.
+        condition -> seeds of its finished runs, for every condition.
+    baseline : str
+        The condition that others are compared to.
     quantity : str
         One of `QUANTITIES`; epochs where it is not positive are left out.
     confidence : float
@@ -80,16 +82,13 @@ def equal_loss_ratios(
     dict
         An EqualLossRatio for each condition but the baseline; nothing where the history does not hold the quantity.
     """
-    history = results.history
     if not {FITTED_LOSS, quantity} <= set(history.columns) or history[quantity].is_null().all():
         return {}
     paths = {key: _path(rows, quantity) for key, rows in history.group_by("condition", "seed")}
     found = {}
-    for condition in results.conditions:
-        if condition == results.baseline:
-            continue
-        shared = [seed for seed in seeds[condition] if seed in seeds.get(results.baseline, ())]
-        pairs = [(paths.get((results.baseline, seed), EMPTY), paths.get((condition, seed), EMPTY)) for seed in shared]
+    for condition in (c for c in seeds if c != baseline):
+        shared = [seed for seed in seeds[condition] if seed in seeds.get(baseline, ())]
+        pairs = [(paths.get((baseline, seed), EMPTY), paths.get((condition, seed), EMPTY)) for seed in shared]
         logs = [log for log in (_log_ratios(*pair) for pair in pairs) if len(log)]
         known = ratio((float(log.mean()) for log in logs), confidence=confidence, margin=margin)
         found[condition] = EqualLossRatio(**vars(known), epochs=sum(map(len, logs)))

@@ -1,6 +1,6 @@
 """What the measurements of a study's networks say: every quantity compared as the study's own are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,6 @@ import polars
 from steppe.analysis.comparison import QuantityComparison, compare_quantity
 from steppe.analysis.densities import Density, densities
 from steppe.analysis.quantities import QUANTITIES, Quantity
-from steppe.analysis.results import Results
 from steppe.measures import MEASURES, table
 from steppe.measures.table import ASKED
 
@@ -48,12 +47,32 @@ class Measurements:
     others: bool
 
 
-def compare_measurements(results: Results, folder: Path, *, confidence: float = 0.95) -> Measurements | None:
+def compare_measurements(
+    folder: Path,
+    conditions: Sequence[str],
+    baseline: str,
+    margins: Mapping[str, float],
+    *,
+    confidence: float = 0.95,
+) -> Measurements | None:
     """What the measurements beside a study's results say; None where there are none.
 
     Of several measurements by one measure, with different settings or examples, the last one counts. Each condition is
     compared with the baseline, corrected over the conditions of one quantity; a quantity that is only a bound in some
     run is not tested.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the table of measurements is.
+    conditions : sequence of str
+        The study's, in its order.
+    baseline : str
+        The condition that others are compared to.
+    margins : Mapping
+        See `Results.margins`.
+    confidence : float
+        Of intervals.
 
     Raises
     ------
@@ -61,31 +80,31 @@ def compare_measurements(results: Results, folder: Path, *, confidence: float = 
         A table that cannot be read.
     """
     everything = table.read(folder).filter(polars.col("stage") != "training")  # the study's own tables have those
-    rows = latest(everything.filter(polars.col("condition").is_in(results.conditions)))
+    rows = latest(everything.filter(polars.col("condition").is_in(conditions)))
     if not len(rows):
         return None
-    conditions = tuple(c for c in results.conditions if c in set(rows["condition"]))
+    measured = tuple(c for c in conditions if c in set(rows["condition"]))
     measures = in_order(rows)
-    references = {c: results.baseline for c in conditions if c != results.baseline and results.baseline in conditions}
+    references = {c: baseline for c in measured if c != baseline and baseline in measured}
     log = set(rows.filter(polars.col("scale") == "log")["quantity"])
     quantities = {}
     for name in measures:
         own = rows.filter(polars.col("quantity") == name)
         quantities[name] = compare_quantity(
             Quantity(name, name, log=name in log),
-            {c: dict(_of(own, c).sort("seed").select("seed", "value").rows()) for c in conditions},
+            {c: dict(_of(own, c).sort("seed").select("seed", "value").rows()) for c in measured},
             references,
-            bounds={c: int((~_of(own, c)["converged"]).sum()) for c in conditions},
+            bounds={c: int((~_of(own, c)["converged"]).sum()) for c in measured},
             confidence=confidence,
-            margin=results.margins.get(name) if _has_margin(name, name in log) else None,
+            margin=margins.get(name) if _has_margin(name, name in log) else None,
         )
     return Measurements(
-        conditions=conditions,
-        counts={c: _of(rows, c)["seed"].n_unique() for c in conditions},
+        conditions=measured,
+        counts={c: _of(rows, c)["seed"].n_unique() for c in measured},
         quantities=quantities,
         measures=measures,
         remarks=remarks(rows),
-        densities=densities(rows, "condition", conditions, folder),
+        densities=densities(rows, "condition", measured, folder),
         rows=rows,
         others=everything["fingerprint"].n_unique() > rows["fingerprint"].n_unique(),
     )

@@ -80,6 +80,17 @@ def interval(low: float, high: float, show: Callable[[float], str] = number) -> 
     return f"[{show(low)}, {show(high)}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 
+def percent(share: float) -> str:
+    """A share in percent.
+
+    Examples
+    --------
+    >>> percent(0.95)
+    '95 %'
+    """
+    return f"{100 * share:g} %"
+
+
 def p_value(p: float) -> str:
     """A p-value as papers print it.
 

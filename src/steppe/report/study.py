@@ -5,10 +5,10 @@ from functools import partial
 
 from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import QuantityComparison, Ratio
-from steppe.analysis.quantities import COST, LOSSES, OUTCOMES, PUBLISHED, SPECTRUM
+from steppe.analysis.quantities import COST, LOSSES, OUTCOMES, PUBLISHED, SPECTRUM, TR_H2
 from steppe.analysis.results import PublishedTable
 from steppe.report.document import Beside, Block, Code, Document, Gallery, Link, Paragraph, Section, Sentences, Table
-from steppe.report.figures import curves, landscapes, tracking
+from steppe.report.figures import curves, landscapes, outcomes, tracking
 from steppe.report.figures.landscapes import View
 from steppe.report.pages import measures
 from steppe.report.tables import comparisons, conditions
@@ -38,13 +38,14 @@ def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
     yield _outcomes(chosen(OUTCOMES), {c: len(seeds) for c, seeds in analysis.seeds.items()}, baseline)
     yield _comparisons(analysis.tested, tuple(analysis.controls.values()), analysis.control_cost, baseline)
     yield Section("Statistical power", (Paragraph(power(analysis.power, analysis.alpha)),), brief=True, style="prose")
-    yield Section("Training curves", (Gallery(partial(curves.curves, analysis)),))
-    yield Section("Curvature during training", (Gallery(partial(tracking.pictures, analysis)),))
+    yield Section("Training curves", (Gallery(partial(curves.pictures, analysis.curves, analysis.trajectories)),))
+    yield Section("Curvature during training", (Gallery(partial(tracking.pictures, analysis.tracked)),))
     yield _table(conditions.spectrum(chosen(SPECTRUM), baseline))
     yield _table(comparisons.at_equal_loss(analysis.equal_loss, analysis.confidence))
-    yield Section("Accuracy and tr(H²) by condition", (Gallery(partial(curves.outcomes, analysis)),))
+    drawn = partial(outcomes.pictures, chosen(("test_accuracy", TR_H2)), analysis.lambdas)
+    yield Section("Accuracy and tr(H²) by condition", (Gallery(drawn),))
     yield _table(conditions.losses(chosen(LOSSES), baseline))
-    yield _cost(chosen(COST), analysis.cost, baseline, Gallery(partial(curves.cost, analysis)))
+    yield _cost(chosen(COST), analysis.cost, baseline)
     yield _surfaces(landscapes.of_study(results.surfaces, results.conditions), surfaces_page)
     if analysis.measurements:
         yield measures.of_study(analysis.measurements, baseline)
@@ -81,9 +82,9 @@ def _comparisons(
     return Section("Comparisons", tuple(blocks), brief=True)
 
 
-def _cost(
-    quantities: Sequence[QuantityComparison], times: Mapping[str, Ratio], baseline: str, drawn: Gallery
-) -> Section:
+def _cost(quantities: Sequence[QuantityComparison], times: Mapping[str, Ratio], baseline: str) -> Section:
+    """Time and memory; the first of the quantities is the training time."""
+    drawn = Gallery(partial(outcomes.cost, quantities[0], times, baseline))
     return Section("Cost", (drawn, conditions.cost(quantities, times, baseline)))
 
 

@@ -54,8 +54,3 @@ def heading(quantity: Quantity) -> str:
     """A quantity's name with its unit."""
     unit = "%" if quantity.unit == "share" else quantity.unit or quantity.direction
     return f"{quantity.label} ({unit})" if unit else quantity.label
-
-
-def percent(share: float) -> str:
-    """A share in percent: 0.95 -> "95 %"."""
-    return f"{100 * share:g} %"

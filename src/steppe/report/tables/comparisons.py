@@ -10,8 +10,8 @@ from steppe.analysis.quantities import Quantity
 from steppe.analysis.tests import Effect
 from steppe.analysis.verdict import Verdict
 from steppe.report.document import Cell, Row, Table
-from steppe.report.formats import NOTHING, interval, number, p_value, signed
-from steppe.report.tables.base import percent, ratio_cell, table
+from steppe.report.formats import NOTHING, interval, number, p_value, percent, signed
+from steppe.report.tables.base import ratio_cell, table
 from steppe.report.wording.sizes import margin_size, sentence_case
 from steppe.report.wording.verdicts import ratio_verdict, verdict
 

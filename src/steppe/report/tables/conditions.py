@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from steppe.analysis.comparison import QuantityComparison, Ratio
 from steppe.report.document import Cell, Table
+from steppe.report.formats import percent
 from steppe.report.tables.base import (
     condition_cell,
     heading,
-    percent,
     ratio_cell,
     summary_cell,
     summary_rows,
