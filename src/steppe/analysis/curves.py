@@ -15,6 +15,8 @@ EIGENVALUES = ("top_eigenvalue", "bottom_eigenvalue")
 TRACKED = (*EIGENVALUES, "trace", "frobenius_squared")
 """What a study that tracks curvature follows."""
 
+NOTHING = np.zeros(0)
+
 
 class Curve(NamedTuple):
     """One quantity of one condition: epochs, the mean over seeds, and the lowest and the highest seed."""
@@ -59,24 +61,24 @@ class Trajectory(NamedTuple):
 def curve(history: polars.DataFrame, name: str, *, geometric: bool) -> Curve:
     """One column of a condition's history over epochs; epochs without a usable value are left out."""
     if name not in history.columns:
-        return Curve(*np.zeros((4, 0)))
+        return Curve(NOTHING, NOTHING, NOTHING, NOTHING)
     value = polars.col(name).cast(polars.Float64)
     mean = value.log().mean().exp() if geometric else value.mean()
     usable = value.is_finite() & ((value > 0) if geometric else polars.lit(True))
-    rows = history.filter(usable).group_by("epoch")
-    rows = rows.agg(mean.alias("mean"), value.min().alias("low"), value.max().alias("high")).sort("epoch")
+    ends = mean.alias("mean"), value.min().alias("low"), value.max().alias("high")
+    rows = history.filter(usable).group_by("epoch").agg(*ends).sort("epoch")
     return Curve(*(rows[column].to_numpy() for column in ("epoch", *Curve._fields[1:])))
 
 
 def tracked_curve(history: polars.DataFrame, name: str) -> TrackedCurve:
     """One tracked curvature of a condition over epochs; none where the study tracks nothing."""
     if name not in history.columns:
-        return TrackedCurve(*np.zeros((6, 0)), np.zeros(0, bool))
+        return TrackedCurve(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING.astype(bool))
     value = polars.col(name).cast(polars.Float64)
     kind = "residual" if name in EIGENVALUES else "sem"
     error = polars.col(f"{name}_{kind}").cast(polars.Float64)
-    rows = history.filter(value.is_finite()).group_by("epoch")
-    rows = rows.agg(
+    by_epoch = history.filter(value.is_finite()).group_by("epoch")
+    rows = by_epoch.agg(
         value.mean().alias("mean"),
         value.min().alias("low"),
         value.max().alias("high"),
