@@ -111,7 +111,7 @@ def tables(quick: bool) -> Iterator[timing.Table]:
 def product_rows(given: Problem, name: str, work: Work) -> list[dict[str, Any]]:
     """Gradients over the data in two ways, products alone and together."""
     loss, params, parts = given
-    H, v, data = given.hessian(), direction(params), batches_.gathered("benchmark", parts)
+    H, v, data = given.hessian(), direction(params), batches_.gather("benchmark", parts)
     one, step = jax.jit(jax.grad(loss)), jax.jit(lambda sums, g: jax.tree.map(jnp.add, sums, g), donate_argnums=0)
     gradient = jax.jit(lambda params, data: batches_.average(lambda batch: jax.grad(loss)(params, batch), data))
     product = jax.jit(lambda H, v: H.matvec(v))

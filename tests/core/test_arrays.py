@@ -10,10 +10,10 @@ import pytest
 
 from steppe import InputError, curvature, landscape, measures, methods, sharpness
 from steppe.core import arrays, losses, predictions
-from steppe.core.batches import gathered
-from steppe.networks.measurement import asked
+from steppe.core.batches import gather
+from steppe.networks.measurement import read_targets
 from steppe.networks.settings import Settings
-from steppe.networks.user import Own
+from steppe.networks.user import UserNetwork
 
 W = {"w": jnp.asarray(np.arange(6).reshape(2, 3) / 4, jnp.float32)}
 X = np.arange(8, dtype=np.float32).reshape(4, 2) / 8
@@ -53,9 +53,9 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_jax_would_change_in_silence_is_refused(name):
     value, words = REFUSED[name]
-    assert words in complaint(gathered, "measure", {"x": value})
+    assert words in complaint(gather, "measure", {"x": value})
     if isinstance(value, np.ndarray) and not np.ma.isMaskedArray(value) and value.dtype.kind in "iuf":
-        assert "measure: batches[1]['x'] must be" in complaint(gathered, "measure", [{"x": X}, {"x": value}])
+        assert "measure: batches[1]['x'] must be" in complaint(gather, "measure", [{"x": X}, {"x": value}])
 
 
 KEPT = (
@@ -67,13 +67,13 @@ KEPT = (
 
 def test_what_rounding_loses_is_judged_by_all_batches_together():
     far = [{"x": np.array([1e6, 9e6])}, {"x": np.array([5e6, 5e6 + 0.4])}]
-    assert gathered("measure", far).examples == 4
+    assert gather("measure", far).examples == 4
     near = [{"x": 1.7e12 + np.array([i])} for i in range(3)]
-    assert "measure: batches[2]['x'] must be of values that float32 tells apart" in complaint(gathered, "measure", near)
+    assert "measure: batches[2]['x'] must be of values that float32 tells apart" in complaint(gather, "measure", near)
 
 
 def test_a_constant_that_another_program_rounded_to_float32_is_taken():
-    assert gathered("measure", {"x": np.float32([1, 1 - 2**-24, 1 + 2**-23]).astype(float)}).examples == 3
+    assert gather("measure", {"x": np.float32([1, 1 - 2**-24, 1 + 2**-23]).astype(float)}).examples == 3
 
 
 ODD = {
@@ -87,13 +87,13 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_what_is_no_batch_is_refused(name):
     batch, words = ODD[name]
-    assert words in complaint(gathered, "measure", batch)
+    assert words in complaint(gather, "measure", batch)
 
 
 def test_an_array_that_was_deleted_is_refused():
     array = jnp.ones((4, 2))
     array.delete()
-    assert "got one that was deleted or donated" in complaint(gathered, "measure", {"x": array})
+    assert "got one that was deleted or donated" in complaint(gather, "measure", {"x": array})
 
 
 def test_batches_of_shapes_that_a_function_does_not_take_are_told_apart_from_its_own_errors():
@@ -186,7 +186,9 @@ def mine(tmp_path, monkeypatch):
         "def apply(params, x):\n    return x @ params['w']\n\n\ndef nothing():\n    return None\n"
     )
     np.savez("net.npz", w=np.asarray(W["w"]))
-    yield lambda data: next(iter(asked([Path("net.npz")], Own(apply="hers:apply", data=data), Settings(("loss",)))))
+    yield lambda data: next(
+        iter(read_targets([Path("net.npz")], UserNetwork(apply="hers:apply", data=data), Settings(("loss",))))
+    )
     sys.modules.pop("hers", None)
 
 
@@ -200,7 +202,7 @@ def test_a_function_of_data_that_returns_nothing_is_told_so(mine):
     assert "hers:nothing, which returned None" in complaint(mine, "hers:nothing")
     assert "--data must be a function of nothing, got hers:apply: TypeError" in complaint(mine, "hers:apply")
     assert "of the form module:function" in complaint(
-        asked, [Path("net.npz")], Own(apply="../hers:apply", data="a.npz"), Settings(("loss",))
+        read_targets, [Path("net.npz")], UserNetwork(apply="../hers:apply", data="a.npz"), Settings(("loss",))
     )
 
 

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from steppe import InputError, curvature, landscape, measures, methods, sharpness
 from steppe.core import losses, predictions
-from steppe.methods.accumulation import in_microbatches
+from steppe.methods.accumulation import accumulate
 
 CLASS_WEIGHTS = (1.0, 5.0, 0.5)
 RNG = np.random.default_rng(0)
@@ -102,7 +102,7 @@ def test_a_loss_with_a_weight_is_the_same_however_it_is_split(kind):
 @pytest.mark.parametrize("kind", LOSSES, ids="-".join)
 def test_microbatches_and_shards_of_a_loss_with_a_weight_have_its_derivatives(kind):
     loss, whole = LOSSES[kind], WHOLE[kind[0]]
-    accumulated = in_microbatches("fa", loss, 4)
+    accumulated = accumulate("fa", loss, 4)
     np.testing.assert_allclose(accumulated(W, whole), PLAIN[kind[0]](W, whole), rtol=1e-5)
     np.testing.assert_allclose(dense(accumulated, whole), dense(PLAIN[kind[0]], whole), rtol=1e-4, atol=1e-6)
     tx = methods.m_sam(1e-6, shards=4)

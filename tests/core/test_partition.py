@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from steppe import InputError, measures
-from steppe.core.partition import parted, statistics
+from steppe.core.partition import partition, statistics
 
 ONES, MINUS = np.ones(2), -np.ones(2)
 TORCH = {"bn.weight": ONES, "bn.running_mean": ONES, "bn.running_var": ONES}
@@ -48,7 +48,7 @@ def test_flax_says_itself_what_is_no_parameter():
             self.norm, self.var = nnx.BatchNorm(2, rngs=rngs), nnx.Param(jnp.ones(2))
             self.mean, self.seen = nnx.Param(-jnp.ones(2)), nnx.BatchStat(jnp.ones(2))
 
-    params, fixed, mask, remark = parted(nnx.state(Net(nnx.Rngs(0))), ask="Asking")
+    params, fixed, mask, remark = partition(nnx.state(Net(nnx.Rngs(0))), ask="Asking")
     assert len(jax.tree.leaves(params)) == 4 and len(jax.tree.leaves(fixed)) == 3
     assert jax.tree.leaves(mask) == [True, True, False, True, False, False, True]
     assert "norm/mean, norm/var, seen; Asking perturbs them, too." in remark

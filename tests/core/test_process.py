@@ -98,7 +98,7 @@ def test_a_signal_that_whoever_started_the_command_ignores_is_ignored():
 
 def test_a_signal_removes_the_file_that_is_half_written(tmp_path):
     path = tmp_path / ".page.partial"
-    body = f"with process.removed_at_the_end(Path({str(path)!r})) as _:\n    Path({str(path)!r}).touch(); strike()"
+    body = f"with process.unfinished_file(Path({str(path)!r})) as _:\n    Path({str(path)!r}).touch(); strike()"
     assert ended(body)[0] == 130
     assert not path.exists()
 
@@ -148,7 +148,7 @@ def test_without_locks_a_study_is_refused_in_a_sentence_and_the_library_imports(
 @pytest.mark.parametrize("name", process.REASONS)
 def test_each_error_of_the_system_has_its_remedy(name):
     number = getattr(errno, name)
-    said = process.explained(OSError(number, os.strerror(number), "out/a"))
+    said = process.explanation(OSError(number, os.strerror(number), "out/a"))
     assert said == "{} ('out/a'). {}".format(*process.REASONS[errno.errorcode[number]])
     assert "goes on" not in said
 
@@ -162,4 +162,4 @@ def test_each_error_of_the_system_has_its_remedy(name):
     ],
 )
 def test_an_error_without_a_remedy_is_still_a_sentence(error, said):
-    assert process.explained(error) == said
+    assert process.explanation(error) == said

@@ -169,7 +169,7 @@ def test_layers_are_found_where_a_weight_meets_one_product_only(network):
 def forms(monkeypatch, kind):
     """Make every layer of a small network take one form of probe and of norm."""
     norm, probe = {"full": (norms.exact, "full"), "gram": (norms.gram, "full"), "thin": (norms.exact, "thin"),
-                   "sketched": (norms.sketched, "thin")}[kind]  # fmt: skip
+                   "sketched": (norms.sketch, "thin")}[kind]  # fmt: skip
     monkeypatch.setattr(layer_probes, "RANK", 2)
     monkeypatch.setattr(norms, "COLUMNS", 3)
     monkeypatch.setattr(
@@ -295,7 +295,7 @@ def test_wide_layers_get_thin_probes_and_small_ones_full_ones():
     assert layer_probes.plan(layer, 5) == ("rows", norms.gram)
     loss = lambda p, x: square(jnp.tanh(x @ p["w"]) @ p["v"])
     many = curvature.find_layers(loss, {"w": jnp.zeros((64, 512)), "v": jnp.zeros((512, 512))}, jnp.zeros((2048, 64)))
-    assert norms.cheapest(many[1]) is norms.sketched
+    assert norms.cheapest(many[1]) is norms.sketch
 
 
 @pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])

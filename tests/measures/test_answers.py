@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import steppe
-from steppe.measures import MEASURES, Quantity, measure, registry, selected
+from steppe.measures import MEASURES, Quantity, measure, registry, select
 
 PARAMS = {"w": jnp.eye(3)}
 BATCH = {"x": jnp.eye(3), "y": jnp.array([0, 1, 2])}
@@ -158,4 +158,4 @@ def test_words_that_the_decorator_does_not_know_are_refused():
 
 def test_names_that_are_not_there_are_refused():
     with pytest.raises(steppe.InputError, match=r"or module:function, got 'trac'\. Did you mean 'trace'"):
-        selected(["trac"])
+        select(["trac"])

@@ -14,7 +14,7 @@ import steppe
 from steppe import InputError, curvature, losses, models, study
 from steppe.models import Variables
 from steppe.networks import landscapes
-from steppe.networks.runs import trained
+from steppe.networks.runs import finished_runs
 from steppe.storage import files
 from steppe.storage.checkpoint import Checkpoint
 from steppe.study import Store
@@ -299,17 +299,17 @@ def test_a_run_keeps_its_state_and_is_measured_with_it(tmp_path):
     recipe = Recipe.of(shape_of(store.spec)[0], store.spec.load_data())
     loss = recipe.measured_loss(state)(params, recipe.dataset.decode(recipe.dataset.test))
     np.testing.assert_allclose(loss, found["test_loss"][0], rtol=1e-5)
-    run = trained("measure", [store.run_folder(found["condition"][0], 0)])[0]
+    run = finished_runs("measure", [store.run_folder(found["condition"][0], 0)])[0]
     jax.tree.map(np.testing.assert_array_equal, run.state, state)
     with pytest.raises(InputError, match="without state with --along between"):
         folder = store.run_folder(found["condition"][0], 0)
-        landscapes.asked([folder, shutil.copytree(tmp_path, tmp_path / "copy") / folder.relative_to(tmp_path)],
+        landscapes.read_question([folder, shutil.copytree(tmp_path, tmp_path / "copy") / folder.relative_to(tmp_path)],
                          landscapes.Settings(along="between"))  # fmt: skip
 
 
 def test_a_file_of_arrays_keeps_parameters_and_state_apart():
     before = jax.tree.map(np.asarray, batch_network().init(jax.random.key(0)))
     for network in (before, Variables(before.params, {})):
-        files.of_arrays(arrays_of(network))(file := io.BytesIO())
+        files.array_content(arrays_of(network))(file := io.BytesIO())
         file.seek(0)
         jax.tree.map(np.testing.assert_array_equal, network, variables(file))

@@ -15,7 +15,7 @@ import pytest
 from fuzzing.damage import aged
 from steppe import InputError, cli, landscape, models, report, study
 from steppe.networks import exploration as exploring
-from steppe.networks.landscapes import Settings, asked, read
+from steppe.networks.landscapes import Settings, read, read_question
 from steppe.report.figures import interactive as turning
 from steppe.report.figures import landscapes as drawn
 from steppe.storage import files
@@ -45,7 +45,7 @@ def record(tiny, name):
 @pytest.mark.slow
 def test_the_centre_of_a_landscape_is_the_network_as_its_run_left_it(tiny, tmp_path):
     names = ("lam=0-s0", "lam=0.1-s1")
-    found = exploring.explored(asked(runs(tiny, *names), SMALL), tmp_path / "out")
+    found = exploring.explore(read_question(runs(tiny, *names), SMALL), tmp_path / "out")
     for i, name in enumerate(names):
         assert found.names[i] == name
         for values in (found.lines["loss"][i][5], found.grids["loss"][i][2, 2], found.facts["loss"][i]):
@@ -58,13 +58,13 @@ def test_the_centre_of_a_landscape_is_the_network_as_its_run_left_it(tiny, tmp_p
 
 def test_the_test_part_is_another_landscape(tiny, tmp_path):
     (run,) = runs(tiny, "lam=0-s0")
-    found = exploring.explored(asked([run], dataclasses.replace(SMALL, split="test", grid=0)), tmp_path / "out")
+    found = exploring.explore(read_question([run], dataclasses.replace(SMALL, split="test", grid=0)), tmp_path / "out")
     np.testing.assert_allclose(found.facts["loss"][0], record(tiny, run.name)["test_loss"], rtol=1e-5)
     assert found.grids["loss"].shape == (1, 0, 0)
 
 
 def test_the_plane_around_a_network_at_seed_0_is_that_of_the_report(tiny, tmp_path):
-    found = exploring.explored(asked(runs(tiny, "lam=0-s0"), Settings(points=5, grid=3)), tmp_path / "out")
+    found = exploring.explore(read_question(runs(tiny, "lam=0-s0"), Settings(points=5, grid=3)), tmp_path / "out")
     of_study = study.Store.read(tiny).surfaces()
     np.testing.assert_array_equal(found.grids["loss"][0], of_study.grids[0])
     np.testing.assert_array_equal(found.lines["loss"][0], of_study.lines[0])
@@ -72,7 +72,9 @@ def test_the_plane_around_a_network_at_seed_0_is_that_of_the_report(tiny, tmp_pa
 
 def test_between_two_networks_lies_their_barrier(tiny, tmp_path):
     names = ("lam=0-s0", "lam=0-s1")
-    found = exploring.explored(asked(runs(tiny, *names), dataclasses.replace(SMALL, along="between")), tmp_path / "out")
+    found = exploring.explore(
+        read_question(runs(tiny, *names), dataclasses.replace(SMALL, along="between")), tmp_path / "out"
+    )
     line, t = found.lines["loss"][0], found.steps
     np.testing.assert_allclose(line[[0, -1]], [record(tiny, name)["train_loss"] for name in names], rtol=1e-5)
     rise = line - ((1 - t) * line[0] + t * line[-1])
@@ -113,15 +115,15 @@ class Counting(Watcher):
 @pytest.mark.slow
 @pytest.mark.parametrize("along", ["random", "between", "eigenvectors"])
 def test_a_landscape_that_was_killed_goes_on_with_the_same_bits(tiny, tmp_path, monkeypatch, along):
-    question = asked(runs(tiny, "lam=0-s0", "lam=0.1-s0"), dataclasses.replace(SMALL, along=along))
-    whole, out = exploring.explored(question, tmp_path / "whole"), tmp_path / "out"
+    question = read_question(runs(tiny, "lam=0-s0", "lam=0.1-s0"), dataclasses.replace(SMALL, along=along))
+    whole, out = exploring.explore(question, tmp_path / "whole"), tmp_path / "out"
     monkeypatch.setattr(surfaces, "KEEP_SECONDS", 0.0)
     for at in (4, 20):
         with pytest.raises(KeyboardInterrupt):
-            exploring.explored(question, out, Killed(at))
+            exploring.explore(question, out, Killed(at))
         assert not (out / "landscape.npz").exists()
     counting = Counting()
-    resumed = exploring.explored(question, out, counting)
+    resumed = exploring.explore(question, out, counting)
     assert counting.told[0] == 11  # the first line was there; nothing of it is computed again
     assert sum(counting.told) == (1 if along == "between" else 2) * (11 + 25)
     assert sorted(path.name for path in out.iterdir()) == ["landscape.npz", "landscape.npz.sha256"]
@@ -156,8 +158,8 @@ def test_a_studys_surfaces_go_on_where_they_were_killed(tiny, tmp_path, monkeypa
 
 
 def test_a_landscape_is_read_back_as_it_was_written(tiny, tmp_path):
-    question = asked(runs(tiny, "lam=0-s0"), SMALL)
-    found = exploring.explored(question, tmp_path / "out")
+    question = read_question(runs(tiny, "lam=0-s0"), SMALL)
+    found = exploring.explore(question, tmp_path / "out")
     again, identity = read(tmp_path / "out")
     assert identity == question.identity
     assert (again.names, again.settings, again.about, again.provenance) == (
@@ -167,7 +169,7 @@ def test_a_landscape_is_read_back_as_it_was_written(tiny, tmp_path):
     with np.load(tmp_path / "out" / "landscape.npz", allow_pickle=False) as file:
         assert file["grids/loss"].shape == (1, 5, 5)
     told = Counting()
-    assert exploring.explored(question, tmp_path / "out", told).names == found.names
+    assert exploring.explore(question, tmp_path / "out", told).names == found.names
     assert told.told == []  # it was there
 
 
@@ -317,23 +319,23 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence_and_writes_nothing(tiny
 
 
 def test_one_process_computes_a_landscape_and_what_it_says_to_delete_is_enough(tiny, tmp_path, monkeypatch):
-    question, out = asked(runs(tiny, "lam=0-s0"), SMALL), tmp_path / "out"
+    question, out = read_question(runs(tiny, "lam=0-s0"), SMALL), tmp_path / "out"
     (out / "unfinished").mkdir(parents=True)
     (out / ".landscape.npz.0123abcd.partial").touch()
     with (
-        files.held(out / "unfinished/.lock", "landscape", out, "computes in"),
+        files.lock(out / "unfinished/.lock", "landscape", out, "computes in"),
         pytest.raises(InputError, match="free, got a folder that another process computes in"),
     ):
-        exploring.explored(question, out)
+        exploring.explore(question, out)
     assert (out / ".landscape.npz.0123abcd.partial").exists()  # it may be the other process's
     monkeypatch.setattr(exploring, "_computed", lambda *arguments: None)
     monkeypatch.setattr(exploring, "save", lambda *arguments: files.write_checked(out / "landscape.npz", b"PK"))
-    exploring.explored(question, out)
+    exploring.explore(question, out)
     (out / "landscape.html").touch()
     with pytest.raises(InputError, match=r"Delete landscape\.npz, and ask again"):
-        exploring.explored(question, out)
+        exploring.explore(question, out)
     (out / "landscape.npz").unlink()
-    exploring.explored(question, out)
+    exploring.explore(question, out)
     assert not (out / "unfinished").exists() and not (out / ".landscape.npz.0123abcd.partial").exists()
 
 
@@ -342,7 +344,7 @@ def test_a_run_that_does_not_fit_its_study_is_refused(tiny, tmp_path):
         copy = tmp_path / message[:5]
         change(aged(shutil.copytree(tiny, copy)))
         with pytest.raises(InputError, match=message):
-            asked([copy / "runs/lam=0-s0"])
+            read_question([copy / "runs/lam=0-s0"])
 
     def diverged(copy):
         path = copy / "runs/lam=0-s0/run.json"
@@ -366,8 +368,8 @@ def test_a_run_that_does_not_fit_its_study_is_refused(tiny, tmp_path):
     (tmp_path / "moved").mkdir()
     shutil.copytree(tiny / "runs/lam=0-s0", tmp_path / "moved" / "mine")
     with pytest.raises(InputError, match="must be the folder of a study"):
-        asked([tmp_path / "moved" / "mine"])
+        read_question([tmp_path / "moved" / "mine"])
     shutil.copytree(tiny / "runs/lam=0-s0", tmp_path / "a run/runs/mine")
     shutil.copy(tiny / "study.toml", tmp_path / "a run")
     with pytest.raises(InputError, match=r"a run of the study in .*, got mine\. Was it moved or renamed"):
-        asked([tmp_path / "a run/runs/mine"])
+        read_question([tmp_path / "a run/runs/mine"])

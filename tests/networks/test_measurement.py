@@ -29,9 +29,9 @@ from steppe.measures import run as measures
 from steppe.measures import table as stored
 from steppe.measures.subject import Subject
 from steppe.networks import measurement as measuring
-from steppe.networks.runs import trained
+from steppe.networks.runs import finished_runs
 from steppe.networks.settings import Settings
-from steppe.networks.user import Own
+from steppe.networks.user import UserNetwork
 from steppe.report.wording.measurements import notes
 from steppe.study.progress import Watcher
 from support.networks import dense_hessian, mlp_apply, mlp_batch, mlp_params
@@ -69,13 +69,13 @@ def quantities(rows):
 
 
 def test_names_are_found_in_the_registrys_order_and_sets_lie_within_each_other():
-    quick, standard, every = (measures.selected(name) for name in ("quick", "standard", "all"))
+    quick, standard, every = (measures.select(name) for name in ("quick", "standard", "all"))
     assert set(quick) < set(standard) < set(every) == set(MEASURES)
-    assert measures.selected(["sam_sharpness", "loss", "sam_sharpness"]) == ["loss", "sam_sharpness"]
+    assert measures.select(["sam_sharpness", "loss", "sam_sharpness"]) == ["loss", "sam_sharpness"]
     with pytest.raises(InputError, match="Did you mean 'trace'"):
-        measures.selected(["tracee"])
+        measures.select(["tracee"])
     with pytest.raises(InputError, match="an empty one"):
-        measures.selected([])
+        measures.select([])
 
 
 def test_each_measure_says_what_it_asks_costs_and_needs():
@@ -122,7 +122,7 @@ def test_settings_reach_their_measure_and_probes_only_traces():
     expected = sharpness.sam_sharpness(relu_loss, PARAMS, BATCHES, rho=0.2).mean
     np.testing.assert_allclose(found["sam_sharpness"].value, expected, rtol=1e-5)
     assert found["trace"].settings == {"probes": 7}
-    assert measures.resolved("spectral_density", probes=7)["probes"] == 4
+    assert measures.resolve("spectral_density", probes=7)["probes"] == 4
     with pytest.raises(InputError, match="Did you mean 'rho'"):
         measures.measure(["sam_sharpness"], apply=relu_apply, params=PARAMS, batches=BATCHES,
                           settings={"sam_sharpness": {"rhoo": 1}})  # fmt: skip
@@ -277,7 +277,9 @@ class Counting(Watcher):
 
 def take(*paths, own=None, out=None, watcher=None, **settings):
     chosen = Settings(**({"measures": FEW} | settings))
-    return measuring.measured(measuring.asked(list(paths), own or Own(), chosen, out), chosen, watcher=watcher)
+    return measuring.measure(
+        measuring.read_targets(list(paths), own or UserNetwork(), chosen, out), chosen, watcher=watcher
+    )
 
 
 def run(monkeypatch, capsys, *arguments):
@@ -488,7 +490,7 @@ def own(tiny, monkeypatch):
     nested = {"layers": {i: {k: flat[f"layers/{i}/{k}"] for k in ("kernel", "bias")} for i in "01"}}
     with ocp.StandardCheckpointer() as writer:
         writer.save(here / "net", nested)
-    train = trained("test", [tiny / "runs" / "lam=0-s0"])[0].dataset.train
+    train = finished_runs("test", [tiny / "runs" / "lam=0-s0"])[0].dataset.train
     np.savez("data.npz", x=train["x"], y=train["y"])
     table = {f"f{i}": train["x"][:, i] for i in range(3)} | {"kind": train["y"]}
     polars.DataFrame(table).write_csv("data.csv")
@@ -507,7 +509,7 @@ def test_all_forms_of_a_file_give_the_numbers_of_the_run(own):
         ("net.safetensors", "apply", "data.csv", "kind"),
         ("net", "nested", "data.parquet", "kind"),
     ):
-        said = Own(apply=f"mine:{function}", data=data, label=label)
+        said = UserNetwork(apply=f"mine:{function}", data=data, label=label)
         rows = take(Path(name), own=said, measures=names, out=own / "out").rows
         np.testing.assert_allclose(rows["value"], expected, rtol=2e-5)
         assert rows["source"].unique().to_list() == [name]
@@ -519,9 +521,9 @@ def test_whole_numbers_and_excluded_arrays_go_to_the_function_and_are_no_paramet
     flat = dict(np.load("net.npz"))
     np.savez("more.npz", **flat, steps=np.array(1), mean=np.zeros(3, np.float32))
     names, more = ("loss", "trace", "fisher_rao"), Path("more.npz")
-    said = Own(apply="mine:apply", data="data.npz")
+    said = UserNetwork(apply="mine:apply", data="data.npz")
     plain = take(Path("net.npz"), own=said, measures=names, out=own / "a")
-    said = Own(apply="mine:normed", data="data.npz", exclude=("mean",))
+    said = UserNetwork(apply="mine:normed", data="data.npz", exclude=("mean",))
     held = take(more, own=said, measures=names, out=own / "b")
     np.testing.assert_allclose(held.rows["value"], plain.rows["value"], rtol=1e-5)
     assert held.notes == ("more.npz: 2 of 6 arrays stay fixed and go to the loss: mean, steps.",)
@@ -548,7 +550,7 @@ def test_statistics_in_a_file_stay_fixed_unless_asked_and_every_place_says_so(ow
 
 
 def test_ones_own_network_is_measured_in_float64_too(own):
-    said = Own(apply="mine:apply", data="data.npz")
+    said = UserNetwork(apply="mine:apply", data="data.npz")
     single = take(Path("net.npz"), own=said, measures=("loss",), out=own / "out").rows["value"][0]
     double = take(Path("net.npz"), own=said, measures=("loss",), out=own / "out", dtype="float64").rows["value"][0]
     flat, data = (dict(np.load(name)) for name in ("net.npz", "data.npz"))
@@ -562,13 +564,13 @@ def test_ones_own_network_is_measured_in_float64_too(own):
 
 @pytest.mark.slow
 def test_batches_from_a_function_are_taken_as_they_are(own):
-    said = Own(apply="mine:apply", data="mine:several")
+    said = UserNetwork(apply="mine:apply", data="mine:several")
     rows = take(Path("net.npz"), own=said, measures=("loss",), out=own / "out", examples=3).rows
     assert rows["examples"].to_list() == [6] and rows["dataset"].to_list() == ["mine:several"]
 
 
 def test_another_body_of_the_users_function_is_another_network(own):
-    said, counting = Own(apply="mine:apply", data="data.npz"), Counting()
+    said, counting = UserNetwork(apply="mine:apply", data="data.npz"), Counting()
     before = take(Path("net.npz"), own=said, out=own / "out", watcher=counting, measures=("loss",)).rows
     Path("mine.py").write_text(MINE.replace("nn.relu", "nn.tanh"))
     del sys.modules["mine"]
@@ -598,7 +600,7 @@ def test_the_command_measures_ones_own_parameters_on_a_page_of_its_own(own, monk
 def test_a_file_name_cannot_inject_markup(own):
     name = "<img src=x onerror=alert(1)>.npz"
     shutil.copy("net.npz", name)
-    take(Path(name), own=Own(apply="mine:apply", data="data.npz"), measures=("loss",), out=own / "out")
+    take(Path(name), own=UserNetwork(apply="mine:apply", data="data.npz"), measures=("loss",), out=own / "out")
     page = report.write_measures(own / "out").read_text()
     assert "<img src=x" not in page and "&lt;img src=x" in page
 

@@ -298,7 +298,7 @@ def test_a_name_passes_unchanged_through_figures(awkward):
 
 
 def test_a_name_passes_unchanged_through_the_choice_of_a_surface():
-    buttons = turning.menu(landscapes.of_study(make_surfaces(AWKWARD), AWKWARD))[0]["buttons"]
+    buttons = turning.menu(landscapes.study_view(make_surfaces(AWKWARD), AWKWARD))[0]["buttons"]
     assert [html.unescape(button["label"]) for button in buttons] == list(AWKWARD)
     assert not any("<" in button["label"] for button in buttons)
 

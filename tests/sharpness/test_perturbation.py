@@ -11,7 +11,7 @@ from scipy import optimize, stats
 
 from steppe import InputError, sharpness
 from steppe.core import losses
-from steppe.core.batches import gathered, in_batches
+from steppe.core.batches import gather, in_batches
 from steppe.sharpness import evaluation as moves
 from steppe.sharpness.perturbed import keskar, worst_case
 from support.networks import mlp_apply, mlp_batch, mlp_loss, mlp_params
@@ -352,7 +352,7 @@ def test_the_point_found_lies_in_the_ball_and_has_the_rise_that_is_said(x64, nor
             mlp_loss, params, parts, jnp.asarray(0.7), key, steps=20, adaptive=adaptive, norm=norm
         )
     )
-    peak = search(params, gathered("test", batch), jax.random.key(0))
+    peak = search(params, gather("test", batch), jax.random.key(0))
     u = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(peak.u)])
     assert (np.linalg.norm(u) if norm == "l2" else np.abs(u).max()) <= 0.7 * (1 + 1e-12)
     rise = mlp_loss(moves.moved(params, peak.u, adaptive), batch) - mlp_loss(params, batch)

@@ -28,7 +28,7 @@ PARAMS = st.recursive(
 
 def written(arrays):
     stream = io.BytesIO()
-    files.of_arrays(arrays)(stream)
+    files.array_content(arrays)(stream)
     return stream.getvalue()
 
 
@@ -53,7 +53,7 @@ def whole(tmp_path_factory):
 def test_a_file_of_arrays_that_is_cut_off_is_called_damaged(whole, data):
     path, content = whole
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
-    with pytest.raises(files.Damaged):
+    with pytest.raises(files.DamagedFile):
         files.read(path, files.read_arrays)
 
 
@@ -62,5 +62,5 @@ def test_a_file_of_arrays_that_is_cut_off_is_called_damaged(whole, data):
 def test_a_file_of_any_bytes_that_are_no_arrays_is_called_damaged(whole, content):
     path, _ = whole
     path.write_bytes(content)
-    with pytest.raises(files.Damaged):
+    with pytest.raises(files.DamagedFile):
         files.read(path, files.read_arrays)

@@ -15,8 +15,8 @@ from steppe import InputError, study
 from steppe.measures import table as measures
 from steppe.models import Variables
 from steppe.networks import landscapes
-from steppe.networks.measurement import Measured
-from steppe.networks.runs import trained
+from steppe.networks.measurement import MeasurementResult
+from steppe.networks.runs import finished_runs
 from steppe.networks.targets import run_folders
 from steppe.storage import files
 from steppe.study import Store, surfaces
@@ -63,7 +63,10 @@ def test_a_damaged_run_is_told_left_out_and_trained_again(out, name, how):
     results = study.gathered(Store.read(out))
     assert len(results.runs) == 3
     assert any("A damaged file is left out: runs/lam=0-s0/" in note for note in results.notes)
-    for refused in (lambda: trained("measure", [out / "runs/lam=0-s0"]), lambda: Store.read(out).load("lam=0", 0)):
+    for refused in (
+        lambda: finished_runs("measure", [out / "runs/lam=0-s0"]),
+        lambda: Store.read(out).load("lam=0", 0),
+    ):
         with pytest.raises(InputError, match=r"runs/lam=0-s0|has no run\.json|must be the folder of a finished run"):
             refused()
     folders, notes = run_folders(out)
@@ -80,7 +83,7 @@ def test_every_bit_of_a_runs_files_is_guarded(out):
         content = (folder / name).read_bytes()
         for at in range(0, len(content), 97):
             (folder / name).write_bytes(content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :])
-            with pytest.raises(files.Damaged, match="another checksum"):
+            with pytest.raises(files.DamagedFile, match="another checksum"):
                 store.load("lam=0", 0)
         (folder / name).write_bytes(content)
     store.load("lam=0", 0)
@@ -131,7 +134,7 @@ def test_records_of_an_older_version_are_read_and_their_values_checked(out):
     assert to_train(out) == []
     for change in ({"epochs": "3"}, {"status": "done"}, {"test_loss": True}, {"seed": 1}, {"made_with": [1]}):
         (folder / "run.json").write_text(json.dumps(record | change))
-        with pytest.raises(files.Damaged):
+        with pytest.raises(files.DamagedFile):
             Store.read(out).load("lam=0", 0)
     for text in ("[]", "3", "null", "{}", '{"condition": "lam=0"}', "[" * 9999, json.dumps(record | {"lam": 1e999})):
         (folder / "run.json").write_text(text)
@@ -168,7 +171,7 @@ def test_a_folder_in_the_place_of_a_file_is_told_and_left(out):
         (out / name).mkdir()
         with pytest.raises(InputError, match=f"{name} must be a file, got a folder"):
             files.write_checked(out / name.removesuffix(".sha256"), "ours")
-    with pytest.raises(files.Damaged, match="another checksum"):
+    with pytest.raises(files.DamagedFile, match="another checksum"):
         Store.read(out).data()
 
 
@@ -189,7 +192,7 @@ def test_surfaces_that_are_not_finite_are_told(out):
 
 
 def test_a_landscape_with_a_changed_bit_is_refused(tmp_path):
-    files.write_checked(tmp_path / "landscape.npz", files.of_arrays({"steps": np.arange(3.0)}))
+    files.write_checked(tmp_path / "landscape.npz", files.array_content({"steps": np.arange(3.0)}))
     content = (tmp_path / "landscape.npz").read_bytes()
     (tmp_path / "landscape.npz").write_bytes(content.replace(b"\0\0\xf0\x3f", b"\0\0\xf0\x3e"))
     with pytest.raises(InputError, match="another checksum"):
@@ -239,8 +242,8 @@ def test_a_run_with_a_loss_or_parameters_that_are_no_numbers_is_not_called_finis
 def test_rows_that_are_no_numbers_are_counted(out):
     rows = measures.read(out)
     three = polars.concat([rows.with_columns(value=polars.lit(value)) for value in (1.5, np.nan, np.inf, None)])
-    assert Measured(three, (), ()).infinite["value"].to_list()[1:] == [np.inf, None]
-    assert Measured(rows, (), ()).infinite.is_empty()
+    assert MeasurementResult(three, (), ()).infinite["value"].to_list()[1:] == [np.inf, None]
+    assert MeasurementResult(rows, (), ()).infinite.is_empty()
 
 
 # --- what is swept

@@ -188,12 +188,10 @@ def compare_all(
     >>> found["same"].paired.status, found["higher"].welch.holm == 2 * found["higher"].welch.p
     ('identical', True)
     """
-    return corrected(
-        {name: compare(baseline, v, confidence=confidence, margin=margin) for name, v in conditions.items()}
-    )
+    return correct({name: compare(baseline, v, confidence=confidence, margin=margin) for name, v in conditions.items()})
 
 
-def corrected(found: Mapping[str, Comparison]) -> dict[str, Comparison]:
+def correct(found: Mapping[str, Comparison]) -> dict[str, Comparison]:
     """Comparisons of one quantity with Holm's correction over all of them, each of the three families by itself."""
     columns = {}
     for kind in ("welch", "paired", "equivalence"):
@@ -314,7 +312,7 @@ def compare_quantity(
         scaled={c: tests.summary(by.values(), confidence=confidence) for c, by in scaled.items()},
         bounds=bounds,
         references=references,
-        comparisons=corrected(found),
+        comparisons=correct(found),
         confidence=confidence,
     )
 

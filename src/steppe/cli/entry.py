@@ -29,7 +29,7 @@ def _status(arguments: list[str]) -> int:
         status = app.invoke(arguments)
         process.flush()
         return status
-    except (process.Unsupported, extras.MissingExtra) as error:
+    except (process.UnsupportedSystem, extras.MissingExtra) as error:
         process.say(str(error))
         return 2
     except KeyboardInterrupt:  # raised by a function of somebody else; the system's signal never comes so far
@@ -38,15 +38,15 @@ def _status(arguments: list[str]) -> int:
     except MemoryError:
         process.say(f"There is too little memory. End other programs, or ask for less.{process.promised()}")
         return 1
-    except process.Unwritten as error:
+    except process.OutputError as error:
         process.silence(sys.stdout)
         return _unwritten(error)
     except OSError as error:
-        process.say(process.explained(error) + process.promised())
+        process.say(process.explanation(error) + process.promised())
         return 1
 
 
-def _unwritten(error: process.Unwritten) -> int:
+def _unwritten(error: process.OutputError) -> int:
     """The status where output cannot be written; silent where its reader has read enough, as ``head`` does."""
     if error.errno == errno.EPIPE:
         return 128 + getattr(signal, "SIGPIPE", 13)

@@ -35,11 +35,11 @@ def landscape(
     from steppe.study.progress import Bar
 
     settings = landscapes.Settings(along, points, grid, radius, examples, split, seed)
-    question = landscapes.asked(targets, settings)
+    question = landscapes.read_question(targets, settings)
     directory = out or question.folder
     process.promise(f"What is computed is in {directory}; the same command goes on from there.", directory)
     with Bar(Console(stderr=True)) as bar:
-        found = exploration.explored(question, directory, bar)
+        found = exploration.explore(question, directory, bar)
     page = report.write_landscape(found, directory)
     report.show_landscape(found)
     typer.echo(f"\nLandscape: {page}")

@@ -70,29 +70,30 @@ def measure(
 ) -> None:
     """Measure the sharpness and curvature of trained networks: measurements.parquet, and a section in the report."""
     from steppe import report, study
-    from steppe.measures import selected
+    from steppe.measures import select
     from steppe.networks import measurement
     from steppe.networks.settings import Settings
-    from steppe.networks.user import Own
+    from steppe.networks.user import UserNetwork
     from steppe.study.progress import Bar
 
     if sum((measures is not None, quick, every)) > 1:
         fail("measure", "--measures, --quick, --all", "one of them", "several")
     names = measures.split(",") if measures is not None else "quick" if quick else "all" if every else "standard"
-    chosen = tuple(selected(names))
+    chosen = tuple(select(names))
     options: dict[str, dict[str, Any]] = {}
     for change in changes or []:
         key, value = parsed(change, "measure", "sam_sharpness.rho=0.1")
         module, colon, rest = key.rpartition(":")  # a user's own is module:function, whose module may have dots
         name, _, setting = rest.partition(".")
         options.setdefault(module + colon + name, {})[setting] = None if value == "none" else value
-    own = Own(loss, apply, criterion, data, label, initial, tuple(exclude or ()), perturb_statistics, ignore_label)
+    patterns = tuple(exclude or ())
+    user = UserNetwork(loss, apply, criterion, data, label, initial, patterns, perturb_statistics, ignore_label)
     settings = Settings(chosen, options, probes, examples, split, batch_size, seed, dtype)
     with Bar(Console(stderr=True)) as bar:
-        asked = measurement.asked(targets, own, settings, out)
+        networks = measurement.read_targets(targets, user, settings, out)
         process.promise("What is measured is kept; the same command goes on from there.")
         announce = lambda plan: bar.say(report.planned(plan))  # noqa: E731
-        found = measurement.measured(asked, settings, watcher=bar, announce=announce)
+        found = measurement.measure(networks, settings, watcher=bar, announce=announce)
     report.show_measures(found)
     for folder in found.folders:
         if (folder / "study.toml").is_file():

@@ -82,7 +82,7 @@ class Batches:
         return [part.reshape(*shape, *part.shape[1:]) for part, shape in zip(whole, self.shapes, strict=True)]
 
 
-def gathered(function: str, batches: Batch | list[Batch] | Batches) -> Batches:
+def gather(function: str, batches: Batch | list[Batch] | Batches) -> Batches:
     """The batches that a user hands in, checked; `function` is named in errors.
 
     Raises
@@ -93,7 +93,7 @@ def gathered(function: str, batches: Batch | list[Batch] | Batches) -> Batches:
     Examples
     --------
     >>> import numpy as np
-    >>> gathered("example", [np.zeros((4, 2)), np.zeros((4, 2)), np.zeros((3, 2))]).shapes
+    >>> gather("example", [np.zeros((4, 2)), np.zeros((4, 2)), np.zeros((3, 2))]).shapes
     ((2, 4), (1, 3))
     """
     if isinstance(batches, Batches):
@@ -136,7 +136,7 @@ def average(function: Callable[[Batch], Value], batches: Batches) -> Value:
     Parameters
     ----------
     function : batch -> pytree of floating arrays.
-    batches : from `gathered`, or from `entry`, with their weights.
+    batches : from `gather`, or from `entry`, with their weights.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def average(function: Callable[[Batch], Value], batches: Batches) -> Value:
     Examples
     --------
     >>> import jax.numpy as jnp
-    >>> batches = gathered("example", [jnp.array([1.0, 2.0]), jnp.array([6.0])])
+    >>> batches = gather("example", [jnp.array([1.0, 2.0]), jnp.array([6.0])])
     >>> float(average(jnp.mean, batches))
     3.0
     """

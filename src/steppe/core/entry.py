@@ -25,7 +25,7 @@ Single = Literal["", "criterion", "network"]
 """What is asked of one example alone, besides batches: nothing, the criterion, or the network and the criterion."""
 
 
-def of_data(function: str, params: Params, batches: Any) -> Batches:
+def checked_batches(function: str, params: Params, batches: Any) -> Batches:
     """The batches gathered, the parameters checked.
 
     Raises
@@ -36,10 +36,12 @@ def of_data(function: str, params: Params, batches: Any) -> Batches:
     arrays.exact_tree(function, "params", params)
     if not trees.size(checks.floating(function, params)):
         checks.fail(function, "params", "a pytree of arrays", params)
-    return batches_.gathered(function, batches)
+    return batches_.gather(function, batches)
 
 
-def of_loss(function: str, loss: Loss, params: Params, batches: Any, *, told: bool = False) -> tuple[Loss, Batches]:
+def loss_and_batches(
+    function: str, loss: Loss, params: Params, batches: Any, *, quiet: bool = False
+) -> tuple[Loss, Batches]:
     """A loss as it is now, for these parameters and batches, and the batches gathered.
 
     Parameters
@@ -50,7 +52,7 @@ def of_loss(function: str, loss: Loss, params: Params, batches: Any, *, told: bo
         ``loss(params, batch)``, the mean over the batch. The loss of a network stays one.
     params, batches
         As every measure takes them.
-    told : bool
+    quiet : bool
         Whether somebody else says where the loss is no mean over its examples, see `split_note`.
 
     Returns
@@ -61,29 +63,32 @@ def of_loss(function: str, loss: Loss, params: Params, batches: Any, *, told: bo
     Raises
     ------
     InputError
-        As `of_data`; a loss whose value is not one floating-point scalar, that changes from call to call, or that
-        fails: its own error is the cause.
+        As `checked_batches`; a loss whose value is not one floating-point scalar, that changes from call to call, or
+        that fails: its own error is the cause.
     """
-    gathered, known = of_data(function, params, batches), programs.captured(loss)
-    loss, told = captured(function, loss, params, shapes(gathered)), told or known
+    gathered, known = checked_batches(function, params, batches), programs.is_captured(loss)
+    loss, quiet = capture_loss(function, loss, params, shapes(gathered)), quiet or known
     if not known:
         check_targets(function, loss, params, gathered)
-    if gathered.several and not told:
-        tell(function, loss, params, gathered)
-    return loss, weighed(function, loss, gathered)
+    if gathered.several and not quiet:
+        warn_of_split(function, loss, params, gathered)
+    return loss, weigh_batches(function, loss, gathered)
 
 
-def of_network(
+def network_and_batches(
     function: str, apply: Apply, criterion: Criterion, params: Params, batches: Any, *, single: Single = ""
 ) -> tuple[NetworkLoss, Batches]:
-    """A network and its criterion as they are now, see `of_loss`; `single`: which of them is asked of one example."""
-    gathered, whole = of_data(function, params, batches), losses.of(apply, criterion)
-    loss = captured_network(function, whole, params, shapes(gathered), single=single)
-    if not programs.captured(whole):
+    """A network and its criterion as they are now, see `loss_and_batches`.
+
+    `single` says which of them is asked of one example, too.
+    """
+    gathered, whole = checked_batches(function, params, batches), losses.of(apply, criterion)
+    loss = capture_network(function, whole, params, shapes(gathered), single=single)
+    if not programs.is_captured(whole):
         check_targets(function, loss, params, gathered)
-    if (gathered.several or single) and not programs.captured(whole):
-        tell(function, loss, params, gathered)
-    return loss, weighed(function, loss, gathered)
+    if (gathered.several or single) and not programs.is_captured(whole):
+        warn_of_split(function, loss, params, gathered)
+    return loss, weigh_batches(function, loss, gathered)
 
 
 def check_targets(function: str, loss: Loss, params: Params, batches: Batches) -> None:
@@ -104,7 +109,7 @@ def check_targets(function: str, loss: Loss, params: Params, batches: Batches) -
         )
 
 
-def of_apply(function: str, apply: Apply, params: Params, inputs: list[Any]) -> Program:
+def capture_apply(function: str, apply: Apply, params: Params, inputs: list[Any]) -> Program:
     """A network as it is now, for these inputs."""
 
     def check(value: Any) -> Any:
@@ -116,7 +121,9 @@ def of_apply(function: str, apply: Apply, params: Params, inputs: list[Any]) -> 
     return programs.capture(Label(function, "apply"), apply, [(params, x) for x in inputs], check)
 
 
-def of_classifier(function: str, apply: Apply, criterion: Criterion, params: Params, batches: Batches) -> NetworkLoss:
+def capture_classifier(
+    function: str, apply: Apply, criterion: Criterion, params: Params, batches: Batches
+) -> NetworkLoss:
     """A network as it is now, for these batches, with the criterion that says which labels count; all count otherwise.
 
     Raises
@@ -125,17 +132,17 @@ def of_classifier(function: str, apply: Apply, criterion: Criterion, params: Par
         A network that fails; labels that are no classes of its outputs.
     """
     pairs = [checks.inputs_and_targets(function, batch) for batch in shapes(batches)]
-    program = of_apply(function, apply, params, [x for x, _ in pairs])
-    loss = losses.of(program, criterion if losses.is_own(criterion) else losses.cross_entropy)
-    if not programs.captured(apply):
+    program = capture_apply(function, apply, params, [x for x, _ in pairs])
+    loss = losses.of(program, criterion if losses.is_builtin(criterion) else losses.cross_entropy)
+    if not programs.is_captured(apply):
         check_targets(function, loss, params, batches)
     return loss
 
 
-def of_values(
+def values_and_batches(
     function: str, values: Callable[[Params, Batch], Any], params: Params, batches: Any
 ) -> tuple[Program, Batches]:
-    """A function of (params, batch) to a pytree of scalars as it is now, and the batches gathered; see `of_loss`.
+    """A function of (params, batch) to a pytree of scalars as it is now, and the batches; see `loss_and_batches`.
 
     Its ``weight(batch)``, if it has one, is a prefix of what it gives.
     """
@@ -147,44 +154,44 @@ def of_values(
                         "batch, or a pytree of such", checks.returned(value))  # fmt: skip
         return value
 
-    gathered = of_data(function, params, batches)
-    weight, told = losses.weight_of(values), programs.captured(values)
+    gathered = checked_batches(function, params, batches)
+    weight, known = losses.weight_of(values), programs.is_captured(values)
     batches = list(shapes(gathered))
     program = programs.capture(Label(function, "function"), values, [(params, batch) for batch in batches], check)
-    if not told:
+    if not known:
         check_targets(function, getattr(values, "scored", values), params, gathered)
     found: Loss = program
     if weight is not None:
-        found = losses.Weighted(program, _captured_weight(function, weight, batches))
-    if gathered.several and not told:
-        tell(function, found, params, gathered)
-    return program, weighed(function, found, gathered)
+        found = losses.Weighted(program, _capture_weight(function, weight, batches))
+    if gathered.several and not known:
+        warn_of_split(function, found, params, gathered)
+    return program, weigh_batches(function, found, gathered)
 
 
-def captured(function: str, loss: Loss, params: Params, batches: Iterable[Batch]) -> Loss:
+def capture_loss(function: str, loss: Loss, params: Params, batches: Iterable[Batch]) -> Loss:
     """A loss as it is now, for batches of these shapes, with its weight if it has one."""
     batches = list(batches)
     if isinstance(loss, NetworkLoss):
-        return captured_network(function, loss, params, batches)
+        return capture_network(function, loss, params, batches)
     weight = losses.weight_of(loss)
     whole = loss.function if isinstance(loss, losses.Weighted) else loss
     calls = [(params, batch) for batch in batches]
     program = programs.capture(Label(function), whole, calls, _scalar(function, "loss"))
-    return program if weight is None else losses.Weighted(program, _captured_weight(function, weight, batches))
+    return program if weight is None else losses.Weighted(program, _capture_weight(function, weight, batches))
 
 
-def captured_network(
+def capture_network(
     function: str, loss: NetworkLoss, params: Params, batches: Iterable[Batch], *, single: Single = ""
 ) -> NetworkLoss:
     """The loss of a network, network and criterion captured one by one."""
     pairs = [checks.inputs_and_targets(function, batch) for batch in batches]
     alone = [_alone(x) for x, _ in pairs] if single == "network" else []
-    apply = of_apply(function, loss.apply, params, [x for x, _ in pairs] + alone)
+    apply = capture_apply(function, loss.apply, params, [x for x, _ in pairs] + alone)
     calls = [(jax.eval_shape(apply, params, x), y) for x, y in pairs]
     if single:
         calls += [_alone(call) for call in calls]
     check = _scalar(function, "criterion")
-    if losses.is_own(loss.criterion):
+    if losses.is_builtin(loss.criterion):
         for call in calls:
             _check_outputs(function, call[0])
             programs.check(Label(function, "criterion"), loss.criterion, call, check)
@@ -193,7 +200,7 @@ def captured_network(
     whole = loss.criterion.function if isinstance(loss.criterion, losses.Weighted) else loss.criterion
     criterion: Criterion = programs.capture(Label(function, "criterion"), whole, calls, check)
     if weight is not None:
-        criterion = losses.Weighted(criterion, _captured_weight(function, weight, [y for _, y in calls]))
+        criterion = losses.Weighted(criterion, _capture_weight(function, weight, [y for _, y in calls]))
     return losses.of(apply, criterion)
 
 
@@ -205,7 +212,7 @@ def _check_outputs(function: str, outputs: Any) -> None:
         checks.fail(function, "apply", what, checks.returned(outputs))
 
 
-def _captured_weight(function: str, weight: Callable[[Any], Any], batches: list[Any]) -> Program:
+def _capture_weight(function: str, weight: Callable[[Any], Any], batches: list[Any]) -> Program:
     def check(value: Any) -> Any:
         leaves = jax.tree.leaves(value)
         if not leaves or any(jnp.shape(leaf) != () for leaf in leaves):
@@ -217,7 +224,7 @@ def _captured_weight(function: str, weight: Callable[[Any], Any], batches: list[
     return programs.capture(Label(function, "weight"), weight, calls, check)
 
 
-def weighed(function: str, loss: Loss, batches: Batches) -> Batches:
+def weigh_batches(function: str, loss: Loss, batches: Batches) -> Batches:
     """The batches with the weights that a captured loss gives them; by their sizes where it gives none."""
     if losses.weight_of(loss) is None or not batches.several:
         return batches.by_size
@@ -234,17 +241,17 @@ def _weights(loss: Loss, stacks: tuple[Batch, ...]) -> tuple[Any, ...]:
     return tuple(jax.lax.map(losses.weight_of(loss), stack) for stack in stacks)
 
 
-def tell(function: str, loss: Loss, params: Params, batches: Batches) -> None:
+def warn_of_split(function: str, loss: Loss, params: Params, batches: Batches) -> None:
     """Warn where a captured loss is seen not to be a mean over the examples; see `split_note`."""
     note = split_note(function, loss, params, batches)
     if note:
         warnings.warn(f"{function}: {note}", UserWarning, stacklevel=4)
 
 
-def tell_parts(function: str, loss: Loss, params: Params, batch: Batch) -> None:
+def warn_of_parts(function: str, loss: Loss, params: Params, batch: Batch) -> None:
     """Warn where the parts of one batch do not add up to the loss of the whole; see `split_note`."""
-    gathered = batches_.gathered(function, [batch])
-    tell(function, captured(function, loss, params, shapes(gathered)), params, gathered)
+    gathered = batches_.gather(function, [batch])
+    warn_of_split(function, capture_loss(function, loss, params, shapes(gathered)), params, gathered)
 
 
 def split_note(function: str, loss: Loss, params: Params, batches: Batches) -> str:
@@ -261,7 +268,7 @@ def split_note(function: str, loss: Loss, params: Params, batches: Batches) -> s
     some = np.unique(np.linspace(0, count - 1, min(count, COMPARED)).astype(int))
     some = jax.tree.map(lambda leaf: leaf[some], rows)
     try:
-        both = captured(function, loss, params, (some, _alone(some)))
+        both = capture_loss(function, loss, params, (some, _alone(some)))
         dtypes = [leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(both, params, some))]
         found = [map(float, jax.tree.leaves(part)) for part in _compared(both, params, some)]
     except (checks.InputError, jax.errors.JaxRuntimeError):  # it takes no single examples: nobody can tell
@@ -303,11 +310,11 @@ def example_shares(loss: Loss, batches: Batches) -> list[jax.Array]:
 
 
 def examples_that_count(criterion: Criterion | None, batches: Batches) -> Any:
-    """How many examples have a label that counts in a criterion, see `losses.counted`; all where it ignores none."""
+    """How many examples have a label that counts in a criterion, see `losses.count_mask`; all where it ignores none."""
     if getattr(criterion, "weights", None) is None:
         return batches.examples
     labels = [checks.inputs_and_targets("labels", stack)[1] for stack in batches.stacks]
-    known = [losses.counted(criterion, y) for y in labels]
+    known = [losses.count_mask(criterion, y) for y in labels]
     return sum(jnp.sum(jnp.any(y, axis=tuple(range(2, y.ndim)))) for y in known)
 
 

@@ -318,7 +318,7 @@ def check_targets(function: str, criterion: Criterion, outputs: int, targets: An
     targets : array
         Labels, or probabilities.
     """
-    if criterion is squared_error or not is_own(criterion):
+    if criterion is squared_error or not is_builtin(criterion):
         return
     if jnp.issubdtype(targets.dtype, jnp.floating):
         arrays.check_probabilities(function, targets, outputs)
@@ -365,7 +365,7 @@ def _without_settings(criterion: Criterion) -> Callable[[], Criterion]:
     return make
 
 
-def is_own(criterion: Criterion) -> bool:
+def is_builtin(criterion: Criterion) -> bool:
     """Whether a criterion is Steppe's own: it never changes, and is known for what it is."""
     return criterion in (cross_entropy, squared_error, unhinged) or isinstance(
         criterion, (SmoothedCrossEntropy, WeightedCrossEntropy)
@@ -477,13 +477,13 @@ def parts_of(weights: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf / jnp.where(jnp.sum(leaf) == 0, 1, jnp.sum(leaf)), weights)
 
 
-def counted(criterion: Criterion | None, labels: jax.Array) -> jax.Array:
+def count_mask(criterion: Criterion | None, labels: jax.Array) -> jax.Array:
     """Whether each label counts: those that weigh nothing in a criterion, such as padding, do not."""
     weights = getattr(criterion, "weights", None)
     return jnp.ones(labels.shape, bool) if weights is None else weights(labels) > 0
 
 
-def where_counted(counts: jax.Array, labels: jax.Array) -> jax.Array:
+def readable_labels(counts: jax.Array, labels: jax.Array) -> jax.Array:
     """Labels with a class in the place of those that do not count, so that all of them can be read."""
     labels = jnp.asarray(arrays.exact("accuracy", "y", labels))
     return labels if labels.dtype == bool else jnp.where(counts, labels, 0)

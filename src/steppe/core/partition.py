@@ -24,7 +24,7 @@ PAIRED = re.compile(r"(.*_)?(mean|var|variance|std)(\d*)")
 """What statistics are called in Flax, and other things elsewhere: these count where a mean has a spread beside it."""
 
 
-class Parted(NamedTuple):
+class Partition(NamedTuple):
     """A network's arrays, in two parts.
 
     Attributes
@@ -44,7 +44,7 @@ class Parted(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class Restriction:
     """A loss or an apply with some arrays beside the parameters, at their places, that stay as they are."""
 
     function: Any
@@ -55,7 +55,9 @@ class Held:
         return self.function(trees.merge(params, self.fixed), data)
 
 
-def parted(everything: Params, *, perturb_statistics: bool = False, excluded: Sequence[bool] = (), ask: str) -> Parted:
+def partition(
+    everything: Params, *, perturb_statistics: bool = False, excluded: Sequence[bool] = (), ask: str
+) -> Partition:
     """What is measured of a network's arrays, and what stays fixed: whole numbers, statistics, and what is excluded.
 
     Parameters
@@ -91,7 +93,7 @@ def parted(everything: Params, *, perturb_statistics: bool = False, excluded: Se
     mask = jax.tree.unflatten(treedef, [not o for o in out])
     parts = ([leaf if o is side else None for leaf, o in zip(leaves, out, strict=True)] for side in (False, True))
     params, fixed = (jax.tree.unflatten(treedef, part) for part in parts)
-    return Parted(params, fixed, mask, " ".join(texts))
+    return Partition(params, fixed, mask, " ".join(texts))
 
 
 def statistics(tree: Params) -> list[bool]:

@@ -30,7 +30,7 @@ _promise: list[tuple[str, Path | None]] = []
 _half_written: set[Path] = set()
 
 
-class Unsupported(ImportError):
+class UnsupportedSystem(ImportError):
     """A part of Steppe needs what this system lacks; the message says what, and what to do."""
 
 
@@ -52,7 +52,7 @@ def require_unix() -> None:
     try:
         import fcntl  # noqa: F401
     except ImportError:
-        raise Unsupported(
+        raise UnsupportedSystem(
             "Studies need Linux or macOS, because Windows cannot lock their folders. Use the Windows Subsystem for "
             "Linux (WSL); curvature, methods, sharpness and losses work on Windows from Python."
         ) from None
@@ -69,7 +69,7 @@ def promised() -> str:
 
 
 @contextlib.contextmanager
-def removed_at_the_end(path: Path) -> Iterator[None]:
+def unfinished_file(path: Path) -> Iterator[None]:
     """Within this context, `path` is half written: a signal that ends the process removes it."""
     _half_written.add(path)
     try:
@@ -125,7 +125,7 @@ def _end(number: int, _frame: FrameType | None = None) -> None:
 # --- streams
 
 
-class Unwritten(OSError):
+class OutputError(OSError):
     """Standard output or standard error could not be written."""
 
 
@@ -137,7 +137,7 @@ class _Output(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            raise Unwritten(error.errno, error.strerror) from None
+            raise OutputError(error.errno, error.strerror) from None
 
 
 def _open_streams() -> None:
@@ -201,7 +201,7 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except Unwritten:
+        except OutputError:
             silence(stream)
             raise
 
@@ -223,7 +223,7 @@ def say(message: str) -> None:
     with _ending:  # not between a signal's sentence and the end
         try:
             print(f"steppe: {printable(message)}", file=sys.stderr, flush=True)
-        except Unwritten:
+        except OutputError:
             silence(sys.stderr)
 
 
@@ -285,12 +285,12 @@ def cause(error: OSError) -> tuple[str, str]:
     return REASONS.get(errno.errorcode.get(error.errno or 0, ""), (message, ""))
 
 
-def explained(error: OSError) -> str:
+def explanation(error: OSError) -> str:
     """What happened, where, and what to do, in two sentences or one.
 
     Examples
     --------
-    >>> explained(OSError(errno.EROFS, "Read-only file system", "out/a"))
+    >>> explanation(OSError(errno.EROFS, "Read-only file system", "out/a"))
     "The file system is read-only ('out/a'). Choose a folder that can be written."
     """
     what, remedy = cause(error)

@@ -189,7 +189,7 @@ def capture(
         # further shapes of what is captured already: the function must still be the same
         known, checked = function.traces, function.function
     else:
-        checked = lambda *arguments: check(returned(label, function(*arguments)))  # noqa: E731
+        checked = lambda *arguments: check(require_value(label, function(*arguments)))  # noqa: E731
     arrays: dict[int, Any] = {}
     traces: dict[Signature, Trace] = {}
     for arguments in calls:
@@ -204,11 +204,11 @@ def capture(
 
 def check(label: Label, function: Callable[..., Any], arguments: tuple, must: Check) -> None:
     """Trace a function once, for what its value must be; its own errors are told as `capture` tells them."""
-    with explained(label, own=True):
-        jax.eval_shape(lambda *a: must(returned(label, function(*a))), *arguments)
+    with user_errors(label, own=True):
+        jax.eval_shape(lambda *a: must(require_value(label, function(*a))), *arguments)
 
 
-def returned(label: Label, value: Any) -> Any:
+def require_value(label: Label, value: Any) -> Any:
     """What a user's function returned, unless it has only begun: a coroutine, or a generator."""
     kinds = {"an async function": inspect.iscoroutine(value) or inspect.isasyncgen(value),
              "a generator, a function with yield": inspect.isgenerator(value)}  # fmt: skip
@@ -224,15 +224,15 @@ def returned(label: Label, value: Any) -> Any:
 
 def _traced(label: Label, function: Callable[..., Any], arguments: tuple, arrays: dict[int, Any], todo: str) -> Trace:
     """One trace of a function; the arrays that it holds join `arrays`. `todo` follows an error of its own."""
-    with explained(label, own=True, todo=todo):
+    with user_errors(label, own=True, todo=todo):
         closed, value = _jaxpr(function, arguments)
         if not any(map(checks.is_traced, jax.tree.leaves(arguments))):
             with _untraced(object()):
                 again = _jaxpr(function, arguments)[0]
-            same = _written(closed).digest == _written(again).digest and len(closed.consts) == len(again.consts)
+            same = _fingerprint(closed).digest == _fingerprint(again).digest and len(closed.consts) == len(again.consts)
             if not same or not all(map(_same, closed.consts, again.consts)):
                 _changed(label)
-    written = _written(closed)
+    written = _fingerprint(closed)
     if any(primitive in RULES for primitive in _primitives(closed.jaxpr)):
         slope = _slope(closed, arguments)
         written = written if slope is None else written.with_slope(slope, closed.consts)
@@ -311,23 +311,23 @@ def _plain(array: Any) -> np.ndarray:
     return np.asarray(array)
 
 
-class _Written(NamedTuple):
+class _Fingerprint(NamedTuple):
     """A program written down: a digest of what can be, and a tuple of what cannot."""
 
     digest: bytes
     opaque: tuple[Any, ...]
 
-    def with_slope(self, slope: ClosedJaxpr, known: Sequence[Any]) -> "_Written":
+    def with_slope(self, slope: ClosedJaxpr, known: Sequence[Any]) -> "_Fingerprint":
         """That of a program and of its derivative, which may hold arrays that are not `known`."""
-        more = _written(slope, [const for const in slope.consts if not any(const is other for other in known)])
-        return _Written(hashlib.sha256(self.digest + more.digest).digest(), (*self.opaque, *more.opaque))
+        more = _fingerprint(slope, [const for const in slope.consts if not any(const is other for other in known)])
+        return _Fingerprint(hashlib.sha256(self.digest + more.digest).digest(), (*self.opaque, *more.opaque))
 
 
-def _written(closed: ClosedJaxpr, consts: Sequence[Any] = ()) -> _Written:
+def _fingerprint(closed: ClosedJaxpr, consts: Sequence[Any] = ()) -> _Fingerprint:
     writer = _Writer()
     writer.jaxpr(closed.jaxpr)
     writer.value(list(consts))
-    return _Written(writer.hash.digest(), tuple(writer.opaque))
+    return _Fingerprint(writer.hash.digest(), tuple(writer.opaque))
 
 
 class _Writer:
@@ -411,7 +411,7 @@ def holder(cls: C) -> C:
 
     def flatten(self: Any) -> tuple[tuple[Any, ...], Any]:
         values = {name: getattr(self, name) for name in names}
-        static = {name: value for name, value in values.items() if not holds(value)}
+        static = {name: value for name, value in values.items() if not is_program(value)}
         return tuple(v for name, v in values.items() if name not in static), tuple(static.items())
 
     def unflatten(static: Any, children: Sequence[Any]) -> Any:
@@ -424,16 +424,16 @@ def holder(cls: C) -> C:
     return cls
 
 
-def holds(value: Any) -> bool:
+def is_program(value: Any) -> bool:
     """Whether a value is a program, or made of such."""
     return isinstance(value, (Program, *HOLDERS))
 
 
-def captured(value: Any) -> bool:
+def is_captured(value: Any) -> bool:
     """Whether a function has been captured already, or is made of what has."""
     if isinstance(value, tuple(HOLDERS)):
         fields = dataclasses.fields(value)  # type: ignore[arg-type]  # every holder is a dataclass
-        return any(captured(getattr(value, field.name)) for field in fields)
+        return any(is_captured(getattr(value, field.name)) for field in fields)
     return isinstance(value, Program)
 
 
@@ -468,7 +468,7 @@ def label_of(tree: Any) -> Label:
 
 
 @contextlib.contextmanager
-def explained(label: Label, *, own: bool = False, todo: str = OWN) -> Iterator[None]:
+def user_errors(label: Label, *, own: bool = False, todo: str = OWN) -> Iterator[None]:
     """Errors of a user's function told in one sentence, as `InputError`, the original chained.
 
     `own` says that whatever is raised inside comes from that function, also what is no `Exception`, such as sys.exit();
@@ -496,8 +496,8 @@ def explain(error: BaseException, label: Label, *, own: bool = False, todo: str 
         what, got, todo = sentence
         try:
             checks.fail(label.function, label.name, what, got.format(last=_last(error)), todo)
-        except checks.InputError as told:
-            raise told from error
+        except checks.InputError as refusal:
+            raise refusal from error
 
 
 def line(error: BaseException) -> str:

@@ -53,7 +53,7 @@ def hessian(loss: Loss, params: Params, batches: Batch | list[Batch], *, where: 
     >>> hessian(loss, jnp.zeros(2), batch).dense()
     Array([[1., 0.], [0., 1.]], dtype=float32)
     """
-    loss, gathered = entry.of_loss("hessian", loss, params, batches)
+    loss, gathered = entry.loss_and_batches("hessian", loss, params, batches)
     return _over_data(_Hessian(loss), params, gathered, where)
 
 
@@ -97,7 +97,7 @@ def ggn(
     >>> ggn(lambda w, x: x @ w, jnp.zeros((2, 1)), batch, criterion=losses.squared_error).dense()
     Array([[1., 0.], [0., 1.]], dtype=float32)
     """
-    loss, gathered = entry.of_network("ggn", apply, criterion, params, batches)
+    loss, gathered = entry.network_and_batches("ggn", apply, criterion, params, batches)
     return _over_data(_GaussNewton(loss.apply, _OutputHessian(loss.criterion)), params, gathered, where)
 
 
@@ -147,7 +147,7 @@ def fisher(
     if samples and not draw:
         checks.fail("fisher", "criterion", "losses.cross_entropy (weighted or not) or squared_error, to draw labels",
                     checks.shown(criterion), "Use samples=0, or ggn.")  # fmt: skip
-    loss, gathered = entry.of_network("fisher", apply, criterion, params, batches, single="criterion")
+    loss, gathered = entry.network_and_batches("fisher", apply, criterion, params, batches, single="criterion")
     if not samples or draw is None:
         return _over_data(_GaussNewton(loss.apply, _OutputGradients(loss.criterion)), params, gathered, where)
     plain = losses.cross_entropy if isinstance(criterion, losses.WeightedCrossEntropy) else criterion

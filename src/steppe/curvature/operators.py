@@ -46,7 +46,7 @@ class Operator:
     def __post_init__(self) -> None:
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), self.like)
         object.__setattr__(self, "like", like)
-        if not programs.holds(self.product):
+        if not programs.is_program(self.product):
             label = programs.Label("Operator", "product")
             object.__setattr__(self, "product", programs.capture(label, self.product, [(like, *self.data)]))
 
@@ -105,7 +105,7 @@ def compiled(function: Callable) -> Callable:
     @functools.wraps(function)
     def called(*arguments: Any) -> Any:
         if any(checks.is_traced(leaf) for leaf in jax.tree.leaves(arguments)):
-            with programs.explained(programs.label_of(arguments)):
+            with programs.user_errors(programs.label_of(arguments)):
                 return function(*arguments)
         return fast(*arguments)
 
@@ -140,12 +140,12 @@ def rescaled(operator: Operator, weights: Params) -> Operator:
     >>> rescaled(identity, jnp.array([2.0, 3.0])).dense().tolist()
     [[4.0, 0.0], [0.0, 9.0]]
     """
-    return Operator(_Rescaled(operator.product), operator.like, (weights, *operator.data))
+    return Operator(_RescaledOperator(operator.product), operator.like, (weights, *operator.data))
 
 
 @programs.holder
 @dataclass(frozen=True)
-class _Rescaled:
+class _RescaledOperator:
     product: Callable[..., Params]
 
     def __call__(self, v: Params, weights: Params, *data: Any) -> Params:

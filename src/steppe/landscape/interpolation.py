@@ -90,7 +90,7 @@ def interpolation(
         what = "a whole number, or the steps (P,)"
         checks.fail("interpolation", "points", what, f"an array of shape {t.shape}")
     weights = jnp.stack([1 - t, t], axis=1)
-    function, gathered = entry.of_values("interpolation", function, start, batches)
+    function, gathered = entry.values_and_batches("interpolation", function, start, batches)
     values = valued(function, (start, end), weights, gathered, block=block, progress=progress, known=known)
     return Interpolation(t, values)
 

@@ -24,8 +24,8 @@ class _LossAndAccuracy:
     def __call__(self, params: Params, batch: Batch) -> dict[str, jax.Array]:
         x, y = checks.inputs_and_targets("loss_and_accuracy", batch)
         outputs = self.apply(params, x)
-        counts, dtype = losses.counted(self.criterion, y), trees.accumulator_dtype(outputs)
-        right = predictions.correct(outputs, losses.where_counted(counts, y), "loss_and_accuracy")
+        counts, dtype = losses.count_mask(self.criterion, y), trees.accumulator_dtype(outputs)
+        right = predictions.correct(outputs, losses.readable_labels(counts, y), "loss_and_accuracy")
         share = jnp.mean(right & counts, dtype=dtype) / jnp.maximum(jnp.mean(counts, dtype=dtype), 1 / counts.size)
         return {"loss": self.criterion(outputs, y), "accuracy": share}
 
@@ -37,7 +37,7 @@ class _LossAndAccuracy:
     def weight(self, batch: Batch) -> dict[str, jax.Array]:
         """What divides each of them."""
         _, y = checks.inputs_and_targets("loss_and_accuracy", batch)
-        count = jnp.sum(losses.counted(self.criterion, y), dtype=jnp.result_type(float))
+        count = jnp.sum(losses.count_mask(self.criterion, y), dtype=jnp.result_type(float))
         weight = getattr(self.criterion, "weight", None)
         size = jnp.full((), checks.batch_size("loss_and_accuracy", batch), count.dtype)
         return {"loss": size if weight is None else weight(y), "accuracy": count}
@@ -173,6 +173,6 @@ def surface(
         what = f"of shape (P, {len(directions)}), one coordinate for each direction"
         checks.fail("surface", "points", what, f"an array of shape {points.shape}")
     weights = jnp.concatenate([jnp.ones_like(points[:, :1]), points], axis=1)
-    function, gathered = entry.of_values("surface", function, params, batches)
+    function, gathered = entry.values_and_batches("surface", function, params, batches)
     terms = (params, *directions)
     return valued(function, terms, weights, gathered, block=block, progress=progress, known=known)

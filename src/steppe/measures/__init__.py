@@ -2,7 +2,7 @@
 
 from steppe.measures import catalogue  # noqa: F401  (it fills the registry)
 from steppe.measures.registry import MEASURES, Measure
-from steppe.measures.run import Row, measure, selected
+from steppe.measures.run import Row, measure, select
 from steppe.measures.subject import Quantity, Subject
 
-__all__ = ["MEASURES", "Measure", "Quantity", "Row", "Subject", "measure", "selected"]
+__all__ = ["MEASURES", "Measure", "Quantity", "Row", "Subject", "measure", "select"]

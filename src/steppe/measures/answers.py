@@ -62,13 +62,13 @@ def ask(subject: Subject, measure: str | Measure, settings: Mapping[str, Any]) -
     """Ask a subject one question: by whom and whenever, this is how."""
     began, known = time.perf_counter(), lookup(measure)
     try:
-        quantities, error = measured(known, subject, settings), None
+        quantities, error = evaluate(known, subject, settings), None
     except checks.InputError as reason:
         quantities, error = [], reason
     return Answer(known.name, settings, quantities, time.perf_counter() - began, error, known.source)
 
 
-def measured(measure: str | Measure, subject: Subject, settings: Mapping[str, Any]) -> list[Quantity]:
+def evaluate(measure: str | Measure, subject: Subject, settings: Mapping[str, Any]) -> list[Quantity]:
     """What a measure gives for a subject.
 
     Raises
@@ -78,7 +78,7 @@ def measured(measure: str | Measure, subject: Subject, settings: Mapping[str, An
     """
     known = lookup(measure)
     known.check(subject)
-    with programs.explained(programs.label_of(subject.loss)):  # what is computed may fail when its value is read
+    with programs.user_errors(programs.label_of(subject.loss)):  # what is computed may fail when its value is read
         answer = list(known.function(subject, **settings)) if known.ships else _of_users(known, subject, settings)
     touched = known.needs != "initial" and (subject.batches.several or known.needs == "outputs")
     return [_settled(quantity, subject.note if touched else "") for quantity in answer]
@@ -89,7 +89,7 @@ def not_measured(name: str, error: Exception) -> Quantity:
     return Quantity(name.rpartition(":")[2], math.nan, math.nan, f"not measured: {error}", converged=False)
 
 
-def joined(*notes: str) -> str:
+def join_notes(*notes: str) -> str:
     """Several notes as one."""
     return "; ".join(filter(None, notes))
 
@@ -97,8 +97,8 @@ def joined(*notes: str) -> str:
 def _settled(quantity: Quantity, note: str) -> Quantity:
     """The same with one more note; what is NaN or infinite is never said to have come to its end."""
     if not math.isfinite(quantity.value):
-        quantity = quantity._replace(sem=math.nan, note=joined("not finite", quantity.note), converged=False)
-    return quantity._replace(note=joined(quantity.note, note))
+        quantity = quantity._replace(sem=math.nan, note=join_notes("not finite", quantity.note), converged=False)
+    return quantity._replace(note=join_notes(quantity.note, note))
 
 
 def _of_users(known: Measure, subject: Subject, settings: Mapping[str, Any]) -> list[Quantity]:

@@ -55,7 +55,7 @@ def planned(subject: Subject, names: Iterable[str | Measure]) -> Plan:
 def _of_products(subject: Subject) -> int:
     """That of products of the Hessian, in bytes; 0 where the loss has none, as the measures that need it will say."""
     try:
-        with programs.explained(programs.label_of(subject.loss)):
+        with programs.user_errors(programs.label_of(subject.loss)):
             lowered = jax.jit(operators.apply).lower(subject.hessian, (subject.params,) * TOGETHER)
             program = lowered.compile().memory_analysis()
     except checks.InputError:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 
 from steppe.core import arrays, checks, losses, trees
-from steppe.core.partition import Held, parted
+from steppe.core.partition import Restriction, partition
 from steppe.core.types import Apply, Batch, Criterion, Key, Loss, Params
-from steppe.measures.answers import ask, joined
+from steppe.measures.answers import ask, join_notes
 from steppe.measures.registry import MEASURES, PROBES, SETS, Measure, lookup
 from steppe.measures.subject import Subject
 from steppe.sharpness.evaluation import flag
@@ -36,7 +36,7 @@ Names = str | Iterable[str | Callable[..., Any]]
 """A set of measures, or names of measures, or functions of a user's own."""
 
 
-def selected(names: Names) -> list[str]:
+def select(names: Names) -> list[str]:
     """The names of a set, or those names, checked: in the registry's order, each once, then a user's own.
 
     Raises
@@ -45,14 +45,14 @@ def selected(names: Names) -> list[str]:
 
     Examples
     --------
-    >>> selected(["sam_sharpness", "trace"])
+    >>> select(["sam_sharpness", "trace"])
     ['trace', 'sam_sharpness']
     """
-    return [measure.name for measure in chosen(names)]
+    return [measure.name for measure in find_measures(names)]
 
 
-def chosen(names: Names) -> list[Measure]:
-    """The measures that `selected` names."""
+def find_measures(names: Names) -> list[Measure]:
+    """The measures that `select` names."""
     if isinstance(names, str) and names in SETS:
         within = SETS[: SETS.index(names) + 1]
         return [measure for measure in MEASURES.values() if measure.chosen in within]
@@ -64,7 +64,7 @@ def chosen(names: Names) -> list[Measure]:
     return [wanted[name] for name in dict.fromkeys([*MEASURES, *wanted]) if name in wanted]
 
 
-def resolved(name: str | Measure, given: Mapping[str, Any] | None = None, probes: int | None = None) -> dict[str, Any]:
+def resolve(name: str | Measure, given: Mapping[str, Any] | None = None, probes: int | None = None) -> dict[str, Any]:
     """A measure's settings: its defaults, `probes` where it takes that many by default, and what was given.
 
     Raises
@@ -73,7 +73,7 @@ def resolved(name: str | Measure, given: Mapping[str, Any] | None = None, probes
 
     Examples
     --------
-    >>> resolved("trace", probes=100), resolved("sam_sharpness", {"rho": 0.1})
+    >>> resolve("trace", probes=100), resolve("sam_sharpness", {"rho": 0.1})
     ({'probes': 100}, {'rho': 0.1, 'per_batch': False})
     """
     known = lookup(name)
@@ -145,27 +145,27 @@ def measure(
     >>> [(row.quantity, round(row.value, 3)) for row in rows]
     [('loss', 0.551), ('fisher_rao', 0.424)]
     """
-    asked = chosen(names)
+    asked = find_measures(names)
     if not isinstance(settings, (Mapping, type(None))):
         checks.fail("measure", "settings", 'of the form {"sam_sharpness": {"rho": 0.1}}', checks.shown(settings))
     taken = [measure.name for measure in asked]
     for name in settings or {}:
         if name not in taken:
             lookup(name)
-    options = {measure.name: resolved(measure, (settings or {}).get(measure.name), probes) for measure in asked}
+    options = {measure.name: resolve(measure, (settings or {}).get(measure.name), probes) for measure in asked}
     flag("measure", "perturb_statistics", perturb_statistics)
     if ignore is not None and apply is None:
         checks.fail("measure", "ignore", "left out for a loss, which knows what counts", checks.shown(ignore))
     criterion = losses.ignoring("measure", criterion, ignore)
     params, initial = (arrays.exact_tree("measure", n, tree) for n, tree in (("params", params), ("initial", initial)))
-    own = parted(params, perturb_statistics=perturb_statistics, ask="perturb_statistics=True")
+    own = partition(params, perturb_statistics=perturb_statistics, ask="perturb_statistics=True")
     if not jax.tree.leaves(own.params):
         checks.floating("measure", params)
         checks.fail(
             "measure", "params", "a pytree of arrays with parameters among them", own.remark.rstrip(".") or params
         )
     if jax.tree.leaves(own.fixed):
-        loss, apply = (function and Held(function, own.fixed) for function in (loss, apply))
+        loss, apply = (function and Restriction(function, own.fixed) for function in (loss, apply))
         if trees.structure(initial) == trees.structure(params):
             initial = trees.partition(initial, own.mask)[0]
     subject = Subject(
@@ -180,7 +180,7 @@ def measure(
             if name in (settings or {}):
                 raise answer.error
             failed.append(answer.error)
-        noted = [(q, joined(q.note, own.remark)) for q in answer.rows]
+        noted = [(q, join_notes(q.note, own.remark)) for q in answer.rows]
         new = [Row(name, q.name, q.value, q.sem, q.converged, n, options[name], answer.seconds) for q, n in noted]
         rows += new
         if progress is not None:

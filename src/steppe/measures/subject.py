@@ -13,7 +13,7 @@ import numpy as np
 from steppe import curvature
 from steppe.core import checks, entry, losses, trees
 from steppe.core.batches import Batches
-from steppe.core.programs import compiled, explained, label_of
+from steppe.core.programs import compiled, label_of, user_errors
 from steppe.core.types import Apply, Batch, Criterion, Estimate, Key, Loss, Moments, Params
 from steppe.curvature import Operator, Quadrature
 from steppe.sharpness.evaluation import mean_accuracy, mean_loss, rounding
@@ -83,7 +83,7 @@ class Subject:
         self.criterion = criterion
         self._known: dict[Hashable, Any] = {}
         whole: Loss = losses.of(cast(Apply, apply), criterion) if loss is None else loss
-        self.loss, self.batches = entry.of_loss("measure", whole, params, batches, told=True)
+        self.loss, self.batches = entry.loss_and_batches("measure", whole, params, batches, quiet=True)
         per_example = apply is not None or self.batches.several
         self.note = entry.split_note("measure", self.loss, params, self.batches) if per_example else ""
         if isinstance(self.loss, losses.NetworkLoss) and apply is not None:
@@ -93,7 +93,7 @@ class Subject:
         if initial is not None and shapes(initial) != shapes(params):
             checks.fail("measure", "initial", "of the parameters' structure and shapes", "something else")
         self.params, self.initial = (jax.tree.map(jnp.asarray, tree) for tree in (params, initial))
-        with explained(label_of(self.loss)):
+        with user_errors(label_of(self.loss)):
             self.value = float(_mean_loss(self.loss, self.params, self.batches))
         if not math.isfinite(self.value):
             got = f"{self.value} over {self.batches.examples} examples"

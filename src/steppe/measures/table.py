@@ -155,7 +155,7 @@ class Table:
         if curve is not None:
             fingerprint = new["fingerprint"][0]
             arrays = curves(self.folder) | {f"{fingerprint}/{name}": array for name, array in curve.items()}
-            files.write_checked(self.folder / CURVES, files.of_arrays(arrays))
+            files.write_checked(self.folder / CURVES, files.array_content(arrays))
         self.rows = polars.concat([self.rows, new])
         self.known |= set(new["fingerprint"])
         self._write()
@@ -205,7 +205,7 @@ def _parquet(stream: BinaryIO) -> tuple[polars.DataFrame, bool]:
         stream.seek(0)
         return polars.read_parquet(stream), "checksum" in metadata
     except polars.exceptions.PanicException as error:  # no Exception, though damage is all that it tells
-        raise files.Unfit("no Parquet file") from error
+        raise files.ContentError("no Parquet file") from error
 
 
 def curves(folder: Path) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from steppe.core.types import Batch, ExampleLosses, Loss, Params
 from steppe.curvature import layers
 
 
-def divided(function: str, argument: str, batch: Batch, parts: int) -> int:
+def part_size(function: str, argument: str, batch: Batch, parts: int) -> int:
     """The size of one of so many equal parts of a batch."""
     size = checks.batch_size(function, batch)
     if size % parts:
@@ -20,19 +20,19 @@ def divided(function: str, argument: str, batch: Batch, parts: int) -> int:
     return size // parts
 
 
-def in_parts(function: str, argument: str, batch: Batch, parts: int) -> Batch:
+def split_batch(function: str, argument: str, batch: Batch, parts: int) -> Batch:
     """A batch as so many equal ones, stacked: leaves (parts, B/parts, ...)."""
-    size = divided(function, argument, batch, parts)
+    size = part_size(function, argument, batch, parts)
     return jax.tree.map(lambda x: x.reshape((parts, size, *x.shape[1:])), batch)
 
 
 def microbatches_of(function: str, loss: Loss, batch: Batch, parts: int | None) -> Batches:
     """A batch as equal micro-batches, with the weights that the loss gives them; None is one of them."""
-    split, weight = in_parts(function, "microbatches", batch, parts or 1), losses.weight_of(loss)
+    split, weight = split_batch(function, "microbatches", batch, parts or 1), losses.weight_of(loss)
     return Batches((split,), None if weight is None else (jax.lax.map(weight, split),))
 
 
-def in_microbatches(function: str, loss: Loss, parts: int | None) -> Loss:
+def accumulate(function: str, loss: Loss, parts: int | None) -> Loss:
     """The same loss, as a loop over so many equal micro-batches; None is the loss itself.
 
     It must be a mean over examples, or know what divides it (`losses.weighted`). Every derivative of it is that of the
@@ -48,7 +48,7 @@ def in_microbatches(function: str, loss: Loss, parts: int | None) -> Loss:
     return accumulated
 
 
-def each_in_microbatches(
+def accumulate_examples(
     function: str, loss: Loss, each: ExampleLosses | None, parts: int | None
 ) -> ExampleLosses | None:
     """The same losses of single examples, computed micro-batch by micro-batch."""
@@ -56,7 +56,7 @@ def each_in_microbatches(
         return each
 
     def accumulated(params: Params, batch: Batch) -> jax.Array:
-        split = in_parts(function, "microbatches", batch, parts)
+        split = split_batch(function, "microbatches", batch, parts)
         values = jax.lax.map(jax.checkpoint(lambda part: each(params, part)), split)
         if getattr(each, "__self__", None) is loss:  # scaled to the mean of a part, see `NetworkLoss.each`
             values = losses.weigh(parts * part_shares(loss, split), values)

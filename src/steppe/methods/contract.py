@@ -13,7 +13,7 @@ from steppe.core import checks, entry, losses, programs, trees
 from steppe.core.types import Batch, Estimate, ExampleLosses, Key, Loss, Params
 from steppe.curvature import layers
 from steppe.methods import place
-from steppe.methods.accumulation import each_in_microbatches, in_microbatches
+from steppe.methods.accumulation import accumulate, accumulate_examples
 
 Strength: TypeAlias = float | jax.Array | Callable[[Any], Any]
 """λ or ρ: a number, a traced value, or a function of the update's number."""
@@ -158,23 +158,23 @@ def method(
             value = jnp.asarray(strength(state.count) if callable(strength) else strength)
             stream = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(base_key))
             now, mask = jax.random.fold_in(stream, state.count), trees.mask_of(params, where)
-            mean = in_microbatches(name, loss, microbatches)
-            singles = each_in_microbatches(name, loss, each, microbatches)
+            mean = accumulate(name, loss, microbatches)
+            singles = accumulate_examples(name, loss, each, microbatches)
             return Call(updates, params, mean, batch, penalty_loss, value, now, singles, mask)
 
         def acted() -> tuple[Params, Estimate]:
-            with programs.explained(programs.Label(name)):
+            with programs.user_errors(programs.Label(name)):
                 found, monitor = act(call())
             like = jnp.result_type(state.monitor.mean)
             return found, Estimate(*(jnp.asarray(x).astype(like) for x in monitor))
 
         if _is_first_outside_of_jit(state.count, updates, params, batch):
             if replaces:
-                with programs.explained(programs.Label(name)):
+                with programs.user_errors(programs.Label(name)):
                     gradient = call().gradient_at(params)
                 place.refuse_downhill(name, updates, gradient)
             if max(microbatches or 1, parts or 1) > 1:
-                entry.tell_parts(name, penalty_loss, params, batch)
+                entry.warn_of_parts(name, penalty_loss, params, batch)
         if isinstance(every, int) and every == 1:
             updates, monitor = acted()
         else:

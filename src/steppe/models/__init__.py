@@ -8,7 +8,7 @@ extras.require("steppe.models", "study", only=("flax",))
 # ruff: noqa: E402
 
 from steppe.models.adapters.equinox import from_equinox
-from steppe.models.adapters.network import drawn_by, network_of
+from steppe.models.adapters.network import network_of, random_argument
 from steppe.models.adapters.nnx import from_nnx
 from steppe.models.base import Network, Trained, Variables
 from steppe.models.zoo.dense import linear, mlp
@@ -34,10 +34,10 @@ __all__ = [
     "Trained",
     "Variables",
     "build",
-    "drawn_by",
     "from_equinox",
     "from_nnx",
     "linear",
     "mlp",
     "network_of",
+    "random_argument",
 ]

@@ -14,13 +14,13 @@ import numpy as np
 from steppe import landscape
 from steppe.core import losses, trees
 from steppe.core.types import Params
-from steppe.networks.landscapes import WRITTEN, Landscape, Question, held, save
+from steppe.networks.landscapes import WRITTEN, Landscape, Question, save, stored_landscape
 from steppe.networks.runs import FinishedRun
 from steppe.storage import files, provenance
 from steppe.storage.checkpoint import Checkpoint, Values
 from steppe.study.progress import Watcher
 from steppe.study.records import flattened, unflattened
-from steppe.study.surfaces import around, chosen, network_fingerprint, on_plane, resumed
+from steppe.study.surfaces import chosen, line_and_plane, network_fingerprint, plane_values, resume
 
 Facts = dict[str, float]
 """Numbers that a table says of a line and plane."""
@@ -29,7 +29,7 @@ View = tuple[Values, Values, Facts]
 """What is known of one line and plane: values along the line, in the plane, and facts."""
 
 
-def explored(question: Question, directory: Path, watcher: Watcher | None = None) -> Landscape:
+def explore(question: Question, directory: Path, watcher: Watcher | None = None) -> Landscape:
     """The answer to a question, from its folder or computed and put there as ``landscape.npz``.
 
     A computation that was killed goes on where it was, with the bits of an uninterrupted one.
@@ -39,15 +39,15 @@ def explored(question: Question, directory: Path, watcher: Watcher | None = None
     InputError : the folder holds another landscape, or other files, or cannot be made; another process computes in it.
     OSError : it cannot be written.
     """
-    found = held(question, directory)
+    found = stored_landscape(question, directory)
     if found is None:
         if directory == question.folder:
             files.make(directory, question.networks[0].study)
         files.begin(directory, "landscape")
         place = partial(files.make, directory / "unfinished", directory)
-        with files.held(place() / ".lock", "landscape", directory, "computes in"):
+        with files.lock(place() / ".lock", "landscape", directory, "computes in"):
             files.sweep(directory, WRITTEN)
-            found = held(question, directory)  # again: it is ours alone only now
+            found = stored_landscape(question, directory)  # again: it is ours alone only now
             if found is None:
                 found = _computed(question, place, watcher or Watcher())
                 save(found, question, directory)
@@ -57,9 +57,9 @@ def explored(question: Question, directory: Path, watcher: Watcher | None = None
 
 def _computed(question: Question, place: Callable[[], Path], watcher: Watcher) -> Landscape:
     explorer, networks = _Explorer(question, place, watcher), question.networks
-    watcher.begin((1 if question.between else len(networks)) * (len(explorer.steps) + len(explorer.side) ** 2))
-    if question.between:
-        views = {" → ".join(network.name for network in networks): explorer.between(*networks)}
+    watcher.begin((1 if question.is_path else len(networks)) * (len(explorer.steps) + len(explorer.side) ** 2))
+    if question.is_path:
+        views = {" → ".join(network.name for network in networks): explorer.connect(*networks)}
     else:
         views = {network.name: explorer.around(network) for network in networks}
     lines, grids, facts = (
@@ -88,7 +88,7 @@ class _Explorer:
         self.settings, self.place, self.watcher = settings, place, watcher
         self.batches = chosen(self.dataset, settings.split, settings.examples, settings.seed)
         ends = np.linspace(0.0, 1.0, settings.points)
-        self.steps = ends if question.between else landscape.steps(settings.radius, settings.points)
+        self.steps = ends if question.is_path else landscape.steps(settings.radius, settings.points)
         self.side = landscape.steps(settings.radius, settings.grid) if settings.grid else np.zeros(0)
 
     def around(self, network: FinishedRun) -> View:
@@ -97,9 +97,9 @@ class _Explorer:
         directions, curvatures = self.directions(network, checkpoint)
         self.watcher.stage(f"landscape of {network.name}")
         function = landscape.loss_and_accuracy(network.apply)
-        line, plane = around(
+        line, plane = line_and_plane(
             function, network.params, self.batches, directions,
-            steps=self.steps, side=self.side, checkpoint=checkpoint, told=self.watcher.points,
+            steps=self.steps, side=self.side, checkpoint=checkpoint, advance=self.watcher.points,
         )  # fmt: skip
         middle = len(self.steps) // 2
         facts = {"loss": line["loss"][middle], "accuracy": line["accuracy"][middle], **_rim(line, plane)}
@@ -129,17 +129,23 @@ class _Explorer:
         found = {f"{i}/{name}": leaf for i, vector in enumerate(vectors) for name, leaf in flattened(vector).items()}
         return {"eigenvalue": np.asarray(pairs.values), "residual": np.asarray(pairs.residuals), **found}
 
-    def between(self, start: FinishedRun, end: FinishedRun) -> View:
+    def connect(self, start: FinishedRun, end: FinishedRun) -> View:
         """Along the line from one network to another, and in a plane that holds both, its centre midway."""
         self.watcher.stage(f"from {start.name} to {end.name}")
         checkpoint, function = self.checkpoint(start, end), landscape.loss_and_accuracy(start.apply)
         way = partial(landscape.interpolation, function, start.params, end.params, self.batches, points=self.steps)
-        line = resumed(checkpoint, "line", lambda **options: way(**options).values, self.watcher.points)
+        line = resume(checkpoint, "line", lambda **options: way(**options).values, self.watcher.points)
         difference = jax.tree.map(np.subtract, end.params, start.params)
         middle = jax.tree.map(lambda a, b: (a + b) / 2, start.params, end.params)
         directions = [difference, landscape.across(self.settings.seed, difference)]
-        plane = on_plane(
-            function, middle, self.batches, directions, side=self.side, checkpoint=checkpoint, told=self.watcher.points
+        plane = plane_values(
+            function,
+            middle,
+            self.batches,
+            directions,
+            side=self.side,
+            checkpoint=checkpoint,
+            advance=self.watcher.points,
         )
         rise, errors = landscape.barrier(jnp.asarray(line["loss"])), 1 - jnp.asarray(line["accuracy"])
         more = landscape.barrier(errors).height  # of whole examples, or none

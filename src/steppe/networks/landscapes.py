@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from steppe.core import checks
-from steppe.networks.runs import FinishedRun, trained
+from steppe.networks.runs import FinishedRun, finished_runs
 from steppe.storage import files
 from steppe.study.spec.identity import differences
 from steppe.study.spec.limits import LARGEST, MOST
@@ -109,7 +109,7 @@ class Question:
     networks: tuple[FinishedRun, ...]
 
     @property
-    def between(self) -> bool:
+    def is_path(self) -> bool:
         """Whether it is of the way from one network to another."""
         return self.settings.along == "between"
 
@@ -134,20 +134,20 @@ def _cut(name: str, most: int = 200) -> str:
     return name.encode()[:most].decode(errors="ignore")
 
 
-def asked(targets: Sequence[Path | str], settings: Settings = Settings()) -> Question:
+def read_question(targets: Sequence[Path | str], settings: Settings = Settings()) -> Question:
     """The landscape of finished runs, given by their folders, read and checked.
 
     Raises
     ------
-    InputError : settings out of range; folders that are not runs (see `trained`); networks trained on different data;
-        for "between", anything but two networks of one shape.
+    InputError : settings out of range; folders that are not runs (see `finished_runs`); networks trained on different
+        data; for "between", anything but two networks of one shape.
     """
     settings.checked()
     if not targets:
         checks.fail("landscape", "TARGET", "the folder of a run, or several", "none")
     if settings.along == "between" and len(targets) != 2:
         checks.fail("landscape", "TARGET", "exactly two runs with --along between", f"{len(targets)}")
-    networks = tuple(trained("landscape", targets))
+    networks = tuple(finished_runs("landscape", targets))
     first = networks[0]
     for other in networks[1:]:
         if other.dataset.fingerprint != first.dataset.fingerprint:
@@ -170,7 +170,7 @@ AGAIN = f"Delete {NAME}, and ask again."
 WRITTEN = (NAME, "landscape.html")
 
 
-def held(question: Question, directory: Path) -> Landscape | None:
+def stored_landscape(question: Question, directory: Path) -> Landscape | None:
     """The answer that a folder holds, if any.
 
     Raises
@@ -179,13 +179,13 @@ def held(question: Question, directory: Path) -> Landscape | None:
     """
     if (directory / NAME).is_file():
         found, identity = read(directory)
-        asked_now = json.loads(json.dumps(question.identity))
-        for setting, old, new in differences(identity, asked_now):
+        asked = json.loads(json.dumps(question.identity))
+        for setting, old, new in differences(identity, asked):
             what = f"a folder of this landscape, with {setting} = {new!r}"
             checks.fail("landscape", str(directory), what, f"one with {setting} = {old!r}", "Choose another --out.")
         return found
     there = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
-    there -= {path.name for path in files.half_written(directory, WRITTEN)}
+    there -= {path.name for path in files.partial_files(directory, WRITTEN)}
     if not there <= {"unfinished", f"{NAME}.sha256", "landscape.html"} or there == {"landscape.html"}:
         what = "an empty folder or a landscape's"
         checks.fail("landscape", str(directory), what, "a folder with other files", "Choose another --out.")
@@ -205,7 +205,7 @@ def save(found: Landscape, question: Question, directory: Path) -> Path:
     arrays |= {"steps": found.steps, "grid_steps": found.grid_steps}
     for part in PARTS:
         arrays |= {f"{part}/{name}": values for name, values in getattr(found, part).items()}
-    return files.write_checked(directory / NAME, files.of_arrays(arrays))
+    return files.write_checked(directory / NAME, files.array_content(arrays))
 
 
 def read(directory: Path) -> tuple[Landscape, dict[str, Any]]:

@@ -173,7 +173,7 @@ def called(function: Callable[..., Any], option: str, text: str, *arguments: Any
     """What a user's function returns; where it fails, one sentence says how."""
     label = programs.Label("measure", option)
     try:
-        return programs.returned(label, function(*arguments))
+        return programs.require_value(label, function(*arguments))
     except (checks.InputError, KeyboardInterrupt):
         raise
     except BaseException as error:  # also sys.exit()

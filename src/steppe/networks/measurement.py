@@ -21,13 +21,13 @@ from steppe.measures.subject import Quantity, Subject
 from steppe.measures.table import SCHEMA, Table, columns, fingerprinted
 from steppe.networks.settings import Settings
 from steppe.networks.targets import Runs, Target, identity, is_of_a_study, run_folders
-from steppe.networks.user import Files, Own
+from steppe.networks.user import Files, UserNetwork
 from steppe.storage import provenance
 from steppe.study.progress import Watcher
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasurementResult:
     """What came of a command.
 
     Attributes
@@ -47,7 +47,7 @@ class Measured:
         return self.rows.filter(~polars.col("value").is_finite().fill_null(False))
 
 
-def asked(paths: Sequence[Path], own: Own, settings: Settings, out: Path | None = None) -> Runs | Files:
+def read_targets(paths: Sequence[Path], user: UserNetwork, settings: Settings, out: Path | None = None) -> Runs | Files:
     """What paths name, ready to be measured: runs, whose rows go to their studies, or a user's own parameters.
 
     Raises
@@ -60,12 +60,12 @@ def asked(paths: Sequence[Path], own: Own, settings: Settings, out: Path | None 
         folder = out or Path("out") / paths[0].stem
         _check_free(folder)
         with settings.precision():
-            return Files(paths, own, settings, folder)
+            return Files(paths, user, settings, folder)
     if len(studies) < len(paths):
         other = next(path for path in paths if path not in studies)
         checks.fail("measure", "TARGET", "runs and studies, or else parameters of your own", f"both: {other}",
                     "Measure them one after the other.")  # fmt: skip
-    if own.given:
+    if user.is_given:
         checks.fail("measure", "--loss, --apply, --data", "left out for runs, which know theirs", "given")
     if out is not None:
         _check_free(out)
@@ -82,13 +82,13 @@ def _check_free(folder: Path) -> None:
                     "Its own rows go there without --out.")  # fmt: skip
 
 
-def measured(
+def measure(
     targets: Runs | Files,
     settings: Settings,
     *,
     watcher: Watcher | None = None,
     announce: Callable[[Plan], None] = lambda plan: None,
-) -> Measured:
+) -> MeasurementResult:
     """Measure what is not on disk yet, and return all that was asked.
 
     The unit is one measure of one network: an interrupted command goes on with the next one. `announce` is told the
@@ -103,19 +103,19 @@ def measured(
     settings.checked()
     watcher = watcher or Watcher()
     watcher.begin(len(targets) * len(settings.measures))
-    asked, rows, failed = _Asked(settings, watcher, announce), [], []
+    session, rows, failed = _Session(settings, watcher, announce), [], []
     with settings.precision(), contextlib.ExitStack() as stack:
         for target in targets:
-            table = asked.table(target.folder, stack)
-            found, reasons = asked.of(target, table)
+            table = session.table(target.folder, stack)
+            found, reasons = session.ask(target, table)
             rows += found
             failed += reasons
     if not rows:
         raise failed[0].error
     order = polars.DataFrame({"fingerprint": rows}, schema={"fingerprint": polars.String})
-    known = polars.concat([table.rows for table in asked.tables.values()])
+    known = polars.concat([table.rows for table in session.tables.values()])
     frame = order.join(known, on="fingerprint", how="inner", maintain_order="left_right").select(list(SCHEMA))
-    return Measured(frame, tuple(asked.tables), (*targets.notes, *_reasons(failed, len(targets))))
+    return MeasurementResult(frame, tuple(session.tables), (*targets.notes, *_reasons(failed, len(targets))))
 
 
 class _Failure(NamedTuple):
@@ -126,7 +126,7 @@ class _Failure(NamedTuple):
     error: Exception
 
 
-class _Asked:
+class _Session:
     """What all targets of one command share."""
 
     def __init__(self, settings: Settings, watcher: Watcher, announce: Callable[[Plan], None]):
@@ -142,7 +142,7 @@ class _Asked:
             self.tables[folder] = stack.enter_context(contextlib.closing(Table(folder)))
         return self.tables[folder]
 
-    def of(self, target: Target, table: Table) -> tuple[list[str], list["_Failure"]]:
+    def ask(self, target: Target, table: Table) -> tuple[list[str], list["_Failure"]]:
         """The fingerprints of a target's rows, measured now or before; and what could not be measured."""
         settings = self.settings
         base, begin = identity(target, settings), None

@@ -49,7 +49,7 @@ class FinishedRun:
         return self.model.at(self.state)
 
 
-def trained(command: str, folders: Sequence[Path | str]) -> list[FinishedRun]:
+def finished_runs(command: str, folders: Sequence[Path | str]) -> list[FinishedRun]:
     """The networks of finished runs, in their order; `command` is named in errors.
 
     Raises
@@ -57,11 +57,11 @@ def trained(command: str, folders: Sequence[Path | str]) -> list[FinishedRun]:
     InputError : a folder that is not a run's, or was given twice; a run that diverged, is damaged, or does not fit
         its study any more; data that cannot be had or have changed since.
     """
-    return list(each_trained(command, folders))
+    return list(read_runs(command, folders))
 
 
-def each_trained(command: str, folders: Sequence[Path | str]) -> Iterator[FinishedRun]:
-    """As `trained`, one after another: what is not kept by who asks is not kept in memory."""
+def read_runs(command: str, folders: Sequence[Path | str]) -> Iterator[FinishedRun]:
+    """As `finished_runs`, one after another: what is not kept by who asks is not kept in memory."""
     for folder in folders:
         if not (Path(folder) / "run.json").is_file():
             _not_a_run(command, Path(folder))

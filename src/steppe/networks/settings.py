@@ -54,7 +54,7 @@ class Settings:
         checks.whole("measure", "seed", self.seed, least=0, most=2**32 - 1)
         checks.one_of("measure", "split", self.split, ("train", "test"))
         checks.one_of("measure", "dtype", self.dtype, DTYPES)
-        run.selected(self.measures)
+        run.select(self.measures)
         for name in self.options:
             if name not in self.measures:
                 todo = "Measure it, too." if name in MEASURES else checks.close_to(name, MEASURES)
@@ -72,4 +72,4 @@ class Settings:
     def of(self, measure: str | Measure) -> dict[str, Any]:
         """All settings of one measure."""
         known = lookup(measure)
-        return run.resolved(known, self.options.get(known.name), self.probes)
+        return run.resolve(known, self.options.get(known.name), self.probes)

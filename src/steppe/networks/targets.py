@@ -13,7 +13,7 @@ from steppe.core import arrays, checks, entry, losses
 from steppe.core.batches import Batches
 from steppe.core.types import Apply, Criterion, Loss, Params
 from steppe.data.dataset import fingerprint
-from steppe.networks.runs import FinishedRun, each_trained
+from steppe.networks.runs import FinishedRun, read_runs
 from steppe.networks.settings import Settings
 from steppe.storage import files
 from steppe.study import spec as specs
@@ -73,7 +73,7 @@ def as_dtype(name: str, tree: Any, dtype: str) -> Any:
 def identity(target: Target, settings: Settings) -> list[Any]:
     """All that a target's numbers depend on but the measures: parameters, data, the program of its loss."""
     whole: Loss = losses.of(cast(Apply, target.apply), target.criterion) if target.loss is None else target.loss
-    function = entry.of_loss("measure", whole, target.params, target.batches)[0]
+    function = entry.loss_and_batches("measure", whole, target.params, target.batches)[0]
     program: Any = function.apply if isinstance(function, losses.NetworkLoss) and target.loss is None else function
     values = jax.tree.map(_plain, (target.params, target.batches.stacks, program.consts))
     criterion = getattr(target.criterion, "__name__", repr(target.criterion))
@@ -101,11 +101,11 @@ def run_folders(target: Path) -> tuple[list[Path], list[str]]:
     names = [(c.name, seed) for c in columns for seed in seeds if store.has(c.name, seed)]
     whole: list[Path] = []
     diverged: list[Path] = []
-    damaged: list[files.Damaged] = []
+    damaged: list[files.DamagedFile] = []
     for name in names:
         try:
             status = store.load(*name)[0]["status"]
-        except files.Damaged as error:
+        except files.DamagedFile as error:
             damaged.append(error)
         else:
             (whole if status == "finished" else diverged).append(store.run_folder(*name))
@@ -144,9 +144,9 @@ class Runs:
 
         Raises
         ------
-        InputError : what is no run, or cannot be measured; see `trained`.
+        InputError : what is no run, or cannot be measured; see `finished_runs`.
         """
-        for network in each_trained("measure", self.folders):
+        for network in read_runs("measure", self.folders):
             yield self._target(network)
 
     def _target(self, network: FinishedRun) -> Target:

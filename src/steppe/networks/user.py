@@ -14,7 +14,7 @@ from steppe.core import arrays, checks, losses, names
 from steppe.core import batches as many
 from steppe.core.batches import Batches
 from steppe.core.checks import joined
-from steppe.core.partition import Held, Parted, parted
+from steppe.core.partition import Partition, Restriction, partition
 from steppe.core.types import Batch, Criterion, Params
 from steppe.networks import loading
 from steppe.networks.settings import Settings
@@ -24,7 +24,7 @@ CRITERIA = {"cross_entropy": losses.cross_entropy, "squared_error": losses.squar
 
 
 @dataclass(frozen=True)
-class Own:
+class UserNetwork:
     """What a user says of parameters of their own.
 
     Attributes
@@ -48,7 +48,7 @@ class Own:
     perturb_statistics: bool = False
     ignore: int | None = None
 
-    def checked(self) -> "Own":
+    def checked(self) -> "UserNetwork":
         """Itself, if it says enough.
 
         Raises
@@ -68,37 +68,37 @@ class Own:
         return self
 
     @property
-    def scored(self) -> Criterion:
+    def scoring(self) -> Criterion:
         """The criterion, with the label that does not count."""
         return losses.ignoring("measure", CRITERIA[self.criterion], self.ignore)
 
     @property
-    def given(self) -> bool:
+    def is_given(self) -> bool:
         """Whether anything at all is said."""
-        return self != Own()
+        return self != UserNetwork()
 
 
 class Files:
     """Targets from files of parameters, read one after another; their data and functions once."""
 
-    def __init__(self, paths: Sequence[Path], own: Own, settings: Settings, out: Path):
+    def __init__(self, paths: Sequence[Path], user: UserNetwork, settings: Settings, out: Path):
         """Take the user's functions and data in.
 
         Raises
         ------
-        InputError : what cannot be used, see `Own` and `loading`.
+        InputError : what cannot be used, see `UserNetwork` and `loading`.
         """
         for path in paths:
             loading.check_kind(path)
         if settings.split != "train":
             checks.fail("measure", "--split", "left out for data of your own", checks.shown(settings.split))
-        self.paths, self.own, self.settings, self.out = paths, own.checked(), settings, out
-        self.held: dict[str, list[str]] = {}
+        self.paths, self.user, self.settings, self.out = paths, user.checked(), settings, out
+        self.remarks: dict[str, list[str]] = {}
         self.targets: Any = None  # all that a file holds, in its order, so that errors name its rows
-        self.option, self.text = ("--loss", own.loss) if own.loss else ("--apply", cast(str, own.apply))
+        self.option, self.text = ("--loss", user.loss) if user.loss else ("--apply", cast(str, user.apply))
         self.function = loading.function(self.option, self.text)
-        classes = own.apply is not None and own.criterion == "cross_entropy"
-        self.batches = self._batches(loading.examples(cast(str, own.data), own.label, classes=classes))
+        classes = user.apply is not None and user.criterion == "cross_entropy"
+        self.batches = self._batches(loading.examples(cast(str, user.data), user.label, classes=classes))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -106,19 +106,19 @@ class Files:
     @property
     def notes(self) -> list[str]:
         """Sentences on what stays fixed, and what is perturbed as asked."""
-        return [f"{joined(targets)}: {text}" for text, targets in self.held.items() if text]
+        return [f"{joined(targets)}: {text}" for text, targets in self.remarks.items() if text]
 
     def _batches(self, found: Batch | list[Batch]) -> Batches:
         settings = self.settings
         if isinstance(found, list):  # somebody chose these batches
-            return many.gathered("measure", arrays.exact_batches("measure", "data", found, dtype=settings.dtype))
-        if self.own.apply:
+            return many.gather("measure", arrays.exact_batches("measure", "data", found, dtype=settings.dtype))
+        if self.user.apply:
             self.targets = checks.inputs_and_targets("measure", found)[1]
         count = checks.batch_size("measure", found)
         rows = np.random.default_rng(settings.seed).permutation(count)[: settings.examples]
         drawn = jax.tree.map(lambda leaf: leaf[rows], found)
         drawn = arrays.exact_batches("measure", "data", drawn, dtype=settings.dtype)[0]
-        return many.gathered("measure", many.in_batches(jax.tree.map(jnp.asarray, drawn), settings.batch_size))
+        return many.gather("measure", many.in_batches(jax.tree.map(jnp.asarray, drawn), settings.batch_size))
 
     def __iter__(self) -> Iterator[Target]:
         """Read each.
@@ -135,14 +135,14 @@ class Files:
 
     def _target(self, name: str, path: Path) -> Target:
         everything = as_dtype(f"the array of {name} at ", loading.parameters(path), self.settings.dtype)
-        params, fixed, _, remark = self._parted(name, everything)
-        function = Held(self.function, fixed) if jax.tree.leaves(fixed) else self.function
+        params, fixed, _, remark = self._partition(name, everything)
+        function = Restriction(self.function, fixed) if jax.tree.leaves(fixed) else self.function
         self._note(name, remark)
         self._try(function, params)
         initial = None
-        if self.own.initial is not None:
-            before = as_dtype("the array of --initial at ", loading.parameters(self.own.initial), self.settings.dtype)
-            initial = lambda: self._parted(self.own.initial.name, before).params  # noqa: E731
+        if self.user.initial is not None:
+            before = as_dtype("the array of --initial at ", loading.parameters(self.user.initial), self.settings.dtype)
+            initial = lambda: self._partition(self.user.initial.name, before).params  # noqa: E731
         return Target(
             run=name,
             condition=name,
@@ -152,27 +152,27 @@ class Files:
             folder=self.out,
             params=params,
             batches=self.batches,
-            dataset=cast(str, self.own.data),
+            dataset=cast(str, self.user.data),
             split="given",
             batch_size=max(size for _, size in self.batches.shapes),
-            loss=function if self.own.loss else None,
-            apply=function if self.own.apply else None,
-            criterion=self.own.scored,
+            loss=function if self.user.loss else None,
+            apply=function if self.user.apply else None,
+            criterion=self.user.scoring,
             initial=initial,
             remark=remark,
         )
 
-    def _parted(self, name: str, everything: Params) -> Parted:
+    def _partition(self, name: str, everything: Params) -> Partition:
         """Parameters, and what stays fixed: whole numbers, statistics, and what `exclude` names."""
         called = names.names(everything)
-        for pattern in self.own.exclude:
+        for pattern in self.user.exclude:
             if not fnmatch.filter(called, pattern):
                 checks.fail("measure", "--exclude", f"a pattern that matches an array of {name}",
                             checks.shown(pattern), checks.nearest(pattern, called[:20]))  # fmt: skip
-        found = parted(
+        found = partition(
             everything,
-            perturb_statistics=self.own.perturb_statistics,
-            excluded=[any(fnmatch.fnmatchcase(n, pattern) for pattern in self.own.exclude) for n in called],
+            perturb_statistics=self.user.perturb_statistics,
+            excluded=[any(fnmatch.fnmatchcase(n, pattern) for pattern in self.user.exclude) for n in called],
             ask="--perturb-statistics",
         )
         if not jax.tree.leaves(found.params):
@@ -180,16 +180,16 @@ class Files:
         return found
 
     def _note(self, name: str, remark: str) -> None:
-        known = self.held.setdefault(remark, [])
+        known = self.remarks.setdefault(remark, [])
         known += [name] if name not in known else []
 
     def _try(self, function: Any, params: Params) -> None:
         """Trace the user's function on these parameters and data."""
         batch = self.batches.first
-        if self.own.apply:
+        if self.user.apply:
             x, y = checks.inputs_and_targets("measure", batch)
             outputs = loading.called(lambda p, x: jax.eval_shape(function, p, x), "--apply", self.text, params, x)
-            criterion = self.own.scored
+            criterion = self.user.scoring
             loading.called(lambda f, y: jax.eval_shape(criterion, f, y), "--apply", "its criterion", outputs, y)
             if self.targets is not None:
                 losses.check_targets("measure", criterion, outputs.shape[-1], self.targets)

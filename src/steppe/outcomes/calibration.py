@@ -94,8 +94,10 @@ def calibration_error(loss: losses.NetworkLoss, params: object, batches: Batches
 def _over_batches(loss: losses.NetworkLoss, params: object, batches: Batches, *, bins: int) -> jax.Array:
     def of(batch: object) -> Bins:
         x, y = checks.inputs_and_targets("calibration_error", batch)
-        counts = losses.counted(loss.criterion, y)
-        return _binned(loss.apply(params, x), losses.where_counted(counts, y), jnp.broadcast_to(counts, y.shape), bins)
+        counts = losses.count_mask(loss.criterion, y)
+        return _binned(
+            loss.apply(params, x), losses.readable_labels(counts, y), jnp.broadcast_to(counts, y.shape), bins
+        )
 
     return average(of, batches).error
 

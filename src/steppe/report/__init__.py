@@ -19,7 +19,7 @@ from rich.console import Console
 from steppe.analysis.analysis import analyse
 from steppe.analysis.results import Results
 from steppe.networks.landscapes import Landscape
-from steppe.networks.measurement import Measured
+from steppe.networks.measurement import MeasurementResult
 from steppe.report import markdown, study
 from steppe.report.figures import landscapes
 from steppe.report.pages import html, landscape, measures
@@ -56,8 +56,8 @@ def write(results: Results, directory: str | os.PathLike, *, confidence: float =
     folder = Path(directory)
     analysis = analyse(results, folder, confidence=confidence)
     made = folder.exists()
-    view = landscapes.of_study(results.surfaces, results.conditions)
-    surfaces = landscape.of_study(results.name, results.title, view)
+    view = landscapes.study_view(results.surfaces, results.conditions)
+    surfaces = landscape.study_section(results.name, results.title, view)
     document = study.document(analysis, surfaces_page=SURFACES if surfaces else "")
     files = {
         "results.parquet": _parquet(results.runs, results.conditions),
@@ -106,7 +106,7 @@ def write_measures(directory: str | os.PathLike) -> Path:
     return write_file(folder / "measures.html", html.render(measures.document(folder)).encode())
 
 
-def show_measures(found: Measured, console: Console | None = None) -> None:
+def show_measures(found: MeasurementResult, console: Console | None = None) -> None:
     """Print what was measured."""
     measures_in_terminal.show(found, console or Console())
 

@@ -46,9 +46,9 @@ def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
     yield Section("Accuracy and tr(H²) by condition", (Gallery(drawn),))
     yield _table(conditions.losses(chosen(LOSSES), baseline))
     yield _cost(chosen(COST), analysis.cost, baseline)
-    yield _surfaces(landscapes.of_study(results.surfaces, results.conditions), surfaces_page)
+    yield _surfaces(landscapes.study_view(results.surfaces, results.conditions), surfaces_page)
     if analysis.measurements:
-        yield measures.of_study(analysis.measurements, baseline)
+        yield measures.study_section(analysis.measurements, baseline)
     yield _published(results.published, chosen(PUBLISHED))
     yield _provenance(results.provenance, results.spec_toml)
 

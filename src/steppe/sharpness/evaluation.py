@@ -73,8 +73,8 @@ def mean_accuracy(
 
     def of(batch: Batch) -> tuple[jax.Array, jax.Array]:
         x, y = checks.inputs_and_targets(function, batch)
-        counts = losses.counted(criterion, y)
-        right = predictions.correct(apply(params, x), losses.where_counted(counts, y), function)
+        counts = losses.count_mask(criterion, y)
+        right = predictions.correct(apply(params, x), losses.readable_labels(counts, y), function)
         return jnp.mean(right & counts, dtype=dtype), jnp.mean(counts, dtype=dtype)
 
     right, counted = average(of, batches.by_size)

@@ -41,7 +41,7 @@ class Checkpoint:
         files.sweep(folder, (f"{name}.npz",))
         try:
             return files.arrays(folder / f"{name}.npz")
-        except files.Damaged:
+        except files.DamagedFile:
             return None
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
@@ -55,4 +55,4 @@ class Checkpoint:
             The disk is full.
         """
         folder = self.place()
-        files.write_checked(files.make(folder / self.name, folder) / f"{name}.npz", files.of_arrays(values))
+        files.write_checked(files.make(folder / self.name, folder) / f"{name}.npz", files.array_content(values))

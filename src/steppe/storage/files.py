@@ -29,11 +29,11 @@ TRANSIENT = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM
 """Why a file may not be read although it is whole."""
 
 
-class Unfit(ValueError):
+class ContentError(ValueError):
     """A file can be read, and is not what is looked for; the message says what it is instead."""
 
 
-class Damaged(checks.InputError):
+class DamagedFile(checks.InputError):
     """A file is not what was written there.
 
     Attributes
@@ -86,7 +86,7 @@ def _partial(path: Path, content: Content) -> Iterator[Path]:
         checks.fail("study", str(path), "a file", "a folder", "Move it away.")
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        with process.removed_at_the_end(partial):
+        with process.unfinished_file(partial):
             fresh = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
             with os.fdopen(fresh, "w+b") as file:
                 if callable(content):
@@ -106,11 +106,11 @@ def _partial(path: Path, content: Content) -> Iterator[Path]:
 
 def sweep(folder: Path, names: Collection[str]) -> None:
     """Remove what killed processes left half written of the files of these names."""
-    for path in half_written(folder, names):
+    for path in partial_files(folder, names):
         path.unlink()
 
 
-def half_written(folder: Path, names: Collection[str]) -> list[Path]:
+def partial_files(folder: Path, names: Collection[str]) -> list[Path]:
     """What is half written of the files of these names, by a process that was killed, or that writes just now."""
     ours = "|".join(map(re.escape, [*names, *(f"{name}.sha256" for name in names)]))
     left = re.compile(rf"\.(?:{ours})(?:\.[0-9a-f]{{8}})?\.partial")
@@ -137,7 +137,7 @@ def checksums(sums: Path, name: str) -> set[str] | None:
     return {line.partition("  ")[0] for line in lines if line.partition("  ")[2] == name}
 
 
-def altered(path: Path, sums: Path | None = None) -> bool | None:
+def is_altered(path: Path, sums: Path | None = None) -> bool | None:
     """Whether a file is not what its checksum says; None where it has none."""
     known = checksums(sums or _sums_of(path), path.name)
     return None if known is None else digest(path) not in known
@@ -168,21 +168,21 @@ def read(path: Path, parse: Callable[[BinaryIO], T], *, sums: Path | None = None
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise Damaged(path, "something that is no file", todo)
-        if altered(path, sums):
-            raise Damaged(path, "a file with another checksum", todo)
+            raise DamagedFile(path, "something that is no file", todo)
+        if is_altered(path, sums):
+            raise DamagedFile(path, "a file with another checksum", todo)
         with path.open("rb") as stream:
             return parse(stream)
     except FileNotFoundError:
-        raise Damaged(path, "nothing: it is missing", todo) from None
-    except Damaged:
+        raise DamagedFile(path, "nothing: it is missing", todo) from None
+    except DamagedFile:
         raise
-    except Unfit as error:
-        raise Damaged(path, str(error), todo) from None
+    except ContentError as error:
+        raise DamagedFile(path, str(error), todo) from None
     except Exception as error:  # parsers have their own words for damage
         if isinstance(error, OSError) and error.errno in TRANSIENT:
             raise
-        raise Damaged(path, f"a file that cannot be read ({programs.line(error)})", todo) from error
+        raise DamagedFile(path, f"a file that cannot be read ({programs.line(error)})", todo) from error
 
 
 def require_sums(path: Path, todo: str) -> None:
@@ -193,7 +193,7 @@ def require_sums(path: Path, todo: str) -> None:
     Damaged : it is missing.
     """
     if not os.path.lexists(_sums_of(path)):
-        raise Damaged(_sums_of(path), "nothing: it is missing", todo)
+        raise DamagedFile(_sums_of(path), "nothing: it is missing", todo)
 
 
 def arrays(path: Path, *, sums: Path | None = None, todo: str = "") -> dict[str, np.ndarray]:
@@ -212,7 +212,7 @@ def read_arrays(stream: BinaryIO) -> dict[str, np.ndarray]:
         return {name: file[name] for name in file.files}
 
 
-def of_arrays(arrays: Mapping[str, np.ndarray]) -> Content:
+def array_content(arrays: Mapping[str, np.ndarray]) -> Content:
     """What writes an .npz file."""
     return lambda file: np.savez(file, **cast(dict[str, Any], arrays))
 
@@ -250,7 +250,7 @@ def make(folder: Path, within: Path) -> Path:
 
 
 @contextlib.contextmanager
-def held(lock: Path, command: str, folder: Path, does: str) -> Iterator[None]:
+def lock(lock: Path, command: str, folder: Path, does: str) -> Iterator[None]:
     """Keep other processes out of a folder by a lock on a file; the system lets go if this one dies.
 
     Raises

@@ -55,7 +55,7 @@ def questions(names: list[str | dict[str, Any]], source: Source | None = None) -
         if measure.needs == "initial":
             checks.fail("study", "measure.names", "measures of the trained network alone", checks.shown(name),
                         "Ask `steppe measure` for it.")  # fmt: skip
-        found[name] = measure, run.resolved(measure, given)
+        found[name] = measure, run.resolve(measure, given)
     return found
 
 

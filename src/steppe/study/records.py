@@ -21,15 +21,15 @@ def record(stream: BinaryIO) -> dict[str, Any]:
     run = _json(stream)
     _check_row(run, RUN_SCHEMA, ("condition", "seed", "status", "epochs"))
     if run["status"] not in ("finished", "diverged"):
-        raise files.Unfit(f"a record whose status is {checks.shown(run['status'])}")
+        raise files.ContentError(f"a record whose status is {checks.shown(run['status'])}")
     made = run.get("made_with", {})
     if not isinstance(made, dict) or not all(isinstance(text, str) for text in made.values()):
-        raise files.Unfit("a record whose made_with is no table of texts")
+        raise files.ContentError("a record whose made_with is no table of texts")
     answers = run.get("measurements", [])
     if not isinstance(answers, list) or not all(isinstance(row, dict) and "quantity" in row for row in answers):
-        raise files.Unfit("a record whose measurements are no list of tables")
+        raise files.ContentError("a record whose measurements are no list of tables")
     if "settings" in run and not (isinstance(run["settings"], dict) and isinstance(run.get("data"), str)):
-        raise files.Unfit("a record whose settings are no table")
+        raise files.ContentError("a record whose settings are no table")
     return run
 
 
@@ -37,12 +37,12 @@ def history(stream: BinaryIO, epochs: int) -> list[dict[str, Any]]:
     """The history of a run of so many epochs."""
     history = _json(stream)
     if not isinstance(history, list):
-        raise files.Unfit("a history that is no list")
+        raise files.ContentError("a history that is no list")
     for row in history:
         _check_row(row, HISTORY_SCHEMA, ("epoch",))
     seen = [row["epoch"] for row in history]
     if seen != sorted(set(seen)) or seen[-1:] != [epochs]:
-        raise files.Unfit("a history whose epochs are not the run's")
+        raise files.ContentError("a history whose epochs are not the run's")
     return history
 
 
@@ -52,17 +52,17 @@ KINDS: dict[Any, Any] = {polars.String: str, polars.Int64: int, polars.Float64: 
 def _check_row(row: Any, schema: Mapping[str, Any], needed: tuple[str, ...]) -> None:
     """Fail where a row of JSON does not fit the columns of a table."""
     if not isinstance(row, dict):
-        raise files.Unfit("JSON that is no table")
+        raise files.ContentError("JSON that is no table")
     for name in needed:
         if row.get(name) is None:
-            raise files.Unfit(f"a table without {name}")
+            raise files.ContentError(f"a table without {name}")
     for name, kind in schema.items():
         value = row.get(name)
         fits = isinstance(value, KINDS[kind]) and isinstance(value, bool) == (kind is polars.Boolean)
         if value is not None and not (fits and (isinstance(value, str) or math.isfinite(value))):
-            raise files.Unfit(f"a table in which {name} is {checks.shown(value)}")
+            raise files.ContentError(f"a table in which {name} is {checks.shown(value)}")
         if kind is polars.Int64 and value is not None and not -(2**63) <= value < 2**63:
-            raise files.Unfit(f"a table in which {name} is {checks.shown(value)}")
+            raise files.ContentError(f"a table in which {name} is {checks.shown(value)}")
 
 
 def _json(stream: BinaryIO) -> Any:
@@ -78,7 +78,7 @@ def texts(stream: BinaryIO) -> dict[str, str]:
     """A table of texts, such as what a study runs on."""
     found = _json(stream)
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
-        raise files.Unfit("JSON that is no table of texts")
+        raise files.ContentError("JSON that is no table of texts")
     return found
 
 
@@ -90,7 +90,7 @@ def surfaces_and_data(stream: BinaryIO) -> tuple[Surfaces, str | None]:
     surfaces = Surfaces(**{**fields, **texts})
     count, points, side = len(surfaces.conditions), len(surfaces.steps), len(surfaces.grid_steps)
     if surfaces.lines.shape != (count, points) or surfaces.grids.shape != (count, side, side):
-        raise files.Unfit("arrays that do not fit each other")
+        raise files.ContentError("arrays that do not fit each other")
     return surfaces, None if data is None else str(data)
 
 

@@ -53,7 +53,7 @@ OF_A_STUDY = (
 AGAIN = "`steppe run` makes it again."
 
 
-class Foreign(files.Damaged):
+class ForeignRun(files.DamagedFile):
     """A run is whole, but another one, or of other settings or data than the study's."""
 
 
@@ -91,11 +91,11 @@ class Store:
         try:
             store = cls(directory, specs.read(path, run_code=False))
         except checks.InputError as error:
-            if not files.altered(path):
+            if not files.is_altered(path):
                 raise
             why = f"a file that was changed since ({str(error).rstrip('.')})"
-            raise files.Damaged(path, why, "Put the specification that was run in its place.") from None
-        with contextlib.suppress(files.Damaged):
+            raise files.DamagedFile(path, why, "Put the specification that was run in its place.") from None
+        with contextlib.suppress(files.DamagedFile):
             store.fingerprint = store.data().get("fingerprint")
         return store
 
@@ -128,7 +128,7 @@ class Store:
         directory = Path(directory)
         _check_folder(directory, spec, data["fingerprint"], lambda text: None)
         files.make(files.begin(directory, "study") / "runs", directory)
-        with files.held(directory / ".lock", "study", directory, "runs in"):
+        with files.lock(directory / ".lock", "study", directory, "runs in"):
             before = _check_folder(directory, spec, data["fingerprint"], say)  # again: it is ours alone only now
             store = cls(directory, spec.model_copy(update={"seeds": max(spec.seeds, before.seeds if before else 1)}))
             store.fingerprint = data["fingerprint"]
@@ -210,7 +210,7 @@ class Store:
         """Whether a finished run is there, undamaged and of this study."""
         try:
             return self.has(condition, seed) and bool(self.load(condition, seed))
-        except files.Damaged:
+        except files.DamagedFile:
             return False
 
     def save(self, condition: str, seed: int, network: Variables, history: Any, run: Mapping[str, Any]) -> None:
@@ -228,7 +228,7 @@ class Store:
         partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
         partial.mkdir()
         record = {**run, "data": self.fingerprint, "settings": self._columns[condition].identity()}
-        files.write(partial / "parameters.npz", files.of_arrays(records.arrays_of(network)))
+        files.write(partial / "parameters.npz", files.array_content(records.arrays_of(network)))
         files.write(partial / "history.json", json.dumps(history, indent=1) + "\n")
         files.write(partial / "run.json", json.dumps(record, indent=1, default=str) + "\n")
         files.write(partial / SUMS, files.listed([(files.digest(partial / n), n) for n in OF_A_RUN if n != SUMS]))
@@ -255,7 +255,7 @@ class Store:
         read = functools.partial(files.read, sums=sums, todo=AGAIN)
         run = read(folder / "run.json", records.record)
         if "settings" in run and not sums.is_file():
-            raise files.Damaged(sums, "nothing: it is missing", AGAIN)
+            raise files.DamagedFile(sums, "nothing: it is missing", AGAIN)
         history = read(folder / "history.json", lambda stream: records.history(stream, run["epochs"]))
         read(folder / "parameters.npz", (lambda stream: None) if sums.is_file() else records.variables)
         self._check_origin(folder / "run.json", condition, seed, run)
@@ -269,9 +269,9 @@ class Store:
         elif folder.is_dir():
             try:
                 self.load(condition, seed)
-            except Foreign:  # whole: it may be the only one
+            except ForeignRun:  # whole: it may be the only one
                 folder.rename(folder.with_name(f"{folder.name}.set-aside-{secrets.token_hex(4)}"))
-            except files.Damaged:
+            except files.DamagedFile:
                 files.sweep(folder, OF_A_RUN)
                 for path in folder.iterdir():
                     _remove(path) if path.name in OF_A_RUN else path.rename(partial / path.name)
@@ -280,7 +280,7 @@ class Store:
         """Fail where a record is another run's, or has other settings or data; those of older versions lack these."""
         if (run["condition"], run["seed"]) != (condition, seed):
             got = f"the record of {run['condition']}-s{run['seed']}"
-            raise Foreign(path, got, "Was it copied or renamed? Move it away, or back.")
+            raise ForeignRun(path, got, "Was it copied or renamed? Move it away, or back.")
         if "settings" not in run:
             return
         todo = "Restore study.toml or the data, or move that run away."
@@ -291,15 +291,15 @@ class Store:
             except checks.InputError:
                 found = run["settings"]
             for name, old, new in changes(found, asked):
-                raise Foreign(
+                raise ForeignRun(
                     path, f"a run with {name} = {checks.shown(old)} where the study has {checks.shown(new)}", todo
                 )
         if self.fingerprint not in (None, run.get("data")):
-            raise Foreign(path, "a run on other data", todo)
+            raise ForeignRun(path, "a run on other data", todo)
 
     def changed(self) -> bool:
         """Whether study.toml has a checksum, and is not what was written there."""
-        return bool(files.altered(self.directory / "study.toml"))
+        return bool(files.is_altered(self.directory / "study.toml"))
 
     def data(self) -> dict[str, str]:
         """What the study runs on: about, and fingerprint; nothing where there is no such file.
@@ -330,7 +330,7 @@ class Store:
         self.check()
         texts = {name: np.array(getattr(surfaces, name)) for name in ("conditions", "about")}
         arrays = {**surfaces.__dict__, **texts, "data": np.array(self.fingerprint)}
-        files.write_checked(self.directory / "surfaces.npz", files.of_arrays(arrays))
+        files.write_checked(self.directory / "surfaces.npz", files.array_content(arrays))
 
     def surfaces(self) -> Surfaces | None:
         """The loss surfaces, if they were computed.
@@ -347,7 +347,7 @@ class Store:
             files.require_sums(path, AGAIN)
         known = self.fingerprint in (None, data) or data is None
         if not known or not set(found.conditions) <= set(self._columns):
-            raise files.Damaged(path, "surfaces of another study", AGAIN)
+            raise files.DamagedFile(path, "surfaces of another study", AGAIN)
         return found
 
 
@@ -379,7 +379,7 @@ def _node(path: Path) -> tuple[int, int] | None:
 
 def _is_frozen(path: Path, spec: Spec) -> bool:
     """Whether a study.toml is as Steppe wrote it: by its checksum, or by its text where an older version wrote none."""
-    altered = files.altered(path)
+    altered = files.is_altered(path)
     return path.read_text(encoding="utf-8") == spec.toml() if altered is None else not altered
 
 
@@ -440,7 +440,7 @@ def _check_folder(directory: Path, spec: Spec, fingerprint: str, say: Callable[[
             )
         try:
             before = store.data().get("fingerprint", fingerprint)
-        except files.Damaged as error:
+        except files.DamagedFile as error:
             say(f"{error.path} is damaged ({error.why}): it is written again.")
         else:
             if before != fingerprint:

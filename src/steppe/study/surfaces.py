@@ -32,18 +32,18 @@ KEEP_SECONDS = 5.0
 """How long a surface is computed before what is known of it goes to disk."""
 
 
-def resumed(checkpoint: Checkpoint, name: str, compute: Callable[..., Values], told: Callable[[int], None]) -> Values:
+def resume(checkpoint: Checkpoint, name: str, compute: Callable[..., Values], advance: Callable[[int], None]) -> Values:
     """What ``compute(progress=…, known=…)`` gives (see `landscape.surface`), from what is known on.
 
-    `told` hears how many more points are known.
+    `advance` hears how many more points are known.
     """
     known = checkpoint.read(name)
     done, wrote = _points(known), time.monotonic()
-    told(done)
+    advance(done)
 
     def progress(values: Values, points: int) -> None:
         nonlocal done, wrote
-        told(_points(values) - done)
+        advance(_points(values) - done)
         done = _points(values)
         if done == points or time.monotonic() - wrote >= KEEP_SECONDS:
             checkpoint.write(name, values)
@@ -56,7 +56,7 @@ def _points(values: Values | None) -> int:
     return 0 if values is None else len(next(iter(values.values())))
 
 
-def around(
+def line_and_plane(
     function: Function,
     params: Params,
     batches: Batches,
@@ -65,15 +65,17 @@ def around(
     steps: np.ndarray,
     side: np.ndarray,
     checkpoint: Checkpoint,
-    told: Callable[[int], None] = lambda points: None,
+    advance: Callable[[int], None] = lambda points: None,
 ) -> tuple[Values, Values]:
-    """The values at `steps` along the first direction, (A,), and in the plane of two (see `on_plane`)."""
+    """The values at `steps` along the first direction, (A,), and in the plane of two (see `plane_values`)."""
     line = partial(landscape.surface, function, params, batches, directions[:1], steps[:, None])
-    values = resumed(checkpoint, "line", line, told)
-    return values, on_plane(function, params, batches, directions, side=side, checkpoint=checkpoint, told=told)
+    values = resume(checkpoint, "line", line, advance)
+    return values, plane_values(
+        function, params, batches, directions, side=side, checkpoint=checkpoint, advance=advance
+    )
 
 
-def on_plane(
+def plane_values(
     function: Function,
     params: Params,
     batches: Batches,
@@ -81,14 +83,14 @@ def on_plane(
     *,
     side: np.ndarray,
     checkpoint: Checkpoint,
-    told: Callable[[int], None],
+    advance: Callable[[int], None],
 ) -> Values:
     """The values in the plane of two directions, (G, G); the first axis is the second direction. G = 0 is no plane."""
     points = landscape.grid(side)
     if not len(points):
         return {name: np.zeros((0, 0)) for name in ("loss", "accuracy")}
-    plane = resumed(
-        checkpoint, "plane", partial(landscape.surface, function, params, batches, directions, points), told
+    plane = resume(
+        checkpoint, "plane", partial(landscape.surface, function, params, batches, directions, points), advance
     )
     return {name: values.reshape(len(side), len(side)) for name, values in plane.items()}
 
@@ -103,7 +105,7 @@ def chosen(dataset: Dataset, split: str, examples: int, seed: int = 0, *, size: 
     rows = np.random.default_rng(seed).permutation(count)[:examples]
     size = math.ceil(len(rows) / math.ceil(len(rows) / BATCH)) if size is None else size
     pieces = many.in_batches(jax.tree.map(lambda leaf: leaf[rows], part), size)
-    return many.gathered("landscape", list(map(jax.jit(dataset.decode), pieces)))
+    return many.gather("landscape", list(map(jax.jit(dataset.decode), pieces)))
 
 
 def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watcher: Watcher) -> None:
@@ -136,7 +138,7 @@ def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watch
         directions = [landscape.filter_normalised(key, params) for key in (1, 2)]
         question = [column.name, network_fingerprint(params, state), settings.model_dump(), dataset.fingerprint]
         checkpoint = Checkpoint(place, [question, provenance.machine()])
-        line, grid = around(
+        line, grid = line_and_plane(
             function, params, batches, directions, steps=blank.steps, side=blank.grid_steps, checkpoint=checkpoint
         )
         lines.append(line["loss"])
@@ -154,7 +156,7 @@ def _there(store: Store, watcher: Watcher) -> Surfaces | None:
     """The surfaces that are there; the watcher is told where they are damaged."""
     try:
         return store.surfaces()
-    except files.Damaged as error:
+    except files.DamagedFile as error:
         watcher.say(f"{error.path} is damaged ({error.why}): the surfaces are computed again.")
         return None
 

@@ -29,7 +29,7 @@ def gathered(store: Store) -> Results:
     """
     spec = store.spec
     columns = conditions(spec, run_code=False)
-    damaged: list[files.Damaged] = []
+    damaged: list[files.DamagedFile] = []
     found = whole_runs(store, damaged)
     runs = polars.DataFrame([run for run, _ in found], schema=RUN_SCHEMA)
     ends = measurements.of_study(store, [(run, epochs[-1:]) for run, epochs in found])
@@ -63,7 +63,7 @@ def gathered(store: Store) -> Results:
     )
 
 
-def whole_runs(store: Store, damaged: list[files.Damaged]) -> FinishedRuns:
+def whole_runs(store: Store, damaged: list[files.DamagedFile]) -> FinishedRuns:
     """The record and the history of each finished run, in the study's order; what is damaged is added to that list."""
     found = []
     for column in conditions(store.spec, run_code=False):
@@ -71,21 +71,21 @@ def whole_runs(store: Store, damaged: list[files.Damaged]) -> FinishedRuns:
             if store.has(column.name, seed):
                 try:
                     found.append(store.load(column.name, seed))
-                except files.Damaged as error:
+                except files.DamagedFile as error:
                     damaged.append(error)
     return found
 
 
-def _whole(read: Callable[[], T], damaged: list[files.Damaged]) -> T | None:
+def _whole(read: Callable[[], T], damaged: list[files.DamagedFile]) -> T | None:
     """What is read, or nothing where it is damaged, which is kept in mind."""
     try:
         return read()
-    except files.Damaged as error:
+    except files.DamagedFile as error:
         damaged.append(error)
         return None
 
 
-def _damage(store: Store, damaged: list[files.Damaged]) -> Iterator[str]:
+def _damage(store: Store, damaged: list[files.DamagedFile]) -> Iterator[str]:
     """What was left out, and why; and a study.toml that Steppe did not leave so."""
     for error in damaged:
         name = error.path.relative_to(store.directory)

@@ -82,7 +82,7 @@ def _shapes(layer: Layer, plan: Plan) -> tuple[Any, Any, Any]:
     lead = (layer.rows,) if plan.form == "rows" else layer.kernel_shape[:-1]
     left = jax.ShapeDtypeStruct((*lead, RANK if thin else layer.fan_out), dtype)
     right = jax.ShapeDtypeStruct((layer.fan_out, RANK), dtype) if thin else None
-    sketched = plan.norm is norms.sketched
+    sketched = plan.norm is norms.sketch
     return left, right, jax.ShapeDtypeStruct((layer.fan_out, norms.COLUMNS), dtype) if sketched else None
 
 

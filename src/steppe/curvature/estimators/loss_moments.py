@@ -94,7 +94,7 @@ def loss_moments(
     checks.one_of("loss_moments", "distribution", distribution, DISTRIBUTIONS)
     key = checks.key_array("loss_moments", key)
     program = layers.program(loss, params, batch, "loss_moments")
-    entry.check_targets("loss_moments", loss, params, batches.gathered("loss_moments", [batch]))
+    entry.check_targets("loss_moments", loss, params, batches.gather("loss_moments", [batch]))
     if not program.layers:
         H = hessians.hessian(loss, params, [batch])
         return estimates.moments(H, key, probes=probes, distribution=distribution)
@@ -118,14 +118,14 @@ def _in_blocks(block: Callable[[jax.Array, int], Any], key: jax.Array, count: in
     return first, second
 
 
-class _Fixed(NamedTuple):
+class _FixedPart(NamedTuple):
     """Each layer's input a, and the gradient G of the loss in its output."""
 
     a: list[jax.Array]
     G: list[jax.Array]
 
 
-class _Moving(NamedTuple):
+class _MovingPart(NamedTuple):
     """Along one probe: Hv outside layers, and the derivatives of each a (None where a is data) and G."""
 
     direct: list[jax.Array]
@@ -188,7 +188,7 @@ class _Sampler:
         """What multiplies a probe's S: the layer's input, or the root of its products of rows."""
         return self.roots.get(at, a)
 
-    def along(self, probe: Probes) -> tuple[_Moving, _Fixed]:
+    def along(self, probe: Probes) -> tuple[_MovingPart, _FixedPart]:
         """Of Hv the entries outside layers, and a and G of each layer with their derivatives along v."""
 
         def slope(direct: list[Any], moved: list[Any], moved_along: list[Any]) -> tuple[jax.Array, Any]:
@@ -200,9 +200,9 @@ class _Sampler:
         gradient = jax.grad(slope, argnums=(0, 1, 2), has_aux=True)
         (Hv, dG, G), (a, da) = gradient(self.direct, self.still, self.still)
         da = [None if layer.from_data else d for layer, d in zip(self.layers, da, strict=True)]
-        return _Moving(Hv, da, dG), _Fixed(a, G)
+        return _MovingPart(Hv, da, dG), _FixedPart(a, G)
 
-    def along_all(self, probes: Probes) -> tuple[_Moving, _Fixed]:
+    def along_all(self, probes: Probes) -> tuple[_MovingPart, _FixedPart]:
         """`along` for a stack of probes, with what no probe moves computed once."""
         try:
             return jax.vmap(self.along, out_axes=(0, None))(probes)
@@ -210,7 +210,7 @@ class _Sampler:
             moving, fixed = jax.vmap(self.along)(probes)
             return moving, jax.tree.map(lambda x: x[0], fixed)
 
-    def squares(self, probes: Probes, moving: _Moving, fixed: _Fixed) -> tuple[jax.Array, jax.Array]:
+    def squares(self, probes: Probes, moving: _MovingPart, fixed: _FixedPart) -> tuple[jax.Array, jax.Array]:
         """(M,) values of vᵀHv and ‖Hv‖² from the parts of M probes."""
         count = len(jax.tree.leaves(probes)[0])
         first = second = jnp.zeros(count, trees.accumulator_dtype(self.leaves))

@@ -83,7 +83,7 @@ class Layer:
 
     def outer(self, a: jax.Array, G: jax.Array) -> jax.Array:
         """The cotangent of a kernel with as many columns as G has: aᵀG for a dense layer."""
-        like = products.Like((*self.kernel_shape[:-1], G.shape[-1]), self.site.weight_dtype)
+        like = products.ShapeDtype((*self.kernel_shape[:-1], G.shape[-1]), self.site.weight_dtype)
         return products.kernel_cotangent(self.site.form, a, G, like)
 
 
@@ -169,7 +169,7 @@ def program(loss: Loss, params: Params, batch: Batch, function: str = "find_laye
     """Trace a loss and find its layers; `function` is named in errors."""
     if isinstance(loss, programs.Program):
         return traced(loss, params, batch)
-    with programs.explained(programs.Label(function), own=True):
+    with programs.user_errors(programs.Label(function), own=True):
         return traced(lambda params, batch: checks.one_scalar(function, "loss", loss(params, batch)), params, batch)
 
 
@@ -186,15 +186,15 @@ def _searched(jaxpr: ClosedJaxpr, structure: PyTreeDef, params: Params) -> Progr
     if _across_devices(jaxpr) or _reverse_only(jaxpr.jaxpr):
         return Program(jaxpr, (), structure)
     search = _Search(names.names(params))
-    known = [_Seen(leaf, True) for leaf in range(len(search.names))]
-    known += [_Seen(None, False)] * (len(jaxpr.in_avals) - len(known))
+    known = [_Fact(leaf, True) for leaf in range(len(search.names))]
+    known += [_Fact(None, False)] * (len(jaxpr.in_avals) - len(known))
     search.uses.update(out.leaf for out in search.walk(jaxpr.jaxpr, known, ()))
     return Program(jaxpr, tuple(layer for layer in search.found if search.uses[layer.leaf] == 1), structure)
 
 
 @programs.holder
 @dataclass(frozen=True)
-class Through:
+class ProductForm:
     """A function of (params, batch), its layers' products as `products`.
 
     The same function; but on a CPU derivatives of a convolution inside a loop take 25 times longer without it, and a
@@ -212,9 +212,9 @@ class Through:
         return found.run(leaves, lambda at, a, K: found.layers[at].apply(a, K))
 
 
-def through(function: Callable[[Params, Batch], jax.Array]) -> Through:
-    """`function` itself, see `Through`; equal for equal functions."""
-    return function if isinstance(function, Through) else Through(function)
+def through(function: Callable[[Params, Batch], jax.Array]) -> ProductForm:
+    """`function` itself, see `ProductForm`; equal for equal functions."""
+    return function if isinstance(function, ProductForm) else ProductForm(function)
 
 
 def _across_devices(jaxpr: ClosedJaxpr) -> bool:
@@ -235,7 +235,7 @@ def _reverse_only(jaxpr: Jaxpr) -> bool:
     return any(eqn.primitive.name.startswith("custom_vjp") for eqn in jaxpr.eqns) or any(map(_reverse_only, within))
 
 
-class _Seen(NamedTuple):
+class _Fact(NamedTuple):
     """What is known of a value: the parameter whose entries it holds, whether it depends on any, how it was made."""
 
     leaf: int | None
@@ -251,11 +251,11 @@ class _Search:
         self.uses: Counter[int | None] = Counter()
         self.found: list[Layer] = []
 
-    def walk(self, jaxpr: Jaxpr, known: list[_Seen], path: tuple[int, ...]) -> list[_Seen]:
-        env: dict[Var, _Seen] = dict(zip(jaxpr.invars, known, strict=True))
-        nothing = _Seen(None, False)
+    def walk(self, jaxpr: Jaxpr, known: list[_Fact], path: tuple[int, ...]) -> list[_Fact]:
+        env: dict[Var, _Fact] = dict(zip(jaxpr.invars, known, strict=True))
+        nothing = _Fact(None, False)
 
-        def read(atom: Any) -> _Seen:
+        def read(atom: Any) -> _Fact:
             return nothing if isinstance(atom, Literal) else env.get(atom, nothing)
 
         for index, eqn in enumerate(jaxpr.eqns):
@@ -267,11 +267,11 @@ class _Search:
             else:
                 self.uses.update(value.leaf for value in values)
                 self.collect(eqn, values, (*path, index))
-                results = [_Seen(None, any(value.depends for value in values))] * len(eqn.outvars)
+                results = [_Fact(None, any(value.depends for value in values))] * len(eqn.outvars)
             env.update(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
-    def collect(self, eqn: JaxprEqn, values: list[_Seen], path: tuple[int, ...]) -> None:
+    def collect(self, eqn: JaxprEqn, values: list[_Fact], path: tuple[int, ...]) -> None:
         """Note a layer where an equation is a product with one parameter (one of two parameters is no layer)."""
         weights = [side for side, value in enumerate(values) if value.leaf is not None]
         if eqn.primitive.name not in SITES or len(weights) != 1:

@@ -33,7 +33,7 @@ def exact(
     return each(one, da, dG)
 
 
-def sketched(
+def sketch(
     layer: Layer, a: jax.Array, da: jax.Array | None, G: jax.Array, dG: jax.Array, P: jax.Array | None
 ) -> jax.Array:
     """‖ZP‖², P random with E PPᵀ = I and few columns."""
@@ -66,7 +66,7 @@ def cheapest(layer: Layer) -> Norm:
     if layer.kind == "dense":
         counts[gram] = rows**2 * (layer.fan_in + 2 * layer.fan_out if layer.from_data else 4 * sides)
     best = min(counts, key=counts.__getitem__)
-    return sketched if 3 * terms * rows * COLUMNS * sides < WORTH * counts[best] else best
+    return sketch if 3 * terms * rows * COLUMNS * sides < WORTH * counts[best] else best
 
 
 def each(function: Callable[..., Any], *stacks: Any) -> Any:

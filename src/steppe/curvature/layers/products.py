@@ -59,7 +59,7 @@ CONVOLUTION_OPTIONS = (
 Form = Dense | Convolution
 
 
-class Like(NamedTuple):
+class ShapeDtype(NamedTuple):
     """Shape and dtype of an argument of a product."""
 
     shape: tuple[int, ...]
@@ -72,26 +72,26 @@ class Like(NamedTuple):
 
 def product(form: Form, a: jax.Array, K: jax.Array) -> jax.Array:
     """The layer's output ``form(a, K)``, linear in each."""
-    return _output.bind(a, K, form=form, a_like=Like(a.shape, a.dtype), k_like=Like(K.shape, K.dtype))
+    return _output.bind(a, K, form=form, a_like=ShapeDtype(a.shape, a.dtype), k_like=ShapeDtype(K.shape, K.dtype))
 
 
-def kernel_cotangent(form: Form, a: jax.Array, G: jax.Array, k_like: Like) -> jax.Array:
+def kernel_cotangent(form: Form, a: jax.Array, G: jax.Array, k_like: ShapeDtype) -> jax.Array:
     """The K̄ with ⟨K̄, K⟩ = ⟨G, form(a, K)⟩ for all K: aᵀG for a dense layer."""
-    return _kernel.bind(a, G, form=form, a_like=Like(a.shape, a.dtype), k_like=k_like)
+    return _kernel.bind(a, G, form=form, a_like=ShapeDtype(a.shape, a.dtype), k_like=k_like)
 
 
-def _output_of(a: jax.Array, K: jax.Array, *, form: Form, a_like: Like, k_like: Like) -> jax.Array:
+def _output_of(a: jax.Array, K: jax.Array, *, form: Form, a_like: ShapeDtype, k_like: ShapeDtype) -> jax.Array:
     return _laid_out(form, form, a, K)
 
 
-def _input_of(G: jax.Array, K: jax.Array, *, form: Form, a_like: Like, k_like: Like) -> jax.Array:
+def _input_of(G: jax.Array, K: jax.Array, *, form: Form, a_like: ShapeDtype, k_like: ShapeDtype) -> jax.Array:
     def cotangent(G: jax.Array, K: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda a: form(a, K), a_like.struct())(G)[0]
 
     return _laid_out(form, cotangent, G, K)
 
 
-def _kernel_of(a: jax.Array, G: jax.Array, *, form: Form, a_like: Like, k_like: Like) -> jax.Array:
+def _kernel_of(a: jax.Array, G: jax.Array, *, form: Form, a_like: ShapeDtype, k_like: ShapeDtype) -> jax.Array:
     def cotangent(a: jax.Array, G: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda K: form(a, K), k_like.struct())(G)[0]
 
@@ -145,7 +145,7 @@ def _primitive(name: str, function: Callable[..., jax.Array], folds: bool) -> Pr
             stack = jnp.moveaxis(arguments[0], axes[0], 0)
             count, rows, width = stack.shape
             a_like = options["a_like"]
-            folded = {**options, "a_like": Like((count * rows, *a_like.shape[1:]), a_like.dtype)}
+            folded = {**options, "a_like": ShapeDtype((count * rows, *a_like.shape[1:]), a_like.dtype)}
             result = primitive.bind(stack.reshape(count * rows, width), arguments[1], **folded)
             return result.reshape(count, rows, result.shape[-1]), 0
         return jax.vmap(lambda *a: function(*a, **options), in_axes=axes)(*arguments), 0

@@ -179,7 +179,7 @@ def _leading(
     return _result(function, A, found, tol)
 
 
-def _densely(A: Operator, k: int, which: str) -> search.Found:
+def _densely(A: Operator, k: int, which: str) -> search.Solution:
     """From the whole matrix: no eigenvalue can be missed."""
     size, factor = A.size, jnp.ones((), A.dtype)
     unit = np.zeros(size, A.dtype)
@@ -195,10 +195,10 @@ def _densely(A: Operator, k: int, which: str) -> search.Found:
     rows = jnp.asarray(vectors.T[best], A.dtype)
     images = jnp.asarray((vectors.T @ matrix.T)[best], A.dtype)
     scale = float(np.abs(values).max())
-    return search.Found(rows, images, np.ones(k, bool), scale, size, stalled=False)
+    return search.Solution(rows, images, np.ones(k, bool), scale, size, stalled=False)
 
 
-def _result(function: str, A: Operator, found: search.Found, tol: float) -> Eigenpairs:
+def _result(function: str, A: Operator, found: search.Solution, tol: float) -> Eigenpairs:
     """The pairs with residuals from products of their own, and a warning where they are not what was asked for."""
     unravel = lanczos.flattening(A)[1]
     one = jnp.ones((), A.dtype)
@@ -214,7 +214,7 @@ def _result(function: str, A: Operator, found: search.Found, tol: float) -> Eige
     return Eigenpairs(values, pairs, residuals, jnp.asarray(converged))
 
 
-def _warn(function: str, found: search.Found, short: int, largest: float, limit: float, drift: float) -> None:
+def _warn(function: str, found: search.Solution, short: int, largest: float, limit: float, drift: float) -> None:
     """Why a search ended, and what would help."""
     count, more = len(found.rows), "give more max_products, or a larger tol"
     if not short:

@@ -50,7 +50,7 @@ class Question(NamedTuple):
     most_bytes: float
 
 
-class Found(NamedTuple):
+class Solution(NamedTuple):
     """What a search found, in the order asked for.
 
     Attributes
@@ -80,7 +80,7 @@ def order(values: np.ndarray, which: str) -> list[int]:
     return falling if which == "largest" else rising
 
 
-def leading(A: Operator, key: jax.Array, asked: Question) -> Found:
+def leading(A: Operator, key: jax.Array, asked: Question) -> Solution:
     """The k leading pairs, or what `max_products` products tell of them."""
     search = _Search(A, key, asked)
     while not search.ended:
@@ -288,11 +288,11 @@ class _Search:
         sign = 1 if self.which == "largest" else -1
         return {sign: sign * wanted + self.slack}
 
-    def found(self) -> Found:
+    def found(self) -> Solution:
         """The best k, in the operator's own units."""
         back = 1 / self.factor
         W, AW = (rows[: self.k] for rows in self.basis)
-        return Found(W, AW * back, self.certain, self.scale * float(back), self.products, self.stalled)
+        return Solution(W, AW * back, self.certain, self.scale * float(back), self.products, self.stalled)
 
 
 class _Rest:

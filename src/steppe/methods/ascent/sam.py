@@ -10,7 +10,7 @@ import optax
 from steppe.core import checks, losses, trees
 from steppe.core.types import Batch, Estimate, Params
 from steppe.curvature.estimators.estimates import estimate, exact
-from steppe.methods.accumulation import divided, in_microbatches, in_parts, part_shares
+from steppe.methods.accumulation import accumulate, part_shares, part_size, split_batch
 from steppe.methods.contract import Call, Strength, as_like, method, whole
 
 
@@ -162,11 +162,11 @@ def m_sam(
     parts = microbatches if microbatches is None else whole("m_sam", "microbatches", microbatches)
 
     def act(call: Call) -> tuple[Params, Estimate]:
-        split, within = in_parts("m_sam", "shards", call.batch, shards), None
+        split, within = split_batch("m_sam", "shards", call.batch, shards), None
         if parts is not None:
-            size = divided("m_sam", "microbatches", call.batch, parts)
-            within = _fewest_parts(divided("m_sam", "shards", call.batch, shards), size)
-        shard = call._replace(loss=in_microbatches("m_sam", call.loss, within)).in_loops
+            size = part_size("m_sam", "microbatches", call.batch, parts)
+            within = _fewest_parts(part_size("m_sam", "shards", call.batch, shards), size)
+        shard = call._replace(loss=accumulate("m_sam", call.loss, within)).in_loops
 
         def add(total: Params, at: tuple[Batch, jax.Array]) -> tuple[Params, jax.Array]:
             part, share = at

@@ -10,7 +10,7 @@ from steppe import curvature
 from steppe.core import checks, losses, trees
 from steppe.core.types import Batch, Estimate, Key, Loss, Moments, Params
 from steppe.curvature.estimators.estimates import Distribution
-from steppe.methods.accumulation import in_microbatches, microbatches_of
+from steppe.methods.accumulation import accumulate, microbatches_of
 from steppe.methods.contract import Call, Strength, method, unless_zero
 
 Matrix = Literal["hessian", "ggn"]
@@ -100,6 +100,6 @@ def accumulated(name: str, measure: Callable[..., Any], microbatches: int | None
     """A measure of a user's own, ``(loss, params, batch, key)``, given the loss that goes through micro-batches."""
 
     def of_parts(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Any:
-        return measure(in_microbatches(name, loss, microbatches), params, batch, key)
+        return measure(accumulate(name, loss, microbatches), params, batch, key)
 
     return of_parts

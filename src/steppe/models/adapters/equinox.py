@@ -164,8 +164,8 @@ def _network(
         state = jax.tree.unflatten(state_shape, [variables.state[place] for place in sorted(variables.state)])
 
         def one(x: Any, key: jax.Array | None) -> tuple[Any, Any]:
-            told = {"key": key} if keyed else {}
-            return model(x, state, **told) if stateful else (model(x, **told), state)
+            options = {"key": key} if keyed else {}
+            return model(x, state, **options) if stateful else (model(x, **options), state)
 
         over_keys = None if keys is None else 0
         outputs, after = jax.vmap(one, (0, over_keys), (0, None), axis_name=axis)(x, keys)

@@ -45,7 +45,7 @@ def network_of(thing: Any) -> Network:
         return thing
     if (trained := _trained(thing)) is not None:
         return trained.network._replace(init=lambda key: trained.variables)
-    match drawn_by(thing):
+    match random_argument(thing):
         case "rngs":
             return flax_nnx.from_factory(lambda rngs: thing(rngs=rngs))
         case "key":
@@ -65,12 +65,12 @@ def _trained(thing: Any) -> Trained | None:
     return thing if isinstance(thing, Trained) else None
 
 
-def drawn_by(function: Callable[..., Any] | Any) -> str | None:
+def random_argument(function: Callable[..., Any] | Any) -> str | None:
     """Of what a function draws a module: "rngs" for Flax NNX, "key" for Equinox, None for another thing.
 
     Examples
     --------
-    >>> drawn_by(lambda shape, classes, *, rngs: None)
+    >>> random_argument(lambda shape, classes, *, rngs: None)
     'rngs'
     """
     if isinstance(function, type) or not callable(function):

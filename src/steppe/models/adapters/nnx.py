@@ -132,26 +132,26 @@ def _network(graph: Any, streams: nnx.State, init: Callable[[jax.Array], Variabl
         made: Any = nnx.merge(graph, nnx.State(variables.params), drawn, nnx.State(variables.state))
         still = key is None or not train
         made.set_attributes(deterministic=still, use_running_average=not train, raise_if_not_found=False)
-        told = {
+        options = {
             "rngs": None if still else nnx.Rngs(dropout=cast(jax.Array, key)),
             "deterministic": still,
             "use_running_average": not train,
             "train": train,
             "training": train,
         }
-        return made, {name: value for name, value in told.items() if name in accepted}
+        return made, {name: value for name, value in options.items() if name in accepted}
 
     def apply(variables: Variables, x: Any, *, key: jax.Array | None = None, train: bool = False) -> tuple[Any, State]:
-        made, told = module(variables, key, train)
-        outputs = made(x, **told)
+        made, options = module(variables, key, train)
+        outputs = made(x, **options)
         return outputs, _state_like(variables.state, made) if train else variables.state
 
     def statistics(variables: Variables, x: Any) -> State:
-        made, told = module(variables, None, True)
+        made, options = module(variables, None, True)
         for _, part in nnx.iter_modules(made):
             if isinstance(part, nnx.BatchNorm):
                 part.momentum = 0.0  # forgets what was there before
-        made(x, **told)
+        made(x, **options)
         return _state_like(variables.state, made)
 
     return Network(init, apply, statistics=statistics)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from markupsafe import Markup
 
-from steppe.report.figures.landscapes import WORDS, Scale, View, in_round, round_numbers, scale_of
+from steppe.report.figures.landscapes import WORDS, Scale, View, round_numbers, scale_of, tick_label
 from steppe.report.formats import number
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _ticks(scale: Scale) -> dict:
     if not scale.log:
         return {}
     ticks = round_numbers(scale.low, scale.high, 6)
-    return {"tickvals": [math.log10(tick) for tick in ticks], "ticktext": [in_round(tick) for tick in ticks]}
+    return {"tickvals": [math.log10(tick) for tick in ticks], "ticktext": [tick_label(tick) for tick in ticks]}
 
 
 def menu(view: View) -> list[dict]:

@@ -95,7 +95,7 @@ class Scale(NamedTuple):
     cut: bool
 
 
-def of_study(found: Surfaces | None, conditions: Sequence[str]) -> View | None:
+def study_view(found: Surfaces | None, conditions: Sequence[str]) -> View | None:
     """The training loss around a study's networks, if it was computed; conditions share out the colours."""
     if found is None or not len(found.conditions):
         return None
@@ -105,7 +105,7 @@ def of_study(found: Surfaces | None, conditions: Sequence[str]) -> View | None:
     return View("Loss", "nats", "Train", names, order, *arrays, ((0.0, 0.0),), "random", found.about)
 
 
-def of_landscape(found: Landscape) -> tuple[View, View]:
+def landscape_views(found: Landscape) -> tuple[View, View]:
     """The loss and the accuracy of a landscape."""
     along, part = found.settings.along, found.settings.split.capitalize()
     places = ((-0.5, 0.0), (0.5, 0.0)) if along == "between" else ((0.0, 0.0),)
@@ -188,7 +188,7 @@ def contours(view: View) -> Picture | None:
     bar = figure.colorbar(filled[-1], ax=axes, location="bottom", shrink=0.9, aspect=40, pad=0.02)
     bar.set_label(view.label)
     ticks = round_numbers(scale.low, scale.high, 6) if scale.log else levels[:: len(levels) // 5]
-    bar.set_ticks(list(ticks), labels=[in_round(v) if scale.log else number(v, 2) for v in ticks])
+    bar.set_ticks(list(ticks), labels=[tick_label(v) if scale.log else number(v, 2) for v in ticks])
     bar.ax.xaxis.set_minor_locator(NullLocator())
     shared = "all panels on one colour scale and one set of levels" if len(grids) > 1 else "on one colour scale"
     shared += " (logarithmic)" if scale.log else ""
@@ -235,7 +235,7 @@ def round_numbers(low: float, high: float, most: int) -> list[float]:
     return found[1 :: math.ceil(len(found) / most)]
 
 
-def in_round(value: float) -> str:
+def tick_label(value: float) -> str:
     """A round number as a label: 0.01, 3, 10⁻⁵."""
     return number(value, 1).removeprefix("1 × ")
 

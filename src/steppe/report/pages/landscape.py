@@ -19,7 +19,7 @@ DIRECTIONS = {
 def of_landscape(found: Landscape) -> Document:
     """The page of a landscape."""
     between = found.settings.along == "between"
-    views, numbers = landscapes.of_landscape(found), facts(found)
+    views, numbers = landscapes.landscape_views(found), facts(found)
     origin = facts_table("Provenance", found.provenance)
     return Document(
         place=DIRECTIONS[found.settings.along],
@@ -34,7 +34,7 @@ def of_landscape(found: Landscape) -> Document:
     )
 
 
-def of_study(name: str, title: str, view: View | None) -> Document | None:
+def study_section(name: str, title: str, view: View | None) -> Document | None:
     """The page of a study's loss surfaces, beside its report; none where there is no plane."""
     if view is None or landscapes.scale_of(view) is None:
         return None

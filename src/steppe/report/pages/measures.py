@@ -42,7 +42,7 @@ TESTS = (
 )
 
 
-def of_study(found: Measurements, baseline: str) -> Section:
+def study_section(found: Measurements, baseline: str) -> Section:
     """The section of a study's report: quantities × conditions."""
     heads = ("", *(f"{c} ({found.counts[c]})" for c in found.conditions))
     rows = {
@@ -55,14 +55,16 @@ def of_study(found: Measurements, baseline: str) -> Section:
     )
 
 
-def of_folder(folder: Path) -> Section:
+def folder_section(folder: Path) -> Section:
     """The page of a folder that holds nothing but measures: quantities × networks."""
     rows = latest(stored.read(folder))
     runs = rows["run"].unique(maintain_order=True).to_list()
     quantities = in_order(rows)
     by = {(row["run"], row["quantity"]): row for row in rows.to_dicts()}
     shared = remarks(rows)
-    cells = {q: (Cell(q, shared.get(q, "")), *(value_of(by.get((run, q)), shared) for run in runs)) for q in quantities}
+    cells = {
+        q: (Cell(q, shared.get(q, "")), *(value_cell(by.get((run, q)), shared) for run in runs)) for q in quantities
+    }
     tables = tuple(_by_family(quantities, ("", *runs), cells))
     caption = "Each value ± its standard error, where it has one and it is known."
     spectra = densities(rows, "run", runs, folder)
@@ -91,7 +93,7 @@ def document(folder: Path) -> Document:
         "Software": joined(f"Steppe {steppe}, JAX {jax}" for steppe, jax in versions),
     }
     origin = Section("Provenance", (facts_table("Provenance", facts),), style="provenance")
-    return Document("measures", TITLE, sections=(replace(of_folder(folder), title=""), origin))
+    return Document("measures", TITLE, sections=(replace(folder_section(folder), title=""), origin))
 
 
 def _by_family(
@@ -129,7 +131,7 @@ def number_of(row: Mapping) -> Cell:
     return Cell(number(row["value"]) if exact else spread(row["value"], row["sem"]))
 
 
-def value_of(row: Mapping | None, shared: Mapping[str, str] = {}) -> Cell:
+def value_cell(row: Mapping | None, shared: Mapping[str, str] = {}) -> Cell:
     """The same with its note, where it is not what all share."""
     if row is None:
         return Cell(NOTHING)

@@ -9,10 +9,10 @@ from rich.text import Text
 
 from steppe.analysis.measurements import in_order
 from steppe.measures.memory import Plan
-from steppe.networks.measurement import Measured
+from steppe.networks.measurement import MeasurementResult
 from steppe.report.document import Cell, Table
 from steppe.report.formats import NOTHING, number, spread
-from steppe.report.pages.measures import number_of, value_of
+from steppe.report.pages.measures import number_of, value_cell
 from steppe.report.terminal.document import drawn as rich_table
 
 MOST_COLUMNS = 4
@@ -22,7 +22,7 @@ COLUMN = 26
 """Characters that a column takes: a table has as many networks as the terminal has room for."""
 
 
-def show(found: Measured, console: Console) -> None:
+def show(found: MeasurementResult, console: Console) -> None:
     """What was measured, in the terminal: each value, or the means of many networks' conditions."""
     rows = found.rows
     names = rows["run"].unique(maintain_order=True).to_list()
@@ -38,7 +38,7 @@ def show(found: Measured, console: Console) -> None:
         tables = []
         room = max(console.width // COLUMN - 1, 1)
         for some in (names[at : at + room] for at in range(0, len(names), room)):
-            lines = [(Cell(q), *(value_of(by.get((name, q)), known) for name in some)) for q in quantities]
+            lines = [(Cell(q), *(value_cell(by.get((name, q)), known) for name in some)) for q in quantities]
             columns = ("Quantity", *some)
             tables.append(Table("Value ± sem", "", columns, tuple(lines), (False, *(True for _ in some))))
     else:

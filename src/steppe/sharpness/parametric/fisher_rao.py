@@ -66,7 +66,7 @@ def fisher_rao(
     name = "fisher_rao"
     if layers is not None:
         checks.whole(name, "layers", layers, todo="Count the weight matrices, or leave it out.")
-    loss, known = entry.of_network(name, apply, criterion, params, batches, single="criterion")
+    loss, known = entry.network_and_batches(name, apply, criterion, params, batches, single="criterion")
     return _fisher_rao(loss, params, known, layers=layers)
 
 

@@ -69,7 +69,7 @@ def signed_gradient(loss: losses.NetworkLoss, params: Params, batches: Batches, 
 
 
 @compiled
-def solved(
+def solve(
     loss: losses.NetworkLoss,
     params: Params,
     batches: Batches,

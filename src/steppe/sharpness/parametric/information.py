@@ -99,7 +99,7 @@ def takeuchi(
     (5.0, 1.25)
     """
     name = "takeuchi"
-    loss, known = entry.of_network(name, apply, criterion, params, batches, single="network")
+    loss, known = entry.network_and_batches(name, apply, criterion, params, batches, single="network")
     checks.one_of(name, "form", form, ("full", "diagonal", "trace"))
     checks.one_of(name, "operator", operator, OPERATORS)
     alpha = jnp.asarray(checks.real(name, "damping", damping, least=0), trees.accumulator_dtype(params))
@@ -117,7 +117,7 @@ def takeuchi(
             checks.fail(name, "probes", "None for form='full' unless operator='ggn' and damping > 0", probes,
                         "Without them the solver may not end.")  # fmt: skip
         keys = jax.random.split(checks.key_array(name, key), probes)
-        estimated = gradient_moments.solved if form == "full" else gradient_moments.ratio
+        estimated = gradient_moments.solve if form == "full" else gradient_moments.ratio
         return _over(estimated(loss, params, known, H=H, alpha=alpha, keys=keys), loss.criterion, known)
     if form == "full":
         C = curvature.fisher(loss.apply, params, known, criterion=loss.criterion)
@@ -175,7 +175,7 @@ def soft_rank_gap(
     (1.0, 0.5)
     """
     name = "soft_rank_gap"
-    loss, known = entry.of_network(name, apply, criterion, params, batches)
+    loss, known = entry.network_and_batches(name, apply, criterion, params, batches)
     alpha = strength(name, "damping", damping, params)
     checks.one_of(name, "operator", operator, OPERATORS)
     H = _operator(operator, loss, params, known)

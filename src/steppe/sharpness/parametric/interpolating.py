@@ -83,11 +83,11 @@ def interpolating_information(
     5.3636
     """
     name = "interpolating_information"
-    known = entry.of_data(name, params, batches)
+    known = entry.checked_batches(name, params, batches)
     flag(name, "manifold", manifold)
     rows = [checks.inputs_and_targets(name, stack)[0] for stack in known.stacks]
     x = jax.tree.map(lambda *parts: jnp.concatenate([p.reshape(-1, *p.shape[2:]) for p in parts]), *rows)
-    return _information(entry.of_apply(name, apply, params, [x]), params, x, manifold=manifold)
+    return _information(entry.capture_apply(name, apply, params, [x]), params, x, manifold=manifold)
 
 
 @compiled(static=("manifold",))

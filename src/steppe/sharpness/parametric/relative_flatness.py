@@ -98,7 +98,7 @@ def relative_flatness(
     True
     """
     name = "relative_flatness"
-    loss, known = entry.of_network(name, apply, criterion, params, batches)
+    loss, known = entry.network_and_batches(name, apply, criterion, params, batches)
     flag(name, "standardise", standardise)
     at = chosen_layer(loss.apply, params, known, layer)
     if standardise and at.kind != "dense":

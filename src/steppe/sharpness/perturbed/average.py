@@ -75,7 +75,7 @@ def random_sharpness(
     """
     name = "random_sharpness"
     checks.whole(name, "draws", draws)
-    (loss, known), rho = entry.of_loss(name, loss, params, batches), strength(name, "rho", rho, params)
+    (loss, known), rho = entry.loss_and_batches(name, loss, params, batches), strength(name, "rho", rho, params)
     return _random(loss, params, known, rho, checks.key_array(name, key), draws=draws)
 
 
@@ -133,7 +133,7 @@ def sam_sharpness(
     """
     name = "sam_sharpness"
     flag(name, "per_batch", per_batch)
-    (loss, known), rho = entry.of_loss(name, loss, params, batches), strength(name, "rho", rho, params)
+    (loss, known), rho = entry.loss_and_batches(name, loss, params, batches), strength(name, "rho", rho, params)
     return _sam(loss, params, known, rho, per_batch=per_batch)
 
 
@@ -209,7 +209,7 @@ def average_sharpness(
     checks.whole(name, "draws", draws)
     flag(name, "adaptive", adaptive)
     checks.one_of(name, "norm", norm, NORMS)
-    (loss, known), rho = entry.of_loss(name, loss, params, batches), strength(name, "rho", rho, params)
+    (loss, known), rho = entry.loss_and_batches(name, loss, params, batches), strength(name, "rho", rho, params)
     keys = checks.key_array(name, key)
     return _average(loss, params, known, rho, keys, draws=draws, adaptive=adaptive, norm=norm)
 

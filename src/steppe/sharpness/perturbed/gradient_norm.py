@@ -92,7 +92,7 @@ def gradient_norm_flatness(
     """
     name = "gradient_norm_flatness"
     checks.whole(name, "steps", steps)
-    (loss, known), rho = entry.of_loss(name, loss, params, batches), strength(name, "rho", rho, params)
+    (loss, known), rho = entry.loss_and_batches(name, loss, params, batches), strength(name, "rho", rho, params)
     return _flatness(loss, params, known, rho, checks.key_array(name, key), steps=steps)
 
 
@@ -156,7 +156,7 @@ def normalised_curvature(
     """
     name = "normalised_curvature"
     checks.whole(name, "probes", probes)
-    loss, known = entry.of_loss(name, loss, params, batches)
+    loss, known = entry.loss_and_batches(name, loss, params, batches)
     return _normalised(loss, params, known, checks.key_array(name, key), probes=probes)
 
 

@@ -76,7 +76,7 @@ def keskar_sharpness(
     """
     name = "keskar_sharpness"
     checks.whole(name, "steps", steps)
-    loss, known = entry.of_loss(name, loss, params, batches)
+    loss, known = entry.loss_and_batches(name, loss, params, batches)
     if any(checks.is_traced(leaf) for leaf in jax.tree.leaves((params, known))):
         checks.fail(
             name, "params", "arrays with values", "traced ones", "It runs on the host: call it outside jit and vmap."

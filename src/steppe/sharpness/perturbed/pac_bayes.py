@@ -88,8 +88,8 @@ def pac_bayes(
     (True, True)
     """
     name = "pac_bayes"
-    known, dtype = entry.of_data(name, params, batches), trees.accumulator_dtype(params)
-    apply = entry.of_classifier(name, apply, criterion, params, known).apply
+    known, dtype = entry.checked_batches(name, params, batches), trees.accumulator_dtype(params)
+    apply = entry.capture_classifier(name, apply, criterion, params, known).apply
     like = lambda tree: jax.tree.map(jnp.shape, tree)  # noqa: E731
     if initial is not None and like(initial) != like(params):
         checks.fail(name, "initial", f"a pytree of shapes {checks.shown(like(params))}", like(initial))

@@ -97,7 +97,7 @@ def worst_sharpness(
     flag(name, "adaptive", adaptive)
     flag(name, "per_batch", per_batch)
     checks.one_of(name, "norm", norm, NORMS)
-    (loss, known), rho = entry.of_loss(name, loss, params, batches), strength(name, "rho", rho, params)
+    (loss, known), rho = entry.loss_and_batches(name, loss, params, batches), strength(name, "rho", rho, params)
     keys = checks.key_array(name, key)
     return _worst(loss, params, known, rho, keys, steps=steps, adaptive=adaptive, norm=norm, per_batch=per_batch)
 

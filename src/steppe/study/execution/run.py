@@ -14,7 +14,7 @@ from steppe.study.progress import Watcher
 from steppe.study.questions import questions
 from steppe.study.spec.conditions import Condition, conditions
 from steppe.study.spec.tables import Spec
-from steppe.study.store import Foreign, Store
+from steppe.study.store import ForeignRun, Store
 from steppe.study.surfaces import add_surfaces
 from steppe.study.table import FinishedRuns, gathered, whole_runs
 from steppe.study.training.program import Recipe, shape_key, shape_of
@@ -99,22 +99,22 @@ def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watche
     """
     missing: list[Run] = []
     whole = 0
-    damaged: list[files.Damaged] = []
+    damaged: list[files.DamagedFile] = []
     for seed, column in itertools.product(range(seeds), columns):
         if store.has(column.name, seed):
             try:
                 store.load(column.name, seed)
-            except files.Damaged as error:
+            except files.DamagedFile as error:
                 damaged.append(error)
             else:
                 whole += 1
                 continue
         missing.append(Run(column.name, seed))
-    if damaged and not whole and all(isinstance(error, Foreign) for error in damaged):
+    if damaged and not whole and all(isinstance(error, ForeignRun) for error in damaged):
         raise damaged[0]
     for each in damaged:
         kind, todo = "damaged", ""
-        if isinstance(each, Foreign):
+        if isinstance(each, ForeignRun):
             kind, todo = "another run's", "its folder is set aside, and "
         watcher.say(f"{each.path} is {kind} ({each.why}): {todo}the run is trained again.")
     return missing
@@ -124,7 +124,7 @@ def _rehearse(columns: list[Condition], dataset: Dataset) -> None:
     """Trace every shape's epoch, without running it: settings that do not fit stop here, not after an hour."""
     shapes = [shape_of(column.spec) for column in columns]
     for shape, strengths in {shape_key(shape): (shape, strengths) for shape, strengths in shapes}.values():
-        with programs.explained(CODE, own=bool(shape.source)):
+        with programs.user_errors(CODE, own=bool(shape.source)):
             recipe = Recipe.of(shape, dataset)
             check_parts(recipe)
             recipe.rehearse(strengths)

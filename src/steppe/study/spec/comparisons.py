@@ -26,7 +26,7 @@ def check_margins(margins: Mapping[str, float]) -> None:
         MARGINS[name].check_margin(f"equivalence.{name}", margin)
 
 
-def with_controls(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+def translate_rivals(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """A specification of an older version, which called a condition's control its rival, in today's words."""
     columns = raw.get("conditions")
     if not isinstance(columns, list) or not all(isinstance(table, Mapping) for table in columns):

@@ -9,7 +9,7 @@ from typing import Any
 from steppe import data, extensions, methods, models
 from steppe.core import checks, losses
 from steppe.study.spec import limits, optimisers, parts
-from steppe.study.spec.comparisons import check_margins, with_controls
+from steppe.study.spec.comparisons import check_margins, translate_rivals
 from steppe.study.spec.parts import CHAIN
 from steppe.study.spec.settings import EXACT, Source, modules, settings, validated
 from steppe.study.spec.tables import COMPANIONS, Spec, Train
@@ -37,7 +37,7 @@ class Condition(typing.NamedTuple):
 def resolve(raw: Mapping[str, Any], folder: Path = Path(), *, run_code: bool = True) -> Spec:
     """A specification with every default written out, all conditions checked on the host before anything runs."""
     limits.check_tree(raw)
-    raw = with_controls(raw)
+    raw = translate_rivals(raw)
     if run_code:
         texts = sorted(modules(raw) | _varied_modules(raw))
         raw = {**raw, "source": dict(extensions.source("study", "a name", text, [folder]) for text in texts)}
@@ -95,7 +95,7 @@ def _changed(spec: Spec, name: str, changes: Mapping[str, Any], run_code: bool) 
     raw = spec.model_dump(exclude_none=True)
     for path, value in changes.items():
         checks.one_of("study", f"{path} in condition {name!r}", path.partition(".")[0], VARIED)
-        raw = replaced(raw, path, value)
+        raw = replace(raw, path, value)
         companion, _ = COMPANIONS.get(path.removeprefix("train."), ("", None))
         if companion and isinstance(value, Mapping) and f"train.{companion}" not in changes:
             raw["train"].pop(companion, None)  # of the text or number that the table replaces
@@ -180,7 +180,7 @@ def _check_chain(chain: list[dict[str, Any]], source: Source) -> None:
                         "Make it the [method], and let the others follow.")  # fmt: skip
 
 
-def replaced(table: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+def replace(table: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
     """A copy of nested tables with the value at a dotted path set; keys of the grid are dotted paths themselves."""
     head, _, rest = path.partition(".")
     if not rest:
@@ -188,5 +188,5 @@ def replaced(table: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
     inner = table.get(head, {})
     if not isinstance(inner, Mapping):
         checks.fail("study", path, "a setting inside a table", f"a path through {head!r}, which is not a table")
-    changed = {**inner, rest.strip("\"'"): value} if head == "grid" else replaced(inner, rest, value)
+    changed = {**inner, rest.strip("\"'"): value} if head == "grid" else replace(inner, rest, value)
     return {**table, head: changed}

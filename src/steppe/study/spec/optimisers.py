@@ -82,7 +82,7 @@ def check_schedule(table: Mapping[str, Any], source: Source) -> None:
         return value
 
     programs.check(label, rate, (jnp.int32(0),), must)
-    with programs.explained(label, own=True):
+    with programs.user_errors(label, own=True):
         first = float(rate(jnp.int32(0)))
     if not math.isfinite(first) or first < 0:
         checks.fail("study", table["name"], "a schedule of finite rates from 0 on", f"one that begins with {first}")

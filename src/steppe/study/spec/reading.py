@@ -8,7 +8,7 @@ from typing import Any
 
 from steppe.core import checks
 from steppe.study.spec import limits
-from steppe.study.spec.conditions import replaced, resolve
+from steppe.study.spec.conditions import replace, resolve
 from steppe.study.spec.tables import Spec
 
 
@@ -81,11 +81,11 @@ def parse(
         if path in varied:
             got = f"a value, {checks.shown(value)}"
             checks.fail("study", path, f"set through grid.{path}, the list that it varies over", got)
-        raw = replaced(raw, path, value)
+        raw = replace(raw, path, value)
     for key in ("file", "test_file"):
         table = raw.get("data")
         if isinstance(table, dict) and isinstance(table.get(key), str) and _is_there(folder / table[key]):
-            raw = replaced(raw, f"data.{key}", str((folder / table[key]).resolve()))
+            raw = replace(raw, f"data.{key}", str((folder / table[key]).resolve()))
     return resolve(raw, folder, run_code=run_code)
 
 

@@ -104,7 +104,9 @@ def modules(raw: Any) -> set[str]:
     return found
 
 
-def named(part: str, text: str, functions: Mapping[str, Callable[..., Any]], source: Source) -> Callable[..., Any]:
+def find_function(
+    part: str, text: str, functions: Mapping[str, Callable[..., Any]], source: Source
+) -> Callable[..., Any]:
     """The function of a name: one of a catalogue, or a user's own, of the source that the study was begun with."""
     if text in functions or not extensions.is_function(text):
         return functions[checks.one_of("study", f"{part}.name", text, functions)]
@@ -118,7 +120,7 @@ def build(
     where it takes them.
     """
     name, arguments = split_name(table)
-    function = named("", name, functions, source)
+    function = find_function("", name, functions, source)
     takes = inspect.signature(function).parameters
     made = functools.partial(
         function, *given, **arguments, **{key: value for key, value in owned.items() if key in takes}
@@ -153,7 +155,7 @@ def settings(
     name = table["name"]
     if source is None and extensions.is_function(name):
         return dict(table)
-    schema = _schema(part, named(part, name, functions, source))
+    schema = _schema(part, find_function(part, name, functions, source))
     _, given = split_name(table)
     read = validated(schema, given, "", prefix=part).model_dump()
     absent = {key for key, value in read.items() if value is None and schema.model_fields[key].default is None}

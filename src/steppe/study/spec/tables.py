@@ -13,7 +13,7 @@ from steppe.core import checks
 from steppe.data import Dataset
 from steppe.models import Network
 from steppe.study.spec.limits import MOST, WHOLE, Real
-from steppe.study.spec.settings import Table, build, named, split_name
+from steppe.study.spec.settings import Table, build, find_function, split_name
 
 Count = Annotated[int, Field(gt=0, le=WHOLE)]
 Positive = Annotated[Real, Field(gt=0)]
@@ -115,7 +115,7 @@ class Landscape(Table):
     examples: Count = 1024
 
 
-class Published(Table):
+class PublishedNumber(Table):
     """Somebody's published numbers."""
 
     title: str
@@ -156,7 +156,7 @@ class Spec(Table):
     landscape: Landscape = Landscape()
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     conditions: list[dict[str, Any]] = Field(default_factory=list)
-    published: list[Published] = Field(default_factory=list)
+    published: list[PublishedNumber] = Field(default_factory=list)
     source: dict[str, str] = Field(default_factory=dict)
     equivalence: dict[str, Real] = Field(default_factory=dict)
 
@@ -196,9 +196,9 @@ class Spec(Table):
         name, settings = split_name(self.model)
         if name in models.MODELS:
             return models.build(name, dataset.shape, dataset.classes, **settings)
-        function = named("model", name, models.MODELS, self.source)
+        function = find_function("model", name, models.MODELS, self.source)
         make = functools.partial(build, models.MODELS, self.model, self.source, dataset.shape, dataset.classes)
-        match models.drawn_by(function):
+        match models.random_argument(function):
             case "rngs":
                 return models.network_of(lambda rngs: make(rngs=rngs))
             case "key":

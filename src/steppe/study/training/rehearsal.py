@@ -123,7 +123,7 @@ def _check_finite(recipe: Recipe, named: str, loss: Loss, variables: Variables, 
     def value(params: Params, batch: Batch) -> Any:
         return loss(params, transform(jax.random.key(0), batch, functools.partial(loss, params)))
 
-    with programs.explained(programs.Label("study", named), own=True):
+    with programs.user_errors(programs.Label("study", named), own=True):
         start = float(jax.jit(value)(variables.params, batch))
     if not math.isfinite(start):
         what = "such that the loss of an untrained network is finite"
@@ -156,7 +156,7 @@ def _check_rates(recipe: Recipe) -> None:
     rate = learning_rate(train, updates, recipe.spec.source)
     counts = np.unique(np.linspace(0, updates - 1, min(updates, RATES)).astype(np.int32))
     name = train.learning_rate["name"]  # type: ignore[index]  # a table
-    with programs.explained(programs.Label("study", name), own=True):
+    with programs.user_errors(programs.Label("study", name), own=True):
         rates = np.asarray(jax.lax.map(rate, jnp.asarray(counts)))
     wrong = np.flatnonzero(~(np.isfinite(rates) & (rates >= 0)))
     if len(wrong):

@@ -36,7 +36,7 @@ class Tracker:
         self.loss, self.settings = loss, settings  # the loss of a network with its state
         rows = shuffled(checks.batch_size("track", train))[: settings.examples]
         chosen = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], train)
-        self.batches = batches.gathered("track", batches.in_batches(chosen, CHUNK))
+        self.batches = batches.gather("track", batches.in_batches(chosen, CHUNK))
         self.key = jax.random.key(zlib.crc32(b"track"))
 
     def at(self, network: Variables, epoch: int, *, due: bool = False) -> dict[str, Any]:
