@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import steppe
-from steppe import extensions, study
+from steppe import study
 
 NET = """
 from flax import nnx
@@ -76,15 +76,6 @@ def test_the_source_is_part_of_the_identity_and_the_folder_is_not(folder, tmp_pa
     before = read(folder).identity()
     (folder / "layers.py").write_text("a = 2\n")
     assert read(folder).identity() != before
-
-
-def test_modules_of_one_name_in_two_folders_are_two_modules(folder, tmp_path):
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "mynet.py").write_text("def make(): return 2\n")
-    (_, one), (_, two) = (extensions.source("test", "name", "mynet:make", [place]) for place in (folder, other))
-    assert extensions.function("test", "name", "mynet:make", digest=two)() == 2
-    assert extensions.function("test", "name", "mynet:make", digest=one).__kwdefaults__ == {"width": 3}
 
 
 @pytest.mark.parametrize(

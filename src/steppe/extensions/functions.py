@@ -5,6 +5,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from keyword import iskeyword
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -12,7 +13,10 @@ from typing import Any
 from steppe.core import checks, programs
 from steppe.extensions import sources
 
-FORM = "of the form module:function, such as mine:loss"
+FORM = "of the form module:function, by names that Python can import, such as mine:loss"
+
+LONGEST = 200
+"""Letters of a name; file systems take little more."""
 
 _loaded: dict[tuple[str, str], ModuleType] = {}
 """Modules by name and digest: a study that runs goes on with the code that it began with, whatever its file becomes."""
@@ -47,11 +51,24 @@ class _Finder:
 
 
 def is_function(text: Any) -> bool:
-    """Whether a text has the form ``module:function``, and names no file."""
+    """Whether a text has the form ``module:function``, and names no file; the function may be inside a class.
+
+    Examples
+    --------
+    >>> is_function("mine:loss"), is_function("mine:Losses.focal"), is_function("cross_entropy")
+    (True, True, False)
+    """
     if not isinstance(text, str):
         return False
     module, colon, name = text.rpartition(":")
-    return bool(colon) and name.isidentifier() and bool(module) and not Path(text).exists()
+    return bool(module and colon) and all(map(str.isidentifier, name.split("."))) and not _is_there(text)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long, or with a null character
+        return False
 
 
 def function(
@@ -82,13 +99,17 @@ def function(
             got = f"{module!r}, whose source has changed since"
             checks.fail(label, option, "of the source that the study was begun with", got,
                         "Restore that source, or run the study into another folder with --out.")  # fmt: skip
-    attributes = vars(loaded)
-    if not callable(attributes.get(name)):
-        names = [key for key, value in attributes.items() if callable(value) and not key.startswith("_")]
-        there = name in attributes
-        got = f"{name!r}, of type {type(attributes[name]).__name__}" if there else f"{name!r}, which is not there"
-        checks.fail(label, option, f"a function of {module}", got, "" if there else checks.nearest(name, names))
-    return attributes[name]
+    value: Any = loaded
+    for attribute in name.split("."):
+        inside = value
+        value = getattr(inside, attribute, None)
+        if value is None:
+            names = [key for key, other in vars(inside).items() if callable(other) and not key.startswith("_")]
+            got = f"{checks.shown(attribute)}, which is not there"
+            checks.fail(label, option, f"a function of {module}", got, checks.nearest(attribute, names))
+    if not callable(value):
+        checks.fail(label, option, f"a function of {module}", f"{name!r}, of type {type(value).__name__}")
+    return value
 
 
 def source(label: str, option: str, text: str, folders: Iterable[Path] = ()) -> tuple[str, str]:
@@ -107,13 +128,21 @@ def source(label: str, option: str, text: str, folders: Iterable[Path] = ()) -> 
 
 
 def _parts(label: str, option: str, text: str) -> tuple[str, str]:
-    if not is_function(text) or not all(map(str.isidentifier, text.replace(":", ".", 1).split("."))):
-        checks.fail(label, option, FORM, checks.shown(text))
+    if not is_function(text) or not _is_importable(text):
+        near = text.replace(".py:", ":").replace("/", ".").removeprefix("..")
+        todo = f"Did you mean {near!r}?" if near != text and _is_importable(near) else ""
+        checks.fail(label, option, FORM, checks.shown(text), todo)
     module, _, name = text.rpartition(":")
     if module == "__main__":
         checks.fail(label, option, "a function of a module that can be imported", checks.shown(text),
                     "Put the function into a file of its own.")  # fmt: skip
     return module, name
+
+
+def _is_importable(text: str) -> bool:
+    return len(text) <= LONGEST and all(
+        name.isidentifier() and not iskeyword(name) for name in text.replace(":", ".", 1).split(".")
+    )
 
 
 def _load(label: str, option: str, module: str, folders: Iterable[Path]) -> tuple[str, ModuleType]:
@@ -136,8 +165,8 @@ def _load(label: str, option: str, module: str, folders: Iterable[Path]) -> tupl
         missing = error.name if error.name and not module.startswith(error.name) else module
         within = "" if missing == module else f", which {module} imports"
         scripts = [path.stem for place in places for path in Path(place).glob("*.py")]
-        checks.fail(label, option, "a module that can be imported", f"{missing!r}{within}",
-                    checks.close_to(module, scripts) or "Modules of the current folder can be.")  # fmt: skip
+        checks.fail(label, option, "a module that can be imported", f"{checks.shown(missing)}{within}",
+                    _remedy(module, scripts))  # fmt: skip
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # also sys.exit()
@@ -151,6 +180,12 @@ def _load(label: str, option: str, module: str, folders: Iterable[Path]) -> tupl
     if digest:
         _loaded[module, digest] = found
     return digest, found
+
+
+def _remedy(module: str, scripts: list[str]) -> str:
+    if module.endswith(".py"):
+        return f"Did you mean {module.removesuffix('.py')!r}?"
+    return checks.close_to(module, scripts) or "Modules of the current folder can be."
 
 
 def _append(places: list[str]) -> None:

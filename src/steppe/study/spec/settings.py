@@ -63,6 +63,12 @@ class Table(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Settings(Table):
+    """The settings of a function, whose defaults are checked, too."""
+
+    model_config = pydantic.ConfigDict(validate_default=True)
+
+
 def split_name(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """A part's name, and its settings as the function takes them."""
     given = {key: value for key, value in table.items() if key != "name"}  # traced strengths among them
@@ -128,7 +134,7 @@ def build(
     if getattr(function, "__module__", "").partition(".")[0] == __name__.partition(".")[0]:
         return made()
     try:
-        return made()
+        return programs.returned(programs.Label("study", name), made())
     except (checks.InputError, KeyboardInterrupt):
         raise
     except BaseException as error:  # also sys.exit()
@@ -179,6 +185,8 @@ def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]
                 checks.fail("study", f"{part}.name", form, f"one with {parameter}, which has no type",
                             f"If {name} is a setting, annotate it: int, float, str, bool, a tuple.")  # fmt: skip
             hints[name] = type(parameter.default)
+        if name == "name":
+            checks.fail("study", f"{part}.name", form, "one with a setting called name, as the function itself is")
         if name in OWNED:
             if parameter.default is parameter.empty and name not in GIFTS.get(part.partition(".")[0], ()):
                 checks.fail("study", f"{part}.name", form, f"one that needs {name}, which a study does not give it")
@@ -189,7 +197,7 @@ def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]
                         "Write a function of your own that calls it.")  # fmt: skip
         if annotation is not None:
             fields[name] = _field(annotation, parameter)
-    return pydantic.create_model(f"{part}_{getattr(function, '__name__', 'settings')}", __base__=Table, **fields)
+    return pydantic.create_model(f"{part}_{getattr(function, '__name__', 'settings')}", __base__=Settings, **fields)
 
 
 def _field(annotation: Any, parameter: inspect.Parameter) -> tuple[Any, Any]:
@@ -202,6 +210,10 @@ def _field(annotation: Any, parameter: inspect.Parameter) -> tuple[Any, Any]:
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """The types of a function's arguments; names that only its own library knows stay as they are."""
+    if isinstance(function, functools.partial):
+        return _hints(function.func)
+    if not inspect.isroutine(function) and not isinstance(function, type):
+        function = type(function).__call__  # an object that is called
     try:
         return typing.get_type_hints(function)
     except NameError:
