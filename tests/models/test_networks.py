@@ -1,26 +1,32 @@
 """Networks with state: from other libraries, and in training."""
 
 import io
-import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 import steppe
 from steppe import InputError, curvature, losses, models, study
 from steppe.models import Variables
+from steppe.models.zoo.dense import MLP
 from steppe.networks import landscapes
+from steppe.networks.exploration import explore
 from steppe.networks.runs import finished_runs
 from steppe.storage import files
 from steppe.storage.checkpoint import Checkpoint
 from steppe.study import Store
 from steppe.study.records import arrays_of, variables
 from steppe.study.training.checkpoints import Checkpoints
-from steppe.study.training.program import Recipe, shape_of
+from steppe.study.training.program import Recipe, _stream, shape_of
 from support.networks import dense_hessian
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -246,6 +252,30 @@ def test_statistics_come_from_the_plain_pass_at_the_parameters_before_the_update
     np.testing.assert_allclose(found["var"], 0.9 + 0.1 * z.var(0), rtol=1e-5)
 
 
+def test_training_does_what_a_loop_of_flax_does():
+    changes = {
+        "train__optimizer": "sgd",
+        "train__schedule": "constant",
+        "train__batch_size": 20,
+        "model__hidden": [3, 2],
+    }
+    recipe, train, before, _ = trained_once(**changes)
+    module = MLP([2, 3, 2, 1], "tanh", 0.0, "batch", rngs=nnx.Rngs(_stream(jnp.uint32(0), "init")))
+    module.train()
+    optimizer = nnx.Optimizer(module, optax.sgd(0.05, momentum=recipe.spec.train.momentum), wrt=nnx.Param)
+    progress, epoch = before, jax.jit(recipe.epoch)
+    for number in range(2):
+        order = jax.random.permutation(jax.random.fold_in(_stream(jnp.uint32(0), "shuffle"), number), 40)
+        for rows in order.reshape(2, 20):
+            batch = recipe.dataset.decode(jax.tree.map(lambda leaf, rows=rows: leaf[rows], train))
+            grads = nnx.grad(lambda m, batch=batch: losses.cross_entropy(m(batch["x"]), batch["y"]))(module)
+            optimizer.update(module, grads)
+        progress, _ = epoch(progress, {}, train)
+    for found, kind in ((progress.params, nnx.Param), (progress.state, nnx.BatchStat)):
+        expected = nnx.to_pure_dict(nnx.state(module, kind))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -271,9 +301,9 @@ def test_an_average_of_weights_has_statistics_of_its_own():
 
 
 def test_state_without_a_known_estimate_is_not_averaged(monkeypatch):
-    network, shape = batch_network()._replace(statistics=None), shape_of(spec(average={"name": "ema"}))[0]
-    monkeypatch.setitem(models.MODELS, "mlp", lambda shape, classes, **settings: network)
-    with pytest.raises(InputError, match="average must be left out with this network"):
+    mlp, shape = models.MODELS["mlp"], shape_of(spec(average={"name": "ema"}))[0]
+    monkeypatch.setitem(models.MODELS, "mlp", lambda *of, **settings: mlp(*of, **settings)._replace(statistics=None))
+    with pytest.raises(InputError, match=r"average must be left out .* estimate norms/0/mean, norms/0/var anew"):
         Recipe.of(shape, shape.load_data())
 
 
@@ -291,20 +321,64 @@ def test_a_checkpoint_keeps_the_state(plain, tmp_path):
     assert history == [{"epoch": 1}] and not np.array_equal(progress.state["norms"][0]["mean"], np.zeros(3))
 
 
+CHANGES = {"seeds": 2, "train__epochs": 20, "train__batch_size": 20}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study of two runs with BatchNorm: its folder, and its results."""
+    out = tmp_path_factory.mktemp("state") / "out"
+    return out, study.run(spec(**CHANGES), out)
+
+
 @pytest.mark.slow
-def test_a_run_keeps_its_state_and_is_measured_with_it(tmp_path):
-    found = study.run(spec(train__epochs=3, train__batch_size=20), tmp_path).runs
-    store = Store.read(tmp_path)
+def test_a_run_keeps_its_state_and_is_measured_with_it(finished):
+    out, results = finished
+    found, store = results.runs, Store.read(out)
     params, state = store.network(found["condition"][0], 0)
     recipe = Recipe.of(shape_of(store.spec)[0], store.spec.load_data())
     loss = recipe.measured_loss(state)(params, recipe.dataset.decode(recipe.dataset.test))
     np.testing.assert_allclose(loss, found["test_loss"][0], rtol=1e-5)
     run = finished_runs("measure", [store.run_folder(found["condition"][0], 0)])[0]
     jax.tree.map(np.testing.assert_array_equal, run.state, state)
-    with pytest.raises(InputError, match="without state with --along between"):
-        folder = store.run_folder(found["condition"][0], 0)
-        landscapes.read_question([folder, shutil.copytree(tmp_path, tmp_path / "copy") / folder.relative_to(tmp_path)],
-                         landscapes.Settings(along="between"))  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_run_with_state_that_was_killed_goes_on_to_the_same_bits(finished, tmp_path):
+    whole, out = finished[0], tmp_path / "out"
+    (tmp_path / "state.toml").write_text(SPEC)
+    more = [f"--set={key.replace('__', '.')}={value}" for key, value in CHANGES.items()]
+    arguments = ["run", str(tmp_path / "state.toml"), "--out", str(out), "--checkpoint-seconds", "0", *more]
+    command = [sys.executable, "-c", "from steppe.cli import main; main()", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(out.glob("checkpoints/*/*/progress.npz")):
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL  # it had not finished
+    study.run(spec(**CHANGES), out)
+    for seed in (0, 1):
+        networks = (Store.read(folder).network(finished[1].runs["condition"][0], seed) for folder in (whole, out))
+        jax.tree.map(np.testing.assert_array_equal, *networks)
+
+
+@pytest.mark.slow
+def test_between_two_networks_statistics_are_those_of_the_point(finished, tmp_path):
+    folders = [Store.read(finished[0]).run_folder(finished[1].runs["condition"][0], seed) for seed in (0, 1)]
+    question = landscapes.read_question(folders, landscapes.Settings(along="between", points=3, grid=3))
+    found = explore(question, tmp_path / "between")
+    start, end = question.networks
+    batch = start.dataset.decode(jax.tree.map(jnp.asarray, start.dataset.train))
+    for params, loss in zip(
+        (start.params, jax.tree.map(lambda a, b: (a + b) / 2, start.params, end.params), end.params),
+        found.lines["loss"][0],
+        strict=True,
+    ):
+        state = start.model.statistics(Variables(params, start.state), batch["x"])
+        np.testing.assert_allclose(losses.of(start.model.at(state))(params, batch), loss, rtol=1e-5)
+    held = losses.of(start.apply)(params, batch)
+    assert abs(held - loss) > 1e-3  # at the end, with the start's statistics
+    np.testing.assert_allclose(found.grids["loss"][0][1, 1], found.lines["loss"][0][1], rtol=1e-5)
+    assert "estimated anew at each point, on 40 training examples" in found.about
 
 
 def test_a_file_of_arrays_keeps_parameters_and_state_apart():

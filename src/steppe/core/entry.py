@@ -140,11 +140,16 @@ def capture_classifier(
 
 
 def values_and_batches(
-    function: str, values: Callable[[Params, Batch], Any], params: Params, batches: Any
-) -> tuple[Program, Batches]:
+    function: str,
+    values: Callable[[Any, Batch], Any],
+    params: Params,
+    batches: Any,
+    prepare: Callable[[Params], Any] | None = None,
+) -> tuple[Program, Program | None, Batches]:
     """A function of (params, batch) to a pytree of scalars as it is now, and the batches; see `loss_and_batches`.
 
-    Its ``weight(batch)``, if it has one, is a prefix of what it gives.
+    Its ``weight(batch)``, if it has one, is a prefix of what it gives. With `prepare`, also captured, it is a function
+    of what that gives of the parameters.
     """
 
     def check(value: Any) -> Any:
@@ -155,17 +160,19 @@ def values_and_batches(
         return value
 
     gathered = checked_batches(function, params, batches)
+    before = None if prepare is None else programs.capture(Label(function, "prepare"), prepare, [(params,)])
+    given = params if before is None else jax.eval_shape(before, params)
     weight, known = losses.weight_of(values), programs.is_captured(values)
     batches = list(shapes(gathered))
-    program = programs.capture(Label(function, "function"), values, [(params, batch) for batch in batches], check)
+    program = programs.capture(Label(function, "function"), values, [(given, batch) for batch in batches], check)
     if not known:
-        check_targets(function, getattr(values, "scored", values), params, gathered)
+        check_targets(function, getattr(values, "scored", values), given, gathered)
     found: Loss = program
     if weight is not None:
         found = losses.Weighted(program, _capture_weight(function, weight, batches))
-    if gathered.several and not known:
+    if gathered.several and not known and before is None:  # what is prepared has no values yet
         warn_of_split(function, found, params, gathered)
-    return program, weigh_batches(function, found, gathered)
+    return program, before, weigh_batches(function, found, gathered)
 
 
 def capture_loss(function: str, loss: Loss, params: Params, batches: Iterable[Batch]) -> Loss:

@@ -9,7 +9,7 @@ import numpy as np
 from steppe.core import checks, entry, trees
 from steppe.core.batches import Batches
 from steppe.core.types import Batch, Params
-from steppe.landscape.points import Function, Progress, alike, valued
+from steppe.landscape.points import Function, Prepare, Progress, alike, valued
 from steppe.sharpness.evaluation import RESOLVED
 
 
@@ -46,6 +46,7 @@ def interpolation(
     batches: Batch | list[Batch] | Batches,
     *,
     points: int | jax.Array | np.ndarray = 51,
+    prepare: Prepare | None = None,
     block: int = 1,
     progress: Progress | None = None,
     known: Any = None,
@@ -54,7 +55,7 @@ def interpolation(
 
     Parameters
     ----------
-    function, batches, block, progress, known : see `surface`.
+    function, batches, prepare, block, progress, known : see `surface`.
     start, end : pytrees of floating arrays of the same shapes.
     points : how many, from t = 0 to 1; or the values of t themselves, (P,).
 
@@ -90,8 +91,9 @@ def interpolation(
         what = "a whole number, or the steps (P,)"
         checks.fail("interpolation", "points", what, f"an array of shape {t.shape}")
     weights = jnp.stack([1 - t, t], axis=1)
-    function, gathered = entry.values_and_batches("interpolation", function, start, batches)
-    values = valued(function, (start, end), weights, gathered, block=block, progress=progress, known=known)
+    function, prepare, gathered = entry.values_and_batches("interpolation", function, start, batches, prepare)
+    terms = (start, end)
+    values = valued(function, prepare, terms, weights, gathered, block=block, progress=progress, known=known)
     return Interpolation(t, values)
 
 

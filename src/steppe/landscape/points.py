@@ -20,6 +20,9 @@ from steppe.core.types import Batch, Params
 Function = Callable[[Params, Batch], Any]
 """``function(params, batch)``: a pytree of scalars, means over the batch, such as a loss; see `loss_and_accuracy`."""
 
+Prepare = Callable[[Params], Any]
+"""``prepare(params)``: what a function gets in place of the parameters, computed once at each point."""
+
 Progress = Callable[[Any, int], None]
 """``progress(values, points)``: the values at the first points, as far as they are known, and how many are asked."""
 
@@ -40,6 +43,7 @@ def alike(function: str, name: str, given: Params, params: Params) -> None:
 
 def valued(
     function: Function,
+    prepare: Prepare | None,
     terms: tuple[Params, ...],
     weights: jax.Array,
     batches: Batches,
@@ -52,12 +56,12 @@ def valued(
     points = len(weights)
     block = min(block, points)
     if progress is None and known is None:
-        return _mapped(function, terms, weights, batches, block)
+        return _mapped(function, prepare, terms, weights, batches, block)
     values, size = known, block * math.ceil(points / (REPORTS * block))
     for at in range(known_points(known), points, size):
         # the last part reaches beyond the end and is cut: one program serves all, with the same bits
         rows = jnp.minimum(at + jnp.arange(size), points - 1)
-        part = jax.block_until_ready(_mapped(function, terms, weights[rows], batches, block))
+        part = jax.block_until_ready(_mapped(function, prepare, terms, weights[rows], batches, block))
         part = jax.tree.map(lambda leaf, count=points - at: leaf[:count], part)
         values = part if values is None else jax.tree.map(lambda *ends: jnp.concatenate(ends), values, part)
         if progress is not None:
@@ -71,12 +75,20 @@ def known_points(values: Any) -> int:
 
 
 @compiled(static=("block",))
-def _mapped(function: Function, terms: tuple[Params, ...], weights: jax.Array, batches: Batches, block: int) -> Any:
+def _mapped(
+    function: Function,
+    prepare: Prepare | None,
+    terms: tuple[Params, ...],
+    weights: jax.Array,
+    batches: Batches,
+    block: int,
+) -> Any:
     """The function's values at all points, so many at once."""
 
     def at(weight: jax.Array) -> Any:
         moved = jax.tree.map(functools.partial(_combined, weight), *terms)
-        return many.average(lambda batch: function(moved, batch), batches)
+        given = moved if prepare is None else prepare(moved)
+        return many.average(lambda batch: function(given, batch), batches)
 
     return jax.lax.map(at, weights, batch_size=block if block > 1 else None)
 

@@ -10,7 +10,7 @@ import numpy as np
 from steppe.core import checks, entry, losses, predictions, programs, trees
 from steppe.core.batches import Batches
 from steppe.core.types import Apply, Batch, Criterion, Loss, Params
-from steppe.landscape.points import Function, Progress, alike, valued
+from steppe.landscape.points import Function, Prepare, Progress, alike, valued
 
 
 @programs.holder
@@ -121,6 +121,7 @@ def surface(
     directions: list[Params],
     points: jax.Array | np.ndarray,
     *,
+    prepare: Prepare | None = None,
     block: int = 1,
     progress: Progress | None = None,
     known: Any = None,
@@ -135,6 +136,8 @@ def surface(
     batches : the examples: a list of batches, weighted by their sizes, or anything else: one batch.
     directions : k ≥ 1 pytrees like `params` (see `filter_normalised`, `top_eigenvectors`).
     points : (P, k) coordinates (see `steps`, `grid`).
+    prepare : ``prepare(params)``, computed once at each point: what `function` gets in place of the parameters, such as
+        parameters together with the statistics of normalisation that belong to them (`models.Network.estimate`).
     block : how many points are computed at once, under `vmap`. Memory grows with it; on a CPU 1 is mostly best.
     progress : ``progress(values, points)``, called on the host now and then with the values at the first points, as
         far as they are known, and the number P. Without it the whole surface is one program, which can be traced.
@@ -173,6 +176,6 @@ def surface(
         what = f"of shape (P, {len(directions)}), one coordinate for each direction"
         checks.fail("surface", "points", what, f"an array of shape {points.shape}")
     weights = jnp.concatenate([jnp.ones_like(points[:, :1]), points], axis=1)
-    function, gathered = entry.values_and_batches("surface", function, params, batches)
+    function, prepare, gathered = entry.values_and_batches("surface", function, params, batches, prepare)
     terms = (params, *directions)
-    return valued(function, terms, weights, gathered, block=block, progress=progress, known=known)
+    return valued(function, prepare, terms, weights, gathered, block=block, progress=progress, known=known)

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 
+from steppe.core import batches, checks, names, trees
+from steppe.core.batches import Batches
 from steppe.core.types import Apply, Moments, Params
 
 State: TypeAlias = Any
@@ -44,8 +47,8 @@ class Network(NamedTuple):
         without state for which they have a closed form.
     statistics : callable or None
         ``statistics(variables, x) -> state``: the state with the statistics of this batch alone, without dropout and
-        without what was there before. It lets averages of weights estimate statistics anew; None where a network has
-        no state, or where it is not known how.
+        without what was there before; whatever else is state stays as it is. See `estimate`. None where a network has
+        no statistics, or where it is not known how they are made.
 
     Examples
     --------
@@ -77,6 +80,72 @@ class Network(NamedTuple):
             A pure function of parameters and inputs.
         """
         return _Evaluation(self, state)
+
+    def estimate(self, variables: Variables, inputs: Batches, unfold: Callable[[Any], Any] = lambda x: x) -> State:
+        """The state of a network with these parameters, its statistics estimated anew from training data.
+
+        Statistics that training has gathered are not those of other weights, such as an average of weights or a point
+        between two networks. A statistic becomes its mean over the batches, as Izmailov et al. (2018) do and Jordan
+        et al. (2023, REPAIR) for interpolation; other state stays as it is, see `statistics`.
+
+        Parameters
+        ----------
+        variables : Variables
+            Parameters, and a state of which only what is no statistic counts.
+        inputs : Batches
+            Batches of training data.
+        unfold : callable
+            What the network takes of one of them.
+
+        Returns
+        -------
+        State
+            Cost: one forward pass over the batches.
+        """
+        statistics = self.statistics
+        assert statistics is not None  # who asks has checked it
+        first = unfold(inputs.first)
+        leaves, structure = jax.tree.flatten(statistics(variables, first))
+        new = self.is_statistic(variables, first)
+        means = [new and _is_real(leaf) for new, leaf in zip(new, leaves, strict=True)]
+
+        def found(batch: Any) -> list[jax.Array]:
+            now = jax.tree.leaves(statistics(variables, unfold(batch)))
+            return [leaf for leaf, is_mean in zip(now, means, strict=True) if is_mean]
+
+        values = iter(batches.average(found, inputs))
+        return jax.tree.unflatten(
+            structure, [next(values) if is_mean else leaf for leaf, is_mean in zip(leaves, means, strict=True)]
+        )
+
+    def is_statistic(self, variables: Variables, x: Any) -> list[bool]:
+        """Whether `estimate` knows each leaf of the state.
+
+        Parameters
+        ----------
+        variables : Variables
+            Arrays, or their shapes.
+        x : Any
+            Inputs, or their shapes.
+
+        Returns
+        -------
+        list of bool
+            One for each leaf of the state.
+        """
+        if self.statistics is None:
+            return [False] * len(jax.tree.leaves(variables.state))
+        statistics = self.statistics
+        return changes(lambda params, x, state: statistics(Variables(params, state), x), variables.params, x,
+                       variables.state)  # fmt: skip
+
+    def is_trained(self, variables: Variables, x: Any) -> list[bool]:
+        """Whether training changes each leaf of the state; arguments are those of `is_statistic`."""
+
+        def after(params: Params, x: Any, key: jax.Array, state: State) -> State:
+            return self.apply(Variables(params, state), x, key=key, train=True)[1]
+
+        return changes(after, variables.params, x, jax.random.key(0), variables.state)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,3 +190,66 @@ class Trained(NamedTuple):
 def logits(classes: int) -> int:
     """How many logits a classifier has: two classes need one."""
     return 1 if classes == 2 else classes
+
+
+def changes(function: Callable[..., State], *arguments: Any) -> list[bool]:
+    """Whether a function changes each leaf of a state: not those that it returns as they come.
+
+    Parameters
+    ----------
+    function : callable
+        Gives a state; the last of its arguments is the state before.
+    *arguments : pytrees of arrays, or of their shapes
+
+    Returns
+    -------
+    list of bool
+        One for each leaf of the state, read off the function's program: no value is compared.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> changes(lambda x, state: {"mean": x.mean(), "scale": state["scale"]}, jnp.ones(3), {"mean": 0.0, "scale": 1.0})
+    [True, False]
+    """
+    count = len(jax.tree.leaves(arguments[-1]))
+    program = jax.make_jaxpr(function)(*arguments).jaxpr
+    before = program.invars[len(program.invars) - count :]
+    return [after is not leaf for after, leaf in zip(program.outvars, before, strict=True)]
+
+
+def conform(function: str, after: State, before: State) -> State:
+    """A state after training, as it must be: of the shapes and kinds of numbers of the state before, in its precision.
+
+    Raises
+    ------
+    InputError
+        Training adds or drops a part, or changes a shape or whole numbers into others; `function` is named.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> conform("example", {"mean": jnp.ones(2)}, {"mean": jnp.zeros(2, jnp.bfloat16)})["mean"].dtype
+    dtype(bfloat16)
+    """
+    known = names.names(before)
+    if trees.structure(after) != trees.structure(before):
+        was, now = (", ".join(called) or "nothing" for called in (known, names.names(after)))
+        got, todo = f"{was} before an update and {now} after it", "Make all of it before training begins."
+        checks.fail(function, "state", "of one structure throughout training", got, todo)
+
+    def part(name: str, new: Any, old: Any) -> jax.Array:
+        new, kinds = jnp.asarray(new), [jnp.result_type(leaf) for leaf in (old, new)]
+        same = kinds[0] == kinds[1] or all(jnp.issubdtype(kind, jnp.floating) for kind in kinds)
+        if jnp.shape(new) != jnp.shape(old) or not same:
+            one, other = (f"{jnp.shape(leaf)} {kind}" for leaf, kind in zip((old, new), kinds, strict=True))
+            checks.fail(function, "state", "of one shape and dtype throughout training",
+                        f"{name} of {one} before an update and {other} after it")  # fmt: skip
+        return new if kinds[0] == kinds[1] else new.astype(kinds[0])
+
+    leaves = map(part, known, jax.tree.leaves(after), jax.tree.leaves(before))
+    return jax.tree.unflatten(jax.tree.structure(before), list(leaves))
+
+
+def _is_real(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact))

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from steppe import landscape
-from steppe.core import losses, trees
+from steppe.core import checks, losses, trees
 from steppe.core.types import Params
+from steppe.landscape.points import Function, Prepare
+from steppe.models import Variables
 from steppe.networks.landscapes import WRITTEN, Landscape, Question, save, stored_landscape
 from steppe.networks.runs import FinishedRun
 from steppe.storage import files, provenance
@@ -85,6 +87,7 @@ class _Explorer:
 
     def __init__(self, question: Question, place: Callable[[], Path], watcher: Watcher):
         settings, self.dataset = question.settings, question.networks[0].dataset
+        self.model = question.networks[0].model
         self.settings, self.place, self.watcher = settings, place, watcher
         self.batches = chosen(self.dataset, settings.split, settings.examples, settings.seed)
         ends = np.linspace(0.0, 1.0, settings.points)
@@ -132,21 +135,18 @@ class _Explorer:
     def connect(self, start: FinishedRun, end: FinishedRun) -> View:
         """Along the line from one network to another, and in a plane that holds both, its centre midway."""
         self.watcher.stage(f"from {start.name} to {end.name}")
-        checkpoint, function = self.checkpoint(start, end), landscape.loss_and_accuracy(start.apply)
-        way = partial(landscape.interpolation, function, start.params, end.params, self.batches, points=self.steps)
+        checkpoint = self.checkpoint(start, end)
+        function, prepare = self.anew(start)
+        way = partial(landscape.interpolation, function, start.params, end.params, self.batches, points=self.steps,
+                      prepare=prepare)  # fmt: skip
         line = resume(checkpoint, "line", lambda **options: way(**options).values, self.watcher.points)
         difference = jax.tree.map(np.subtract, end.params, start.params)
         middle = jax.tree.map(lambda a, b: (a + b) / 2, start.params, end.params)
         directions = [difference, landscape.across(self.settings.seed, difference)]
         plane = plane_values(
-            function,
-            middle,
-            self.batches,
-            directions,
-            side=self.side,
-            checkpoint=checkpoint,
-            advance=self.watcher.points,
-        )
+            function, middle, self.batches, directions,
+            side=self.side, checkpoint=checkpoint, advance=self.watcher.points, prepare=prepare,
+        )  # fmt: skip
         rise, errors = landscape.barrier(jnp.asarray(line["loss"])), 1 - jnp.asarray(line["accuracy"])
         more = landscape.barrier(errors).height  # of whole examples, or none
         facts = {
@@ -158,6 +158,23 @@ class _Explorer:
             "distance": np.sqrt(trees.norm_squared(difference)),
         }  # fmt: skip
         return line, plane, {name: float(value) for name, value in facts.items()}
+
+    def anew(self, network: FinishedRun) -> tuple[Function, Prepare | None]:
+        """Loss and accuracy between networks of one kind, and how a point gets its statistics where there are some.
+
+        Midway neither network's statistics are right, so that all are estimated anew, at the ends too, from training
+        examples: those that a landscape of the training part is of (Jordan et al. 2023).
+        """
+        if network.model.statistics is None:
+            return landscape.loss_and_accuracy(network.apply), None
+        settings, state = self.settings, jax.tree.map(jnp.asarray, network.state)
+        examples = chosen(self.dataset, "train", settings.examples, settings.seed)
+
+        def prepare(params: Params) -> Variables:
+            estimated = network.model.estimate(Variables(params, state), examples, lambda batch: batch["x"])
+            return Variables(params, estimated)
+
+        return landscape.loss_and_accuracy(lambda variables, x: network.model.apply(variables, x)[0]), prepare
 
     def checkpoint(self, *networks: FinishedRun) -> Checkpoint:
         """What is known of a view, whatever others are asked for with it."""
@@ -171,6 +188,9 @@ class _Explorer:
         settings, many = self.settings, self.batches.examples
         kind = {"train": "training", "test": "test"}[settings.split]
         what = f"Loss and accuracy without dropout on {many} {kind} examples of {self.dataset.name}."
+        if settings.along == "between" and self.model.statistics is not None:
+            count = min(settings.examples, checks.batch_size("landscape", self.dataset.train))
+            what += f" Statistics of normalisation are estimated anew at each point, on {count} training examples."
         return f"{what} {ABOUT[settings.along]}"
 
 

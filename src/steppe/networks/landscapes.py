@@ -1,6 +1,7 @@
 """Landscapes of trained networks: what can be asked of finished runs, and what an answer is, on disk too.
 
-Networks are in evaluation mode: statistics of normalisation are held, the same at each point as in the middle.
+Networks are in evaluation mode. Around one network its state is held: statistics of normalisation are the same at each
+point as in the middle. Between two networks they are estimated anew at each point, see `exploration`.
 """
 
 import functools
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from steppe.core import checks
+from steppe.core import checks, names
+from steppe.models import Variables
 from steppe.networks.runs import FinishedRun, finished_runs
 from steppe.storage import files
 from steppe.study.spec.identity import differences
@@ -158,11 +161,18 @@ def read_question(targets: Sequence[Path | str], settings: Settings = Settings()
         if one != two or networks[0].model is not networks[1].model:
             got = f"different ones in {networks[0].name} and {networks[1].name}"
             checks.fail("landscape", "TARGET", "two runs of the same network with --along between", got)
-        if jax.tree.leaves([network.state for network in networks]):
-            what = "two networks without state with --along between"
-            checks.fail("landscape", "TARGET", what, "networks with statistics of normalisation",
-                        "Midway neither's statistics would be right.")  # fmt: skip
+        _check_states(*networks)
     return Question(settings, networks)
+
+
+def _check_states(start: FinishedRun, end: FinishedRun) -> None:
+    """Fail for two networks between which no state is known: one that is no statistic, and not the same in both."""
+    variables = Variables(start.params, start.state)
+    known = start.model.is_statistic(variables, jnp.zeros((2, *start.dataset.shape)))
+    parts = zip(names.names(start.state), known, *map(jax.tree.leaves, (start.state, end.state)), strict=True)
+    if other := [name for name, estimated, one, two in parts if not estimated and not np.array_equal(one, two)]:
+        what = "two networks with the same state with --along between, statistics of normalisation aside"
+        checks.fail("landscape", "TARGET", what, f"different {', '.join(other)}", "It is not known what lies between.")
 
 
 NAME = "landscape.npz"

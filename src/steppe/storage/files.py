@@ -15,8 +15,9 @@ import secrets
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar
 
+import jax.numpy as jnp
 import numpy as np
 
 from steppe.core import checks, process, programs
@@ -207,14 +208,30 @@ def arrays(path: Path, *, sums: Path | None = None, todo: str = "") -> dict[str,
 
 
 def read_arrays(stream: BinaryIO) -> dict[str, np.ndarray]:
-    """The arrays of an open .npz file."""
+    """The arrays of an open .npz file, see `array_content`."""
     with np.load(stream, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        found = {name: file[name] for name in file.files}
+    arrays = {name: array for name, array in found.items() if BITS not in name}
+    for name in found.keys() - arrays.keys():
+        called, _, dtype = name.partition(BITS)
+        arrays[called] = found[name].view(jnp.dtype(dtype))
+    return arrays
+
+
+BITS = "::bits of "
+"""Stands between the name of an array and its dtype, where that is none of NumPy's, such as bfloat16."""
 
 
 def array_content(arrays: Mapping[str, np.ndarray]) -> Content:
-    """What writes an .npz file."""
-    return lambda file: np.savez(file, **cast(dict[str, Any], arrays))
+    """What writes an .npz file: bits of those whose dtype NumPy does not know, which it would not read again."""
+    found: dict[str, Any] = {}
+    for name, values in arrays.items():
+        array = np.asarray(values)
+        if array.dtype.isbuiltin == 2:  # registered by another library
+            found[f"{name}{BITS}{array.dtype.name}"] = array.view(f"u{array.dtype.itemsize}")
+        else:
+            found[name] = array
+    return lambda file: np.savez(file, **found)
 
 
 def begin(folder: Path, command: str) -> Path:

@@ -18,7 +18,7 @@ from steppe.core.batches import Batches
 from steppe.core.types import Batch, Params
 from steppe.data import Dataset
 from steppe.data.dataset import fingerprint
-from steppe.landscape.points import Function
+from steppe.landscape.points import Function, Prepare
 from steppe.storage import files, provenance
 from steppe.storage.checkpoint import Checkpoint, Values
 from steppe.study.progress import Watcher
@@ -84,14 +84,14 @@ def plane_values(
     side: np.ndarray,
     checkpoint: Checkpoint,
     advance: Callable[[int], None],
+    prepare: Prepare | None = None,
 ) -> Values:
     """The values in the plane of two directions, (G, G); the first axis is the second direction. G = 0 is no plane."""
     points = landscape.grid(side)
     if not len(points):
         return {name: np.zeros((0, 0)) for name in ("loss", "accuracy")}
-    plane = resume(
-        checkpoint, "plane", partial(landscape.surface, function, params, batches, directions, points), advance
-    )
+    compute = partial(landscape.surface, function, params, batches, directions, points, prepare=prepare)
+    plane = resume(checkpoint, "plane", compute, advance)
     return {name: values.reshape(len(side), len(side)) for name, values in plane.items()}
 
 

@@ -1,5 +1,6 @@
 """Equinox models as networks."""
 
+import copy
 import importlib.util
 import inspect
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 
 from steppe.core import checks, extras, names
 from steppe.core.types import Params
-from steppe.models.base import Network, State, Trained, Variables
+from steppe.models.base import Network, State, Trained, Variables, conform
 
 if TYPE_CHECKING:
     import equinox as eqx
@@ -44,7 +45,8 @@ def from_equinox(model: "eqx.Module", state: "eqx.nn.State | None" = None) -> Tr
     MissingExtra
         Equinox is not installed.
     InputError
-        Not an Equinox model; a model with state without its `state`; BatchNorm over more than one axis name.
+        Not an Equinox model; a model with state without its `state`; BatchNorm over more than one axis name; keys of
+        randomness in its state.
 
     Examples
     --------
@@ -107,6 +109,9 @@ def _check(eqx: Any, model: Any, state: Any) -> None:
                     "Make both by eqx.nn.make_with_state(...) and give from_equinox(model, state).")  # fmt: skip
     if state is not None and not isinstance(state, eqx.nn.State):
         checks.fail("from_equinox", "state", "an equinox.nn.State", f"a value of type {type(state).__name__}")
+    if any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(state)):
+        checks.fail("from_equinox", "state", "arrays of numbers", "a key of randomness",
+                    "Keep it as jax.random.key_data(key).")  # fmt: skip
     leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
     if not leaves:
         checks.fail("from_equinox", "model", "a model with floating-point arrays", f"a {type(model).__name__} without")
@@ -139,39 +144,66 @@ def _named(params: Any) -> Params:
 
 
 def _network(
-    eqx: Any, static: Any, shape: Any, called: list[str], state_shape: Any, init: Callable[[jax.Array], Variables]
+    eqx: Any, static: Any, shape: Any, names: list[str], state_shape: Any, init: Callable[[jax.Array], Variables]
 ) -> Network:
     """The pure functions of a model that was taken apart."""
     accepted = inspect.signature(type(static).__call__).parameters
     keyed, axis = "key" in accepted, _axis(eqx, static)
     stateful = state_shape.num_leaves > 0
+    norms = [part for part in _parts(static, eqx.nn.BatchNorm) if isinstance(part, eqx.nn.BatchNorm)]
 
-    def without_dropout(model: Any) -> Any:
-        def still(part: Any) -> Any:
-            return eqx.nn.inference_mode(part) if isinstance(part, eqx.nn.Dropout) else part
+    def state_of(state: State) -> Any:
+        return jax.tree.unflatten(state_shape, [state[place] for place in sorted(state)])
 
-        return jax.tree.map(still, model, is_leaf=lambda part: isinstance(part, eqx.nn.Dropout))
-
-    def apply(variables: Variables, x: Any, *, key: jax.Array | None = None, train: bool = False) -> tuple[Any, State]:
-        params = jax.tree.unflatten(shape, [variables.params[name] for name in called])
-        model = eqx.combine(params, static)
-        key = key if train else None
-        model = eqx.nn.inference_mode(model, value=not train)
-        if train and key is None:
-            model = without_dropout(model)
+    def called(model: Any, x: Any, state: State, key: jax.Array | None) -> tuple[Any, Any]:
+        """Outputs, and Equinox's state after the call."""
         size = jax.tree.leaves(x)[0].shape[0]
         keys = None if key is None or not keyed else jax.random.split(key, size)
-        state = jax.tree.unflatten(state_shape, [variables.state[place] for place in sorted(variables.state)])
+        before = state_of(state)
 
         def one(x: Any, key: jax.Array | None) -> tuple[Any, Any]:
             options = {"key": key} if keyed else {}
-            return model(x, state, **options) if stateful else (model(x, **options), state)
+            return model(x, before, **options) if stateful else (model(x, **options), before)
 
-        over_keys = None if keys is None else 0
-        outputs, after = jax.vmap(one, (0, over_keys), (0, None), axis_name=axis)(x, keys)
+        return jax.vmap(one, (0, None if keys is None else 0), (0, None), axis_name=axis)(x, keys)
+
+    def model_of(params: Params) -> Any:
+        return eqx.combine(jax.tree.unflatten(shape, [params[name] for name in names]), static)
+
+    def apply(variables: Variables, x: Any, *, key: jax.Array | None = None, train: bool = False) -> tuple[Any, State]:
+        model, key = eqx.nn.inference_mode(model_of(variables.params), value=not train), key if train else None
+        if train and key is None:
+            model = _changed(model, eqx.nn.Dropout, inference=True)
+        outputs, after = called(model, x, variables.state, key)
         if not train:
             return outputs, variables.state
-        leaves = jax.tree.leaves(after)
-        return outputs, {p: leaf.astype(variables.state[p].dtype) for p, leaf in enumerate(leaves)}
+        return outputs, conform("from_equinox", dict(enumerate(jax.tree.leaves(after))), variables.state)
 
-    return Network(init, apply)
+    def statistics(variables: Variables, x: Any) -> State:
+        model = eqx.nn.inference_mode(model_of(variables.params), value=False)
+        model = _changed(_changed(model, eqx.nn.Dropout, inference=True), eqx.nn.BatchNorm, momentum=0.0)
+        after, found = called(model, x, variables.state, None)[1], state_of(variables.state)
+        for norm in norms:
+            place = norm.batch_state_index if norm.mode == "batch" else norm.ema_state_index
+            found = found.set(place, after.get(place))
+            if norm.mode == "batch":  # a count of no updates: the statistics are whole, and nothing makes up for zeros
+                found = found.set(norm.batch_counter, jnp.zeros((), jnp.result_type(after.get(norm.batch_counter))))
+            else:
+                found = found.set(norm.ema_first_time_index, jnp.array(False))
+        return conform("from_equinox", dict(enumerate(jax.tree.leaves(found))), variables.state)
+
+    return Network(init, apply, statistics=statistics if norms else None)
+
+
+def _changed(model: Any, kind: type, **fields: Any) -> Any:
+    """A model whose parts of one kind have other fields, also such as are static."""
+
+    def part(found: Any) -> Any:
+        if not isinstance(found, kind):
+            return found
+        other = copy.copy(found)
+        for name, value in fields.items():
+            object.__setattr__(other, name, value)
+        return other
+
+    return jax.tree.map(part, model, is_leaf=lambda found: isinstance(found, kind))

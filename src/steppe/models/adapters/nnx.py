@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from steppe.core import checks
-from steppe.models.base import Network, State, Trained, Variables
+from steppe.models.adapters import linen
+from steppe.models.base import Network, State, Trained, Variables, conform
 
 PARTS = (nnx.Param, nnx.RngState)
 """Parameters and streams of randomness; all other variables are state."""
@@ -22,9 +23,11 @@ def from_nnx(module: nnx.Module) -> Trained:
     """A user's Flax NNX module, with the parameters and statistics that it has now.
 
     Each ``nnx.Param`` is a parameter, shared ones once. Other variables, such as BatchNorm's statistics, are state,
-    and so are bare arrays. Streams of randomness are neither: masks of dropout come from the key of `Network.apply`.
+    and so are bare arrays: training changes of them what the module itself changes, so that parameters of another
+    variable type are frozen. Streams of randomness are neither: masks of dropout come from the key of `Network.apply`.
     The module itself is left alone, and later changes of it are not seen. Arguments ``rngs``, ``deterministic``,
-    ``use_running_average``, ``train`` or ``training`` of its ``__call__`` are given as the mode asks.
+    ``use_running_average``, ``train`` or ``training`` of its ``__call__`` are given as the mode asks. A Flax
+    Linen module comes in as ``nnx.bridge.ToNNX(module, rngs).lazy_init(x)``.
 
     Parameters
     ----------
@@ -40,7 +43,8 @@ def from_nnx(module: nnx.Module) -> Trained:
     Raises
     ------
     InputError
-        Not an instance of a module, or one without values.
+        Not an instance of a module, or one without values; keys of randomness that are no stream of `nnx.Rngs`; a
+        Linen module with state inside another module.
 
     Examples
     --------
@@ -55,9 +59,7 @@ def from_nnx(module: nnx.Module) -> Trained:
     """
     _check(module)
     graph, variables, streams = _taken_apart(nnx.clone(module))
-    network = _network(graph, streams, lambda key: variables, type(module))
-    statistics = network.statistics if _is_estimable(module, variables.state) else None
-    return Trained(network._replace(statistics=statistics), *variables)
+    return Trained(_network(graph, streams, lambda key: variables, module), *variables)
 
 
 def from_factory(make: Callable[[nnx.Rngs], nnx.Module]) -> Network:
@@ -88,12 +90,6 @@ def _completed(made: Any, known: Any) -> Any:
     return made
 
 
-def _is_estimable(module: nnx.Module, state: State) -> bool:
-    """Whether all state is BatchNorm's: only then is it known how one batch gives it."""
-    norms = sum(isinstance(part, nnx.BatchNorm) for _, part in nnx.iter_modules(module))
-    return norms > 0 and 2 * norms == len(jax.tree.leaves(state))
-
-
 def _check(module: Any) -> None:
     """Fail for what is no module with values."""
     what = "an instance of a Flax NNX module"
@@ -109,9 +105,13 @@ def _check(module: Any) -> None:
         checks.fail("from_nnx", "module", "a module with values", "an abstract one, with shapes alone")
     if not jax.tree.leaves(nnx.state(module, nnx.Param)):
         checks.fail("from_nnx", "module", "a module with parameters (nnx.Param)", f"a {type(module).__name__} without")
+    if any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(_apart(module)[3])):
+        checks.fail("from_nnx", "module", "a module whose keys of randomness are streams", "a key in another variable",
+                    "Keep it in an nnx.Rngs, or as jax.random.key_data(key).")  # fmt: skip
+    linen.check_parts(module)
     needed = [
         parameter.name
-        for parameter in list(inspect.signature(type(module).__call__).parameters.values())[2:]
+        for parameter in list(_call_of(module).values())[1:]
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         and parameter.name not in MODES
@@ -122,39 +122,53 @@ def _check(module: Any) -> None:
                     "Wrap it in a module that takes them together, as a tuple or a dictionary.")  # fmt: skip
 
 
-def _network(graph: Any, streams: nnx.State, init: Callable[[jax.Array], Variables], kind: type) -> Network:
-    """The pure functions of a module that was taken apart; `kind` is its class."""
-    accepted = inspect.signature(kind.__call__).parameters
+def _call_of(module: nnx.Module) -> dict[str, inspect.Parameter]:
+    """The arguments of a module's call, but for the module itself; those of Linen's module where it is one."""
+    call = linen.call_of(module) if isinstance(module, nnx.bridge.ToNNX) else type(module).__call__
+    return dict(list(inspect.signature(call).parameters.items())[1:])
 
-    def module(variables: Variables, key: jax.Array | None, train: bool) -> tuple[Any, dict[str, Any]]:
-        """The module in its mode, and what its call is told of it."""
-        drawn = _drawn(streams, jax.random.key(0) if key is None else key)
-        made: Any = nnx.merge(graph, nnx.State(variables.params), drawn, nnx.State(variables.state))
+
+def _network(graph: Any, streams: nnx.State, init: Callable[[jax.Array], Variables], module: nnx.Module) -> Network:
+    """The pure functions of a module that was taken apart."""
+    accepted = _call_of(module)
+    norms = [path for path, part in nnx.iter_modules(module) if isinstance(part, nnx.BatchNorm)]
+
+    def called(variables: Variables, x: Any, key: jax.Array | None, train: bool, *, anew: bool = False) -> Any:
+        """The outputs, and the module after the call; with `anew` statistics forget what was there before."""
         still = key is None or not train
+        streamed = _drawn(streams, jax.random.key(0) if key is None else key)
+        params, state = jax.tree.map(jnp.asarray, tuple(variables))  # arrays of NumPy would be written into
+        made: Any = nnx.merge(graph, nnx.State(params), streamed, nnx.State(state))
         made.set_attributes(deterministic=still, use_running_average=not train, raise_if_not_found=False)
-        options = {
+        if still:  # also where a module asks its layers by an argument of its own
+            made.set_attributes(nnx.Dropout, rate=0.0, raise_if_not_found=False)
+            made.set_attributes(nnx.MultiHeadAttention, dropout_rate=0.0, raise_if_not_found=False)
+        if anew:
+            made.set_attributes(nnx.BatchNorm, momentum=0.0, raise_if_not_found=False)
+        mode = {
             "rngs": None if still else nnx.Rngs(dropout=cast(jax.Array, key)),
             "deterministic": still,
             "use_running_average": not train,
             "train": train,
             "training": train,
         }
-        return made, {name: value for name, value in options.items() if name in accepted}
+        mode = {name: value for name, value in mode.items() if name in accepted}
+        if not isinstance(made, nnx.bridge.ToNNX):
+            return made(x, **mode), made
+        return linen.called(made, x, mode, rngs=key if train else None, still=still, train=train, anew=anew), made
 
     def apply(variables: Variables, x: Any, *, key: jax.Array | None = None, train: bool = False) -> tuple[Any, State]:
-        made, options = module(variables, key, train)
-        outputs = made(x, **options)
+        outputs, made = called(variables, x, key, train)
         return outputs, _state_like(variables.state, made) if train else variables.state
 
     def statistics(variables: Variables, x: Any) -> State:
-        made, options = module(variables, None, True)
-        for _, part in nnx.iter_modules(made):
-            if isinstance(part, nnx.BatchNorm):
-                part.momentum = 0.0  # forgets what was there before
-        made(x, **options)
-        return _state_like(variables.state, made)
+        after = _state_like(variables.state, called(variables, x, None, True, anew=True)[1])
+        if isinstance(module, nnx.bridge.ToNNX):
+            return linen.with_statistics(variables.state, after)
+        return _with_parts(variables.state, after, norms)
 
-    return Network(init, apply, statistics=statistics)
+    known = linen.has_statistics(module) if isinstance(module, nnx.bridge.ToNNX) else bool(norms)
+    return Network(init, apply, statistics=statistics if known else None)
 
 
 def _apart(module: nnx.Module) -> tuple[Any, nnx.State, nnx.State, nnx.State]:
@@ -166,14 +180,21 @@ def _apart(module: nnx.Module) -> tuple[Any, nnx.State, nnx.State, nnx.State]:
 
 def _state_like(before: State, module: nnx.Module) -> State:
     """The state that a module holds now, in the dtypes from before; what it has sown is left out."""
-    now = nnx.to_pure_dict(_apart(module)[3])
 
     def part(before: Any, now: Any) -> Any:
-        if isinstance(before, dict):
-            return {name: part(inner, now[name]) for name, inner in before.items()}
-        return jnp.asarray(now).astype(before.dtype)
+        if not isinstance(before, dict):
+            return now
+        return {name: part(inner, now[name]) for name, inner in before.items() if name in now}
 
-    return part(before, now)
+    return conform("from_nnx", part(before, nnx.to_pure_dict(_apart(module)[3])), before)
+
+
+def _with_parts(before: State, after: State, paths: list[tuple[Any, ...]]) -> State:
+    """A state with the parts after a call that lie at some paths, and all others as before."""
+    if () in paths:
+        return after
+    inner = {name: [path[1:] for path in paths if path[0] == name] for name in before}
+    return {name: _with_parts(part, after[name], inner[name]) if inner[name] else part for name, part in before.items()}
 
 
 def _drawn(streams: nnx.State, key: jax.Array) -> nnx.State:

@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import optax
 
 from steppe import curvature, data, methods
-from steppe.core import checks, losses, predictions
+from steppe.core import checks, losses, names, predictions
+from steppe.core.batches import Batches
 from steppe.core.types import Batch, Criterion, Estimate, Loss, Moments, Params
 from steppe.data import Dataset, transforms
 from steppe.models import Network, Variables
+from steppe.models.base import conform
 from steppe.study.spec import limits
 from steppe.study.spec.settings import build
 from steppe.study.spec.tables import Spec
@@ -110,14 +112,25 @@ class Recipe:
 
     def _check_state(self, split: set[Any]) -> None:
         """Fail for what a network with state cannot have; `split` names the methods of the loss with microbatches."""
-        if not jax.tree.leaves(jax.eval_shape(self.model.init, jax.random.key(0)).state):
+        like = jax.eval_shape(self.model.init, jax.random.key(0))
+        if not jax.tree.leaves(like.state):
             return
         if split:
             checks.fail("study", "method.microbatches", "1 with a network that has state, such as BatchNorm",
                         "more", "The statistics of a part are not those of its batch.")  # fmt: skip
-        if self.spec.average is not None and self.model.statistics is None:
-            checks.fail("study", "average", "left out with this network", f"{self.spec.average.name!r}",
-                        "It has state that is not known how to estimate anew for averaged weights.")  # fmt: skip
+        if self.spec.average is not None:
+            x = jax.eval_shape(lambda train: self._batch(train, jnp.arange(2))["x"], self.dataset.train)
+            leaves, trained = jax.tree.leaves(like.state), self.model.is_trained(like, x)
+            unknown = [
+                name
+                for name, leaf, changes, known in zip(
+                    names.names(like.state), leaves, trained, self.model.is_statistic(like, x), strict=True
+                )
+                if changes and not known and jnp.issubdtype(leaf.dtype, jnp.inexact)
+            ]
+            if unknown:
+                todo = f"It is not known how to estimate {', '.join(unknown)} anew for averaged weights."
+                checks.fail("study", "average", "left out with this network", f"{self.spec.average.name!r}", todo)
 
     @property
     def examples(self) -> int:
@@ -172,27 +185,13 @@ class Recipe:
         if self.spec.average is None:
             return Variables(progress.params, progress.state)
         params = methods.averaged_params(progress.opt_state, progress.params)
-        if not jax.tree.leaves(progress.state):
-            return Variables(params, progress.state)
-        return Variables(params, self._estimated(Variables(params, progress.state), train))
-
-    def _estimated(self, variables: Variables, train: Batch) -> Any:
-        """The state of a network with these parameters: the mean of its statistics over batches of the data."""
-        size, statistics = self.spec.train.batch_size, self.model.statistics
-        assert statistics is not None  # `of` has checked it
-
-        def add(carry: Any, now: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
-            rows, step = now
-            found = statistics(variables, self._batch(train, rows)["x"])
-
-            def mean(before: jax.Array, new: jax.Array) -> jax.Array:
-                is_real = jnp.issubdtype(new.dtype, jnp.inexact)
-                return before + ((new - before) / (step + 1)).astype(new.dtype) if is_real else new
-
-            return jax.tree.map(mean, carry, found), None
-
-        rows = jnp.arange(self.steps * size).reshape(self.steps, size)
-        return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, variables.state), (rows, jnp.arange(self.steps)))[0]
+        variables = Variables(params, progress.state)
+        if self.model.statistics is None:
+            return variables
+        whole = self.steps * self.spec.train.batch_size
+        stacked = jax.tree.map(lambda leaf: leaf[:whole].reshape(self.steps, -1, *leaf.shape[1:]), train)
+        state = self.model.estimate(variables, Batches((stacked,)), lambda batch: self.dataset.decode(batch)["x"])
+        return Variables(params, state)
 
     def epoch(self, progress: Progress, strengths: Strengths, train: Batch) -> tuple[Progress, jax.Array]:
         """One pass over the shuffled data, a scan of updates; also the mean training loss.
@@ -232,7 +231,8 @@ class Recipe:
 
     def _trained(self, variables: Variables, x: Any, key: jax.Array) -> tuple[jax.Array, Any]:
         """The function that is trained: outputs with dropout, and the state after."""
-        return self.model.apply(variables, x, key=key, train=True)
+        outputs, state = self.model.apply(variables, x, key=key, train=True)
+        return outputs, conform("study", state, variables.state)
 
     def evaluate(self, network: Variables, examples: Batch, most: int | None = None) -> Metrics:
         """Mean loss and accuracy over all examples, or over `most` of them in a fixed shuffle, chunk by chunk."""
