@@ -19,11 +19,11 @@ from steppe import report
 from steppe.analysis.analysis import analyse
 from steppe.analysis.results import PublishedTable, Results, Surfaces
 from steppe.networks.landscapes import Landscape, Settings
+from steppe.report import landscape as landscape_page
 from steppe.report import markdown
 from steppe.report.figures import curves as figures
 from steppe.report.figures import drawing, landscapes
 from steppe.report.figures import interactive as turning
-from steppe.report.pages import landscape as landscape_page
 from steppe.report.wording.conclusion import conclusion
 from steppe.report.wording.notes import power
 from steppe.study import progress

@@ -14,7 +14,7 @@ from steppe.analysis.curves import (
     TrackedCurve,
     Trajectory,
     curve,
-    of_conditions,
+    histories,
     tracked_curve,
     trajectory,
 )
@@ -124,7 +124,7 @@ def analyse(results: Results, folder: Path | None = None, *, confidence: float =
     finished = results.runs.filter(is_finished)
     seeds = _seeds(finished, conditions)
     others = {c: baseline for c in conditions if c != baseline and baseline in conditions}
-    history = of_conditions(results.history, seeds)
+    history = histories(results.history, seeds)
 
     def compared(name: str, references: Mapping[str, str]) -> QuantityComparison:
         values = {c: _values(finished, c, name) for c in conditions}

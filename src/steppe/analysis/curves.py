@@ -96,7 +96,7 @@ def trajectory(history: polars.DataFrame) -> Trajectory:
     return Trajectory(loss.mean[np.isin(loss.epochs, common)], value.mean[np.isin(value.epochs, common)])
 
 
-def of_conditions(history: polars.DataFrame, seeds: Mapping[str, tuple[int, ...]]) -> dict[str, polars.DataFrame]:
+def histories(history: polars.DataFrame, seeds: Mapping[str, tuple[int, ...]]) -> dict[str, polars.DataFrame]:
     """Condition -> the epochs of its runs with these seeds."""
     if not len(history):
         return {c: history for c in seeds}

@@ -1,8 +1,10 @@
 """What the measurements of a study's networks say: every quantity compared as the study's own are."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import polars
 
@@ -45,6 +47,60 @@ class Measurements:
     densities: Mapping[str, Density]
     rows: polars.DataFrame
     others: bool
+
+
+@dataclass(frozen=True)
+class NetworkMeasurements:
+    """The measurements of networks, one by one.
+
+    Attributes
+    ----------
+    networks : tuple of str
+        Their names, in the order in which they were measured.
+    measures : Mapping
+        name of a quantity -> the measure that gives it, in the registry's order.
+    values : Mapping
+        (network, quantity) -> its row.
+    remarks : Mapping
+        name of a quantity -> what to know of it, where that is the same for all networks.
+    rows : polars.DataFrame
+        What it rests on.
+    """
+
+    networks: tuple[str, ...]
+    measures: Mapping[str, str]
+    values: Mapping[tuple[str, str], Mapping[str, Any]]
+    remarks: Mapping[str, str]
+    rows: polars.DataFrame
+
+
+class Mean(NamedTuple):
+    """The mean of a quantity over runs, its standard deviation, and how many values are only bounds."""
+
+    mean: float
+    sd: float
+    bounds: int
+
+
+def network_measurements(rows: polars.DataFrame) -> NetworkMeasurements:
+    """The measurements of each network, from rows that hold one answer to each question; see `latest`."""
+    return NetworkMeasurements(
+        networks=tuple(rows["run"].unique(maintain_order=True)),
+        measures=in_order(rows),
+        values={(row["run"], row["quantity"]): row for row in rows.to_dicts()},
+        remarks=remarks(rows),
+        rows=rows,
+    )
+
+
+def condition_means(rows: polars.DataFrame) -> dict[tuple[str, str], Mean]:
+    """(condition, quantity) -> its mean over the runs of the condition."""
+    found = rows.group_by("condition", "quantity", maintain_order=True).agg(
+        polars.col("value").mean().alias("mean"),
+        polars.col("value").std().fill_null(math.nan).alias("sd"),
+        (~polars.col("converged")).sum(),
+    )
+    return {(condition, quantity): Mean(*rest) for condition, quantity, *rest in found.iter_rows()}
 
 
 def compare_measurements(

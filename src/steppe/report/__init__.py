@@ -17,12 +17,15 @@ import polars
 from rich.console import Console
 
 from steppe.analysis.analysis import analyse
+from steppe.analysis.densities import densities
+from steppe.analysis.measurements import latest, network_measurements
 from steppe.analysis.results import Results
+from steppe.measures import table
 from steppe.networks.landscapes import Landscape
 from steppe.networks.measurement import MeasurementResult
-from steppe.report import markdown, study
+from steppe.report import landscape, markdown, measures, study
 from steppe.report.figures import landscapes
-from steppe.report.pages import html, landscape, measures
+from steppe.report.pages import html
 from steppe.report.terminal import document as terminal
 from steppe.report.terminal import measures as measures_in_terminal
 from steppe.report.terminal.measures import planned
@@ -57,7 +60,7 @@ def write(results: Results, directory: str | os.PathLike, *, confidence: float =
     analysis = analyse(results, folder, confidence=confidence)
     made = folder.exists()
     view = landscapes.study_view(results.surfaces, results.conditions)
-    surfaces = landscape.study_section(results.name, results.title, view)
+    surfaces = landscape.surfaces_document(results.name, results.title, view)
     document = study.document(analysis, surfaces_page=SURFACES if surfaces else "")
     files = {
         "results.parquet": _parquet(results.runs, results.conditions),
@@ -86,12 +89,12 @@ def write_landscape(found: Landscape, directory: str | os.PathLike) -> Path:
     ------
     OSError : if the directory cannot be written.
     """
-    return write_file(Path(directory) / SURFACES, html.render(landscape.of_landscape(found)).encode())
+    return write_file(Path(directory) / SURFACES, html.render(landscape.landscape_document(found)).encode())
 
 
 def show_landscape(found: Landscape, console: Console | None = None) -> None:
     """Print the numbers that sum a landscape up."""
-    terminal.show_sections(landscape.of_landscape(found), console or Console())
+    terminal.show_sections(landscape.landscape_document(found), console or Console())
 
 
 def write_measures(directory: str | os.PathLike) -> Path:
@@ -103,12 +106,14 @@ def write_measures(directory: str | os.PathLike) -> Path:
     OSError : if the directory cannot be written.
     """
     folder = Path(directory)
-    return write_file(folder / "measures.html", html.render(measures.document(folder)).encode())
+    found = network_measurements(latest(table.read(folder)))
+    page = measures.networks_document(found, densities(found.rows, "run", found.networks, folder))
+    return write_file(folder / "measures.html", html.render(page).encode())
 
 
 def show_measures(found: MeasurementResult, console: Console | None = None) -> None:
     """Print what was measured."""
-    measures_in_terminal.show(found, console or Console())
+    measures_in_terminal.show(found.rows, found.notes, console or Console())
 
 
 def _parquet(runs: polars.DataFrame, conditions: Sequence[str]) -> bytes:

@@ -7,10 +7,10 @@ from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import QuantityComparison, Ratio
 from steppe.analysis.quantities import COST, LOSSES, OUTCOMES, PUBLISHED, SPECTRUM, TR_H2
 from steppe.analysis.results import PublishedTable
+from steppe.report import measures
 from steppe.report.document import Beside, Block, Code, Document, Gallery, Link, Paragraph, Section, Sentences, Table
 from steppe.report.figures import curves, landscapes, outcomes, tracking
 from steppe.report.figures.landscapes import View
-from steppe.report.pages import measures
 from steppe.report.tables import comparisons, conditions
 from steppe.report.tables.base import facts_table
 from steppe.report.tables.published import published, this_study

@@ -1,18 +1,17 @@
 """Measures in the terminal."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import polars
 from rich.console import Console
 from rich.text import Text
 
-from steppe.analysis.measurements import in_order
+from steppe.analysis.measurements import Mean, NetworkMeasurements, condition_means, network_measurements
 from steppe.measures.memory import Plan
-from steppe.networks.measurement import MeasurementResult
 from steppe.report.document import Cell, Table
 from steppe.report.formats import NOTHING, number, spread
-from steppe.report.pages.measures import number_of, value_cell
+from steppe.report.measures import number_cell, value_cell
+from steppe.report.tables.base import table
 from steppe.report.terminal.document import drawn as rich_table
 
 MOST_COLUMNS = 4
@@ -22,32 +21,36 @@ COLUMN = 26
 """Characters that a column takes: a table has as many networks as the terminal has room for."""
 
 
-def show(found: MeasurementResult, console: Console) -> None:
+def show(rows: polars.DataFrame, notes: Sequence[str], console: Console) -> None:
     """What was measured, in the terminal: each value, or the means of many networks' conditions."""
-    rows = found.rows
-    names = rows["run"].unique(maintain_order=True).to_list()
-    by = {(row["run"], row["quantity"]): row for row in rows.to_dicts()}
-    quantities = list(in_order(rows))
-    if len(names) == 1:
-        lines: list[tuple[Cell, ...]] = [
-            (Cell(q), number_of(by[names[0], q]), Cell(by[names[0], q]["note"])) for q in quantities
-        ]
-        tables = [Table(names[0], "", ("Quantity", "Value ± sem", "Note"), tuple(lines), (False, True, False))]
-    elif len(names) <= MOST_COLUMNS:
-        known = {row["quantity"]: row["note"] for row in rows.filter("converged").to_dicts()}
-        tables = []
-        room = max(console.width // COLUMN - 1, 1)
-        for some in (names[at : at + room] for at in range(0, len(names), room)):
-            lines = [(Cell(q), *(value_cell(by.get((name, q)), known) for name in some)) for q in quantities]
-            columns = ("Quantity", *some)
-            tables.append(Table("Value ± sem", "", columns, tuple(lines), (False, *(True for _ in some))))
-    else:
-        tables = [_means(rows, quantities)]
-    for drawn in map(rich_table, tables):
+    found = network_measurements(rows)
+    for drawn in map(rich_table, _tables(found, max(console.width // COLUMN - 1, 1))):
         drawn.columns[0].min_width, drawn.columns[0].no_wrap = None, True  # names are what one copies
         console.print(drawn)
-    for note in found.notes:
+    for note in notes:
         console.print(Text(f"! {note}", style="yellow"))
+
+
+def _tables(found: NetworkMeasurements, most: int) -> Iterator[Table]:
+    """One network with its notes; a few, at most so many in a table; or the means of conditions."""
+    names = found.networks
+    if len(names) == 1:
+        known = {name: found.values[names[0], name] for name in found.measures}
+        rows = [(Cell(name), number_cell(row), Cell(row["note"])) for name, row in known.items()]
+        yield Table(names[0], "", ("Quantity", "Value ± sem", "Note"), tuple(rows), (False, True, False))
+    elif len(names) <= MOST_COLUMNS:
+        for some in (names[at : at + most] for at in range(0, len(names), most)):
+            yield table(
+                "Value ± sem",
+                "",
+                ("Quantity", *some),
+                [
+                    (Cell(q), *(value_cell(found.values.get((name, q)), found.remarks) for name in some))
+                    for q in found.measures
+                ],
+            )
+    else:
+        yield _means(condition_means(found.rows), found.measures)
 
 
 def planned(plan: Plan) -> str:
@@ -60,22 +63,14 @@ def planned(plan: Plan) -> str:
     )
 
 
-def _means(rows: polars.DataFrame, quantities: Sequence[str]) -> Table:
+def _means(means: Mapping[tuple[str, str], Mean], quantities: Iterable[str]) -> Table:
     """Mean ± standard deviation over the runs of each condition."""
-    conditions = rows["condition"].unique(maintain_order=True).to_list()
-    found = rows.group_by("condition", "quantity").agg(
-        polars.col("value").mean().alias("mean"),
-        polars.col("value").std().alias("sd"),
-        (~polars.col("converged")).sum(),
-    )
-    by = {(condition, quantity): rest for condition, quantity, *rest in found.rows()}
+    conditions = list(dict.fromkeys(condition for condition, _ in means))
 
-    def cell(condition: str, quantity: str) -> Cell:
-        if (condition, quantity) not in by:
+    def cell(found: Mean | None) -> Cell:
+        if found is None:
             return Cell(NOTHING)
-        mean, sd, bounds = by[condition, quantity]
-        sd = math.nan if sd is None else sd
-        return Cell(spread(mean, sd), f"{bounds} only bounds" if bounds else "")
+        return Cell(spread(found.mean, found.sd), f"{found.bounds} only bounds" if found.bounds else "")
 
-    lines = tuple((Cell(q), *(cell(c, q) for c in conditions)) for q in quantities)
-    return Table("Mean ± sd over runs", "", ("Quantity", *conditions), lines, (False, *(True for _ in conditions)))
+    rows = [(Cell(q), *(cell(means.get((c, q))) for c in conditions)) for q in quantities]
+    return table("Mean ± sd over runs", "", ("Quantity", *conditions), rows)

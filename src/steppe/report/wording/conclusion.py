@@ -7,6 +7,7 @@ from steppe.analysis.comparison import Comparison, QuantityComparison, Ratio
 from steppe.analysis.quantities import TR_H2, Quantity
 from steppe.analysis.verdict import Verdict
 from steppe.core.checks import joined
+from steppe.report.formats import percent
 from steppe.report.wording.sizes import margin_size, size, size_range
 from steppe.report.wording.verdicts import direction
 
@@ -25,23 +26,21 @@ def conclusion(analysis: Analysis) -> str:
         _quantity("tr(H²) at the end of training (lower is flatter)", analysis.quantities[TR_H2]),
         _equal_loss(analysis.equal_loss.get(TR_H2, {})),
         _quantity("Final test accuracy", analysis.quantities["test_accuracy"]),
-        _controls(analysis),
+        _controls(analysis.controls.get("test_accuracy")),
         _cost(baseline, {c: analysis.cost[c] for c in others}),
-        _foundation(analysis, others),
+        _foundation(sorted(len(seeds[c]) for c in (baseline, *others)), baseline, analysis.alpha),
     )
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _foundation(analysis: Analysis, others: Sequence[str]) -> str:
-    """How many runs it rests on."""
-    baseline = analysis.results.baseline
-    counts = {len(analysis.seeds[c]) for c in (baseline, *others)}
-    if counts == {1}:
+def _foundation(counts: Sequence[int], baseline: str, alpha: float) -> str:
+    """How many runs it rests on, given those of each condition in order."""
+    if counts[-1] == 1:
         return f"This rests on one run per condition, compared with {baseline}: nothing could be tested."
-    runs = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    runs = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     return (
         f"This rests on {runs} runs per condition, each condition compared with {baseline} by Welch’s t-test with "
-        f"Holm’s correction at the {100 * analysis.alpha:g} % level."
+        f"Holm’s correction at the {percent(alpha)} level."
     )
 
 
@@ -143,17 +142,15 @@ def _equal_loss(ratios: Mapping[str, Ratio]) -> str:
     return f"At equal training loss tr(H²) was {joined(parts)}."
 
 
-def _controls(analysis: Analysis) -> str:
+def _controls(found: QuantityComparison | None) -> str:
     """Accuracy against the controls."""
-    if "test_accuracy" not in analysis.controls:
-        return ""
-    found = analysis.controls["test_accuracy"].comparisons
-    judged = {c: x.verdict for c, x in found.items() if x.verdict is not Verdict.UNTESTABLE}
-    if not judged:
+    comparisons = found.comparisons if found else {}
+    judged = {c: x.verdict for c, x in comparisons.items() if x.verdict is not Verdict.UNTESTABLE}
+    if not found or not judged:
         return ""
     parts = []
     for verdict in (Verdict.HIGHER, Verdict.LOWER, Verdict.EQUIVALENT):
-        those = [f"{c} (control: {analysis.results.controls[c]})" for c, v in judged.items() if v is verdict]
+        those = [f"{c} (control: {found.references[c]})" for c, v in judged.items() if v is verdict]
         word = f"significantly {verdict.value}" if verdict.directed else verdict.value
         parts += [f"{word} under {joined(those)}"] if those else []
     if parts:

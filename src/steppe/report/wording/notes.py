@@ -1,44 +1,49 @@
 """What a reader must know first, and what so few seeds can show."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from steppe.analysis.analysis import Analysis
+from steppe.analysis.comparison import QuantityComparison
 from steppe.analysis.power import Power
 from steppe.core.checks import joined
 from steppe.report.wording.sizes import points
 
+Seeds = Mapping[str, tuple[int, ...]]
+
 
 def notes(analysis: Analysis) -> list[str]:
     """What is missing or left out, one sentence each, after what the results say of themselves."""
-    return [*analysis.results.notes, *_missing_runs(analysis), *_missing_values(analysis), *_looks(analysis)]
+    seeds, diverged, planned = analysis.seeds, analysis.diverged, analysis.results.planned
+    return [
+        *analysis.results.notes,
+        *_missing_runs(seeds, diverged, planned),
+        *_missing_values(analysis.tested, sum(map(len, seeds.values()))),
+        *_looks(analysis.looks),
+    ]
 
 
-def _missing_runs(analysis: Analysis) -> Iterator[str]:
-    results = analysis.results
-    if len(results.runs) < results.planned:
-        yield f"This report is partial: {len(results.runs)} of {results.planned} planned runs are done."
-        empty = [c for c in results.conditions if not analysis.seeds[c] and c not in analysis.diverged]
+def _missing_runs(seeds: Seeds, diverged: Seeds, planned: int) -> Iterator[str]:
+    done = sum(map(len, (*seeds.values(), *diverged.values())))
+    if done < planned:
+        yield f"This report is partial: {done} of {planned} planned runs are done."
+        empty = [c for c, some in seeds.items() if not some and c not in diverged]
         if empty:
             yield f"No run yet under {joined(empty)}."
-    if analysis.diverged:
-        where = [
-            f"{c} (seed{'s' if len(seeds) > 1 else ''} {joined(map(str, seeds))})"
-            for c, seeds in analysis.diverged.items()
-        ]
-        count = sum(map(len, analysis.diverged.values()))
+    if diverged:
+        where = [f"{c} (seed{'s' if len(some) > 1 else ''} {joined(map(str, some))})" for c, some in diverged.items()]
+        count = sum(map(len, diverged.values()))
         subject = "Runs that diverged are" if count > 1 else "A run that diverged is"
         yield f"{subject} left out of all means, intervals, tests and curves: {joined(where)}."
-    if max(map(len, analysis.seeds.values()), default=0) == 1:
+    if max(map(len, seeds.values()), default=0) == 1:
         yield "There is one seed per condition: the spread between seeds is unknown, and nothing can be tested."
 
 
-def _missing_values(analysis: Analysis) -> Iterator[str]:
-    runs = sum(map(len, analysis.seeds.values()))
-    for found in analysis.tested:
+def _missing_values(tested: Sequence[QuantityComparison], runs: int) -> Iterator[str]:
+    for found in tested:
         lost = runs - sum(map(len, found.values.values()))
         if lost:
             yield f"{found.quantity.label} is missing or not finite in {lost} finished run{'s' if lost > 1 else ''}."
-    for found in analysis.tested:
+    for found in tested:
         if found.without_logarithm:
             yield (
                 f"Values of 0 have no logarithm: such runs are left out where {found.quantity.label} is tested, under "
@@ -46,8 +51,8 @@ def _missing_values(analysis: Analysis) -> Iterator[str]:
             )
 
 
-def _looks(analysis: Analysis) -> Iterator[str]:
-    counts = set(analysis.looks.values())
+def _looks(looks: Mapping[str, int]) -> Iterator[str]:
+    counts = set(looks.values())
     if len(counts) > 1:
         yield (
             f"Conditions were tested after {min(counts)} to {max(counts)} epochs of a run, and the best test accuracy "

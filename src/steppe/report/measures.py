@@ -1,21 +1,19 @@
-"""Measures of trained networks: a section of a study's report, a page of its own, and tables in the terminal."""
+"""Measurements of trained networks: a section of a study's report, and a page of its own."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import polars
 
 from steppe.analysis.comparison import QuantityComparison
-from steppe.analysis.densities import densities
-from steppe.analysis.measurements import Measurements, in_order, latest, remarks
+from steppe.analysis.densities import Density
+from steppe.analysis.measurements import Measurements, NetworkMeasurements
 from steppe.analysis.verdict import Verdict
 from steppe.core.checks import joined
 from steppe.extensions import is_function
 from steppe.measures import MEASURES
-from steppe.measures import table as stored
 from steppe.report.document import Caption, Cell, Document, Gallery, Paragraph, Picture, Section, Sentences, Table
 from steppe.report.figures.densities import pictures
 from steppe.report.formats import NOTHING, number, p_value, signed, spread
@@ -55,20 +53,27 @@ def study_section(found: Measurements, baseline: str) -> Section:
     )
 
 
-def folder_section(folder: Path) -> Section:
-    """The page of a folder that holds nothing but measures: quantities × networks."""
-    rows = latest(stored.read(folder))
-    runs = rows["run"].unique(maintain_order=True).to_list()
-    quantities = in_order(rows)
-    by = {(row["run"], row["quantity"]): row for row in rows.to_dicts()}
-    shared = remarks(rows)
-    cells = {
-        q: (Cell(q, shared.get(q, "")), *(value_cell(by.get((run, q)), shared) for run in runs)) for q in quantities
+def networks_document(found: NetworkMeasurements, spectra: Mapping[str, Density]) -> Document:
+    """The page of networks that were measured one by one: quantities × networks."""
+    rows = found.rows
+    versions = rows.select("steppe_version", "jax_version").unique(maintain_order=True).rows()
+    facts = {
+        "Parameters": joined(rows["source"].unique(maintain_order=True)),
+        "Network": joined(rows["network"].unique(maintain_order=True)),
+        "Software": joined(f"Steppe {steppe}, JAX {jax}" for steppe, jax in versions),
     }
-    tables = tuple(_by_family(quantities, ("", *runs), cells))
+    cells = {
+        name: (
+            Cell(name, found.remarks.get(name, "")),
+            *(value_cell(found.values.get((network, name)), found.remarks) for network in found.networks),
+        )
+        for name in found.measures
+    }
+    tables = tuple(_by_family(found.measures, ("", *found.networks), cells))
     caption = "Each value ± its standard error, where it has one and it is known."
-    spectra = densities(rows, "run", runs, folder)
-    return _section(rows, tuple(network_remarks(rows)), partial(pictures, spectra), tables, caption)
+    numbers = _section(rows, tuple(network_remarks(rows)), partial(pictures, spectra), tables, caption)
+    origin = Section("Provenance", (facts_table("Provenance", facts),), style="provenance")
+    return Document("measures", TITLE, sections=(replace(numbers, title=""), origin))
 
 
 def _section(
@@ -81,19 +86,6 @@ def _section(
     """What was measured on which data, what to know first, the numbers, and how they were measured."""
     first = (Paragraph(about(rows)), Sentences(said, warning=True), Gallery(draw))
     return Section(TITLE, (*first, *tables, Caption(caption), _asked(rows)), style="measured")
-
-
-def document(folder: Path) -> Document:
-    """The page of a folder of measures."""
-    rows = stored.read(folder)
-    versions = rows.select("steppe_version", "jax_version").unique(maintain_order=True).rows()
-    facts = {
-        "Parameters": joined(rows["source"].unique(maintain_order=True)),
-        "Network": joined(rows["network"].unique(maintain_order=True)),
-        "Software": joined(f"Steppe {steppe}, JAX {jax}" for steppe, jax in versions),
-    }
-    origin = Section("Provenance", (facts_table("Provenance", facts),), style="provenance")
-    return Document("measures", TITLE, sections=(replace(folder_section(folder), title=""), origin))
 
 
 def _by_family(
@@ -125,7 +117,7 @@ def _asked(rows: polars.DataFrame) -> Table:
     return Table("Measures and settings", caption, columns, tuple(lines), (False,) * 4, folded=True)
 
 
-def number_of(row: Mapping) -> Cell:
+def number_cell(row: Mapping) -> Cell:
     """A value with its standard error, where it has one."""
     exact = not row["sem"] > 0  # 0, or NaN
     return Cell(number(row["value"]) if exact else spread(row["value"], row["sem"]))
@@ -136,7 +128,7 @@ def value_cell(row: Mapping | None, shared: Mapping[str, str] = {}) -> Cell:
     if row is None:
         return Cell(NOTHING)
     known = row["converged"] and row["note"] == shared.get(row["quantity"])
-    return Cell(number_of(row).text, "" if known else row["note"])
+    return Cell(number_cell(row).text, "" if known else row["note"])
 
 
 def _family(measure: str) -> str:

@@ -16,7 +16,7 @@ DIRECTIONS = {
 }
 
 
-def of_landscape(found: Landscape) -> Document:
+def landscape_document(found: Landscape) -> Document:
     """The page of a landscape."""
     between = found.settings.along == "between"
     views, numbers = landscapes.landscape_views(found), facts(found)
@@ -34,7 +34,7 @@ def of_landscape(found: Landscape) -> Document:
     )
 
 
-def study_section(name: str, title: str, view: View | None) -> Document | None:
+def surfaces_document(name: str, title: str, view: View | None) -> Document | None:
     """The page of a study's loss surfaces, beside its report; none where there is no plane."""
     if view is None or landscapes.scale_of(view) is None:
         return None
