@@ -10,7 +10,7 @@ import pytest
 from flax import linen, nnx
 
 from steppe import InputError
-from steppe.core.batches import gathered
+from steppe.core.batches import gather
 from steppe.models.adapters.equinox import from_equinox
 from steppe.models.adapters.nnx import from_factory, from_nnx
 from steppe.models.base import conform
@@ -325,6 +325,6 @@ def test_tied_parameters_of_equinox_stay_one():
 def test_an_estimate_is_a_mean_over_batches_and_leaves_other_state_alone():
     trained = from_nnx(Counted(nnx.Rngs(0)))
     halves = [X[:2], X[2:4]]
-    found = trained.network.estimate(trained.variables._replace(state=moments(trained)), gathered("test", halves))
+    found = trained.network.estimate(trained.variables._replace(state=moments(trained)), gather("test", halves))
     assert found["calls"] == 1
     np.testing.assert_allclose(found["norm"]["var"], np.mean([half.var(axis=0) for half in halves], axis=0), rtol=1e-5)
