@@ -118,5 +118,5 @@ def test_a_study_with_code_runs_grows_and_refuses_an_edited_network(folder, tmp_
     assert (out / "runs" / "fa-s0" / "run.json").is_file()
     assert any("no longer has the conditions fa" in text for text in told)
     (folder / "mynet.py").write_text(NET.replace("nnx.tanh", "nnx.relu"))
-    with pytest.raises(steppe.InputError, match=r"source\.mynet"):
+    with pytest.raises(steppe.InputError, match=r"the source of mynet as it is now.* Restore that source, or"):
         study.run(read(folder), out)

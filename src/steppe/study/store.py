@@ -406,7 +406,8 @@ def _difference(before: Spec, spec: Spec) -> tuple[str, Any, Any] | None:
     old, new = _settings(before), _settings(spec)
     shared = [(old[name], new[name]) for name in new if name in old]
     if not shared:
-        return next(specs.differences(before.identity(), spec.identity()), None)
+        differences = list(specs.differences(before.identity(), spec.identity()))
+        return next((each for each in differences if each[0] != "baseline"), None)
     return next(itertools.chain.from_iterable(itertools.starmap(changes, shared)), None)
 
 
@@ -415,7 +416,7 @@ def _tell_conditions(directory: Path, before: Spec, spec: Spec, say: Callable[[s
     old, new = _settings(before), _settings(spec)
     if gone := [name for name in old if name not in new]:
         say(f"The specification no longer has the conditions {', '.join(gone)}: their runs stay in "
-            f"{directory / 'runs'}, and no table has them.")  # fmt: skip
+            f"{directory / 'runs'}, and the report leaves them out.")  # fmt: skip
     if added := [name for name in new if name not in old]:
         say(f"The specification has new conditions, which run beside the others: {', '.join(added)}.")
     if gone or added:
@@ -430,6 +431,11 @@ def _check_folder(directory: Path, spec: Spec, fingerprint: str, say: Callable[[
         difference = _difference(store.spec, spec)
         if difference:
             path, old, new = difference
+            if path.startswith("source."):
+                module = path.removeprefix("source.")
+                asked = f"a folder of this study, with the source of {module} as it is now"
+                checks.fail("study", str(directory), asked, "one that was begun with another",
+                            "Restore that source, or choose another --out.")  # fmt: skip
             changed = "" if _is_frozen(directory / "study.toml", store.spec) else ", changed since Steppe wrote it"
             checks.fail(
                 "study",

@@ -134,7 +134,7 @@ def build(
     if getattr(function, "__module__", "").partition(".")[0] == __name__.partition(".")[0]:
         return made()
     try:
-        return programs.returned(programs.Label("study", name), made())
+        return programs.require_value(programs.Label("study", name), made())
     except (checks.InputError, KeyboardInterrupt):
         raise
     except BaseException as error:  # also sys.exit()
