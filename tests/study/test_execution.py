@@ -97,3 +97,29 @@ def test_a_worker_refuses_data_that_are_not_the_studys(small_study, tmp_path):
     (out / "data.json.sha256").unlink()
     with pytest.raises(InputError, match="data must be what the study runs on, got other data on this machine"):
         work(out, [Run("lam=0", 1)])
+
+
+@pytest.mark.parametrize(
+    ("runs", "sentence"),
+    [
+        ([Run("lam=7", 0)], "the condition of a run must be one of 'lam=0', 'lam=0.1', got 'lam=7'"),
+        ([Run("lam=0", 2)], "the seed of a run must be below 2, the study's number of seeds, got 2"),
+        ([("lam=0", 0.5)], "the seed of a run must be a whole number of at least 0, got 0.5"),
+        (["lam=0-s0"], "a run must be a condition and a seed, got 'lam=0-s0'"),
+        (None, "runs must be a list of runs, each a condition and a seed, got None"),
+    ],
+)
+def test_a_worker_refuses_runs_that_the_study_does_not_have(runs, sentence, small_study):
+    with pytest.raises(InputError, match=sentence):
+        work(small_study, runs)
+
+
+def test_a_worker_takes_runs_as_json_has_them(small_study):
+    assert work(small_study, [["lam=0", 0]]) == ["lam=0-s0"]
+
+
+@pytest.mark.parametrize("executor", [Idle, 3, object()])
+def test_what_is_no_executor_is_refused_before_anything_is_trained(executor, small_study, tmp_path):
+    with pytest.raises(InputError, match="executor must be an object with the methods submit and wait"):
+        study.run(study.load(str(small_study / "study.toml")), tmp_path / "out", executor=executor)
+    assert not (tmp_path / "out").exists()

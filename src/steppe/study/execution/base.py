@@ -1,11 +1,13 @@
 """The seams behind which other machines can stand: where runs lie, and where they are trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from steppe.core import checks
 from steppe.core.types import Params
 from steppe.storage.checkpoint import Checkpoint
 from steppe.study.progress import Watcher
+from steppe.study.spec.conditions import conditions
 from steppe.study.spec.tables import Spec
 
 
@@ -57,3 +59,39 @@ class Executor(Protocol):
     def wait(self, ids: Sequence[str]) -> None:
         """Return when these have ended, finished or not."""
         ...
+
+
+def check_runs(spec: Spec, runs: Any) -> list[Run]:
+    """Runs, or pairs of a condition and a seed as JSON has them, all of this study.
+
+    Raises
+    ------
+    InputError
+        Something else, or a run that the study does not have.
+    """
+    if isinstance(runs, str | Mapping) or not isinstance(runs, Iterable):
+        checks.fail("study", "runs", "a list of runs, each a condition and a seed", checks.shown(runs))
+    names = [column.name for column in conditions(spec, run_code=False)]
+    known = []
+    for run in runs:
+        if isinstance(run, str) or not isinstance(run, Sequence) or len(run) != len(Run._fields):
+            checks.fail("study", "a run", "a condition and a seed", checks.shown(run))
+        checks.one_of("study", "the condition of a run", run[0], names)
+        if checks.whole("study", "the seed of a run", run[1], least=0) >= spec.seeds:
+            checks.fail("study", "the seed of a run", f"below {spec.seeds}, the study's number of seeds", run[1])
+        known.append(Run(run[0], int(run[1])))
+    return known
+
+
+def check_executor(executor: Any) -> Executor:
+    """An object with the methods of an executor.
+
+    Raises
+    ------
+    InputError
+        Otherwise.
+    """
+    if isinstance(executor, type) or not all(callable(getattr(executor, name, None)) for name in ("submit", "wait")):
+        checks.fail("run", "executor", "an object with the methods submit and wait", checks.shown(executor),
+                    "`steppe.study.execution.base.Executor` says what they do.")  # fmt: skip
+    return executor

@@ -6,7 +6,7 @@ from pathlib import Path
 from steppe.core import checks
 from steppe.data import Dataset
 from steppe.study import spec as specs
-from steppe.study.execution.base import Run, Storage
+from steppe.study.execution.base import Run, Storage, check_runs
 from steppe.study.progress import Watcher
 from steppe.study.questions import Questions
 from steppe.study.store import Store
@@ -38,9 +38,10 @@ class Local:
 
         Raises
         ------
-        InputError : data that are not the study's; a study whose folder is gone.
+        InputError : runs that the study does not have; data that are not the study's; a study whose folder is gone.
         OSError : the folder cannot be written; finished runs stay.
         """
+        runs = check_runs(store.spec, runs)
         columns = {column.name: column for column in specs.conditions(store.spec)}
         dataset = self._data(store)
         compiler, stopwatch = Compiler(dataset), Stopwatch()
@@ -97,11 +98,12 @@ def work(
     Raises
     ------
     InputError
-        No study is there, or its data are other ones on this machine.
+        No study is there, it does not have such a run, or its data are other ones on this machine.
     OSError
         The folder cannot be written.
     """
     store = Store.read(directory)
+    runs = check_runs(store.spec, runs)
     missing = [run for run in runs if not store.is_whole(*run)]
     if missing:
         Local(checkpoint_seconds).submit(store, missing, watcher or Watcher())

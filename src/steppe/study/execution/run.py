@@ -8,7 +8,7 @@ from steppe.core import checks, programs
 from steppe.data import Dataset
 from steppe.storage import files
 from steppe.study import measurements
-from steppe.study.execution.base import Executor, Run
+from steppe.study.execution.base import Executor, Run, check_executor
 from steppe.study.execution.local import CHECKPOINT_SECONDS, Local
 from steppe.study.progress import Watcher
 from steppe.study.questions import questions
@@ -54,6 +54,7 @@ def run(
     """
     watcher = watcher or Watcher()
     checks.real("run", "checkpoint_seconds", checkpoint_seconds, least=0.0)
+    executor = executor if executor is None else check_executor(executor)
     dataset = spec.load_data()
     columns = conditions(spec)
     questions(spec.measure.names, spec.source)
