@@ -1,7 +1,7 @@
 """What a study came to, as one value: everything that a report draws, and no sentence."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars
@@ -128,7 +128,8 @@ def analyse(results: Results, folder: Path | None = None, *, confidence: float =
 
     def compared(name: str, references: Mapping[str, str]) -> QuantityComparison:
         values = {c: _values(finished, c, name) for c in conditions}
-        return compare_quantity(QUANTITIES[name], values, references, confidence=confidence, margin=margins.get(name))
+        found = compare_quantity(QUANTITIES[name], values, references, confidence=confidence, margin=margins.get(name))
+        return replace(found, late_margin=results.late_margins.get(name))
 
     def at_equal_loss(name: str) -> Mapping[str, EqualLossRatio]:
         margin = margins.get(name) if name in QUANTITIES and QUANTITIES[name].log else None

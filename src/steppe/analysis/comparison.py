@@ -19,6 +19,7 @@ import numpy as np
 
 from steppe.analysis import tests
 from steppe.analysis.quantities import Quantity
+from steppe.analysis.results import LateMargin
 from steppe.analysis.tests import Effect, Summary, TTest
 from steppe.analysis.verdict import Verdict
 
@@ -235,6 +236,8 @@ class QuantityComparison:
         condition -> the condition against its reference.
     confidence : float
         Of all intervals.
+    late_margin : LateMargin or None
+        The margin, where it did not stand when all runs were trained.
     """
 
     quantity: Quantity
@@ -245,6 +248,7 @@ class QuantityComparison:
     references: Mapping[str, str] = field(default_factory=dict)
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     confidence: float = 0.95
+    late_margin: LateMargin | None = None
 
     @property
     def margin(self) -> float:

@@ -100,6 +100,24 @@ class PublishedTable:
 
 
 @dataclass(frozen=True)
+class LateMargin:
+    """A margin of equivalence that did not stand when all runs were trained.
+
+    Attributes
+    ----------
+    margin : the margin as the specification declares it now; None where it declares none.
+    before : how many runs had ended before it was declared.
+    runs : how many runs have ended.
+    earlier : the other margins that stood for those runs; empty where none did.
+    """
+
+    margin: float | None
+    before: int
+    runs: int
+    earlier: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Results:
     """All that is known of a study: conditions × seeds, finished or not.
 
@@ -112,6 +130,7 @@ class Results:
     controls : condition -> the condition that it is compared with besides the baseline, for those that have one.
     margins : quantity -> the smallest difference that matters, as the specification declares it: a factor where
         logarithms are compared.
+    late_margins : quantity -> its margin, where it was declared, changed or withdrawn after runs had ended.
     planned : how many runs the study plans; ``len(runs)`` may be fewer.
     runs : one row a run: condition, seed, lam, status ("finished" or "diverged"), epochs, steps, parameters,
         train_loss, train_accuracy, test_loss, test_accuracy, best_test_accuracy, average_flatness, flatness,
@@ -145,3 +164,4 @@ class Results:
     spec_toml: str
     controls: Mapping[str, str] = field(default_factory=dict)
     margins: Mapping[str, float] = field(default_factory=dict)
+    late_margins: Mapping[str, LateMargin] = field(default_factory=dict)

@@ -28,6 +28,9 @@ def record(stream: BinaryIO) -> dict[str, Any]:
     answers = run.get("measurements", [])
     if not isinstance(answers, list) or not all(isinstance(row, dict) and "quantity" in row for row in answers):
         raise files.ContentError("a record whose measurements are no list of tables")
+    margins = run.get("equivalence", {})
+    if not isinstance(margins, dict) or not all(isinstance(margin, (int, float)) for margin in margins.values()):
+        raise files.ContentError("a record whose equivalence is no table of numbers")
     if "settings" in run and not (isinstance(run["settings"], dict) and isinstance(run.get("data"), str)):
         raise files.ContentError("a record whose settings are no table")
     return run

@@ -206,6 +206,12 @@ class Store:
         folder = self.run_folder(condition, seed)
         return any((folder / name).is_file() for name in OF_A_RUN) or folder.is_symlink() or folder.is_file()
 
+    def withdrawn(self) -> dict[str, int]:
+        """Conditions that the study no longer has -> how many of their runs are still there."""
+        folders = [path.parent.name for path in sorted((self.directory / "runs").glob("*/run.json"))]
+        names = [name for name, mark, seed in (folder.rpartition("-s") for folder in folders) if seed.isdigit()]
+        return {name: names.count(name) for name in names if name not in self._columns}
+
     def is_whole(self, condition: str, seed: int) -> bool:
         """Whether a finished run is there, undamaged and of this study."""
         try:
@@ -227,7 +233,12 @@ class Store:
         folder = self.run_folder(condition, seed)
         partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
         partial.mkdir()
-        record = {**run, "data": self.fingerprint, "settings": self._columns[condition].identity()}
+        record = {
+            **run,
+            "data": self.fingerprint,
+            "settings": self._columns[condition].identity(),
+            "equivalence": dict(self.spec.equivalence),  # the margins that stand before the result is known
+        }
         files.write(partial / "parameters.npz", files.array_content(records.arrays_of(network)))
         files.write(partial / "history.json", json.dumps(history, indent=1) + "\n")
         files.write(partial / "run.json", json.dumps(record, indent=1, default=str) + "\n")

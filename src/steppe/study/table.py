@@ -6,7 +6,16 @@ from typing import Any, TypeVar
 
 import polars
 
-from steppe.analysis.results import HISTORY_SCHEMA, RUN_SCHEMA, PublishedTable, Results, Surfaces, infinite
+from steppe.analysis.results import (
+    HISTORY_SCHEMA,
+    RUN_SCHEMA,
+    LateMargin,
+    PublishedTable,
+    Results,
+    Surfaces,
+    infinite,
+)
+from steppe.core.checks import joined
 from steppe.storage import files
 from steppe.study import measurements
 from steppe.study.spec.comparisons import MARGINS
@@ -49,6 +58,7 @@ def gathered(store: Store) -> Results:
         conditions=tuple(column.name for column in columns),
         controls={column.name: column.control for column in columns if column.control},
         margins={MARGINS[name].name: margin for name, margin in spec.equivalence.items()},
+        late_margins=dict(_late_margins(spec, [run for run, _ in found])),
         planned=len(columns) * spec.seeds,
         runs=runs.join(asked, on=["condition", "seed"], how="left", maintain_order="left"),
         history=polars.DataFrame(history, schema=HISTORY_SCHEMA),
@@ -58,7 +68,13 @@ def gathered(store: Store) -> Results:
             for p in spec.published
         ),
         provenance=_provenance(spec, facts or {}, list(made_with.values())),
-        notes=(*_damage(store, damaged), *_infinite(surfaces), *_changes(spec), *_notes(list(made_with.values()))),
+        notes=(
+            *_damage(store, damaged),
+            *_withdrawn(store),
+            *_infinite(surfaces),
+            *_changes(spec),
+            *_notes(list(made_with.values())),
+        ),
         spec_toml=spec.toml(),
     )
 
@@ -92,6 +108,28 @@ def _damage(store: Store, damaged: list[files.DamagedFile]) -> Iterator[str]:
         yield f"A damaged file is left out: {name} ({error.why}). The same `steppe run` again makes it anew."
     if store.changed():
         yield "study.toml is not what Steppe wrote: it was changed by hand, or is damaged."
+
+
+def _withdrawn(store: Store) -> Iterator[str]:
+    """Conditions that the specification no longer has."""
+    gone = store.withdrawn()
+    if gone:
+        listed = joined(f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in gone.items())
+        yield (
+            f"The specification no longer has {'these conditions' if len(gone) > 1 else 'this condition'}, which had "
+            f"runs: {listed}. The runs are still in the study’s folder, and this report leaves them out."
+        )
+
+
+def _late_margins(spec: Spec, runs: list[dict[str, Any]]) -> Iterator[tuple[str, LateMargin]]:
+    """Quantity -> its margin, where some runs were trained while it did not stand as it does now."""
+    for name, quantity in MARGINS.items():
+        margin = spec.equivalence.get(name)
+        stood = [run.get("equivalence", {}).get(name) for run in runs]
+        others = [then for then in stood if then != margin]
+        if others:
+            earlier = tuple(dict.fromkeys(float(then) for then in others if then is not None))
+            yield quantity.name, LateMargin(margin, len(others), len(runs), earlier)
 
 
 def _infinite(surfaces: Surfaces | None) -> Iterator[str]:

@@ -12,6 +12,7 @@ from steppe.analysis.verdict import Verdict
 from steppe.report.document import Cell, Row, Table
 from steppe.report.formats import NOTHING, interval, number, p_value, percent, signed
 from steppe.report.tables.base import ratio_cell, table
+from steppe.report.wording.notes import late_margin
 from steppe.report.wording.sizes import margin_size, sentence_case
 from steppe.report.wording.verdicts import ratio_verdict, verdict
 
@@ -82,14 +83,15 @@ def _table(found: QuantityComparison, title: str, caption: str, rows: Mapping[st
 def _tests(found: QuantityComparison) -> str:
     """Which intervals and tests a table shows, and whether equivalence is among them."""
     level = f"In brackets: {percent(found.confidence)} confidence intervals, not corrected."
+    late = f" {late_margin(found.quantity, found.late_margin)}" if found.late_margin else ""
     if math.isnan(found.margin):
         return (
             f"{level} The verdict follows Welch’s test after Holm’s correction. No margin is declared, so nothing is "
-            "called equivalent."
+            f"called equivalent.{late}"
         )
     return (
         f"{level} The verdict follows Welch’s test of a difference and Welch’s TOST of equivalence within the declared "
-        f"margin, {margin_size(found.quantity, found.margin)}, each after Holm’s correction."
+        f"margin, {margin_size(found.quantity, found.margin)}, each after Holm’s correction.{late}"
     )
 
 

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import QuantityComparison
 from steppe.analysis.power import Power
+from steppe.analysis.quantities import QUANTITIES, Quantity
+from steppe.analysis.results import LateMargin
 from steppe.core.checks import joined
-from steppe.report.wording.sizes import points
+from steppe.report.wording.sizes import margin_size, mid_sentence, points
 
 Seeds = Mapping[str, tuple[int, ...]]
 
@@ -19,7 +21,31 @@ def notes(analysis: Analysis) -> list[str]:
         *_missing_runs(seeds, diverged, planned),
         *_missing_values(analysis.tested, sum(map(len, seeds.values()))),
         *_looks(analysis.looks),
+        *(late_margin(QUANTITIES[name], late) for name, late in analysis.results.late_margins.items()),
     ]
+
+
+def late_margin(quantity: Quantity, late: LateMargin) -> str:
+    """When a margin was declared, where that was not before all runs.
+
+    Examples
+    --------
+    >>> accuracy = Quantity("accuracy", "Accuracy", "share")
+    >>> late_margin(accuracy, LateMargin(0.01, 6, 12, ())).partition(" had")[0]
+    'The margin of equivalence for accuracy, 1.00 points, was declared after 6 of 12 runs'
+    """
+    name = mid_sentence(quantity.label)
+    sizes = [margin_size(quantity, quantity.margin(margin)) for margin in late.earlier]
+    earlier = joined(sizes) if sizes else ""
+    when = f"{late.before} of {late.runs} run{'s' if late.runs > 1 else ''}"
+    if late.margin is None:
+        stood = f"A margin of equivalence for {name}, {earlier}, was declared when {when} finished"
+        return f"{stood}. It has been withdrawn since."
+    change = f"was changed from {earlier}" if earlier else "was declared"
+    return (
+        f"The margin of equivalence for {name}, {margin_size(quantity, quantity.margin(late.margin))}, {change} after "
+        f"{when} had finished: it could have been chosen in view of their results."
+    )
 
 
 def _missing_runs(seeds: Seeds, diverged: Seeds, planned: int) -> Iterator[str]:

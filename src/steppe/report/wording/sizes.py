@@ -72,6 +72,17 @@ def sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def mid_sentence(text: str) -> str:
+    """A phrase that may begin a sentence, as it stands within one.
+
+    Examples
+    --------
+    >>> mid_sentence("Final test accuracy"), mid_sentence("ECE")
+    ('final test accuracy', 'ECE')
+    """
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]
+
+
 def _ratio(difference: float) -> float:
     """The ratio that a difference of logarithms stands for, at least 1."""
     return math.exp(min(abs(difference), LARGEST_LOG))

@@ -1,0 +1,91 @@
+"""What a report is told of a study's folder besides its numbers: margins declared late, conditions withdrawn."""
+
+import json
+import shutil
+
+import pytest
+
+from fuzzing import damage
+from steppe import study
+from steppe.analysis.analysis import analyse
+from steppe.analysis.results import LateMargin
+from steppe.report import markdown
+from steppe.report.study import document
+from steppe.storage import files
+from steppe.study import Store
+
+
+@pytest.fixture
+def out(tmp_path):
+    """A copy of a finished study that nobody trained: two conditions of two seeds, without margins."""
+    return shutil.copytree(damage.whole(), tmp_path / "out")
+
+
+def declare(out, **margins) -> Store:
+    """The study with other margins in its specification."""
+    spec = Store.read(out).spec.model_copy(update={"equivalence": margins})
+    files.write_checked(out / "study.toml", spec.toml())
+    return Store.read(out)
+
+
+def train_again(out, condition, seed) -> None:
+    """Make one run anew, with the margins that stand now."""
+    store = Store.read(out)
+    run, history = store.load(condition, seed)
+    network = store.network(condition, seed)
+    shutil.rmtree(store.run_folder(condition, seed))
+    store.save(condition, seed, network, history, run)
+
+
+def late_margins(out):
+    return study.gathered(Store.read(out)).late_margins
+
+
+def test_a_margin_declared_before_all_runs_is_no_late_one(out):
+    assert late_margins(out) == {}
+    declare(out, test_accuracy=0.05)
+    for run in study.gathered(Store.read(out)).runs.iter_rows(named=True):
+        train_again(out, run["condition"], run["seed"])
+    record = json.loads((out / "runs" / "lam=0-s0" / "run.json").read_text())
+    assert record["equivalence"] == {"test_accuracy": 0.05}
+    assert late_margins(out) == {}
+
+
+def test_a_margin_declared_changed_or_withdrawn_after_runs_is_said_in_the_report(out):
+    declare(out, test_accuracy=0.05)
+    assert late_margins(out) == {"test_accuracy": LateMargin(0.05, 4, 4, ())}
+    train_again(out, "lam=0", 0)
+    assert late_margins(out) == {"test_accuracy": LateMargin(0.05, 3, 4, ())}
+    words = "margin of equivalence for final test accuracy, 5.00 points, was declared after 3 of 4 runs had finished"
+    assert written(out).count(words) == 2  # among the notes, and at the table
+    declare(out, test_accuracy=0.02)
+    assert late_margins(out) == {"test_accuracy": LateMargin(0.02, 4, 4, (0.05,))}
+    assert "2.00 points, was changed from 5.00 points after 4 of 4 runs" in written(out)
+    declare(out)
+    assert late_margins(out) == {"test_accuracy": LateMargin(None, 1, 4, (0.05,))}
+    assert "final test accuracy, 5.00 points, was declared when 1 of 4 runs finished" in written(out)
+
+
+def test_conditions_that_are_gone_are_said_in_the_report(out):
+    spec = Store.read(out).spec
+    shutil.copytree(out / "runs" / "lam=0-s0", out / "runs" / "of-old-s0")
+    (out / "runs" / "lam=0-s0.set-aside-1234abcd").mkdir()
+    notes = study.gathered(Store(out, spec)).notes
+    assert [note for note in notes if "no longer has this condition, which had runs: of-old (1 run)" in note]
+    assert not [note for note in study.gathered(Store.read(damage.whole())).notes if "no longer" in note]
+
+
+def test_a_record_whose_margins_are_none_is_damaged(out):
+    path = out / "runs" / "lam=0-s0" / "run.json"
+    record = json.loads(path.read_text()) | {"equivalence": {"test_accuracy": "much"}}
+    path.write_text(json.dumps(record))
+    (path.parent / "SHA256SUMS").write_text(
+        files.listed([(files.digest(path.parent / n), n) for n in ("parameters.npz", "history.json", "run.json")])
+    )
+    with pytest.raises(files.DamagedFile, match="equivalence is no table of numbers"):
+        Store.read(out).load("lam=0", 0)
+
+
+def written(out) -> str:
+    """The report as text."""
+    return markdown.render(document(analyse(study.gathered(Store.read(out)))))
