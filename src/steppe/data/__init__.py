@@ -8,7 +8,8 @@ from steppe.core import checks, extras
 extras.require("steppe.data", "study")
 # ruff: noqa: E402
 
-from steppe.data.dataset import Dataset, dataset
+from steppe.data.arrays import from_arrays
+from steppe.data.dataset import Dataset, checked, dataset
 from steppe.data.files import file
 from steppe.data.images import cifar100
 from steppe.data.tabular import breast_cancer, digits, moons
@@ -58,10 +59,12 @@ __all__ = [
     "TRANSFORMS",
     "Dataset",
     "breast_cancer",
+    "checked",
     "cifar100",
     "dataset",
     "digits",
     "file",
+    "from_arrays",
     "imdb",
     "load",
     "moons",

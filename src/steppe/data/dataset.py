@@ -1,14 +1,15 @@
 """A data set: arrays in the smallest exact form, and the function that unfolds a batch of them."""
 
+import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
-from steppe.core import checks
+from steppe.core import arrays, checks, programs
 from steppe.core.types import Batch
 
 
@@ -56,10 +57,15 @@ def dataset(
     train, test : arrays x, (N, …), nested or not, and labels (N,). N may differ between the parts.
     decode, shape, classes, about : see `Dataset`.
 
+    See Also
+    --------
+    from_arrays : of arrays that need no decoding; it finds out shape and classes.
+
     Raises
     ------
-    InputError : no examples; x and labels of different lengths; labels that are not whole numbers from 0 to
-        classes − 1; NaN or infinity among the features; parts that do not decode to examples of that shape.
+    InputError : parts that are no pairs; no examples; x and labels of different lengths; labels that are not whole
+        numbers from 0 to classes − 1; NaN or infinity among the features; a decode that fails, or parts that do not
+        decode to examples of that shape.
 
     Examples
     --------
@@ -67,20 +73,60 @@ def dataset(
     >>> dataset("mine", part, part, decode=as_it_is, shape=(3,), classes=2, about="three rows")
     Dataset(name='mine', shape=(3,), classes=2, about='three rows', fingerprint='...')
     """
-    parts = {"train": train, "test": test}
-    for part, (x, y) in parts.items():
+    where = f"data {name}"
+    batches = {}
+    for part, pair in {"train": train, "test": test}.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            checks.fail(where, part, "a pair of examples and labels, (x, y)", checks.returned(pair))
+        x, y = (jax.tree.map(lambda leaf: arrays.numbers(where, part, leaf), one) for one in pair)  # noqa: B023
         _check_labels(name, part, y, classes)
         for leaf in jax.tree.leaves(x):
-            if len(leaf) != len(y):
-                checks.fail(f"data {name}", part, f"{len(y)} examples, one for each label", f"a part of {len(leaf)}")
+            if np.shape(leaf)[:1] != y.shape:
+                got = f"a part of {len(leaf)}" if np.ndim(leaf) else "a part with a single number"
+                checks.fail(where, part, f"{len(y)} examples, one for each label", got)
             check_finite(name, part, leaf)
-    batches = {part: {"x": x, "y": np.asarray(y).astype(np.int32)} for part, (x, y) in parts.items()}
-    for part, batch in batches.items():
-        x = jax.eval_shape(decode, batch)["x"]
-        if x.shape[1:] != shape or x.dtype != np.float32:
-            got = f"a part that decodes to {x.dtype} of shape {x.shape[1:]}"
-            checks.fail(f"data {name}", part, f"float32 examples of shape {shape}", got)
+        batches[part] = {"x": x, "y": y.astype(np.int32)}
+        must = functools.partial(_check_decoded, where, part, tuple(shape), len(y))
+        programs.check(programs.Label(where, "decode"), decode, (batches[part],), must)
     return Dataset(name, batches["train"], batches["test"], decode, shape, classes, about, fingerprint(batches))
+
+
+def checked(given: Dataset) -> Dataset:
+    """A Dataset that a user's function made, with the checks of `dataset`, and the fingerprint of its arrays.
+
+    Raises
+    ------
+    InputError : a field of another kind; see `dataset`.
+    """
+    kinds: dict[str, tuple[Any, str]] = {
+        "name": (str, "text"),
+        "decode": (Callable, "a function"),
+        "shape": (tuple, "a tuple"),
+        "classes": (int, "a whole number"),
+        "about": (str, "text"),
+    }
+    for attribute, (kind, what) in kinds.items():
+        value = getattr(given, attribute)
+        if not isinstance(value, kind):
+            todo = "Make one by steppe.data.dataset."
+            checks.fail("data", f"{attribute} of a Dataset", what, checks.returned(value), todo)
+    for part in (given.train, given.test):
+        if not isinstance(part, Mapping) or set(part) != {"x", "y"}:
+            checks.fail(f"data {given.name}", "train and test", "dicts of x and y", checks.returned(part))
+    train, test = ((part["x"], part["y"]) for part in (given.train, given.test))
+    facts: Any = {name: getattr(given, name) for name in ("decode", "shape", "classes", "about")}
+    return dataset(given.name, train, test, **facts)
+
+
+def _check_decoded(where: str, part: str, shape: tuple[int, ...], count: int, batch: Any) -> Any:
+    """Fail for what is no batch of float32 examples of that shape."""
+    if not isinstance(batch, Mapping) or not {"x", "y"} <= set(batch):
+        checks.fail(where, "decode", 'a function whose value is a batch, {"x": …, "y": …}', checks.returned(batch))
+    x = batch["x"]
+    if getattr(x, "shape", None) != (count, *shape) or x.dtype != np.float32:
+        got = f"a part that decodes to {checks.returned(x)}"
+        checks.fail(where, part, f"float32 examples of shape {shape}", got)
+    return x
 
 
 def _check_labels(name: str, part: str, labels: np.ndarray, classes: int) -> None:

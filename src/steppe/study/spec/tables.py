@@ -9,7 +9,6 @@ import tomli_w
 from pydantic import Field
 
 from steppe import data, models
-from steppe.core import checks
 from steppe.data import Dataset
 from steppe.models import Network
 from steppe.study.spec.limits import MOST, WHOLE, Real
@@ -175,16 +174,13 @@ class Spec(Table):
 
         Raises
         ------
-        InputError : see `data.load`.
+        InputError : see `data.load`, and `data.from_arrays` for what a user's function returns.
         """
         name, settings = split_name(self.data)
         if name in data.DATASETS:
             return data.load(name, **settings)
         found = build(data.DATASETS, self.data, self.source)
-        if not isinstance(found, Dataset):
-            checks.fail("study", name, "a function that returns a Dataset", checks.returned(found),
-                        "Make one by steppe.data.dataset.")  # fmt: skip
-        return found
+        return data.checked(found) if isinstance(found, Dataset) else data.from_arrays(name, found)
 
     def build_model(self, dataset: Dataset) -> Network:
         """The network, for a data set.
