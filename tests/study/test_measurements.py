@@ -2,12 +2,13 @@
 
 import json
 
+import jax
 import numpy as np
 import polars
 import pytest
 
 from steppe import InputError, study
-from steppe.measures import table
+from steppe.measures import Quantity, answers, measure, table
 from steppe.study import measurements
 from steppe.study.questions import questions
 from steppe.study.spec.reading import parse
@@ -26,19 +27,54 @@ epochs = 2
 [measure]
 batches = 1
 probes = 1
-names = ["calibration_error", {name = "sam_sharpness", rho = 0.01}]
+names = ["calibration_error", {name = "sam_sharpness", rho = 0.01}, {name = "sizes:weight_norm", power = 1.0}]
+"""
+SIZES = """
+import jax, jax.numpy as jnp
+from steppe.measures import Quantity
+
+def weight_norm(subject, *, power: float = 2.0):
+    total = sum(jnp.sum(jnp.abs(leaf) ** power) for leaf in jax.tree.leaves(subject.params))
+    yield Quantity("weight_norm", total ** (1 / power))
 """
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     directory = tmp_path_factory.mktemp("asked")
-    return study.run(parse(TOML), directory), directory
+    code = tmp_path_factory.mktemp("code")
+    (code / "sizes.py").write_text(SIZES)
+    return study.run(parse(TOML, folder=code), directory), directory
 
 
 def test_a_measure_that_a_study_names_is_a_column_of_its_results(finished):
     runs = finished[0].runs
     assert runs["test_calibration_error"].is_between(0, 1).all() and (runs["sam_sharpness"] > 0).all()
+
+
+def test_a_measure_of_a_users_own_is_a_column_of_its_results_and_named_by_its_function(finished):
+    results, directory = finished
+    rows = table.read(directory).filter(measure="sizes:weight_norm")
+    store = study.Store.read(directory)
+    source = store.spec.source["sizes"]
+    for seed in (0, 1):
+        network = store.network("all", seed)
+        norm = sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(network.params))
+        np.testing.assert_allclose(results.runs.filter(seed=seed)["test_weight_norm"].item(), norm, rtol=1e-5)
+        (text,) = rows.filter(seed=seed)["settings"]
+        assert json.loads(text) == {"power": 1.0, "source": source[:16]}
+    assert store.spec.identity()["source"] == {"sizes": source}
+
+
+def test_no_quantity_of_a_users_own_may_be_a_column_of_results(finished):
+    def gives(name):
+        return lambda subject: Quantity(name, 1.0)
+
+    taken = {name for name in finished[0].runs.columns if not name.startswith(answers.PREFIXES)}
+    for name in taken:
+        with pytest.raises(InputError, match="the name of a quantity"):
+            measure([gives(name)], loss=lambda p, b: p.sum() + 0 * b.sum(), params=np.ones(2), batches=np.ones((2, 2)))
+    assert "seed" in taken
 
 
 def test_the_long_table_says_what_the_results_say(finished):

@@ -6,6 +6,9 @@ import pytest
 import steppe
 from steppe import data, study
 from steppe.study.execution.run import _rehearse
+from steppe.study.questions import questions
+from steppe.study.training.program import Recipe
+from steppe.study.training.rehearsal import check_measures
 
 TOML = """
 name = "tiny"
@@ -140,3 +143,23 @@ def test_a_function_of_another_kind_than_the_part_needs_is_told_what_it_must_be(
     (folder / "study.toml").write_text(TOML)
     with pytest.raises(steppe.InputError, match=words):
         study.load("study.toml", override)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("yield Quantity('x', undefined)", "own:first: function must be .* one that fails: NameError"),
+        ("return 3.0", "own:first: .*yields quantities, got 3.0"),
+        ("yield Quantity('x', 1.0)", "of different quantities than own:first, got own:second, which gives 'x', too"),
+    ],
+)
+def test_a_measure_of_a_users_own_is_asked_before_training(folder, body, words):
+    (folder / "own.py").write_text(
+        "from steppe.measures import Quantity\n"
+        f"def first(subject):\n    {body}\ndef second(subject):\n    yield Quantity('x', 1.0)\n"
+    )
+    (folder / "study.toml").write_text(TOML)
+    spec = study.load("study.toml", {"measure.names": ["own:first", "own:second"]})
+    recipe = Recipe.of(spec, SMALL)
+    with pytest.raises(steppe.InputError, match=words):
+        check_measures(questions(spec.measure.names, spec.source), recipe)

@@ -18,7 +18,7 @@ from steppe.study.store import ForeignRun, Store
 from steppe.study.surfaces import add_surfaces
 from steppe.study.table import FinishedRuns, gathered, whole_runs
 from steppe.study.training.program import Recipe, shape_key, shape_of
-from steppe.study.training.rehearsal import check_parts
+from steppe.study.training.rehearsal import check_measures, check_parts
 
 CODE = programs.Label("study", "the code that it names")
 """What errors are said to be of, where a study names code and they come of no single part."""
@@ -57,8 +57,9 @@ def run(
     executor = executor if executor is None else check_executor(executor)
     dataset = spec.load_data()
     columns = conditions(spec)
-    questions(spec.measure.names, spec.source)
+    asked = questions(spec.measure.names, spec.source)
     _rehearse(columns, dataset)
+    check_measures(asked, Recipe.of(shape_of(columns[0].spec)[0], dataset))
     facts = {"about": dataset.about, "fingerprint": dataset.fingerprint}
     with Store.open(directory, spec, facts, watcher.say) as store:
         missing = _missing(store, columns, spec.seeds, watcher)

@@ -14,9 +14,14 @@ from steppe import extensions
 from steppe.core import checks, losses, programs
 from steppe.core.types import Batch, Loss, Params
 from steppe.data import transforms
+from steppe.measures.answers import ask
+from steppe.measures.subject import Subject
+from steppe.measures.table import heading
 from steppe.models import Variables
+from steppe.study.questions import BATCH, ON_TEST, Asked
 from steppe.study.spec import parts
 from steppe.study.spec.optimisers import check_form
+from steppe.study.surfaces import chosen
 from steppe.study.training.chain import learning_rate
 from steppe.study.training.program import Recipe
 
@@ -55,6 +60,34 @@ def check_parts(recipe: Recipe) -> None:
         _check_finite(recipe, " and ".join(named), loss, variables, first)
     for table in methods:
         _check_method(recipe, table, loss, variables.params, batch)
+
+
+def check_measures(asked: Asked, recipe: Recipe) -> None:
+    """Ask each measure of a user's own of the untrained network, on a few examples: what fails stops before training.
+
+    Raises
+    ------
+    InputError
+        One that fails; two whose quantities would be one column of the results.
+    """
+    users = [(measure, settings) for measure, settings in asked.values() if not measure.ships]
+    if not users:
+        return
+    variables = jax.jit(recipe.initial)(jnp.uint32(0))
+    columns: dict[str, str] = {}
+    for measure, settings in users:
+        split = "test" if measure.family in ON_TEST else "train"
+        count = min(BATCH, checks.batch_size("study", getattr(recipe.dataset, split)))
+        batches = chosen(recipe.dataset, split, count, size=BATCH)
+        apply = recipe.model.at(variables.state)
+        answer = ask(Subject(apply=apply, params=variables.params, batches=batches), measure, settings)
+        if answer.error is not None:
+            raise answer.error
+        for quantity in answer.quantities:
+            other = columns.setdefault(heading(measure.name, quantity.name, split), measure.name)
+            if other != measure.name:
+                checks.fail("study", "measure.names", f"of different quantities than {other}",
+                            f"{measure.name}, which gives {quantity.name!r}, too")  # fmt: skip
 
 
 def _is_users(table: Any) -> bool:
