@@ -402,6 +402,10 @@ def test_the_command_measures_a_study_and_its_report_has_a_section(tiny, monkeyp
     assert (tiny / "report.html").read_text() == page
 
 
+def seeds_of(results):
+    return {condition: range(results.runs["seed"].n_unique()) for condition in results.conditions}
+
+
 @pytest.mark.slow
 def test_the_comparison_is_welchs_with_holms_correction_and_bounds_are_not_tested(tiny):
     take(tiny)
@@ -413,7 +417,7 @@ def test_the_comparison_is_welchs_with_holms_correction_and_bounds_are_not_teste
     bound = (polars.col("quantity") == "fisher_rao") & (polars.col("run") == "lam=0.1-s1")
     rows = rows.with_columns(converged=~bound, note=polars.when(bound).then(polars.lit("censored")).otherwise("note"))
     rows.write_parquet(aged(tiny) / "measurements.parquet")
-    found = compare_measurements(tiny, results.conditions, results.baseline, results.margins)
+    found = compare_measurements(tiny, seeds_of(results), results.baseline, results.margins)
     assert found.quantities["sam_sharpness"].verdict("lam=0.1") is Verdict.HIGHER
     assert found.quantities["sam_sharpness"].comparisons["lam=0.1"].difference == pytest.approx(math.log(50), rel=0.01)
     assert found.quantities["fisher_rao"].verdict("lam=0.1") is Verdict.UNTESTABLE
@@ -425,7 +429,7 @@ def test_the_comparison_is_welchs_with_holms_correction_and_bounds_are_not_teste
     bound = (polars.col("quantity") == "fisher_rao") & (polars.col("run") == "lam=0-s1")
     alike = rows.with_columns(value=1 + 0.01 * polars.Series(rng.random(rows.shape[0])), converged=~bound)
     alike.write_parquet(tiny / "measurements.parquet")
-    alike = compare_measurements(tiny, results.conditions, results.baseline, results.margins).quantities["fisher_rao"]
+    alike = compare_measurements(tiny, seeds_of(results), results.baseline, results.margins).quantities["fisher_rao"]
     assert alike.comparisons["lam=0.1"].welch.status == "bounds" and alike.verdict("lam=0.1") is Verdict.UNTESTABLE
     section = report.write(results, tiny)[2].read_text().partition('class="measured"')[2].partition("</section>")[0]
     assert "no difference shown" in section and "cannot tell: some values are only bounds" in section
@@ -434,10 +438,10 @@ def test_the_comparison_is_welchs_with_holms_correction_and_bounds_are_not_teste
 @pytest.mark.slow
 def test_of_several_measurements_by_one_measure_the_last_one_is_reported(tiny):
     results = study.gathered(study.Store.read(tiny))
-    assert compare_measurements(tiny, results.conditions, results.baseline, results.margins) is None
+    assert compare_measurements(tiny, seeds_of(results), results.baseline, results.margins) is None
     take(tiny, examples=10)
     take(tiny / "runs" / "lam=0.1-s1", measures=("loss",))
-    found = compare_measurements(tiny, results.conditions, results.baseline, results.margins)
+    found = compare_measurements(tiny, seeds_of(results), results.baseline, results.margins)
     assert found.rows.filter(polars.col("measure") == "loss")["examples"].to_list() == [48]
     assert found.rows.filter(polars.col("measure") == "fisher_rao")["examples"].to_list() == [10] * 4
     assert notes(found) == ["Other measurements, with other settings or examples, are in measurements.parquet."]

@@ -113,6 +113,30 @@ def test_uniting_twice_adds_nothing_and_keeps_what_was_asked_later(finished, tmp
     assert table.read(tmp_path).equals(polars.concat([later, rows]), null_equal=True)
 
 
+def test_rows_of_a_run_trained_again_otherwise_leave_with_what_was_asked_of_it_later(finished, tmp_path):
+    rows = table.read(finished[1])
+    later = rows.group_by("run", maintain_order=True).first()
+    later = later.with_columns(stage=polars.lit("later"), fingerprint="later " + polars.col("run"))
+    is_other = polars.col("run") == "all-s1"
+    again = rows.with_columns(value=polars.col("value") + is_other, fingerprint="again " + polars.col("fingerprint"))
+    whole = table.Table(tmp_path)
+    whole.unite(rows)
+    whole.add(later.to_dicts(), None)
+    assert whole.unite(rows) == [] and whole.unite(again) == ["all-s1"]
+    whole.close()
+    assert table.read(tmp_path).equals(polars.concat([later.filter(~is_other), again]), null_equal=True)
+
+
+def test_times_that_differ_do_not_make_another_network(finished, tmp_path):
+    rows = table.read(finished[1])
+    seconds = polars.col("value") + (polars.col("quantity") == "train_seconds")
+    whole = table.Table(tmp_path)
+    whole.unite(rows)
+    whole.add(rows.head(1).with_columns(stage=polars.lit("later")).to_dicts(), None)
+    assert whole.unite(rows.with_columns(value=seconds)) == []
+    whole.close()
+
+
 def test_a_table_of_an_older_version_is_read(tmp_path, finished):
     rows = table.read(finished[1]).with_columns(stage=polars.lit("later")).drop("epoch", "stage")
     rows.write_parquet(tmp_path / table.OLD)

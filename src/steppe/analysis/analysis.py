@@ -155,9 +155,7 @@ def analyse(results: Results, folder: Path | None = None, *, confidence: float =
         },
         trajectories={c: trajectory(rows) for c, rows in history.items()},
         tracked={name: {c: tracked_curve(rows, name) for c, rows in history.items()} for name in TRACKED},
-        measurements=compare_measurements(folder, conditions, baseline, margins, confidence=confidence)
-        if folder
-        else None,
+        measurements=compare_measurements(folder, seeds, baseline, margins, confidence=confidence) if folder else None,
     )
 
 

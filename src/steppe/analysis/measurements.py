@@ -105,7 +105,7 @@ def condition_means(rows: polars.DataFrame) -> dict[tuple[str, str], Mean]:
 
 def compare_measurements(
     folder: Path,
-    conditions: Sequence[str],
+    seeds: Mapping[str, Sequence[int]],
     baseline: str,
     margins: Mapping[str, float],
     *,
@@ -121,8 +121,8 @@ def compare_measurements(
     ----------
     folder : Path
         Where the table of measurements is.
-    conditions : sequence of str
-        The study's, in its order.
+    seeds : Mapping
+        condition -> the seeds of its runs, in the study's order. What was measured of other runs is left out.
     baseline : str
         The condition that others are compared to.
     margins : Mapping
@@ -136,10 +136,13 @@ def compare_measurements(
         A table that cannot be read.
     """
     everything = table.read(folder).filter(polars.col("stage") != "training")  # the study's own tables have those
-    rows = latest(everything.filter(polars.col("condition").is_in(conditions)))
+    runs = [(condition, seed) for condition, some in seeds.items() for seed in some]
+    there = polars.DataFrame(runs, schema={"condition": polars.String, "seed": polars.Int64}, orient="row")
+    everything = everything.join(there, on=["condition", "seed"], how="semi", maintain_order="left")
+    rows = latest(everything)
     if not len(rows):
         return None
-    measured = tuple(c for c in conditions if c in set(rows["condition"]))
+    measured = tuple(c for c in seeds if c in set(rows["condition"]))
     measures = in_order(rows)
     references = {c: baseline for c in measured if c != baseline and baseline in measured}
     log = set(rows.filter(polars.col("scale") == "log")["quantity"])

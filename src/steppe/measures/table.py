@@ -72,6 +72,12 @@ parameters, data, program, measure and settings: what makes a row the same."""
 OLD_SCHEMA = {name: kind for name, kind in SCHEMA.items() if name not in ("epoch", "stage")}
 """Those of `OLD`."""
 
+NUMBER = ["run", "epoch", "stage", "measure", "quantity", "split", "settings"]
+"""Columns that say which of a run's numbers a row is."""
+
+ABOUT_THE_MACHINE = polars.col("quantity").str.contains("seconds|memory|host")
+"""Numbers that do not repeat when a run does."""
+
 ASKED = ("measure", "settings", "dataset", "split", "examples", "batch_size", "dtype", "draw_seed")
 """Columns that say what was asked, whoever was asked it."""
 
@@ -160,20 +166,43 @@ class Table:
         self.known |= set(new["fingerprint"])
         self._write()
 
-    def unite(self, rows: polars.DataFrame) -> None:
-        """Add the rows that are not there yet; those that are there stay as they are."""
-        new = rows.filter(~polars.col("fingerprint").is_in(list(self.known)))
-        if len(new):
+    def unite(self, rows: polars.DataFrame) -> list[str]:
+        """Put what runs say of themselves in the place of what stands there of the same runs.
+
+        A run whose numbers differ from those that stand there was trained again, into another network: what was asked
+        later of the network before goes, too.
+
+        Returns
+        -------
+        list of str
+            The runs of which such rows went.
+        """
+        of_these, is_later = polars.col("run").is_in(rows["run"].unique().to_list()), polars.col("stage") == "later"
+        is_other = polars.col("run").is_in(_different(self.rows.filter(of_these, ~is_later), rows))
+        kept = self.rows.filter(~(of_these & (~is_later | is_other)))
+        gone = self.rows.filter(is_other, is_later)
+        united = polars.concat([kept, rows])
+        if not united.equals(self.rows, null_equal=True):
             if self.lock is None:
                 self._make()
-            self.rows = polars.concat([self.rows, new])
-            self.known |= set(new["fingerprint"])
+            self.rows, self.known = united, set(united["fingerprint"])
             self._write()
+        return sorted(set(gone["run"]))
 
     def _write(self) -> None:
         buffer = io.BytesIO()
         self.rows.write_parquet(buffer, metadata=CHECKED)
         files.write_checked(self.folder / NAME, buffer.getvalue())
+
+
+def _different(before: polars.DataFrame, now: polars.DataFrame) -> list[str]:
+    """The runs whose numbers before differ from those now, or have none in common with them."""
+    pairs = before.filter(~ABOUT_THE_MACHINE).join(now, on=NUMBER, how="left", suffix="_now", nulls_equal=True)
+    is_there, value = polars.col("value_now").is_not_null(), polars.col("value")
+    by_run = pairs.group_by("run").agg(
+        shared=is_there.any(), differs=(is_there & value.ne_missing(polars.col("value_now"))).any()
+    )
+    return by_run.filter(~polars.col("shared") | polars.col("differs"))["run"].to_list()
 
 
 def read(folder: Path) -> polars.DataFrame:

@@ -146,20 +146,23 @@ def finals(rows: polars.DataFrame, taken: list[str]) -> polars.DataFrame:
 
 
 def unite(store: Store, rows: polars.DataFrame) -> str:
-    """Add the rows of runs to the study's table, beside those that `steppe measure` put there.
+    """Put the rows of runs into the study's table, beside those that `steppe measure` put there.
 
     Returns
     -------
     str
-        Why that could not be done, in a sentence; nothing where it was. The rows are in the runs' folders, too, so that
-        nothing is lost.
+        What left the table, or why it was left as it is, in a sentence; nothing where there is nothing to say. The rows
+        are in the runs' folders, too, so that nothing is lost.
     """
     try:
         whole = table.Table(store.directory)
     except checks.InputError as error:
         return f"The table of all measurements was left as it is: {error}"
     try:
-        whole.unite(rows)
+        gone = whole.unite(rows)
     finally:
         whole.close()
-    return ""
+    if not gone:
+        return ""
+    return (f"What `steppe measure` found of earlier networks left the table of measurements: {', '.join(gone)} were "
+            "trained again. Measure them again.")  # fmt: skip

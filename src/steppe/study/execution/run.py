@@ -85,11 +85,11 @@ def _say_lost(runs: list[Run], finished: FinishedRuns, watcher: Watcher) -> None
 
 
 def _unite(store: Store, finished: FinishedRuns, watcher: Watcher) -> None:
-    """Put the rows of all finished runs into the study's table; the watcher is told where that cannot be done."""
+    """Put the rows of all finished runs into the study's table; the watcher is told what left it, or why not."""
     store.check()
-    refused = measurements.unite(store, measurements.of_study(store, finished))
-    if refused:
-        watcher.say(refused)
+    said = measurements.unite(store, measurements.of_study(store, finished))
+    if said:
+        watcher.say(said)
 
 
 def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watcher) -> list[Run]:
