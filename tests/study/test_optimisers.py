@@ -40,6 +40,28 @@ def weights(train, updates=5, source=None):
     return w
 
 
+def test_a_share_of_training_is_that_many_updates_and_stays_a_share_in_the_identity():
+    found = spec(train__learning_rate=WARMUP | {"warmup_steps": "12.5%", "decay_steps": "100%"})
+    assert found.identity()["train"]["learning_rate"]["decay_steps"] == "100%"
+    assert study.spec.parse(found.toml()) == found
+    for updates in (8, 80):
+        rate = learning_rate(found.train, updates)
+        expected = optax.warmup_cosine_decay_schedule(0.0, 0.1, updates // 8, updates)
+        np.testing.assert_array_equal([rate(k) for k in range(9)], [expected(k) for k in range(9)])
+    halves = {"name": "piecewise_constant_schedule", "init_value": 1.0, "boundaries_and_scales": {"50%": 0.5, "6": 0.1}}
+    rate, expected = (
+        learning_rate(spec(train__learning_rate=halves).train, 8),
+        optax.piecewise_constant_schedule(1.0, {4: 0.5, 6: 0.1}),
+    )
+    np.testing.assert_array_equal([rate(k) for k in range(9)], [expected(k) for k in range(9)])
+
+
+def test_shares_that_are_one_update_are_refused():
+    both = {"name": "piecewise_constant_schedule", "init_value": 1.0, "boundaries_and_scales": {"50%": 0.5, "51%": 0.1}}
+    with pytest.raises(InputError, match="of different updates, got two that are the same of 8 updates"):
+        learning_rate(spec(train__learning_rate=both).train, 8)
+
+
 @pytest.mark.parametrize(
     ("text", "table"),
     [
@@ -140,6 +162,10 @@ BAD = {
     r"TOML can express, got one that needs cosine_kwargs": {"learning_rate": {"name": "sgdr_schedule"}},
     r"cosine_decay_schedule must be a function of its settings": {
         "learning_rate": {"name": "cosine_decay_schedule", "init_value": 0.1, "decay_steps": -1}},
+    r"or a share of all updates, such as \"5%\", got '101%'": {
+        "learning_rate": {"name": "cosine_decay_schedule", "init_value": 0.1, "decay_steps": "101%"}},
+    r"'adam', 'adamw' or 'sgd', got 'lion'\. Write a table: {name = \"lion\"}": {"optimizer": "lion"},
+    r"a valid number, got 'mine:rate'\. Write a table: {name = \"mine:rate\"}": {"learning_rate": "mine:rate"},
     r"schedule of finite rates": {"learning_rate": {"name": "constant_schedule", "value": -1.0}},
     r"keys are whole numbers": {"learning_rate": {"name": "piecewise_constant_schedule", "init_value": 0.1,
                                                   "boundaries_and_scales": {"two": 0.1}}},

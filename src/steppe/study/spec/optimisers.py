@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from steppe.core import checks, programs
+from steppe.study.spec import shares
 from steppe.study.spec.settings import Source, build
 
 
@@ -39,14 +40,18 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 """Optax's, by name: functions that make a function of the number of the update."""
 
 
-def schedule(table: Mapping[str, Any], source: Source) -> optax.Schedule:
-    """The learning-rate schedule that a table names.
+TRIED = 100_000
+"""Updates for which a schedule is made before it is known how many there are."""
+
+
+def schedule(table: Mapping[str, Any], source: Source, updates: int) -> optax.Schedule:
+    """The learning-rate schedule that a table names, for so many updates in all.
 
     Raises
     ------
     InputError : settings out of range; a user's function that makes no schedule.
     """
-    made = build(SCHEDULES, table, source)
+    made = build(SCHEDULES, shares.counted(table, updates), source)
     if not callable(made):
         checks.fail("study", table["name"], "a function that returns a schedule", checks.returned(made),
                     "Return a function of the number of the update.")  # fmt: skip
@@ -73,7 +78,7 @@ def check_schedule(table: Mapping[str, Any], source: Source) -> None:
     ------
     InputError : see `schedule`; a first rate that is none.
     """
-    rate, label = schedule(table, source), programs.Label("study", table["name"])
+    rate, label = schedule(table, source, TRIED), programs.Label("study", table["name"])
 
     def must(value: Any) -> Any:
         if isinstance(value, bool) or not _is_real(value):

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field
 from steppe import extensions
 from steppe.core import checks, programs
 from steppe.core.types import Moments
-from steppe.study.spec import limits
+from steppe.study.spec import limits, shares
 
 OWNED = {"key", "where", "classes", "rngs"}
 """Arguments that a study sets itself, or that only code can give."""
@@ -48,6 +48,9 @@ FORMS = {
     "train.learning_rate": "a function of its settings that returns a function of the number of the update",
 }
 """What a user's own must be, part by part."""
+
+SHARED = ("train.learning_rate",)
+"""Parts whose whole numbers are counts of updates, which may be written as shares of all."""
 
 NONE = "none"
 """How TOML, which has no null, writes a setting of None where that is not the default."""
@@ -94,6 +97,9 @@ def _whole_key(key: str) -> str:
 
 WholeKey = Annotated[str, AfterValidator(_whole_key)]
 """A whole number as a key: TOML's keys are text."""
+
+ShareKey = Annotated[str, AfterValidator(lambda key: key if shares.is_share(key) else _whole_key(key))]
+"""The same, or a share of all updates."""
 
 
 def modules(raw: Any) -> set[str]:
@@ -191,7 +197,7 @@ def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]
             if parameter.default is parameter.empty and name not in GIFTS.get(part.partition(".")[0], ()):
                 checks.fail("study", f"{part}.name", form, f"one that needs {name}, which a study does not give it")
             continue
-        annotation = Literal["closed_form"] | None if name in EXACT else _plain(hints[name], name)
+        annotation = Literal["closed_form"] | None if name in EXACT else _plain(hints[name], name, part in SHARED)
         if annotation is None and parameter.default is parameter.empty:
             checks.fail("study", f"{part}.name", "a function whose settings TOML can express", f"one that needs {name}",
                         "Write a function of your own that calls it.")  # fmt: skip
@@ -220,24 +226,27 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return inspect.get_annotations(function, eval_str=True)
 
 
-def _plain(annotation: Any, name: str) -> Any:
-    """The part of an annotation that TOML can express, within the limits of a setting of that name; None if none is."""
+def _plain(annotation: Any, name: str, shared: bool = False) -> Any:
+    """The part of an annotation that TOML can express, within the limits of a setting of that name; None if none is.
+
+    Where whole numbers are `shared`, they may be shares of all updates.
+    """
     if annotation in (int, float, str, bool):
-        return limits.bounded(annotation, name)
+        return shares.Count if shared and annotation is int else limits.bounded(annotation, name)
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return annotation
     if origin in (tuple, list):
-        inner = tuple(member if member is ... else _plain(member, name) for member in members)
+        inner = tuple(member if member is ... else _plain(member, name, shared) for member in members)
         return Annotated[origin[inner], Field(max_length=limits.LENGTH)]
     if isinstance(origin, type) and issubclass(origin, Mapping) and members[0] is int:
         inner = _plain(members[1], name)
         table: Any = dict
-        return inner and Annotated[table[WholeKey, inner], Field(max_length=limits.LENGTH)]
+        return inner and Annotated[table[ShareKey if shared else WholeKey, inner], Field(max_length=limits.LENGTH)]
     if origin in (typing.Union, types.UnionType):
         if complex in members and float in members:  # any number: it is computed with in float32
             members = tuple(member for member in members if member not in (bool, int))
-        plain = [_plain(member, name) for member in members if _plain(member, name) is not None]
+        plain = [found for member in members if (found := _plain(member, name, shared)) is not None]
         return typing.Union[(*plain, *((type(None),) if type(None) in members else ()))] if plain else None
     return None
 
@@ -266,7 +275,15 @@ def validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: s
     if error["type"] == "too_short":
         checks.fail("study", path, "a list with at least one value", error["input"])
     message = error["msg"].removeprefix("Input should ").removeprefix("be ").removeprefix("Value error, ")
-    checks.fail("study", path, TOML_WORDS.get(message, message) + where, checks.shown(error["input"]))
+    got = checks.shown(error["input"])
+    checks.fail("study", path, TOML_WORDS.get(message, message) + where, got, _as_table(path, error["input"]))
+
+
+def _as_table(path: str, value: Any) -> str:
+    """How a name is written where a table that names a function belongs."""
+    part, _, place = path.partition(".")
+    named = path in FORMS or (part in FORMS and place.isdigit())
+    return f"Write a table: {{name = {json.dumps(value)}}}." if named and isinstance(value, str) else ""
 
 
 def _short(key: str, most: int = 60) -> str:

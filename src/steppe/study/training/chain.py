@@ -46,7 +46,7 @@ def average(settings: Average, updates: int) -> optax.GradientTransformation:
 def learning_rate(train: Train, updates: int, source: Source = None) -> optax.Schedule:
     """The learning rate at each update."""
     if isinstance(train.learning_rate, dict):
-        return optimisers.schedule(train.learning_rate, source)
+        return optimisers.schedule(train.learning_rate, source, updates)
     if train.schedule == "cosine":
         return optax.cosine_decay_schedule(train.learning_rate, updates)
     return optax.constant_schedule(train.learning_rate)

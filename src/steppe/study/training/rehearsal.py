@@ -42,7 +42,7 @@ def check_parts(recipe: Recipe) -> None:
         a learning rate that becomes negative or no number.
     """
     spec = recipe.spec
-    if _is_users(spec.train.learning_rate):
+    if isinstance(spec.train.learning_rate, Mapping):
         _check_rates(recipe)
     named = [table["name"] for table in (spec.loss, *spec.augment) if _is_users(table)]
     methods = [table for table in (spec.method, *spec.then) if _is_users(table)]
@@ -184,7 +184,7 @@ def _check_method(recipe: Recipe, table: Mapping[str, Any], loss: Loss, params: 
 
 
 def _check_rates(recipe: Recipe) -> None:
-    """Fail where a user's schedule gives a rate that is negative or no number."""
+    """Fail where a schedule gives a rate that is negative or no number, or cannot be of so many updates."""
     train, updates = recipe.spec.train, recipe.steps * recipe.spec.train.epochs
     rate = learning_rate(train, updates, recipe.spec.source)
     counts = np.unique(np.linspace(0, updates - 1, min(updates, RATES)).astype(np.int32))
