@@ -163,3 +163,21 @@ def test_a_measure_of_a_users_own_is_asked_before_training(folder, body, words):
     recipe = Recipe.of(spec, SMALL)
     with pytest.raises(steppe.InputError, match=words):
         check_measures(questions(spec.measure.names, spec.source), recipe)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"name": "calibration_error", "bins": 0},
+            "calibration_error: bins must be a whole number of at least 1, got 0",
+        ),
+        ({"name": "sam_sharpness", "rho": -1}, "rho must be"),
+        ({"name": "trace", "probes": "many"}, "probes must be a whole number of at least 1, got 'many'"),
+    ],
+)
+def test_a_setting_that_a_measure_does_not_take_is_refused_before_training(folder, settings, words):
+    (folder / "study.toml").write_text(TOML)
+    spec = study.load("study.toml", {"measure.names": [settings]})
+    with pytest.raises(steppe.InputError, match=words):
+        check_measures(questions(spec.measure.names, spec.source), Recipe.of(spec, SMALL))

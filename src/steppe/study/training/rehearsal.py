@@ -63,25 +63,29 @@ def check_parts(recipe: Recipe) -> None:
 
 
 def check_measures(asked: Asked, recipe: Recipe) -> None:
-    """Ask each measure of a user's own of the untrained network, on a few examples: what fails stops before training.
+    """Ask measures of the untrained network, on a few examples: what fails stops before training.
+
+    Asked are a user's own, and those of Steppe with other settings than their defaults.
 
     Raises
     ------
     InputError
-        One that fails; two whose quantities would be one column of the results.
+        One of a user's own that fails, or one of Steppe that fails with its settings and not with its defaults; two
+        whose quantities would be one column of the results.
     """
-    users = [(measure, settings) for measure, settings in asked.values() if not measure.ships]
-    if not users:
+    uncertain = [(m, settings) for m, settings in asked.values() if not m.ships or settings != m.defaults]
+    if not uncertain:
         return
     variables = jax.jit(recipe.initial)(jnp.uint32(0))
     columns: dict[str, str] = {}
-    for measure, settings in users:
+    for measure, settings in uncertain:
         split = "test" if measure.family in ON_TEST else "train"
         count = min(BATCH, checks.batch_size("study", getattr(recipe.dataset, split)))
         batches = chosen(recipe.dataset, split, count, size=BATCH)
         apply = recipe.model.at(variables.state)
-        answer = ask(Subject(apply=apply, params=variables.params, batches=batches), measure, settings)
-        if answer.error is not None:
+        subject = Subject(apply=apply, params=variables.params, batches=batches)
+        answer = ask(subject, measure, settings)
+        if answer.error is not None and not (measure.ships and ask(subject, measure, measure.defaults).error):
             raise answer.error
         for quantity in answer.quantities:
             other = columns.setdefault(heading(measure.name, quantity.name, split), measure.name)
