@@ -133,6 +133,13 @@ def test_conditions_can_be_written_out(toy):
     assert [(c.name, c.lam) for c in study.conditions(spec)] == [("plain", 0.0), ("strong", 5.0)]
 
 
+def test_a_table_in_a_condition_that_was_to_be_one_setting_is_explained(toy):
+    with pytest.raises(
+        InputError, match=r'replaces all of \[train\]. For one setting write "train.<setting>" in quotes'
+    ):
+        load(toy, grid={}, baseline="", conditions=[{"name": "long", "train": {"epochs": 3}}])
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "a\\b", "a  b", " a", "a\n", "a\tb", "\x1b[1m", "\u200b"])
 def test_a_condition_whose_name_cannot_be_shown_unchanged_is_refused(toy, name):
     with pytest.raises(InputError, match=r"study: conditions(\.0)?\.name must be"):

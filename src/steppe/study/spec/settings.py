@@ -263,9 +263,12 @@ def validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: s
         parent = _fields_at(schema, error["loc"][:-1])
         checks.fail("study", path, f"a setting that exists{where}", "an unknown key", checks.nearest(place[-1], parent))
     if error["type"] == "missing":
-        checks.fail(
-            "study", path, f"given{where}", "nothing", f"Add it to the [{place[0]}] table." if len(place) > 1 else ""
-        )
+        todo = f"Add it to the [{place[0]}] table." if len(place) > 1 else ""
+        if where and todo:  # a condition
+            todo = (
+                f'A table there replaces all of [{place[0]}]. For one setting write "{place[0]}.<setting>" in quotes.'
+            )
+        checks.fail("study", path, f"given{where}", "nothing", todo)
     if error["type"] == "string_pattern_mismatch":
         checks.fail(
             "study", path, "letters, digits, '.', '_' and '-', as a folder's name", checks.shown(error["input"])
