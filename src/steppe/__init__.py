@@ -60,5 +60,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Names that are there, or will be when asked for."""
-    return sorted({*globals(), *__all__})
+    """What an editor completes: the public names, loaded or not."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

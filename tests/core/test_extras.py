@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import steppe
 from steppe.core.extras import EXTRAS
 
 HIDDEN = sorted({"equinox", *(module for modules in EXTRAS.values() for module in modules)})
@@ -54,6 +55,16 @@ def test_the_core_works_alone_and_other_parts_say_what_to_install():
     assert printed[2] == "steppe.models needs flax, which is not installed. Run: pip install 'steppe[study]'"
     assert printed[3].startswith("steppe.data needs datasets, ") and "'steppe[study]'" in printed[3]
     assert printed[4].startswith("steppe.report needs ") and "'steppe[study,report]'" in printed[4]
+
+
+def test_the_command_says_its_version_without_any_extra():
+    status, (printed,), errors = ended(COMMAND.replace("'list'", "'--version'"))
+    assert (status, errors) == (0, []) and printed.startswith("steppe ")
+
+
+def test_an_editor_is_offered_public_names_only():
+    names = {name for name in dir(steppe) if not name.startswith("__")}
+    assert names == set(steppe.__all__) and "study" in names
 
 
 def test_the_command_says_what_to_install():

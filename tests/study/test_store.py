@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
+import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import polars
@@ -21,6 +23,7 @@ from steppe.networks.targets import run_folders
 from steppe.storage import files
 from steppe.study import Store, surfaces
 from steppe.study.execution import run as runs
+from steppe.study.store import ForeignRun
 from steppe.study.training import run as train
 
 
@@ -368,3 +371,9 @@ def test_what_is_written_is_read_back_the_same(tmp_path):
     a, b = Store.read(made(tmp_path / "again")), Store.read(damage.whole())
     for name in NAMES:
         assert same(a.params(*name), b.params(*name)) and a.load(*name) == b.load(*name)
+
+
+def test_errors_of_damage_come_through_from_other_processes():
+    error = ForeignRun(Path("run.json"), "another run", "Move it away.")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is ForeignRun and str(again) == str(error) and again.path == error.path

@@ -4,6 +4,7 @@ The commands themselves are in `steppe.cli.app`, which is imported when signals 
 """
 
 import errno
+import importlib.metadata
 import os
 import signal
 import sys
@@ -23,10 +24,14 @@ def _status(arguments: list[str]) -> int:
     """Run a command; say what went wrong, if anything, and return the status."""
     try:
         process.require_unix()
-        extras.require("The command steppe", "study", "report", "cli")
-        from steppe.cli import app
+        if arguments == ["--version"]:  # also where the command's own packages are missing
+            sys.stdout.write(f"steppe {importlib.metadata.version('steppe')}\n")
+            status = 0
+        else:
+            extras.require("The command steppe", "study", "report", "cli")
+            from steppe.cli import app
 
-        status = app.invoke(arguments)
+            status = app.invoke(arguments)
         process.flush()
         return status
     except (process.UnsupportedSystem, extras.MissingExtra) as error:

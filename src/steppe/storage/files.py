@@ -51,6 +51,10 @@ class DamagedFile(checks.InputError):
         self.path, self.why, self.todo = path, why, todo
         super().__init__(f"study: {path} must be what was written there, got {why}.{' ' + todo if todo else ''}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors of workers come from other processes."""
+        return type(self), (self.path, self.why, self.todo)
+
 
 def write(path: Path, content: Content) -> Path:
     """Write a file; the name changes hands when every byte is on disk.
