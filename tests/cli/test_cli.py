@@ -50,6 +50,27 @@ def vector(params, batch):
 number = 3
 """
 
+PARTS = """
+import jax.numpy as jnp
+from steppe.measures import Quantity
+
+def vector(): return lambda outputs, labels: jnp.mean(outputs, -1)
+
+def undefined(): return lambda outputs, labels: jnp.mean(outputs) / 0
+
+def bare(outputs, labels): return jnp.mean(outputs)
+
+def cropped(): return lambda key, batch, loss: {**batch, "x": batch["x"][:, :2]}
+
+def number(): return 3
+
+def rates(): return lambda count: jnp.ones(3)
+
+def taken(subject): yield Quantity("accuracy", 1.0)
+
+def typo(subject): yield Quantity("x", undefind)
+"""
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
@@ -75,6 +96,8 @@ def here(tmp_path, monkeypatch):
     np.savez("weights.npz", w=x[:3, :2])
     np.savez("unfit.npz", w=x[:2, :2])
     Path("mine.py").write_text(MINE)
+    Path("parts.py").write_text(PARTS)
+    Path("broken.py").write_text("def loss(:\n")
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
@@ -125,6 +148,49 @@ BAD = {
     "no closed form": (
         "run tiny.toml --set method.curvature='closed_form'",
         "method must be without closed_form for this study",
+    ),
+    "an optimiser as text": (
+        "run tiny.toml --set train.optimizer=lion",
+        "got 'lion'. Write a table: {name = \"lion\"}.",
+    ),
+    "unknown optimiser": ("run tiny.toml --set train.optimizer={name='lionn'}", "got 'lionn'. Did you mean 'lion'?"),
+    "an optimiser that needs more than gradients": (
+        "run tiny.toml --set train.optimizer={name='lbfgs'}",
+        "lbfgs must be an optimiser that needs gradients, its state and parameters only",
+    ),
+    "unknown schedule": (
+        "run tiny.toml --set train.learning_rate={name='cosine_decay'}",
+        "Did you mean 'cosine_decay_schedule'?",
+    ),
+    "no share of training": (
+        "run tiny.toml --set train.learning_rate={name='cosine_decay_schedule',init_value=0.1,decay_steps='all'}",
+        'a whole number of updates, or a share of all updates, such as "5%"',
+    ),
+    "code that is not Python": ("run tiny.toml --set loss.name=broken:loss", "got 'broken', which fails: SyntaxError"),
+    "code by its path": ("run tiny.toml --set loss.name=./parts:vector", "Did you mean 'parts:vector'?"),
+    "a loss that is no function of settings": (
+        "run tiny.toml --set loss.name=parts:bare",
+        "a function of its settings that returns a function of outputs and labels",
+    ),
+    "a loss of one's own that is no scalar": ("run tiny.toml --set loss.name=parts:vector", "parts:vector must be"),
+    "a loss of one's own that is infinite": ("run tiny.toml --set loss.name=parts:undefined", "on the first batch"),
+    "a transform that changes shapes": (
+        "run tiny.toml --set augment=[{name='parts:cropped'}]",
+        "as it came, got a float32 array of shape (8, 2).",
+    ),
+    "a method that is none": ("run tiny.toml --set then=[{name='parts:number'}]", "got a value of type int"),
+    "a schedule that gives no number": (
+        "run tiny.toml --set train.learning_rate={name='parts:rates'}",
+        "one real number, got a float32 array of shape (3,).",
+    ),
+    "data that are none": ("run tiny.toml --set data={name='parts:number'}", "parts must be of the form ((x, y)"),
+    "a measure of one's own that fails": (
+        "run tiny.toml --set measure.names=['parts:typo']",
+        "one that fails: NameError: name 'undefind' is not defined.",
+    ),
+    "a quantity that is there already": (
+        "run tiny.toml --set measure.names=['parts:taken']",
+        "got 'accuracy', which the measure accuracy gives.",
     ),
     "no KEY=VALUE": ("run tiny.toml --set epochs", "--set must be KEY=VALUE, such as train.epochs=2, got 'epochs'."),
     "batch larger than the data": (
