@@ -1,5 +1,7 @@
 """A user's own functions by name: where they are found, and what is said of those that cannot be had."""
 
+import sys
+
 import pytest
 
 import steppe
@@ -66,6 +68,29 @@ def test_a_module_of_a_package_imports_from_beside_it_and_all_of_it_is_in_its_di
     (folder / "pack" / "helper.py").write_text("value = 2\n")
     assert extensions.source("test", "name", "pack.losses:make")[1] != before
     assert function("pack.losses:make")() == 2 and function("pack.losses:make", digest=before)() == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import aid; value = aid.value",
+        "from aid import value",
+        'value = __import__("aid").value',
+        'value = importlib.import_module("aid").value',
+    ],
+)
+def test_a_module_on_pythons_path_is_told_from_itself_after_an_edit_of_what_it_imports(folder, monkeypatch, statement):
+    places = [folder / name for name in ("lib", "other")]
+    for place in places:
+        place.mkdir()
+    monkeypatch.setattr(sys, "path", [*map(str, places), *sys.path])
+    (folder / "lib" / "far.py").write_text(f"import importlib\n{statement}\ndef make(): return value\n")
+    digests = []
+    for value in (1, 2):
+        (folder / "other" / "aid.py").write_text(f"value = {value}\n")
+        digests.append(extensions.source("test", "name", "far:make")[1])
+        assert function("far:make", digest=digests[-1])() == value
+    assert len(set(digests)) == 2
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ LONGEST = 200
 _loaded: dict[tuple[str, str], ModuleType] = {}
 """Modules by name and digest: a study that runs goes on with the code that it began with, whatever its file becomes."""
 
-_folders: list[str] = []
-"""Where modules were looked for last; they stand at the end of Python's path."""
+_folders: set[str] = set()
+"""Where modules were looked for, ever; those of the last time stand at the end of Python's path."""
 
 
 class _Loader(SourceFileLoader):
@@ -147,8 +147,9 @@ def _is_importable(text: str) -> bool:
 
 def _load(label: str, option: str, module: str, folders: Iterable[Path]) -> tuple[str, ModuleType]:
     """A digest of a module's source ("" where it has none) and the module, executed from that very source."""
-    places = list(dict.fromkeys(str(Path(folder).resolve()) for folder in (*folders, Path())))
-    _append(places)
+    beside = list(dict.fromkeys(str(Path(folder).resolve()) for folder in (*folders, Path())))
+    _append(beside)
+    places = [*(entry for entry in sources.user_path() if entry not in beside), *beside]
     files = sources.files(module, places)
     digest = sources.digest(files)
     if digest and (module, digest) in _loaded:
@@ -174,7 +175,7 @@ def _load(label: str, option: str, module: str, folders: Iterable[Path]) -> tupl
         checks.fail(label, option, "a module that can be imported", got)
     finally:
         sys.meta_path.remove(finder)
-    _check_ours(label, option, module, getattr(found, "__file__", None), places)
+    _check_ours(label, option, module, getattr(found, "__file__", None), beside)
     if sources.digest(files) != digest:
         checks.fail(label, option, "a module whose file stays as it is", f"{module!r}, which changed", "Repeat.")
     if digest:
@@ -190,11 +191,10 @@ def _remedy(module: str, scripts: list[str]) -> str:
 
 def _append(places: list[str]) -> None:
     """Put folders at the end of Python's path, in the place of those of the study before."""
-    for folder in _folders:
-        if folder in sys.path:
-            sys.path.remove(folder)
-    _folders[:] = [place for place in places if place not in sys.path]
-    sys.path.extend(_folders)  # last: a file json.py there is no part of Python's own
+    sys.path[:] = [entry for entry in sys.path if entry not in _folders]  # also where somebody put an old path back
+    new = [place for place in places if place not in sys.path]
+    _folders.update(new)
+    sys.path.extend(new)  # last: a file json.py there is no part of Python's own
 
 
 def _check_ours(label: str, option: str, module: str, found: str | None, places: list[str]) -> None:

@@ -3,9 +3,16 @@
 import ast
 import hashlib
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
+
+INSTALLED = ("site-packages", "dist-packages")
+"""What folders of installed packages are called."""
+
+IMPORTERS = ("import_module", "__import__")
+"""Functions that import the module whose name they are given."""
 
 
 def elsewhere(name: str, places: list[str]) -> bool:
@@ -16,24 +23,35 @@ def elsewhere(name: str, places: list[str]) -> bool:
     return PathFinder.find_spec(name, path) is not None
 
 
+def user_path() -> list[str]:
+    """The folders of Python's path that are neither Python's own, nor of installed packages, nor Steppe's."""
+    paths = sysconfig.get_paths()
+    others = {Path(paths[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    others.add(Path(__file__).resolve().parents[2])
+    entries = [Path(entry or ".").resolve() for entry in sys.path]
+    return [str(e) for e in entries if e.is_dir() and not {e, *e.parents} & others and e.name not in INSTALLED]
+
+
 def files(module: str, places: list[str]) -> dict[str, Path]:
-    """The source files of a module and of what it imports from the same folder: name -> file."""
+    """The source files of a module and of what it imports from those places: name -> file.
+
+    Of an installed module they are those of its package.
+    """
     top = module.partition(".")[0]
     if elsewhere(top, places):
         path = [entry for entry in sys.path if str(Path(entry).resolve()) not in places]
         roots, within = [Path(entry or ".").resolve() for entry in path], f"{top}."
     else:
         roots, within = [Path(place) for place in places], ""
-    root = next((root for root in roots if _file(root, module)), None)
     files: dict[str, Path] = {}
-    left = [module] if root else []
-    while left and root:
+    left = [module]
+    while left:
         name = left.pop()
-        path_of = _file(root, name)
-        if name in files or path_of is None or name.partition(".")[0] == "steppe" != top:
+        found = next(filter(None, (_file(root, name) for root in roots)), None)
+        if name in files or found is None or name.partition(".")[0] == "steppe" != top:
             continue
-        files[name] = path_of
-        named = [*_imports(path_of, name), name.rpartition(".")[0]]
+        files[name] = found
+        named = [*_imports(found, name), name.rpartition(".")[0]]
         left += [other for other in named if other and f"{other}.".startswith(within)]
     return files
 
@@ -60,6 +78,10 @@ def _imports(path: Path, module: str) -> Iterator[str]:
             yield base
             for alias in node.names:
                 yield f"{base}.{alias.name}" if base else alias.name
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in IMPORTERS and node.args:
+            name = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+            if isinstance(name, str) and name:
+                yield name
 
 
 def digest(files: Mapping[str, Path]) -> str:
