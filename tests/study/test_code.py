@@ -1,6 +1,7 @@
 """What a study names may be the user's own code, and a study grows."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,19 @@ def test_a_network_beside_the_toml_file_is_found_and_its_settings_are_resolved(f
     assert spec.model == {"name": "mynet:make", "width": 3}
     with pytest.raises(steppe.InputError, match=r"model\.depth must be a setting that exists"):
         study.load(str(folder / "study.toml"), {"model.depth": 2})
+
+
+def test_a_network_is_made_once_for_whatever_asks_for_it(folder):
+    (folder / "mynet.py").write_text(NET.replace("def make(", "calls = []\ndef make(").replace(
+        "return Net(shape[0]", "calls.append(width); return Net(shape[0]"))  # fmt: skip
+    spec, data = read(folder), steppe.data.load("moons")
+    calls = sys.modules["mynet"].calls
+    network = spec.build_model(data)
+    made = len(calls)
+    assert made and spec.model_copy(update={"name": "another"}).build_model(data) is network
+    assert len(calls) == made
+    wider = study.load(str(folder / "study.toml"), {"model.width": 5}).build_model(data)
+    assert wider is not network and calls[-1] == 5
 
 
 def test_the_source_is_part_of_the_identity_and_the_folder_is_not(folder, tmp_path):

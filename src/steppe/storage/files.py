@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -123,10 +124,24 @@ def partial_files(folder: Path, names: Collection[str]) -> list[Path]:
     return [path for path in paths if path.is_symlink() or not path.is_dir()]
 
 
+_digests: dict[tuple[int, ...], str] = {}
+"""The SHA-256 of files that were looked at in this process, by what the system changes with every write."""
+
+SETTLED = 2.0
+"""Seconds after which a file's time tells another write from the last one: clocks of file systems tick slowly."""
+
+
 def digest(path: Path) -> str:
-    """The SHA-256 of a file."""
+    """The SHA-256 of a file; one that nobody has written to since is read once in a process."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        known = os.fstat(stream.fileno())
+        key = (known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns, known.st_ctime_ns)
+        if key not in _digests:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+            if abs(time.time() - known.st_ctime) < SETTLED or os.fstat(stream.fileno()) != known:
+                return found
+            _digests[key] = found
+        return _digests[key]
 
 
 def listed(digests: Collection[tuple[str, str]]) -> str:

@@ -1,9 +1,11 @@
 """The tables of a specification: what a study says, as frozen data."""
 
 import functools
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
 
+import jax
 import pydantic
 import tomli_w
 from pydantic import Field
@@ -21,6 +23,13 @@ NonNegative = Annotated[Real, Field(ge=0)]
 
 COMPANIONS: dict[str, tuple[str, Any]] = {"optimizer": ("momentum", 0.9), "learning_rate": ("schedule", "cosine")}
 """Settings of training that may be tables, and what stands beside them, with its default, where they are none."""
+
+
+NETWORKS = 4
+"""That are kept: each may hold the values that all seeds begin with."""
+
+_networks: dict[Any, Network] = {}
+"""The networks that were made last, by what made them: every shape of run, and whatever measures it, asks anew."""
 
 
 class EarlyStopping(Table):
@@ -183,16 +192,26 @@ class Spec(Table):
         return data.checked(found) if isinstance(found, Dataset) else data.from_arrays(name, found)
 
     def build_model(self, dataset: Dataset) -> Network:
-        """The network, for a data set.
+        """The network, for a data set; it is made once.
 
         Raises
         ------
         InputError : see `models.build`.
         """
+        name, _ = split_name(self.model)
+        function = find_function("model", name, models.MODELS, self.source)
+        words, wide = json.dumps(self.model, sort_keys=True), jax.config.read("jax_enable_x64")
+        key = (function, words, dataset.shape, dataset.classes, wide)
+        if key not in _networks:
+            if len(_networks) >= NETWORKS:
+                del _networks[next(iter(_networks))]
+            _networks[key] = self._network(function, dataset)
+        return _networks[key]
+
+    def _network(self, function: Callable[..., Any], dataset: Dataset) -> Network:
         name, settings = split_name(self.model)
         if name in models.MODELS:
             return models.build(name, dataset.shape, dataset.classes, **settings)
-        function = find_function("model", name, models.MODELS, self.source)
         make = functools.partial(build, models.MODELS, self.model, self.source, dataset.shape, dataset.classes)
         match models.random_argument(function):
             case "rngs":
