@@ -1,5 +1,6 @@
 """What a study names may be the user's own code, and a study grows."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -134,3 +135,17 @@ def test_a_study_with_code_runs_grows_and_refuses_an_edited_network(folder, tmp_
     (folder / "mynet.py").write_text(NET.replace("nnx.tanh", "nnx.relu"))
     with pytest.raises(steppe.InputError, match=r"the source of mynet as it is now.* Restore that source, or"):
         study.run(read(folder), out)
+
+
+@pytest.mark.slow
+def test_the_page_on_code_of_ones_own_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "code.md").read_text(encoding="utf-8")
+    for kind, name in (("python", "mine.py"), ("toml", "study.toml")):
+        (block,) = re.findall(rf"^```{kind}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+        (tmp_path / name).write_text(block, encoding="utf-8")
+    spec = study.load("study.toml")
+    runs = study.run(spec, tmp_path / "out").runs
+    assert set(runs["status"]) == {"finished"} and runs["test_entropy"].is_between(0, 1).all()
+    assert runs["train_loss"].n_unique() == 4
+    assert set(spec.source) == {"mine"}

@@ -63,7 +63,7 @@ TOML_WORDS = {"an object": "a table", "a valid dictionary": "a table", "a valid 
 class Table(pydantic.BaseModel):
     """A table of the TOML file: no unknown keys, no changes after reading."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Settings(Table):

@@ -38,7 +38,9 @@ class EarlyStopping(Table):
     """
 
     patience: Count
+    """Epochs in a row without an improvement after which training stops."""
     min_delta: NonNegative = 0.0
+    """How much lower the mean training loss must be to count as improved."""
 
 
 class Train(Table):
@@ -49,14 +51,23 @@ class Train(Table):
     """
 
     optimizer: Literal["adam", "adamw", "sgd"] | dict[str, Any] = "adam"
+    """A name, or a table that names a function of Optax, or a user's own, with its settings."""
     learning_rate: Positive | dict[str, Any]
+    """A number, or a table that names a schedule, whose numbers of updates may be shares such as "5%"."""
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Of "sgd" as text; 0.9 unless said otherwise."""
     schedule: Literal["constant", "cosine"] | None = None
+    """Of a learning rate that is a number; "cosine" unless said otherwise, over all of training."""
     weight_decay: NonNegative = 0.0
+    """Times the weights, added to the gradient; decoupled for "adamw"."""
     batch_size: Count
+    """Examples of an update."""
     epochs: Annotated[int, Field(gt=0, le=MOST["epochs"])]
+    """Passes over the training data."""
     penalty_dropout: bool = False
+    """Whether penalties see the network with dropout, as it is trained."""
     early_stopping: EarlyStopping | None = None
+    """Stop when the training loss has stopped falling."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -80,8 +91,11 @@ class Average(Table):
     """
 
     name: Literal["ema", "swa"]
+    """Exponential, or even over the end of training."""
     decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Of "ema"; 0.99 unless said otherwise."""
     start: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Of "swa", as a share of training; 0.75 unless said otherwise."""
 
     @pydantic.model_validator(mode="after")
     def _settings_are_its_own(self) -> Self:
@@ -97,10 +111,15 @@ class Measure(Table):
     """
 
     batches: Annotated[int, Field(gt=0, le=MOST["batches"])] = 8
+    """Training batches on which tr(H²) is measured."""
     probes: Annotated[int, Field(gt=0, le=MOST["probes"])] = 5
+    """Random vectors on each of them."""
     batch_size: Count | None = None
+    """Examples of such a batch; as in training unless said otherwise."""
     every: Count = 1
+    """Epochs between two measurements."""
     names: list[str | dict[str, Any]] = Field(default_factory=list)
+    """Measures that are asked at the end: names, tables of a name and settings, or a user's own."""
 
 
 class Track(Table):
@@ -110,26 +129,37 @@ class Track(Table):
     """
 
     every: Count = 1
+    """Epochs between two looks; a multiple of measure.every."""
     examples: Count = 1024
+    """Training examples that are looked at."""
     probes: Annotated[int, Field(gt=0, le=MOST["probes"])] = 8
+    """Random vectors for traces."""
 
 
 class Landscape(Table):
     """Loss surfaces of the first seed's networks; every condition's."""
 
     radius: Positive = 1.0
+    """How far to go, in units of a direction that is as long as the weights, filter by filter."""
     points: Annotated[int, Field(ge=3, le=MOST["points"])] = 41
+    """Of a line; an odd number."""
     grid_points: Annotated[int, Field(ge=3, le=MOST["grid_points"])] = 21
+    """Along each side of a plane."""
     examples: Count = 1024
+    """Training examples of the loss."""
 
 
 class PublishedNumber(Table):
     """Somebody's published numbers."""
 
     title: str
+    """What the table shows."""
     caveat: str
+    """What to know before comparing with it."""
     columns: list[str]
+    """Their heads."""
     rows: list[list[str | float]]
+    """Texts and numbers, one for each column."""
 
     @pydantic.model_validator(mode="after")
     def _rows_fit(self) -> Self:
@@ -147,26 +177,47 @@ class Spec(Table):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\z")]
+    """Of the study; its folder is called so."""
     title: str = ""
+    """In words."""
     about: str = ""
+    """What it asks, in a paragraph."""
     seeds: Annotated[int, Field(gt=0, le=MOST["seeds"])] = 3
+    """Runs of each condition."""
     baseline: str = ""
+    """The condition that all others are compared with; the first unless said otherwise."""
     data: dict[str, Any]
+    """Names a data set."""
     model: dict[str, Any]
+    """Names a network."""
     method: dict[str, Any] = Field(default_factory=lambda: {"name": "none"})
+    """Names a method."""
     then: list[dict[str, Any]] = Field(default_factory=list)
+    """Names methods that follow it in the chain."""
     loss: dict[str, Any] = Field(default_factory=lambda: {"name": "cross_entropy"})
+    """Names what is trained on."""
     augment: list[dict[str, Any]] = Field(default_factory=list)
+    """Names transforms of training batches, in this order."""
     average: Average | None = None
+    """An average of the weights."""
     train: Train
+    """How networks are trained."""
     measure: Measure = Measure()
+    """How they are measured."""
     track: Track | None = None
+    """Follows curvature during training."""
     landscape: Landscape = Landscape()
+    """Loss surfaces of the first seed."""
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    """Dotted keys, each with a list: every combination is a condition."""
     conditions: list[dict[str, Any]] = Field(default_factory=list)
+    """Tables of a name, of dotted keys with their values, and perhaps of a `control` to compare with."""
     published: list[PublishedNumber] = Field(default_factory=list)
+    """Tables of others' numbers, shown beside the results."""
     source: dict[str, str] = Field(default_factory=dict)
+    """Digests of a user's code; Steppe writes it."""
     equivalence: dict[str, Real] = Field(default_factory=dict)
+    """Quantities, each with the smallest difference that matters."""
 
     def toml(self) -> str:
         """The specification as TOML; reading it gives this specification again."""
