@@ -31,3 +31,9 @@ def test_a_value_of_toml_is_read_as_one(value):
 @pytest.mark.parametrize("text", ["9" * 5000, "[" * 5000, "sgd", "2 fish", "'", "1979-99-99"])
 def test_what_is_no_value_of_toml_is_a_string(text):
     assert parsed(f"a={text}") == ("a", text)
+
+
+@pytest.mark.parametrize("text", ["[accuracy]", "{name=trace}", "[1, x]"])
+def test_a_list_or_table_whose_quotes_the_shell_took_is_refused(text):
+    with pytest.raises(InputError, match="Put the whole between single quotes, and texts in it between double ones"):
+        parsed(f"measure.names={text}")

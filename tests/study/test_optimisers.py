@@ -164,6 +164,7 @@ BAD = {
         "learning_rate": {"name": "cosine_decay_schedule", "init_value": 0.1, "decay_steps": -1}},
     r"or a share of all updates, such as \"5%\", got '101%'": {
         "learning_rate": {"name": "cosine_decay_schedule", "init_value": 0.1, "decay_steps": "101%"}},
+    r"a valid number, got '0,1'\.$": {"learning_rate": "0,1"},
     r"'adam', 'adamw' or 'sgd', got 'lion'\. Write a table: {name = \"lion\"}": {"optimizer": "lion"},
     r"a valid number, got 'mine:rate'\. Write a table: {name = \"mine:rate\"}": {"learning_rate": "mine:rate"},
     r"schedule of finite rates": {"learning_rate": {"name": "constant_schedule", "value": -1.0}},

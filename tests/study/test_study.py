@@ -150,6 +150,7 @@ BAD_SETTINGS = {
     "train.epoch": (2, "study: train.epoch must be a setting that exists, got an unknown key. Did you mean 'epochs'?"),
     "equivalence": (0.1, "study: equivalence must be a table, got 0.1."),
     "measure.names": ("loss", "study: measure.names must be a list, got 'loss'."),
+    "augment": ("mixup", "study: augment must be a list, got 'mixup'. Write a list of tables: [{name = \"mixup\"}]."),
     "trian": ({}, "Did you mean 'train'?"),
     "train.epochs": ("five", "study: train.epochs must be a valid integer, got 'five'."),
     "train.batch_size": (0, "study: train.batch_size must be greater than 0, got 0."),

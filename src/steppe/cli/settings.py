@@ -9,6 +9,11 @@ from steppe.core.checks import fail, shown
 def parsed(change: str, command: str = "run", example: str = "train.epochs=2") -> tuple[str, Any]:
     """``train.epochs=2`` as a dotted path and a TOML value; what is not TOML is a string.
 
+    Raises
+    ------
+    InputError
+        No path, or a list or table in brackets that is not TOML's: shells take away quotes that are not quoted.
+
     Examples
     --------
     >>> parsed("train.epochs=2"), parsed("train.optimizer=sgd"), parsed("model.hidden=[8]")
@@ -20,4 +25,8 @@ def parsed(change: str, command: str = "run", example: str = "train.epochs=2") -
     try:
         return path.strip(), tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):  # no TOML, a number of thousands of digits, or brackets within brackets
-        return path.strip(), text.strip()
+        text = text.strip()
+    if text[:1] + text[-1:] in ("[]", "{}"):
+        todo = """Put the whole between single quotes, and texts in it between double ones: 'names=["loss"]'."""
+        fail(command, "--set", "KEY=VALUE, a list or table as TOML writes it", shown(change), todo)
+    return path.strip(), text

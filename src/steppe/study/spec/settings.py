@@ -49,6 +49,9 @@ FORMS = {
 }
 """What a user's own must be, part by part."""
 
+CHAINS = ("then", "augment")
+"""Parts that are lists of tables."""
+
 SHARED = ("train.learning_rate",)
 """Parts whose whole numbers are counts of updates, which may be written as shares of all."""
 
@@ -285,8 +288,12 @@ def validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: s
 def _as_table(path: str, value: Any) -> str:
     """How a name is written where a table that names a function belongs."""
     part, _, place = path.partition(".")
-    named = path in FORMS or (part in FORMS and place.isdigit())
-    return f"Write a table: {{name = {json.dumps(value)}}}." if named and isinstance(value, str) else ""
+    if not isinstance(value, str) or not (value.isidentifier() or extensions.is_function(value)):
+        return ""
+    table = f"{{name = {json.dumps(value)}}}"
+    if path in CHAINS:
+        return f"Write a list of tables: [{table}]."
+    return f"Write a table: {table}." if path in FORMS or (part in FORMS and place.isdigit()) else ""
 
 
 def _short(key: str, most: int = 60) -> str:
