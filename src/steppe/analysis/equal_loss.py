@@ -110,4 +110,5 @@ def _log_ratios(baseline: tuple[np.ndarray, np.ndarray], path: tuple[np.ndarray,
     if len(base_loss) < 2:
         return np.zeros(0)
     inside = (loss >= base_loss[0]) & (loss <= base_loss[-1])
-    return value[inside] - np.interp(loss[inside], base_loss, base_value)
+    ratios: np.ndarray = value[inside] - np.interp(loss[inside], base_loss, base_value)
+    return ratios

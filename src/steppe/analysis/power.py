@@ -114,4 +114,5 @@ def detectable_difference(count: int, sd: float, *, power: float = 0.8, alpha: f
     top = 1.0
     while welch_power(top, count, alpha=level) < target:
         top *= 2
-    return float(sd) * optimize.brentq(lambda d: welch_power(d, count, alpha=level) - target, 0.0, top, xtol=1e-6)
+    d = optimize.brentq(lambda d: welch_power(d, count, alpha=level) - target, 0.0, top, xtol=1e-6)
+    return float(sd) * float(d)

@@ -163,7 +163,8 @@ def average(function: Callable[[Batch], Value], batches: Batches) -> Value:
 
     for both, (count, _) in zip(zip(batches.stacks, batches.shares, strict=True), batches.shapes, strict=True):
         total = add(total, _first(both))[0] if count == 1 else jax.lax.scan(add, total, both)[0]
-    return jax.tree.map(lambda leaf, t: t.astype(leaf.dtype), like, total)
+    mean: Value = jax.tree.map(lambda leaf, t: t.astype(leaf.dtype), like, total)
+    return mean
 
 
 def _more(total: jax.Array, share: Any, part: jax.Array) -> jax.Array:

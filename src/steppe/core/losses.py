@@ -45,24 +45,27 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """The cross-entropy of each label, (B, ...); see `cross_entropy`."""
     targets = _targets("cross_entropy", logits, labels)
+    values: jax.Array
     if logits.shape[-1] == 1:
-        return optax.sigmoid_binary_cross_entropy(logits[..., 0], targets.astype(logits.dtype))
-    if jnp.issubdtype(targets.dtype, jnp.floating):
-        return optax.softmax_cross_entropy(logits, targets.astype(logits.dtype))
-    return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        values = optax.sigmoid_binary_cross_entropy(logits[..., 0], targets.astype(logits.dtype))
+    elif jnp.issubdtype(targets.dtype, jnp.floating):
+        values = optax.softmax_cross_entropy(logits, targets.astype(logits.dtype))
+    else:
+        values = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return values
 
 
-def _probabilities(function: str, logits: jax.Array, targets: Any) -> jax.Array:
+def _probabilities(function: str, logits: jax.Array, labels: Any) -> jax.Array:
     """Targets as probabilities in the dtype of the logits: (…, K), or those of class 1, (…,), for one logit."""
-    targets = _targets(function, logits, targets)
+    targets = _targets(function, logits, labels)
     if logits.shape[-1] > 1 and not jnp.issubdtype(targets.dtype, jnp.floating):
         return jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
     return targets.astype(logits.dtype)
 
 
-def _targets(function: str, logits: jax.Array, targets: Any) -> jax.Array:
+def _targets(function: str, logits: jax.Array, labels: Any) -> jax.Array:
     """Targets as an array, checked: labels that are classes of the logits, or probabilities of them."""
-    targets = jnp.asarray(arrays.exact(function, "targets", targets))
+    targets = jnp.asarray(arrays.exact(function, "targets", labels))
     if targets.dtype == bool:
         targets = targets.astype(jnp.int32)
     one, soft = logits.shape[-1] == 1, jnp.issubdtype(targets.dtype, jnp.floating)
@@ -179,9 +182,9 @@ def unhinged(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return classes / (classes - 1) * (jnp.mean(logits) - jnp.mean(jnp.sum(q * logits, axis=-1)))
 
 
-def _whole(function: str, labels: Any) -> jax.Array:
+def _whole(function: str, values: Any) -> jax.Array:
     """Labels as an array of integers."""
-    labels = jnp.asarray(arrays.exact(function, "labels", labels))
+    labels = jnp.asarray(arrays.exact(function, "labels", values))
     if labels.dtype == bool:
         return labels.astype(jnp.int32)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -395,7 +398,8 @@ def _drawn_class(key: jax.Array, logits: jax.Array) -> jax.Array:
 
 def _drawn_target(key: jax.Array, outputs: jax.Array) -> jax.Array:
     """Targets (..., K), each row with log-density −1/K Σ (outputs − targets)²: variance K/2."""
-    return outputs + (outputs.shape[-1] / 2) ** 0.5 * jax.random.normal(key, outputs.shape, outputs.dtype)
+    targets: jax.Array = outputs + (outputs.shape[-1] / 2) ** 0.5 * jax.random.normal(key, outputs.shape, outputs.dtype)
+    return targets
 
 
 SAMPLERS = {cross_entropy: _drawn_class, squared_error: _drawn_target}
@@ -469,7 +473,8 @@ def shares(weight: Callable[[Any], jax.Array] | None, examples: Any) -> jax.Arra
     count = len(jax.tree.leaves(examples)[0])
     if weight is None:
         return jnp.full(count, 1 / count)
-    return parts_of(jax.vmap(lambda one: weight(jax.tree.map(lambda leaf: leaf[None], one)))(examples))
+    parts: jax.Array = parts_of(jax.vmap(lambda one: weight(jax.tree.map(lambda leaf: leaf[None], one)))(examples))
+    return parts
 
 
 def parts_of(weights: Any) -> Any:

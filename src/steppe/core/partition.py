@@ -1,7 +1,7 @@
 """Arrays that lie among a network's parameters and are none: whole numbers, and statistics of normalisation."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,7 +47,7 @@ class Partition(NamedTuple):
 class Restriction:
     """A loss or an apply with some arrays beside the parameters, at their places, that stay as they are."""
 
-    function: Any
+    function: Callable[[Params, Any], jax.Array]
     fixed: Params
 
     def __call__(self, params: Params, data: Any) -> jax.Array:

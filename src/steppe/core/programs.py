@@ -14,7 +14,7 @@ import hashlib
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 import jax
 import jax.numpy as jnp
@@ -435,6 +435,11 @@ def is_captured(value: Any) -> bool:
         fields = dataclasses.fields(value)  # type: ignore[arg-type]  # every holder is a dataclass
         return any(is_captured(getattr(value, field.name)) for field in fields)
     return isinstance(value, Program)
+
+
+def jit(function: Callable[P, R], /) -> Callable[P, R]:
+    """`jax.jit`, with the types of the function."""
+    return cast(Callable[P, R], jax.jit(function))
 
 
 @overload

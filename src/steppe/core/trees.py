@@ -46,7 +46,9 @@ def norm(tree: Params) -> jax.Array:
     squared = norm_squared(tree)
     tiny, huge = jnp.finfo(squared.dtype).tiny, jnp.finfo(squared.dtype).max
     # rarely: by the largest entry first; the squares of tiny gradients would vanish
-    return jax.lax.cond((squared > 1e8 * tiny) & (squared <= huge), lambda: jnp.sqrt(squared), lambda: _far_norm(tree))
+    usual = (squared > 1e8 * tiny) & (squared <= huge)
+    length: jax.Array = jax.lax.cond(usual, lambda: jnp.sqrt(squared), lambda: _far_norm(tree))
+    return length
 
 
 def _far_norm(tree: Params) -> jax.Array:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,9 @@ from jax.flatten_util import ravel_pytree
 
 from steppe.core import checks, programs, trees
 from steppe.core.types import Params
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 DENSE_LIMIT = 30_000
 """The largest n of a matrix that `dense` makes: 7 GB in float64."""
@@ -98,16 +101,16 @@ class Operator:
         return _dense(self)
 
 
-def compiled(function: Callable) -> Callable:
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """`function` of an operator and arrays under `jax.jit`, or as it is where its arguments are traced already."""
     fast = programs.compiled(function)
 
     @functools.wraps(function)
-    def called(*arguments: Any) -> Any:
-        if any(checks.is_traced(leaf) for leaf in jax.tree.leaves(arguments)):
-            with programs.user_errors(programs.label_of(arguments)):
-                return function(*arguments)
-        return fast(*arguments)
+    def called(*arguments: P.args, **options: P.kwargs) -> R:
+        if any(checks.is_traced(leaf) for leaf in jax.tree.leaves((arguments, options))):
+            with programs.user_errors(programs.label_of((arguments, options))):
+                return function(*arguments, **options)
+        return fast(*arguments, **options)
 
     return called
 
@@ -116,7 +119,8 @@ def apply(A: Operator, vectors: tuple[Params, ...]) -> tuple[Params, ...]:
     """A times each of some vectors, sharing what does not depend on the vector."""
     together = getattr(A.product, "together", None)
     if together is not None:
-        return together(vectors, *A.data)
+        images: tuple[Params, ...] = together(vectors, *A.data)
+        return images
     return tuple(A.product(v, *A.data) for v in vectors)
 
 
@@ -127,7 +131,8 @@ matvecs = compiled(apply)
 def _dense(A: Operator) -> jax.Array:
     flat, unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), A.like))
     unit = jnp.eye(flat.size, dtype=flat.dtype)
-    return jax.lax.map(lambda e: ravel_pytree(apply(A, (unravel(e),))[0])[0], unit).T
+    rows: jax.Array = jax.lax.map(lambda e: ravel_pytree(apply(A, (unravel(e),))[0])[0], unit)
+    return rows.T
 
 
 def rescaled(operator: Operator, weights: Params) -> Operator:

@@ -56,10 +56,10 @@ def _holds(kind: str, dtype: Any) -> bool:
     from pyarrow import types
 
     if kind == "images":
-        return types.is_struct(dtype) and dtype.get_field_index("bytes") >= 0
+        return bool(types.is_struct(dtype)) and dtype.get_field_index("bytes") >= 0
     if kind == "integers":
-        return types.is_integer(dtype)
-    return types.is_string(dtype) or types.is_large_string(dtype)
+        return bool(types.is_integer(dtype))
+    return bool(types.is_string(dtype) or types.is_large_string(dtype))
 
 
 def _local(name: str, folder: Path, part: str) -> tuple[Any, str]:
@@ -100,8 +100,9 @@ def _unpacked(metadata: Any) -> int:
     """The bytes that a Parquet file will take: what it says of its pages, or of rows that repeat, whichever is more."""
     width = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 12}
     columns = [metadata.schema.column(at) for at in range(metadata.num_columns)]
-    rows = metadata.num_rows * sum(width.get(column.physical_type, 8) for column in columns)
-    return max(rows, sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups)))
+    rows: int = metadata.num_rows * sum(width.get(column.physical_type, 8) for column in columns)
+    pages: int = sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups))
+    return max(rows, pages)
 
 
 def first_line(error: BaseException) -> str:

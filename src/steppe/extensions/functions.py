@@ -109,7 +109,8 @@ def function(
             checks.fail(label, option, f"a function of {module}", got, checks.nearest(attribute, names))
     if not callable(value):
         checks.fail(label, option, f"a function of {module}", f"{name!r}, of type {type(value).__name__}")
-    return value
+    function: Callable[..., Any] = value
+    return function
 
 
 def source(label: str, option: str, text: str, folders: Iterable[Path] = ()) -> tuple[str, str]:

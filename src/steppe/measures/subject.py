@@ -4,7 +4,7 @@ import functools
 import math
 import zlib
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from steppe.core.programs import compiled, label_of, user_errors
 from steppe.core.types import Apply, Batch, Criterion, Estimate, Key, Loss, Moments, Params
 from steppe.curvature import Operator, Quadrature
 from steppe.sharpness.evaluation import mean_accuracy, mean_loss, rounding
+
+Value = TypeVar("Value")
 
 
 class Quantity(NamedTuple):
@@ -107,7 +109,7 @@ class Subject:
     def rounding(self, loss: Loss | None = None) -> float:
         """How much of a difference of two losses is rounding, of `loss` or the subject's own."""
         value = self.value if loss in (None, self.loss) else float(_mean_loss(loss, self.params, self.batches))
-        return rounding(loss or self.loss, self.params, self.batches.first, value)
+        return float(rounding(loss or self.loss, self.params, self.batches.first, value))
 
     def key_of(self, purpose: str) -> jax.Array:
         """A key for each purpose, so that no two measures share their draws by accident."""
@@ -129,10 +131,11 @@ class Subject:
         compute = lambda: curvature.quadrature(self.hessian, key, probes=probes, steps=steps)  # noqa: E731
         return self._once(("quadrature", probes, steps), compute)
 
-    def _once(self, name: Hashable, compute: Callable[[], Any]) -> Any:
+    def _once(self, name: Hashable, compute: Callable[[], Value]) -> Value:
         if name not in self._known:
             self._known[name] = compute()
-        return self._known[name]
+        known: Value = self._known[name]
+        return known
 
     @functools.cached_property
     def outputs(self) -> jax.ShapeDtypeStruct | None:
@@ -140,7 +143,8 @@ class Subject:
         if self.apply is None:
             return None
         x, _ = checks.inputs_and_targets("measure", self.batches.first)
-        return jax.eval_shape(self.apply, self.params, x)
+        shape: jax.ShapeDtypeStruct = jax.eval_shape(self.apply, self.params, x)
+        return shape
 
     @property
     def labelled(self) -> bool:

@@ -57,7 +57,7 @@ def accumulate_examples(
 
     def accumulated(params: Params, batch: Batch) -> jax.Array:
         split = split_batch(function, "microbatches", batch, parts)
-        values = jax.lax.map(jax.checkpoint(lambda part: each(params, part)), split)
+        values: jax.Array = jax.lax.map(jax.checkpoint(lambda part: each(params, part)), split)
         if getattr(each, "__self__", None) is loss:  # scaled to the mean of a part, see `NetworkLoss.each`
             values = losses.weigh(parts * part_shares(loss, split), values)
         return values.reshape(-1)
@@ -70,4 +70,5 @@ def part_shares(loss: Loss, split: Batch) -> jax.Array:
     weight, parts = losses.weight_of(loss), len(jax.tree.leaves(split)[0])
     if weight is None:
         return jnp.full(parts, 1 / parts)
-    return losses.parts_of(jax.lax.map(weight, split))
+    shares: jax.Array = losses.parts_of(jax.lax.map(weight, split))
+    return shares

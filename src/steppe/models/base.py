@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,16 @@ class Variables(NamedTuple):
 
     params: Params
     state: State
+
+
+class ForwardPass(Protocol):
+    """``apply(variables, x, *, key=None, train=False) -> (outputs, state)``, see `Network`."""
+
+    def __call__(
+        self, variables: Variables, x: Any, /, *, key: jax.Array | None = None, train: bool = False
+    ) -> tuple[jax.Array, State]:
+        """The outputs, and the state after this pass."""
+        ...
 
 
 class Network(NamedTuple):
@@ -60,7 +70,7 @@ class Network(NamedTuple):
     """
 
     init: Callable[[jax.Array], Variables]
-    apply: Callable[..., tuple[Any, State]]
+    apply: ForwardPass
     moments: Callable[[Params, jax.Array, jax.Array], Moments] | None = None
     statistics: Callable[[Variables, Any], State] | None = None
 
@@ -239,13 +249,13 @@ def conform(function: str, after: State, before: State) -> State:
         checks.fail(function, "state", "of one structure throughout training", got, todo)
 
     def part(name: str, new: Any, old: Any) -> jax.Array:
-        new, kinds = jnp.asarray(new), [jnp.result_type(leaf) for leaf in (old, new)]
+        value, kinds = jnp.asarray(new), [jnp.result_type(leaf) for leaf in (old, new)]
         same = kinds[0] == kinds[1] or all(jnp.issubdtype(kind, jnp.floating) for kind in kinds)
         if jnp.shape(new) != jnp.shape(old) or not same:
             one, other = (f"{jnp.shape(leaf)} {kind}" for leaf, kind in zip((old, new), kinds, strict=True))
             checks.fail(function, "state", "of one shape and dtype throughout training",
                         f"{name} of {one} before an update and {other} after it")  # fmt: skip
-        return new if kinds[0] == kinds[1] else new.astype(kinds[0])
+        return value if kinds[0] == kinds[1] else value.astype(kinds[0])
 
     leaves = map(part, known, jax.tree.leaves(after), jax.tree.leaves(before))
     return jax.tree.unflatten(jax.tree.structure(before), list(leaves))

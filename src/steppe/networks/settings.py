@@ -67,7 +67,8 @@ class Settings:
 
     def precision(self) -> contextlib.AbstractContextManager:
         """Within it, arrays can be of the dtype that is asked for."""
-        return jax.enable_x64(self.dtype == "float64")
+        within: contextlib.AbstractContextManager = jax.enable_x64(self.dtype == "float64")
+        return within
 
     def of(self, measure: str | Measure) -> dict[str, Any]:
         """All settings of one measure."""

@@ -42,7 +42,7 @@ def rounding(loss: Loss, params: Params, batch: Batch, value: Any) -> Any:
     return 2 * float(max(jnp.finfo(dtype).eps for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))) * abs(value)
 
 
-def with_rounding(found: Estimate, error: jax.Array, still: jax.Array | bool = False) -> Estimate:
+def with_rounding(found: Estimate, error: jax.Array | float, still: jax.Array | bool = False) -> Estimate:
     """A mean of differences of losses, with their rounding in its standard error where it is no more than that.
 
     `still` says that nothing was moved: a difference of 0 is then exact.

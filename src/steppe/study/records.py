@@ -18,7 +18,7 @@ from steppe.storage import files
 
 def record(stream: BinaryIO) -> dict[str, Any]:
     """A run's record."""
-    run = _json(stream)
+    run: dict[str, Any] = _json(stream)
     _check_row(run, RUN_SCHEMA, ("condition", "seed", "status", "epochs"))
     if run["status"] not in ("finished", "diverged"):
         raise files.ContentError(f"a record whose status is {checks.shown(run['status'])}")

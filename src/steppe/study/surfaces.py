@@ -49,7 +49,7 @@ def resume(checkpoint: Checkpoint, name: str, compute: Callable[..., Values], ad
             checkpoint.write(name, values)
             wrote = time.monotonic()
 
-    return jax.tree.map(np.asarray, compute(progress=progress, known=known))
+    return {name: np.asarray(values) for name, values in compute(progress=progress, known=known).items()}
 
 
 def _points(values: Values | None) -> int:

@@ -54,7 +54,7 @@ def draw(
     left, right, sketch = zip(*map(_shapes, layers, plans), strict=True)
     like = Probes(direct, list(left), list(right), list(sketch))
     stacks = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), like)
-    drawn = DISTRIBUTIONS[distribution](key, stacks)
+    drawn: Probes = DISTRIBUTIONS[distribution](key, stacks)
     return drawn._replace(
         left=[S if T is None else S / math.sqrt(RANK) for S, T in zip(drawn.left, drawn.right, strict=True)],
         sketch=[None if P is None else P / math.sqrt(norms.COLUMNS) for P in drawn.sketch],
@@ -105,11 +105,13 @@ def _cholesky(cosines: jax.Array) -> jax.Array:
     few = 4 * jnp.finfo(cosines.dtype).eps * len(cosines)
 
     def factor(shift: jax.Array) -> jax.Array:
-        return jnp.linalg.cholesky(cosines + shift * jnp.eye(len(cosines), dtype=cosines.dtype))
+        lower: jax.Array = jnp.linalg.cholesky(cosines + shift * jnp.eye(len(cosines), dtype=cosines.dtype))
+        return lower
 
     def lost() -> jax.Array:
         lowest = jnp.linalg.eigvalsh(jax.lax.stop_gradient(cosines))[0]
         return factor(2 * few - jnp.minimum(lowest, 0))
 
     usual = factor(jnp.asarray(few, cosines.dtype))
-    return jax.lax.cond(jnp.all(jnp.isfinite(usual)), lambda: usual, lost)
+    lower: jax.Array = jax.lax.cond(jnp.all(jnp.isfinite(usual)), lambda: usual, lost)
+    return lower

@@ -178,8 +178,10 @@ class _Sampler:
         def linear(at: int, a: jax.Array, K: jax.Array) -> jax.Array:
             inputs[at] = a
             if probe is None:
-                return self.layers[at].apply(a, K) + moved[at]
-            return _moving(self.layers[at])(a, K, self.base(at, a), probe.left[at], probe.right[at], on) + moved[at]
+                output = self.layers[at].apply(a, K)
+            else:
+                output = _moving(self.layers[at])(a, K, self.base(at, a), probe.left[at], probe.right[at], on)
+            return jnp.add(output, moved[at])
 
         value = self.program.run([*leaves, *self.batch], linear)
         return value, [inputs[at] for at in range(len(self.layers))]

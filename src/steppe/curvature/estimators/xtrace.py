@@ -58,7 +58,8 @@ def _xtrace(probes: int) -> Callable[[Operator, jax.Array], Estimate]:
         def images(rows: jax.Array) -> jax.Array:
             together = lambda some: operators.apply(A, tuple(map(unravel, some)))  # noqa: E731
             flatten = lambda v: ravel_pytree(v)[0].astype(rows.dtype)  # noqa: E731
-            return in_blocks(lambda some: jnp.stack([flatten(Av) for Av in together(some)]), rows)
+            stack: jax.Array = in_blocks(lambda some: jnp.stack([flatten(Av) for Av in together(some)]), rows)
+            return stack
 
         normal = jax.random.normal(key, (probes, flat.size), flat.dtype)
         omega = normal * (flat.size**0.5 / jnp.linalg.norm(normal, axis=1))[:, None]  # uniform on a sphere

@@ -209,7 +209,8 @@ class ProductForm:
         if not found.layers:
             return self.function(params, batch)
         leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves((params, batch))]
-        return found.run(leaves, lambda at, a, K: found.layers[at].apply(a, K))
+        value: jax.Array = found.run(leaves, lambda at, a, K: found.layers[at].apply(a, K))
+        return value
 
 
 def through(function: Callable[[Params, Batch], jax.Array]) -> ProductForm:
@@ -289,7 +290,8 @@ class _Search:
 
 def inner(eqn: JaxprEqn) -> ClosedJaxpr:
     """The program that a call groups."""
-    return eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
+    program: ClosedJaxpr = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
+    return program
 
 
 def _shaped(variable: Var | Literal) -> jax.core.ShapedArray:

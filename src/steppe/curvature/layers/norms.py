@@ -30,7 +30,8 @@ def exact(
     def one(da: jax.Array | None, dG: jax.Array) -> jax.Array:
         return trees.norm_squared(_product(layer, a, da, G, dG))
 
-    return each(one, da, dG)
+    squares: jax.Array = each(one, da, dG)
+    return squares
 
 
 def sketch(
@@ -41,7 +42,8 @@ def sketch(
     def one(da: jax.Array | None, dG: jax.Array, P: jax.Array) -> jax.Array:
         return trees.norm_squared(_product(layer, a, da, G @ P, dG @ P))
 
-    return each(one, da, dG, P)
+    squares: jax.Array = each(one, da, dG, P)
+    return squares
 
 
 def gram(

@@ -72,12 +72,15 @@ class ShapeDtype(NamedTuple):
 
 def product(form: Form, a: jax.Array, K: jax.Array) -> jax.Array:
     """The layer's output ``form(a, K)``, linear in each."""
-    return _output.bind(a, K, form=form, a_like=ShapeDtype(a.shape, a.dtype), k_like=ShapeDtype(K.shape, K.dtype))
+    a_like, k_like = ShapeDtype(a.shape, a.dtype), ShapeDtype(K.shape, K.dtype)
+    output: jax.Array = _output.bind(a, K, form=form, a_like=a_like, k_like=k_like)
+    return output
 
 
 def kernel_cotangent(form: Form, a: jax.Array, G: jax.Array, k_like: ShapeDtype) -> jax.Array:
     """The K̄ with ⟨K̄, K⟩ = ⟨G, form(a, K)⟩ for all K: aᵀG for a dense layer."""
-    return _kernel.bind(a, G, form=form, a_like=ShapeDtype(a.shape, a.dtype), k_like=k_like)
+    cotangent: jax.Array = _kernel.bind(a, G, form=form, a_like=ShapeDtype(a.shape, a.dtype), k_like=k_like)
+    return cotangent
 
 
 def _output_of(a: jax.Array, K: jax.Array, *, form: Form, a_like: ShapeDtype, k_like: ShapeDtype) -> jax.Array:
@@ -86,14 +89,16 @@ def _output_of(a: jax.Array, K: jax.Array, *, form: Form, a_like: ShapeDtype, k_
 
 def _input_of(G: jax.Array, K: jax.Array, *, form: Form, a_like: ShapeDtype, k_like: ShapeDtype) -> jax.Array:
     def cotangent(G: jax.Array, K: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda a: form(a, K), a_like.struct())(G)[0]
+        (da,) = jax.linear_transpose(lambda a: form(a, K), a_like.struct())(G)
+        return jnp.asarray(da)
 
     return _laid_out(form, cotangent, G, K)
 
 
 def _kernel_of(a: jax.Array, G: jax.Array, *, form: Form, a_like: ShapeDtype, k_like: ShapeDtype) -> jax.Array:
     def cotangent(a: jax.Array, G: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda K: form(a, K), k_like.struct())(G)[0]
+        (dK,) = jax.linear_transpose(lambda K: form(a, K), k_like.struct())(G)
+        return jnp.asarray(dK)
 
     return _laid_out(form, cotangent, *jax.lax.optimization_barrier((a, G)))
 
@@ -106,7 +111,7 @@ def _laid_out(form: Form, function: Callable[..., jax.Array], *arguments: jax.Ar
     if isinstance(form, Dense):
         return function(*arguments)
     traced = jax.make_jaxpr(function)(*arguments).jaxpr
-    env = dict(zip(traced.invars, arguments, strict=True))
+    env: dict[Any, jax.Array] = dict(zip(traced.invars, arguments, strict=True))
     for eqn in traced.eqns:
         values = [env[atom] for atom in eqn.invars]
         if eqn.primitive.name == "conv_general_dilated":

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from steppe.core import checks, trees
+from steppe.core.programs import jit
 from steppe.core.types import Key, Params
 from steppe.curvature import lanczos
 from steppe.curvature.operators import Operator
@@ -240,7 +241,7 @@ def _warn(function: str, found: search.Solution, short: int, largest: float, lim
     warnings.warn(f"{function}: {said}. They are marked in `converged`.", stacklevel=5)
 
 
-@jax.jit
+@jit
 def _judged(row: jax.Array, image: jax.Array, known: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The Rayleigh quotient, the residual, and how far the product is from the one that the search had."""
     value = row @ image

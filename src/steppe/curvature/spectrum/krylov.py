@@ -13,6 +13,7 @@ import numpy as np
 import scipy.linalg
 from jax.flatten_util import ravel_pytree
 
+from steppe.core.programs import jit
 from steppe.curvature import lanczos, operators
 from steppe.curvature.operators import Operator
 
@@ -73,7 +74,8 @@ class Basis(NamedTuple):
         gram, form = (np.asarray(x, np.float64)[:rows, :rows] for x in _grams(self.W, self.AW))
         if not (np.isfinite(form).all() and np.isfinite(gram).all()):
             raise FloatingPointError("products that are not finite")
-        return scipy.linalg.eigh((form + form.T) / 2, gram)
+        values, weights = scipy.linalg.eigh((form + form.T) / 2, gram)
+        return values, weights
 
     def combined(self, weights: np.ndarray, values: np.ndarray) -> tuple["Basis", np.ndarray]:
         """Other rows, weights @ W in place of the first ones, and RRᵀ of their residuals R = AW − θW."""
@@ -86,18 +88,18 @@ class Basis(NamedTuple):
         return Basis(W, AW), np.asarray(coupling, np.float64)[: len(values), : len(values)]
 
 
-@jax.jit
-def _row(W: jax.Array, at: jax.Array) -> jax.Array:
+@jit
+def _row(W: jax.Array, at: jax.Array | int) -> jax.Array:
     return W[at]
 
 
-@jax.jit
-def _residual(W: jax.Array, AW: jax.Array, at: jax.Array, value: jax.Array) -> jax.Array:
+@jit
+def _residual(W: jax.Array, AW: jax.Array, at: jax.Array | int, value: jax.Array) -> jax.Array:
     return AW[at] - value * W[at]
 
 
-@jax.jit
-def outside(W: jax.Array, row: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+@jit
+def outside(W: jax.Array, row: jax.Array, rows: jax.Array | int) -> tuple[jax.Array, jax.Array]:
     """The part of a vector outside the first rows of W, and its length; orthogonalised twice, which is enough."""
     W = jnp.where(jnp.arange(len(W))[:, None] < rows, W, 0)
     for _ in range(2):
@@ -125,7 +127,7 @@ def _stored(AW: jax.Array, image: jax.Array, at: jax.Array) -> jax.Array:
     return AW.at[at].set(image)
 
 
-@jax.jit
+@jit
 def _grams(W: jax.Array, AW: jax.Array) -> tuple[jax.Array, jax.Array]:
     return _matmul(W, W.T), _matmul(W, AW.T)
 
@@ -151,9 +153,9 @@ def _combined(
     return change(size - rest, rest, state) if rest else state
 
 
-@jax.jit
+@jit
 def three_term(
-    W: jax.Array, image: jax.Array, before: jax.Array, now: jax.Array, beta: jax.Array, rows: jax.Array
+    W: jax.Array, image: jax.Array, before: jax.Array, now: jax.Array, beta: jax.Array, rows: jax.Array | int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """A step of Lanczos' recurrence outside the first rows of W, without a basis: α, the next β, the next vector.
 

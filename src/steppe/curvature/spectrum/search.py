@@ -72,12 +72,17 @@ class Solution(NamedTuple):
 
 def order(values: np.ndarray, which: str) -> list[int]:
     """The positions of values, best first."""
-    falling, rising = (np.argsort(sign * values, kind="stable").tolist() for sign in (-1, 1))
+    falling, rising = (_rank(sign * values) for sign in (-1, 1))
     if which == "ends":
         return list(dict.fromkeys(itertools.chain(*zip(falling, rising, strict=True))))
     if which == "magnitude":
-        return np.argsort(-np.abs(values), kind="stable").tolist()
+        return _rank(-np.abs(values))
     return falling if which == "largest" else rising
+
+
+def _rank(values: np.ndarray) -> list[int]:
+    """The positions of values, the smallest first."""
+    return [int(at) for at in np.argsort(values, kind="stable")]
 
 
 def leading(A: Operator, key: jax.Array, asked: Question) -> Solution:
@@ -143,7 +148,7 @@ class _Search:
     def next_key(self) -> jax.Array:
         """A key that was not used before."""
         self.key, key = jax.random.split(self.key)
-        return key
+        return jnp.asarray(key)
 
     def multiply(self, row: jax.Array) -> jax.Array:
         """A times a vector, counted."""

@@ -153,7 +153,8 @@ def _in_ball(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     directions, distances = jax.random.split(key)
     direction = jax.vmap(trees.unit)(jax.random.normal(directions, shape, dtype))
     entries = max(1, direction[0].size)
-    return _each(jax.random.uniform(distances, shape[:1], dtype) ** (1 / entries), direction) * direction
+    points: jax.Array = _each(jax.random.uniform(distances, shape[:1], dtype) ** (1 / entries), direction) * direction
+    return points
 
 
 def _onto_cube(delta: jax.Array, radius: jax.Array) -> jax.Array:

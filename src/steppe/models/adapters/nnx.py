@@ -201,10 +201,11 @@ def _drawn(streams: nnx.State, key: jax.Array) -> nnx.State:
     """Streams of randomness that begin anew from a key."""
     leaves, structure = jax.tree.flatten(streams)
 
-    def begun(place: int, leaf: jax.Array) -> jax.Array:
+    def begin(place: int, leaf: jax.Array) -> jax.Array:
         if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jnp.zeros(leaf.shape, leaf.dtype)
         own = jax.random.fold_in(key, place)
         return jax.random.split(own, leaf.shape) if leaf.shape else own
 
-    return jax.tree.unflatten(structure, [begun(place, leaf) for place, leaf in enumerate(leaves)])
+    fresh: nnx.State = jax.tree.unflatten(structure, [begin(place, leaf) for place, leaf in enumerate(leaves)])
+    return fresh

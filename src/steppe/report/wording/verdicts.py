@@ -60,7 +60,7 @@ def ratio_verdict(found: Ratio) -> str:
     """The verdict of a ratio by its interval."""
     match found.verdict:
         case Verdict.HIGHER | Verdict.LOWER:
-            return found.verdict.value
+            return str(found.verdict.value)
         case Verdict.EQUIVALENT:
             return f"equivalent within a factor of {found.margin:.6g}"
         case Verdict.INCONCLUSIVE:

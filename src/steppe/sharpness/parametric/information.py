@@ -199,7 +199,8 @@ def _over(complexity: Estimate, criterion: Criterion, batches: Batches) -> Infor
 
 def _eigenvalues(H: Operator) -> tuple[jax.Array, jax.Array]:
     matrix = H.dense().astype(H.dtype)
-    return jnp.linalg.eigh((matrix + matrix.T) / 2)
+    values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
+    return values, vectors
 
 
 @compiled(static=("damped",))
@@ -219,7 +220,8 @@ def _exact_rank(H: Operator, alpha: jax.Array) -> Estimate:
 
 @compiled
 def _matrix_diagonal(H: Operator) -> jax.Array:
-    return jnp.diagonal(H.dense()).astype(H.dtype)
+    diagonal: jax.Array = jnp.diagonal(H.dense()).astype(H.dtype)
+    return diagonal
 
 
 @compiled(static=("form",))

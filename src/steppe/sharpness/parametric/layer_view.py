@@ -55,7 +55,8 @@ def view(apply: Apply, name: str, params: Params, x: Any) -> View:
                 return y
             return y + move
 
-        return found.run(leaves, linear)
+        value: jax.Array = found.run(leaves, linear)
+        return value
 
     outputs(None)
     a, y = seen[0]
@@ -70,4 +71,4 @@ def is_last(at: View) -> bool:
         if eqn.primitive.name not in ORDER_KEPT or eqn.invars != [here]:
             return False
         here = eqn.outvars[0]
-    return moves.outvars == [here] and here.aval.shape[-1] == at.layer.fan_out
+    return moves.outvars == [here] and bool(here.aval.shape[-1] == at.layer.fan_out)

@@ -151,7 +151,7 @@ def by_rows(at: layer_view.View, a: jax.Array, W: jax.Array, loss: Callable[[jax
 
     def form(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
         along = jnp.broadcast_to(pair[0].astype(at.still.dtype)[None], at.still.shape)
-        return product(along).astype(W.dtype) @ pair[1]
+        return jnp.matmul(product(along).astype(W.dtype), pair[1])
 
     # tr(WᵀW S) as Σ w_d·S w_d over the inputs, or as Σ (WᵀW)_s·S e_s over the outputs
     wide = W.shape[0] <= W.shape[1]
@@ -237,7 +237,8 @@ def _by_products(loss: NetworkLoss, params: Params, batches: Batches, *, setting
 
     def one(at: jax.Array) -> jax.Array:
         row = root[at % len(root)]
-        return form(jnp.zeros_like(W).at[at // len(root)].set(row))
+        value: jax.Array = form(jnp.zeros_like(W).at[at // len(root)].set(row))
+        return value
 
     return exact(jnp.sum(jax.lax.map(one, jnp.arange(W.shape[0] * len(root)))))
 

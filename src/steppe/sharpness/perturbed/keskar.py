@@ -173,4 +173,5 @@ def _coordinates(params: Params, columns: Columns) -> jax.Array:
     if columns is None:
         return flat
     rows = jax.vmap(lambda column: ravel_pytree(column)[0])(columns)
-    return jnp.linalg.solve(rows @ rows.T, rows @ flat)
+    nearest: jax.Array = jnp.linalg.solve(rows @ rows.T, rows @ flat)
+    return nearest

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from steppe.core import checks, entry, losses, trees
+from steppe.core.programs import jit
 from steppe.core.types import Apply, Batch, Criterion, Key, Params
 from steppe.sharpness.perturbed.tolerance import Tolerance, pac_bayes_sigma
 
@@ -106,7 +107,7 @@ def pac_bayes(
     )
 
 
-@jax.jit
+@jit
 def _measures(
     params: Params,
     initial: Params | None,

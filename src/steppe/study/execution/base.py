@@ -1,7 +1,7 @@
 """The seams behind which other machines can stand: where runs lie, and where they are trained."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from steppe.core import checks
 from steppe.core.types import Params
@@ -94,4 +94,4 @@ def check_executor(executor: Any) -> Executor:
     if isinstance(executor, type) or not all(callable(getattr(executor, name, None)) for name in ("submit", "wait")):
         checks.fail("run", "executor", "an object with the methods submit and wait", checks.shown(executor),
                     "`steppe.study.execution.base.Executor` says what they do.")  # fmt: skip
-    return executor
+    return cast(Executor, executor)

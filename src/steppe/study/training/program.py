@@ -145,7 +145,8 @@ class Recipe:
     @property
     def criterion(self) -> Criterion:
         """What is trained on."""
-        return build(losses.LOSSES, self.spec.loss, self.spec.source)
+        criterion: Criterion = build(losses.LOSSES, self.spec.loss, self.spec.source)
+        return criterion
 
     def measured_loss(self, state: Any) -> Loss:
         """What networks are measured by, whatever they were trained on: cross-entropy without dropout, state held."""

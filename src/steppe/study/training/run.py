@@ -108,7 +108,7 @@ def _converged(history: list[dict[str, Any]], spec: Spec) -> bool:
     stopping = spec.train.early_stopping
     if stopping is None or len(history) <= stopping.patience:
         return False
-    losses = [epoch["train_loss"] for epoch in history]
+    losses: list[float] = [epoch["train_loss"] for epoch in history]
     return min(losses[-stopping.patience :]) >= min(losses[: -stopping.patience]) - stopping.min_delta
 
 

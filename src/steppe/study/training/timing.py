@@ -65,8 +65,9 @@ def train_seconds(history: list[dict[str, Any]]) -> float | None:
     >>> train_seconds([{"epoch": 1, "train_seconds": 9.0, "first_seconds": 9.0}, {"epoch": 3, "train_seconds": 4.0}])
     6.0
     """
-    first = [row["first_seconds"] for row in history if row.get("first_seconds") is not None]
-    epochs = history[-1]["epoch"]
+    first: list[float] = [row["first_seconds"] for row in history if row.get("first_seconds") is not None]
+    total: float = sum(row["train_seconds"] for row in history)
+    epochs: int = history[-1]["epoch"]
     if epochs == len(first):
         return None
-    return epochs * (sum(row["train_seconds"] for row in history) - sum(first)) / (epochs - len(first))
+    return epochs * (total - sum(first)) / (epochs - len(first))
