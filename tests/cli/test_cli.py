@@ -365,8 +365,9 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_finished(here):
 def write_table() -> None:
     """Write docs/errors.md: run ``python tests/cli/test_cli.py`` after a message has changed."""
     head = (
-        "# What bad input prints\n\nEach of these ends with a non-zero status, one sentence after `steppe: `, and "
-        "every file as it was. `tests/cli/test_cli.py` runs them all; `tiny.toml` is a small study of 40 examples.\n\n"
+        "# Error messages\n\nEach of these commands ends with a non-zero status, prints one sentence after `steppe: `, "
+        "and leaves every file as it was. `tests/cli/test_cli.py` runs them all; `tiny.toml` is a small study of 40 "
+        "examples.\n\n"
         "| what is wrong | `steppe …` | what it says |\n|---|---|---|\n"
     )
     rows = []

@@ -200,7 +200,7 @@ def test_a_wrong_label_is_told_by_its_row_in_the_file(mine):
 
 def test_a_function_of_data_that_returns_nothing_is_told_so(mine):
     assert "hers:nothing, which returned None" in complaint(mine, "hers:nothing")
-    assert "--data must be a function of nothing, got hers:apply: TypeError" in complaint(mine, "hers:apply")
+    assert "--data must be a function without arguments, got hers:apply: TypeError" in complaint(mine, "hers:apply")
     assert "of the form module:function" in complaint(
         read_targets, [Path("net.npz")], UserNetwork(apply="../hers:apply", data="a.npz"), Settings(("loss",))
     )

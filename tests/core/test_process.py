@@ -150,7 +150,7 @@ def test_each_error_of_the_system_has_its_remedy(name):
     number = getattr(errno, name)
     said = process.explanation(OSError(number, os.strerror(number), "out/a"))
     assert said == "{} ('out/a'). {}".format(*process.REASONS[errno.errorcode[number]])
-    assert "goes on" not in said
+    assert "to continue" not in said
 
 
 @pytest.mark.parametrize(

@@ -302,7 +302,7 @@ def test_a_landscape_that_leaves_the_numbers_is_told_by_words_and_status(tiny, t
     status, _, err = command(monkeypatch, capsys, tiny / "runs/lam=0-s0", *far)
     assert status == 1
     assert err == "steppe: 10 of 12 losses are not finite, and left out of the figures. " \
-        "Take a smaller --radius in another --out.\n"  # fmt: skip
+        "Use a smaller --radius and another --out.\n"  # fmt: skip
 
 
 def test_what_cannot_be_asked_is_refused_in_one_sentence_and_writes_nothing(tiny, tmp_path, monkeypatch, capsys):

@@ -387,7 +387,7 @@ def test_the_command_measures_a_study_and_its_report_has_a_section(tiny, monkeyp
     names = "loss,sam_sharpness,spectral_density"
     status, out, err = run(monkeypatch, capsys, "measure", tiny, "--measures", names, "--batch-size", 16)
     assert status == 0, err
-    assert re.search(r"26 parameters, 48 examples; planned peak of memory .* \(by formula\)\.\n", err)
+    assert re.search(r"26 parameters, 48 examples; estimated peak memory .* \(by formula\)\.\n", err)
     assert "sam_sharpness" in out and "Report: " in out
     page = (tiny / "report.html").read_text()
     assert "Sharpness and curvature" in page and "sam_sharpness" in page and "negative_share" in page

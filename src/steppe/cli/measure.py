@@ -23,49 +23,50 @@ def measure(
     *,
     measures: Annotated[
         str | None,
-        typer.Option(metavar="NAME,NAME", help="Which ones: see `steppe list measures`, or MODULE:FUNCTION."),
+        typer.Option(metavar="NAME,NAME", help="Measures to take: see `steppe list measures`, or MODULE:FUNCTION."),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Only the cheap ones.")] = False,
-    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Take only the cheap measures.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Take all measures.")] = False,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="A measure's setting.")
+        list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="Set a setting of a measure.")
     ] = None,
-    examples: Annotated[int, typer.Option(help="Measure on at most so many examples.")] = 1024,
-    split: Annotated[str, typer.Option(metavar="train|test", help="Of the training or the test data.")] = "train",
-    batch_size: Annotated[int, typer.Option(help="Examples looked at together.")] = 128,
-    probes: Annotated[int | None, typer.Option(help="Random vectors for traces.", show_default="32")] = None,
-    seed: Annotated[int, typer.Option(help="Of random vectors and the choice of examples.")] = 0,
-    dtype: Annotated[str, typer.Option(metavar="float32|float64", help="In which to compute.")] = "float32",
+    examples: Annotated[int, typer.Option(help="Measure on at most this many examples.")] = 1024,
+    split: Annotated[str, typer.Option(metavar="train|test", help="Use the training or the test data.")] = "train",
+    batch_size: Annotated[int, typer.Option(help="Number of examples in a batch.")] = 128,
+    probes: Annotated[int | None, typer.Option(help="Number of random vectors for traces.", show_default="32")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random vectors and of the choice of examples.")] = 0,
+    dtype: Annotated[str, typer.Option(metavar="float32|float64", help="Precision of the computation.")] = "float32",
     out: Annotated[
-        Path | None, typer.Option(help="A folder for the numbers.", show_default="the study's, or out/NAME")
+        Path | None, typer.Option(help="Output folder for the numbers.", show_default="the study's, or out/NAME")
     ] = None,
     loss: Annotated[
         str | None,
         typer.Option(
             metavar="MODULE:FUNCTION",
-            help="loss(params, batch) for your own parameters; the current folder is searched for MODULE last.",
+            help="Loss of your own parameters, loss(params, batch). The current folder is searched for MODULE last.",
         ),
     ] = None,
     apply: Annotated[
-        str | None, typer.Option(metavar="MODULE:FUNCTION", help="Or apply(params, x): outputs, for more measures.")
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="Outputs of your own network, apply(params, x)."),
     ] = None,
     criterion: Annotated[
-        str, typer.Option(metavar="cross_entropy|squared_error", help="The loss of --apply's outputs.")
+        str, typer.Option(metavar="cross_entropy|squared_error", help="Loss of the outputs of --apply.")
     ] = "cross_entropy",
     data: Annotated[
         str | None,
-        typer.Option(metavar="FILE|MODULE:FUNCTION", help="A .npz, .csv or .parquet file, or a function of nothing."),
+        typer.Option(metavar="FILE|MODULE:FUNCTION", help="A .npz, .csv or .parquet file, or a function to call."),
     ] = None,
-    label: Annotated[str | None, typer.Option(help="The column of a table that holds the targets.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of a table that holds the targets.")] = None,
     ignore_label: Annotated[
-        int | None, typer.Option(metavar="LABEL", help="The label of what does not count, such as -100.")
+        int | None, typer.Option(metavar="LABEL", help="Label that does not count, such as -100.")
     ] = None,
     initial: Annotated[Path | None, typer.Option(help="Your parameters before training.")] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Arrays that stay fixed: 'encoder/*'.")
+        list[str] | None, typer.Option(metavar="PATTERN", help="Arrays to keep fixed, such as 'encoder/*'.")
     ] = None,
     perturb_statistics: Annotated[
-        bool, typer.Option("--perturb-statistics", help="Count statistics, such as BatchNorm's, as parameters.")
+        bool, typer.Option("--perturb-statistics", help="Treat statistics, such as those of BatchNorm, as parameters.")
     ] = False,
 ) -> None:
     """Measure the sharpness and curvature of trained networks: measurements.parquet, and a section in the report."""
@@ -77,7 +78,7 @@ def measure(
     from steppe.study.progress import Bar
 
     if sum((measures is not None, quick, every)) > 1:
-        fail("measure", "--measures, --quick, --all", "one of them", "several")
+        fail("measure", "--measures, --quick and --all", "given one at a time", "several", "Pass one of them at most.")
     names = measures.split(",") if measures is not None else "quick" if quick else "all" if every else "standard"
     chosen = tuple(select(names))
     options: dict[str, dict[str, Any]] = {}
@@ -91,7 +92,7 @@ def measure(
     settings = Settings(chosen, options, probes, examples, split, batch_size, seed, dtype)
     with Bar(Console(stderr=True)) as bar:
         networks = measurement.read_targets(targets, user, settings, out)
-        process.promise("What is measured is kept; the same command goes on from there.")
+        process.promise("What is measured is kept; run the same command again to continue.")
         announce = lambda plan: bar.say(report.planned(plan))  # noqa: E731
         found = measurement.measure(networks, settings, watcher=bar, announce=announce)
     report.show_measures(found)

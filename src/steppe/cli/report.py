@@ -7,7 +7,7 @@ import typer
 
 
 def report(directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of studies.")]) -> None:
-    """Write the reports of studies again, from what is on disk."""
+    """Rewrite the reports of studies from the results on disk."""
     from steppe import study
     from steppe.report import write
 

@@ -16,14 +16,16 @@ def run(
         str,
         typer.Argument(
             metavar="NAME|SPEC.toml",
-            help="A study that ships (see `steppe list`), or a TOML file.",
+            help="Name of a shipped study (see `steppe list studies`), or a TOML file.",
             autocompletion=completion.studies,
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="The study's folder.", show_default="out/NAME")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Runs per condition; more seeds later extend a study.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Runs per condition. A larger number later extends the study.")
+    ] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: train.epochs=2.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as train.epochs=2.")
     ] = None,
     checkpoint_seconds: Annotated[float, typer.Option(help="Seconds between checkpoints within a run.")] = 30.0,
 ) -> None:
@@ -37,7 +39,7 @@ def run(
     chosen = study.load(spec, overrides)
     directory = out or Path("out") / chosen.name
     process.promise(
-        f"What is finished is in {directory}; the same command goes on from there.", directory / "study.toml"
+        f"What is finished is in {directory}; run the same command again to continue.", directory / "study.toml"
     )
     with Bar(Console(stderr=True)) as bar:
         results = study.run(chosen, directory, watcher=bar, checkpoint_seconds=checkpoint_seconds)
@@ -46,5 +48,5 @@ def run(
     report.show(results)
     typer.echo(f"\nReport: {directory / 'report.html'}")
     if len(results.runs) and (results.runs["status"] == "diverged").all():
-        process.say("Every run diverged: there are no results. Take a smaller train.learning_rate.")
+        process.say("Every run diverged, so there are no results. Use a smaller train.learning_rate.")
         raise typer.Exit(1)

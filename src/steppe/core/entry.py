@@ -288,9 +288,9 @@ def split_note(function: str, loss: Loss, params: Params, batches: Batches) -> s
 
 def _no_mean(whole: float, mean: float, count: int) -> str:
     return (f"the loss is not the mean over its examples: {whole:.6g} for {count} of them, "
-            f"{mean:.6g} as the mean of one by one. What is averaged over batches, or over examples, depends on how "
-            "they are split. Give what divides it, steppe.losses.weighted(loss, weight); return a mean, not a sum; and "
-            "take BatchNorm in evaluation mode.")  # fmt: skip
+            f"{mean:.6g} as the mean over single examples. What is averaged over batches, or over examples, depends on "
+            "how they are split. Give what divides it, steppe.losses.weighted(loss, weight); return a mean, not a sum; "
+            "and take BatchNorm in evaluation mode.")  # fmt: skip
 
 
 @programs.compiled

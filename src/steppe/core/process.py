@@ -237,12 +237,12 @@ def _write_error(message: str) -> None:
 
 # --- errors of the system
 
-NO_LOCKS = ("The file system cannot do what is asked, such as to lock files", "Choose a folder on a local disk.")
+NO_LOCKS = ("The file system lacks something that Steppe needs, such as locks", "Choose a folder on a local disk.")
 
 REASONS = {
     "ENOSPC": ("The disk is full", "Free some space."),
-    "EDQUOT": ("The disk is full as far as your quota goes", "Free some space."),
-    "EFBIG": ("The disk is full, or the file larger than the system allows", "Free some space, or raise ulimit -f."),
+    "EDQUOT": ("Your disk quota is exhausted", "Free some space."),
+    "EFBIG": ("The disk is full, or the file is larger than the system allows", "Free some space, or raise ulimit -f."),
     "EROFS": ("The file system is read-only", "Choose a folder that can be written."),
     "EACCES": ("Permission is denied", "Change the permissions, or choose another folder."),
     "EPERM": ("Permission is denied", "Change the permissions, or choose another folder."),

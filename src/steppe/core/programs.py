@@ -541,7 +541,7 @@ def _nothing(record: logging.LogRecord) -> bool:
 
 
 LARGE = (
-    "small enough for the memory that there is",
+    "small enough for the available memory",
     "one that needs more for these parameters and batches",
     "Take smaller batches.",
 )
@@ -613,7 +613,7 @@ CAUSES = (
         ("Reverse-mode differentiation does not work for lax.while_loop",),
         (
             "differentiable in reverse",
-            "one with a jax.lax.while_loop, or a fori_loop whose number of turns is not known when it is traced",
+            "one with a jax.lax.while_loop, or a fori_loop whose number of iterations is not known when it is traced",
             "Use jax.lax.scan, or a fori_loop between Python numbers.",
         ),
     ),

@@ -155,7 +155,8 @@ def read_question(targets: Sequence[Path | str], settings: Settings = Settings()
     for other in networks[1:]:
         if other.dataset.fingerprint != first.dataset.fingerprint:
             got = f"{first.name} on {first.dataset.name} and {other.name} on {other.dataset.name}"
-            checks.fail("landscape", "TARGET", "networks trained on the same data", got, "Their losses do not compare.")
+            todo = "Their losses cannot be compared."
+            checks.fail("landscape", "TARGET", "networks trained on the same data", got, todo)
     if settings.along == "between":
         one, two = (jax.tree.map(np.shape, network.params) for network in networks)
         if one != two or networks[0].model is not networks[1].model:
@@ -172,7 +173,7 @@ def _check_states(start: FinishedRun, end: FinishedRun) -> None:
     parts = zip(names.names(start.state), known, *map(jax.tree.leaves, (start.state, end.state)), strict=True)
     if other := [name for name, estimated, one, two in parts if not estimated and not np.array_equal(one, two)]:
         what = "two networks with the same state with --along between, statistics of normalisation aside"
-        checks.fail("landscape", "TARGET", what, f"different {', '.join(other)}", "It is not known what lies between.")
+        checks.fail("landscape", "TARGET", what, f"different {', '.join(other)}", "Steppe cannot interpolate it.")
 
 
 NAME = "landscape.npz"

@@ -129,7 +129,7 @@ def examples(data: str, label: str | None, *, classes: bool) -> Batch | list[Bat
     if extensions.is_function(data):
         batch = called(function("--data", data), "--data", data)
         if not jax.tree.leaves(batch):
-            what = "a function of nothing whose value is a batch, a pytree of arrays, or a list of batches"
+            what = "a function without arguments that returns a batch, a pytree of arrays, or a list of batches"
             checks.fail("measure", "--data", what, f"{data}, which returned {checks.returned(batch)}")
         return [_numbers(data, part) for part in batch] if isinstance(batch, list) else _numbers(data, batch)
     if path.suffix == ".npz" and path.is_file() and label is None:
@@ -179,5 +179,5 @@ def called(function: Callable[..., Any], option: str, text: str, *arguments: Any
     except BaseException as error:  # also sys.exit()
         programs.explain(error, label)
         got = f"{text}: {programs.line(error)}"
-        what = "a function of the parameters and data that are given" if arguments else "a function of nothing"
+        what = "a function of the parameters and data that are given" if arguments else "a function without arguments"
         checks.fail("measure", option, what, got)

@@ -113,7 +113,7 @@ def run_folders(target: Path) -> tuple[list[Path], list[str]]:
         raise damaged[0]
     if not whole:
         checks.fail("measure", "TARGET", "a study with finished runs", f"{target}, which has none",
-                    "All that ended diverged." if diverged else "Run it first.")  # fmt: skip
+                    "All runs that ended diverged." if diverged else "Run it first.")  # fmt: skip
     notes = [f"Runs that diverged are left out: {', '.join(folder.name for folder in diverged)}."] if diverged else []
     notes += [f"A damaged file is left out: {error.path} ({error.why}). {error.todo}" for error in damaged]
     return whole, notes

@@ -23,7 +23,7 @@ def landscape_document(found: Landscape) -> Document:
     origin = facts_table("Provenance", found.provenance)
     return Document(
         place=DIRECTIONS[found.settings.along],
-        title="From one solution to another" if between else "The loss around trained networks",
+        title="The loss between two networks" if between else "The loss around trained networks",
         lead=found.about,
         sections=(
             Section(numbers.title, (numbers,), brief=True),

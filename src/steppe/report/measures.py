@@ -26,17 +26,17 @@ TITLE = "Sharpness and curvature"
 FAMILIES = {
     "fit": "Fit",
     "curvature": "Curvature of the loss",
-    "perturbed": "How the loss rises when the weights move",
-    "parametric": "Norms, effective numbers of parameters, and the noise that accuracy bears",
-    "outcome": "What the network does",
-    "user": "Measures of the user’s own",
+    "perturbed": "Loss under perturbed weights",
+    "parametric": "Norms, effective numbers of parameters, and noise tolerance",
+    "outcome": "Behaviour of the network",
+    "user": "User-defined measures",
 }
 """The headings of measures, by their family; that of a user's own is not known without running their code."""
 
 TESTS = (
-    "Mean ± standard deviation over runs, their number in brackets. Below it the comparison with {baseline} by Welch’s "
-    "test with Holm’s correction over the conditions of one row: a ratio (×) where logarithms are compared, otherwise "
-    "a difference. These tests were not declared in advance, and with so many rows some differences are chance."
+    "Mean ± standard deviation over runs; their number is in brackets. Below it is the comparison with {baseline} by "
+    "Welch’s test with Holm’s correction over the conditions of one row: a ratio (×) where logarithms are compared, a "
+    "difference otherwise. These tests were not declared in advance. Among so many, some differences arise by chance."
 )
 
 
@@ -70,7 +70,7 @@ def networks_document(found: NetworkMeasurements, spectra: Mapping[str, Density]
         for name in found.measures
     }
     tables = tuple(_by_family(found.measures, ("", *found.networks), cells))
-    caption = "Each value ± its standard error, where it has one and it is known."
+    caption = "Each value ± its standard error, where that is known."
     numbers = _section(rows, tuple(network_remarks(rows)), partial(pictures, spectra), tables, caption)
     origin = Section("Provenance", (facts_table("Provenance", facts),), style="provenance")
     return Document("measures", TITLE, sections=(replace(numbers, title=""), origin))
@@ -111,8 +111,8 @@ def _asked(rows: polars.DataFrame) -> Table:
             lines.append((Cell(name), *map(Cell, facts)))
     columns = ("Measure", "Question", "Settings", "Unchanged by rescaling")
     caption = (
-        "Rescaling of a ReLU network that leaves its function as it is: of its hidden nodes one by one, which includes "
-        "whole layers, or of whole layers alone."
+        "The last column concerns rescalings that leave the function of a ReLU network unchanged: of its hidden nodes "
+        "one by one, which includes whole layers, or of whole layers alone."
     )
     return Table("Measures and settings", caption, columns, tuple(lines), (False,) * 4, folded=True)
 

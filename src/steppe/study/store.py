@@ -50,7 +50,7 @@ OF_A_STUDY = (
 )  # fmt: skip
 """Files that Steppe writes."""
 
-AGAIN = "`steppe run` makes it again."
+AGAIN = "`steppe run` recreates it."
 
 
 class ForeignRun(files.DamagedFile):
@@ -403,7 +403,10 @@ def _kept(directory: Path, before: Spec, spec: Spec, say: Callable[[str], None])
     if _settings(before).keys() != _settings(spec).keys():
         checks.fail("study", str(path), "one with the same conditions", "your own, with other conditions",
                     "Write the conditions into it: it is not overwritten.")  # fmt: skip
-    say(f"{path} is not what this version wrote (an older one, a hand or damage did): it fits, and is left as it is.")
+    say(
+        f"{path} is not as this version would write it: it was written by an older version, edited, or damaged. "
+        "It fits this study and is left as it is."
+    )
     return before
 
 

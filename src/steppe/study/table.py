@@ -105,7 +105,7 @@ def _damage(store: Store, damaged: list[files.DamagedFile]) -> Iterator[str]:
     """What was left out, and why; and a study.toml that Steppe did not leave so."""
     for error in damaged:
         name = error.path.relative_to(store.directory)
-        yield f"A damaged file is left out: {name} ({error.why}). The same `steppe run` again makes it anew."
+        yield f"A damaged file is left out: {name} ({error.why}). `steppe run` recreates it."
     if store.changed():
         yield "study.toml is not what Steppe wrote: it was changed by hand, or is damaged."
 
@@ -136,7 +136,7 @@ def _infinite(surfaces: Surfaces | None) -> Iterator[str]:
     """What figures of surfaces leave out."""
     count = infinite(surfaces.lines, surfaces.grids) if surfaces else ""
     if count:
-        yield f"Of the loss surfaces, {count}, and left out of the figures: landscape.radius is too large."
+        yield f"In the loss surfaces {count} and are left out of the figures: landscape.radius is too large."
 
 
 def _provenance(spec: Spec, data: dict[str, str], made_with: list[dict[str, str]]) -> dict[str, str]:
@@ -154,11 +154,13 @@ def _changes(spec: Spec) -> Iterator[str]:
         return
     there = load(spec.name).identity()
     changes = [
-        f"{path} = {new} (there {old})" for path, old, new in differences(there, spec.identity()) if path != "baseline"
+        f"{path} = {new} (shipped: {old})"
+        for path, old, new in differences(there, spec.identity())
+        if path != "baseline"
     ]
     if changes:
         listed = "; ".join(changes)
-        yield f"Settings changed from those of the study that ships, which the text below describes: {listed}."
+        yield f"Some settings differ from those of the shipped study, which the text below describes: {listed}."
 
 
 def _notes(made_with: list[dict[str, str]]) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ WORDS = {
             "Along the line (their distance is 1)",
             "At right angles to it",
         ),
-        "dark basins with a bright ridge between them are apart",
+        "dark basins separated by a bright ridge are not connected",
     ),
 }
 

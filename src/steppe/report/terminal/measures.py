@@ -57,7 +57,7 @@ def planned(plan: Plan) -> str:
     """What a measurement will take, in one line."""
     show = lambda count: f"{number(count / 1e6)} MB" if count < 1e9 else f"{number(count / 1e9)} GB"  # noqa: E731
     return (
-        f"{plan.parameters:,} parameters, {plan.examples:,} examples; planned peak of memory {show(plan.peak)}: data "
+        f"{plan.parameters:,} parameters, {plan.examples:,} examples; estimated peak memory {show(plan.peak)}: data "
         f"{show(plan.data)}, products with the Hessian {show(plan.products)} (by analysis of the compiled program), "
         f"vectors {show(plan.vectors)} (by formula)."
     )

@@ -117,7 +117,7 @@ def _constant(quantity: Quantity, names: Sequence[str], seen: Mapping[str, Compa
     where = f"Under {joined(names)}" if len(names) <= 2 else f"Under {len(names)} conditions"
     most = f"{direction(seen[largest].difference)} by {size(quantity, seen[largest].difference)}"
     most = most if len(names) == 1 else f"the largest difference: {most} under {largest}"
-    return f" {where} every run differed from the baseline's alike ({most}), so that a t-test is undefined."
+    return f" {where} every run differed from the baseline’s by the same amount ({most}), so a t-test is undefined."
 
 
 def _untested(count: int) -> str:

@@ -15,10 +15,10 @@ def about(rows: polars.DataFrame) -> str:
 
     split = {"train": "training examples", "test": "test examples", "given": "examples"}
     parts = joined(split.get(part, part) for part in rows["split"].unique(maintain_order=True))
-    same = ", the same examples and random vectors for all networks" if rows["run"].n_unique() > 1 else ""
+    same = " All networks got the same examples and random vectors." if rows["run"].n_unique() > 1 else ""
     quiet = " without dropout" if "given" not in rows["split"] else ""
     size = f"in batches of {kinds('batch_size')}, in {kinds('dtype')}"
-    return f"Measured on {kinds('examples')} {parts} of {kinds('dataset')}{quiet}, {size}{same}."
+    return f"Measured on {kinds('examples')} {parts} of {kinds('dataset')}{quiet}, {size}.{same}"
 
 
 def network_remarks(rows: polars.DataFrame) -> list[str]:

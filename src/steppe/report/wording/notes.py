@@ -81,8 +81,8 @@ def _looks(looks: Mapping[str, int]) -> Iterator[str]:
     counts = set(looks.values())
     if len(counts) > 1:
         yield (
-            f"Conditions were tested after {min(counts)} to {max(counts)} epochs of a run, and the best test accuracy "
-            "is the highest of as many: where more were looked at, it is higher by chance."
+            f"Runs were tested after {min(counts)} to {max(counts)} of their epochs, depending on the condition. The "
+            "best test accuracy is the highest of these, so it is higher by chance where there are more."
         )
 
 
@@ -99,7 +99,7 @@ def power(found: Power | None, alpha: float) -> str:
         else f"{found.seeds} seeds in the smallest condition tested"
     )
     if found.sd == 0:
-        return f"With {runs} and no spread at all in final test accuracy, the power of the tests cannot be told."
+        return f"With {runs} and no spread at all in final test accuracy, the power of the tests cannot be estimated."
     text = (
         f"With {runs} and the spread seen here (standard deviation {points(found.sd)} within conditions), Welch’s test "
         f"at the {100 * alpha:g} % level finds a true difference in test accuracy of {points(found.half)} only half of "
@@ -107,8 +107,8 @@ def power(found: Power | None, alpha: float) -> str:
     )
     if found.tested > 1:
         text += (
-            f" At Holm’s strictest step for {found.tested} comparisons ({100 * alpha / found.tested:.3g} %) it takes "
-            f"{points(found.strict_half)} and {points(found.strict_most)}."
+            f" At Holm’s strictest step for {found.tested} comparisons ({100 * alpha / found.tested:.3g} %) these "
+            f"differences are {points(found.strict_half)} and {points(found.strict_most)}."
         )
     return text + (
         " “No difference shown” therefore does not mean that there is none. The spread is itself an estimate from few "

@@ -63,7 +63,8 @@ class Local:
     def _data(self, store: Storage) -> Dataset:
         dataset = self.dataset or store.spec.load_data()
         if store.fingerprint not in (None, dataset.fingerprint):
-            checks.fail("study", "data", "what the study runs on", "other data on this machine", "Copy its data here.")
+            todo = "Copy the study's data to it."
+            checks.fail("study", "data", "what the study runs on", "other data on this machine", todo)
         return dataset
 
 
