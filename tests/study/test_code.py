@@ -132,6 +132,8 @@ def test_a_study_with_code_runs_grows_and_refuses_an_edited_network(folder, tmp_
     assert set(less["condition"]) == {"plain"}
     assert (out / "runs" / "fa-s0" / "run.json").is_file()
     assert any("no longer has the conditions fa" in text for text in told)
+    with pytest.raises(steppe.InputError, match="with conditions = 'other', got one with conditions = 'plain'"):
+        study.run(read(folder).model_copy(update={"conditions": [{"name": "other"}], "baseline": "other"}), out)
     (folder / "mynet.py").write_text(NET.replace("nnx.tanh", "nnx.relu"))
     with pytest.raises(steppe.InputError, match=r"the source of mynet as it is now.* Restore that source, or"):
         study.run(read(folder), out)

@@ -420,8 +420,8 @@ def _difference(before: Spec, spec: Spec) -> tuple[str, Any, Any] | None:
     old, new = _settings(before), _settings(spec)
     shared = [(old[name], new[name]) for name in new if name in old]
     if not shared:
-        differences = list(specs.differences(before.identity(), spec.identity()))
-        return next((each for each in differences if each[0] != "baseline"), None)
+        others = changes(before.identity(), spec.identity())  # of all but what says which conditions there are
+        return next(others, ("conditions", ", ".join(old), ", ".join(new)))
     return next(itertools.chain.from_iterable(itertools.starmap(changes, shared)), None)
 
 
