@@ -1,11 +1,13 @@
 """Tables that ship with scikit-learn, and what is done to every table."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from steppe.core import arrays, checks
+from steppe.core.types import Batch
 from steppe.data.dataset import Dataset, as_it_is, dataset
 
 
@@ -39,12 +41,15 @@ def breast_cancer(*, test_fraction: float = 0.2, standardize: bool = True, split
     return split_table("breast-cancer", (x, y), about, test_fraction, standardize, split_seed)
 
 
-def digits(*, test_fraction: float = 0.2, standardize: bool = True, split_seed: int = 0) -> Dataset:
+def digits(
+    *, test_fraction: float = 0.2, standardize: bool = True, split_seed: int = 0, as_images: bool = False
+) -> Dataset:
     """Handwritten digits: 1,797 images of 8 × 8 pixels, as 64 features, ten classes.
 
     Parameters
     ----------
     test_fraction, standardize, split_seed : see `breast_cancer`.
+    as_images : whether examples are images (8, 8, 1), as convolutional networks take them; the numbers are the same.
 
     Raises
     ------
@@ -64,7 +69,15 @@ def digits(*, test_fraction: float = 0.2, standardize: bool = True, split_seed: 
 
     x, y = load_digits(return_X_y=True)
     about = "handwritten digits, Alpaydin and Kaynak 1998, as in scikit-learn"
-    return split_table("digits", (x, y), about, test_fraction, standardize, split_seed)
+    found = split_table("digits", (x, y), about, test_fraction, standardize, split_seed)
+    if not as_images:
+        return found
+
+    def decode(batch: Batch) -> Batch:
+        flat = found.decode(batch)
+        return {"x": flat["x"].reshape(-1, 8, 8, 1), "y": flat["y"]}
+
+    return dataclasses.replace(found, decode=decode, shape=(8, 8, 1))
 
 
 def moons(*, examples: int = 100, test_examples: int = 1000, noise: float = 0.25, split_seed: int = 0) -> Dataset:

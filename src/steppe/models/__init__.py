@@ -11,9 +11,25 @@ from steppe.models.adapters.equinox import from_equinox
 from steppe.models.adapters.network import network_of, random_argument
 from steppe.models.adapters.nnx import from_nnx
 from steppe.models.base import Network, Trained, Variables
+from steppe.models.zoo.convolutional import convolutional
 from steppe.models.zoo.dense import linear, mlp
+from steppe.models.zoo.recurrent import gru, lstm
+from steppe.models.zoo.resnet import resnet
+from steppe.models.zoo.transformer import transformer
+from steppe.models.zoo.vgg import vgg
+from steppe.models.zoo.vit import vit
 
-MODELS: dict[str, Callable[..., Network]] = {"linear": linear, "mlp": mlp}
+MODELS: dict[str, Callable[..., Network]] = {
+    "convolutional": convolutional,
+    "gru": gru,
+    "linear": linear,
+    "lstm": lstm,
+    "mlp": mlp,
+    "resnet": resnet,
+    "transformer": transformer,
+    "vgg": vgg,
+    "vit": vit,
+}
 """Models by the name that a study calls them: functions of (shape, classes, **settings)."""
 
 
@@ -34,10 +50,17 @@ __all__ = [
     "Trained",
     "Variables",
     "build",
+    "convolutional",
     "from_equinox",
     "from_nnx",
+    "gru",
     "linear",
+    "lstm",
     "mlp",
     "network_of",
     "random_argument",
+    "resnet",
+    "transformer",
+    "vgg",
+    "vit",
 ]

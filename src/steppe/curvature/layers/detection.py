@@ -198,24 +198,25 @@ class ProductForm:
     """A function of (params, batch), its layers' products as `products`.
 
     The same function; but on a CPU derivatives of a convolution inside a loop take 25 times longer without it, and a
-    transformer's Hessian-vector product a fifth longer.
+    transformer's Hessian-vector product a fifth longer. With `kind`, only where there is a layer of that kind.
     """
 
-    function: Callable[[Params, Batch], jax.Array]
+    function: Callable[[Params, Batch], Any]
+    kind: str | None = None
 
-    def __call__(self, params: Params, batch: Batch) -> jax.Array:
+    def __call__(self, params: Params, batch: Batch) -> Any:
         """What the function gives."""
         found = traced(self.function, params, batch)
-        if not found.layers:
+        if not any(self.kind in (None, layer.kind) for layer in found.layers):
             return self.function(params, batch)
         leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves((params, batch))]
         value: jax.Array = found.run(leaves, lambda at, a, K: found.layers[at].apply(a, K))
         return value
 
 
-def through(function: Callable[[Params, Batch], jax.Array]) -> ProductForm:
+def through(function: Callable[[Params, Batch], Any], *, kind: str | None = None) -> ProductForm:
     """`function` itself, see `ProductForm`; equal for equal functions."""
-    return function if isinstance(function, ProductForm) else ProductForm(function)
+    return function if isinstance(function, ProductForm) else ProductForm(function, kind)
 
 
 def _across_devices(jaxpr: ClosedJaxpr) -> bool:

@@ -12,6 +12,7 @@ from steppe.core.types import Moments, Params
 from steppe.curvature import closed_form
 from steppe.models.adapters.nnx import from_factory
 from steppe.models.base import Network, logits
+from steppe.models.zoo import parts
 
 Activation = Literal["relu", "tanh", "gelu", "silu", "softplus", "sigmoid"]
 Normalization = Literal["batch"]
@@ -19,9 +20,6 @@ Normalization = Literal["batch"]
 
 NAMES = (("w", "kernel"), ("b", "bias"))
 """What the closed forms and Flax call the parts of a layer."""
-
-MOMENTUM = 0.9
-"""What BatchNorm's statistics keep of themselves at an update."""
 
 
 class MLP(nnx.Module):
@@ -37,7 +35,7 @@ class MLP(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.layers = nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in itertools.pairwise(widths)])
-        norms = [nnx.BatchNorm(width, momentum=MOMENTUM, rngs=rngs) for width in widths[1:-1]]
+        norms = [parts.normalize("batch", width, rngs) for width in widths[1:-1]]
         self.norms = nnx.List(norms) if normalization == "batch" else None
         self.dropout = nnx.Dropout(dropout)
         self.activation = activation

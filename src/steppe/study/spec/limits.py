@@ -32,6 +32,17 @@ MOST = {
     "steps": 10_000,  # of an inner loop within one step of training
     "padding": 10_000,  # pixels
     "hidden": 1_000_000,  # units of one layer
+    "widths": 100_000,
+    "width": 100_000,
+    "channels": 100_000,
+    "embedding": 100_000,
+    "blocks": 1_000,  # of one stage; each is traced
+    "convolutions": 1_000,
+    "depth": 1_000,
+    "heads": 10_000,
+    "head_width": 100_000,
+    "kernel": 1_001,
+    "patch": 10_000,
     "vocabulary": 10_000_000,
     "split_seed": 2**32 - 1,  # what NumPy takes
     "examples": 100_000_000,

@@ -16,6 +16,7 @@ from steppe import curvature, data, methods
 from steppe.core import checks, losses, names, predictions
 from steppe.core.batches import Batches
 from steppe.core.types import Batch, Criterion, Estimate, Loss, Moments, Params
+from steppe.curvature import layers
 from steppe.data import Dataset, transforms
 from steppe.models import Network, Variables
 from steppe.models.base import conform
@@ -220,7 +221,8 @@ class Recipe:
                 outputs, after = self._trained(Variables(params, state), batch["x"], key)
                 return self.criterion(outputs, batch["y"]), after
 
-            (value, after), grads = jax.value_and_grad(plain, has_aux=True)(params, batch)
+            fast = layers.through(plain, kind="convolution")  # whose derivatives are slow in loops
+            (value, after), grads = jax.value_and_grad(fast, has_aux=True)(params, batch)
             whole = losses.of(self.model.at(state), self.criterion)
             penalised = {} if self.spec.train.penalty_dropout else {"penalty_loss": whole}
             updates, opt_state = chained.update(grads, opt_state, params, loss=loss, batch=batch, **penalised)
