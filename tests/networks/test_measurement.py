@@ -609,6 +609,31 @@ def test_a_file_name_cannot_inject_markup(own):
     assert "<img src=x" not in page and "&lt;img src=x" in page
 
 
+SIZE = """
+from steppe.measures import Quantity
+
+def size(subject, *, unit: int = 1):
+    yield Quantity("parameters_in_units", subject.size / unit)
+"""
+
+
+def test_an_edited_measure_of_a_users_own_is_asked_anew(own, monkeypatch, capsys):
+    command = ("measure", "net.npz", "--apply", "mine:apply", "--data", "data.npz", "--measures", "sizes:size,loss")
+    command += ("--set", "sizes:size.unit=2", "--out", "counted")
+    Path("sizes.py").write_text(SIZE)
+    for _ in range(2):
+        status, _, err = run(monkeypatch, capsys, *command)
+        assert status == 0, err
+    (before,) = stored.read(Path("counted")).filter(measure="sizes:size").to_dicts()
+    Path("sizes.py").write_text(SIZE.replace("/ unit", "/ unit + 1"))
+    assert run(monkeypatch, capsys, *command)[0] == 0
+    again, after = stored.read(Path("counted")).filter(measure="sizes:size").to_dicts()
+    assert again == before and after["value"] == before["value"] + 1 and after["fingerprint"] != before["fingerprint"]
+    assert json.loads(before["settings"])["unit"] == 2
+    page = Path("counted/measures.html").read_text()
+    assert "User-defined measures" in page and "sizes:size" in page
+
+
 # --- what is listed
 
 
