@@ -9,7 +9,7 @@ DIR/surfaces.npz                  loss surfaces
 DIR/landscapes/<name>/            landscape.npz, landscape.html: written by `steppe landscape`
 DIR/measurements.parquet, densities.npz      what its runs say of their networks, and what `steppe measure` adds
 DIR/summary.md, report.html, results.parquet      written by the report, as is
-DIR/landscape.html                the surfaces to turn, where there are any
+DIR/landscape.html                the surfaces to rotate, where there are any
 ```
 
 What is read back has a checksum, in ``<name>.sha256`` beside it (see `files`). A run's record says whose it is: its
