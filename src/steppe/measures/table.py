@@ -6,7 +6,7 @@ FOLDER/densities.npz         curves, under the fingerprint of their row
 ```
 """
 
-import fcntl
+import contextlib
 import hashlib
 import io
 import json
@@ -119,7 +119,7 @@ class Table:
         InputError : a table that cannot be read, or is of another form; a folder in which another process measures.
         """
         self.folder = folder
-        self.lock: int | None = None
+        self.lock: contextlib.ExitStack | None = None
         try:
             if folder.is_dir():
                 self._hold()
@@ -132,7 +132,7 @@ class Table:
     def close(self) -> None:
         """Let other processes in."""
         if self.lock is not None:
-            os.close(self.lock)
+            self.lock.close()
             self.lock = None
 
     def _read(self) -> None:
@@ -140,13 +140,11 @@ class Table:
         self.known = set(self.rows["fingerprint"])
 
     def _hold(self) -> None:
-        """Keep other processes out; the system lets go if this one dies."""
-        self.lock = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            checks.fail("measure", str(self.folder), "free", "a folder that another process measures into",
-                        "Wait for it to end, or choose another --out.")  # fmt: skip
+        """Keep other processes out."""
+        todo = "Wait for it to end, or choose another --out."
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(files.lock(self.folder, "measure", self.folder, "measures into", todo=todo))
+            self.lock = stack.pop_all()
 
     def _make(self) -> None:
         files.begin(self.folder, "measure")

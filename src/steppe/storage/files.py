@@ -286,23 +286,29 @@ def make(folder: Path, within: Path) -> Path:
 
 
 @contextlib.contextmanager
-def lock(lock: Path, command: str, folder: Path, does: str) -> Iterator[None]:
-    """Keep other processes out of a folder by a lock on a file; the system lets go if this one dies.
+def lock(path: Path, command: str, folder: Path, does: str, *, todo: str = "Wait for it to end.") -> Iterator[None]:
+    """Keep other processes out of a folder by a lock on a file or on the folder itself, without a file in it.
+
+    The system lets go if this process dies. `todo` says what to do where another one is there.
 
     Raises
     ------
     InputError : another process holds it, which `does` says (``"runs in"``); or the file is a link, or no file.
     OSError : the file system has no locks.
     """
-    if lock.is_symlink() or (lock.exists() and not lock.is_file()):
-        got = "a symbolic link" if lock.is_symlink() else "something else"
-        checks.fail(command, str(lock), "a file", got, "Move it away: nothing is written through links.")
-    with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b") as file:
+    if path != folder and (path.is_symlink() or (path.exists() and not path.is_file())):
+        got = "a symbolic link" if path.is_symlink() else "something else"
+        checks.fail(command, str(path), "a file", got, "Move it away: nothing is written through links.")
+    flags = os.O_RDONLY if path == folder else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o666)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            checks.fail(command, str(folder), "free", f"a folder that another process {does}", "Wait for it to end.")
+            checks.fail(command, str(folder), "free", f"a folder that another process {does}", todo)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def sync(folder: Path) -> None:
