@@ -144,11 +144,11 @@ def test_a_network_can_be_trained_by_a_method(name, method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet", "lstm"])
-def test_a_study_of_a_network_ends_with_its_numbers(name, tmp_path):
-    runs = study.run(spec(name, **{"measure.names": ["trace", "calibration_error"]}), tmp_path).runs
+def test_a_study_of_a_network_ends_with_its_numbers(tmp_path):
+    changes = {"model.normalization": "batch", "method": {"name": "sam", "rho": 0.05}}
+    runs = study.run(spec("convolutional", **changes), tmp_path).runs
     assert runs["status"].to_list() == ["finished"]
-    assert np.isfinite(runs["train_loss"][0]) and runs["flatness"][0] > 0
+    assert np.isfinite(runs["train_loss"][0]) and np.isfinite(runs["test_loss"][0])
 
 
 def primitives(jaxpr, inside=False):
