@@ -4,9 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from steppe import InputError, measures
+from steppe.core import trees
 from steppe.core.partition import partition, statistics
+from support.properties import cheap
 
 ONES, MINUS = np.ones(2), -np.ones(2)
 TORCH = {"bn.weight": ONES, "bn.running_mean": ONES, "bn.running_var": ONES}
@@ -84,3 +88,30 @@ def test_arrays_that_are_all_fixed_leave_nothing_to_measure():
         match="measure: params must be a pytree of arrays with parameters among them, got 1 of",
     ):
         measures.measure(["loss"], loss=lambda p, b: jnp.mean(b), params={"running_mean": ONES}, batches=jnp.ones(3))
+
+
+LEAVES = st.sampled_from([
+    np.ones((2, 3)), np.float32(0.5), np.arange(3), np.array([True, False]), np.zeros((0, 2)), jnp.zeros(3),
+    jnp.ones(2, jnp.bfloat16),
+])  # fmt: skip
+NAMES = st.sampled_from(["w", "bias", "mean", "var", "running_mean", "batch_stats", "0"])
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.dictionaries(NAMES, inner, max_size=3) | st.lists(inner, max_size=3) | st.tuples(inner, inner),
+    max_leaves=8,
+)
+
+
+@cheap
+@given(TREES, st.data(), st.booleans())
+def test_the_two_parts_of_any_network_are_the_whole_again_and_share_no_array(tree, data, statistics_too):
+    excluded = data.draw(st.lists(st.booleans(), min_size=(n := len(jax.tree.leaves(tree))), max_size=n))
+    parts = partition(tree, perturb_statistics=statistics_too, excluded=excluded, ask="--perturb-statistics")
+    whole = trees.merge(parts.params, parts.fixed)
+    assert jax.tree.structure(whole) == jax.tree.structure(tree)
+    leaves, chosen = jax.tree.leaves(tree), jax.tree.leaves(parts.mask)
+    assert all(one is other for one, other in zip(jax.tree.leaves(whole), leaves, strict=True))
+    assert len(jax.tree.leaves(parts.params)) == sum(chosen) == n - len(jax.tree.leaves(parts.fixed))
+    real = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
+    assert not any(c and (e or not r) for c, e, r in zip(chosen, excluded, real, strict=True))
+    assert bool(parts.remark) == (not all(chosen) or (statistics_too and any(statistics(tree))))

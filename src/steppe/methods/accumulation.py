@@ -43,7 +43,8 @@ def accumulate(function: str, loss: Loss, parts: int | None) -> Loss:
     one = layers.through(loss)  # derivatives of convolutions are slow in loops
 
     def accumulated(params: Params, batch: Batch) -> jax.Array:
-        return average(lambda part: one(params, part), microbatches_of(function, loss, batch, parts))
+        values: jax.Array = average(lambda part: one(params, part), microbatches_of(function, loss, batch, parts))
+        return values
 
     return accumulated
 

@@ -9,6 +9,7 @@ import polars
 from steppe.core import checks
 from steppe.measures import table
 from steppe.measures.table import SCHEMA, fingerprinted
+from steppe.study.records import run_name
 from steppe.study.spec.conditions import conditions
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
@@ -64,7 +65,7 @@ def of_run(store: Store, spec: Spec, run: Row, history: list[Row]) -> polars.Dat
             rows.append(last | known | {"stage": "training", "settings": '{"examples": "all"}'})
         rows += [last | {"stage": "end"} | answer for answer in run.get("measurements", [])]
     rows += [_epoch(spec, epoch, name, known) for epoch in history for name, known in EPOCH.items() if name in epoch]
-    name = f"{run['condition']}-s{run['seed']}"
+    name = run_name(run["condition"], run["seed"])
     base = {
         "run": name,
         "condition": run["condition"],

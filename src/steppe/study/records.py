@@ -16,6 +16,11 @@ from steppe.models import Variables
 from steppe.storage import files
 
 
+def run_name(condition: str, seed: int) -> str:
+    """What a run is called: its id for executors, its folder, and its name in tables."""
+    return f"{condition}-s{seed}"
+
+
 def record(stream: BinaryIO) -> dict[str, Any]:
     """A run's record."""
     run: dict[str, Any] = _json(stream)

@@ -178,7 +178,7 @@ class Store:
 
     def run_folder(self, condition: str, seed: int) -> Path:
         """Where a finished run lies."""
-        return self.directory / "runs" / f"{condition}-s{seed}"
+        return self.directory / "runs" / records.run_name(condition, seed)
 
     def checkpoints(self, name: str, *, make: bool = False) -> Path:
         """Where what has not finished keeps its checkpoints; the folder is made if that is asked for.
@@ -290,7 +290,7 @@ class Store:
     def _check_origin(self, path: Path, condition: str, seed: int, run: Mapping[str, Any]) -> None:
         """Fail where a record is another run's, or has other settings or data; those of older versions lack these."""
         if (run["condition"], run["seed"]) != (condition, seed):
-            got = f"the record of {run['condition']}-s{run['seed']}"
+            got = f"the record of {records.run_name(run['condition'], run['seed'])}"
             raise ForeignRun(path, got, "Was it copied or renamed? Move it away, or back.")
         if "settings" not in run:
             return

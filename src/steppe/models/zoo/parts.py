@@ -92,7 +92,8 @@ def convolution(
 
 def halve(x: jax.Array) -> jax.Array:
     """The largest of each 2 × 2 pixels."""
-    return nnx.max_pool(x, (2, 2), strides=(2, 2))
+    values: jax.Array = nnx.max_pool(x, (2, 2), strides=(2, 2))
+    return values
 
 
 class Steps(nnx.Module):

@@ -7,6 +7,7 @@ from steppe.core import checks
 from steppe.core.types import Params
 from steppe.storage.checkpoint import Checkpoint
 from steppe.study.progress import Watcher
+from steppe.study.records import run_name
 from steppe.study.spec.conditions import conditions
 from steppe.study.spec.tables import Spec
 
@@ -20,7 +21,7 @@ class Run(NamedTuple):
     @property
     def id(self) -> str:
         """Its name, that of its folder."""
-        return f"{self.condition}-s{self.seed}"
+        return run_name(self.condition, self.seed)
 
 
 class Storage(Protocol):
