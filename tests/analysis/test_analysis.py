@@ -18,10 +18,27 @@ from steppe.report.wording import verdicts
 from steppe.report.wording.conclusion import conclusion as concluded
 from steppe.report.wording.sizes import factor, points, size
 
-BASE = {"test_accuracy": [0.90, 0.91, 0.92], "flatness": [40.0, 50.0, 45.0], "train_seconds": [10.0, 11.0, 9.0]}
-SAME = {"test_accuracy": [0.905, 0.90, 0.925], "flatness": [44.0, 41.0, 52.0], "train_seconds": [10.0, 10.0, 10.0]}
-FLAT = {"test_accuracy": [0.91, 0.905, 0.915], "flatness": [4.0, 5.0, 4.5], "train_seconds": [25.0, 24.0, 26.0]}
-GOOD = {"test_accuracy": [0.97, 0.98, 0.99], "flatness": [0.4, 0.5, 0.45], "train_seconds": [30.0, 30.0, 30.0]}
+TR_H2 = "batch_frobenius_squared"
+BASE = {
+    "test_accuracy": [0.90, 0.91, 0.92],
+    TR_H2: [40.0, 50.0, 45.0],
+    "train_seconds": [10.0, 11.0, 9.0],
+}
+SAME = {
+    "test_accuracy": [0.905, 0.90, 0.925],
+    TR_H2: [44.0, 41.0, 52.0],
+    "train_seconds": [10.0, 10.0, 10.0],
+}
+FLAT = {
+    "test_accuracy": [0.91, 0.905, 0.915],
+    TR_H2: [4.0, 5.0, 4.5],
+    "train_seconds": [25.0, 24.0, 26.0],
+}
+GOOD = {
+    "test_accuracy": [0.97, 0.98, 0.99],
+    TR_H2: [0.4, 0.5, 0.45],
+    "train_seconds": [30.0, 30.0, 30.0],
+}
 TWO = ("lam=0", "lam=1")
 
 
@@ -48,11 +65,11 @@ def power_of(found) -> str:
 def test_summaries_and_tests_are_those_of_statistics():
     found = analyse(study({"lam=0": BASE, "lam=1": FLAT, "lam=2": GOOD}))
     assert found.quantities["test_accuracy"].summaries["lam=1"] == tests.summary(FLAT["test_accuracy"])
-    sides = [dict(enumerate(np.log(side["flatness"]))) for side in (BASE, FLAT, GOOD)]
+    sides = [dict(enumerate(np.log(side[TR_H2]))) for side in (BASE, FLAT, GOOD)]
     theirs = comparison.compare_all(sides[0], {"lam=1": sides[1], "lam=2": sides[2]})
     for condition, expected in theirs.items():
-        assert found.quantities["flatness"].comparisons[condition].welch.holm == pytest.approx(expected.welch.holm)
-        assert found.quantities["flatness"].comparisons[condition].difference == pytest.approx(expected.difference)
+        assert found.quantities[TR_H2].comparisons[condition].welch.holm == pytest.approx(expected.welch.holm)
+        assert found.quantities[TR_H2].comparisons[condition].difference == pytest.approx(expected.difference)
     assert {name for name, by in found.quantities.items() if by.comparisons} == set(TESTED)
     for condition, seconds in (("lam=1", FLAT["train_seconds"]), ("lam=2", GOOD["train_seconds"])):
         logs = np.log(seconds) - np.log(BASE["train_seconds"])
@@ -81,7 +98,7 @@ def test_no_difference_is_said_as_plainly():
 def test_identical_results_are_called_identical():
     found = analyse(study({"lam=0": BASE, "lam=1": BASE}))
     assert "no difference shown under lam=1 (identical)" in concluded(found)
-    assert found.quantities["flatness"].comparisons["lam=1"].identical
+    assert found.quantities[TR_H2].comparisons["lam=1"].identical
 
 
 def test_diverged_runs_are_left_out_and_said():
@@ -95,13 +112,13 @@ def test_diverged_runs_are_left_out_and_said():
 
 
 def test_values_that_are_missing_are_left_out_and_said():
-    gaps = FLAT | {"test_accuracy": [0.91, None, math.nan], "flatness": [0.0, 5.0, 4.5]}
+    gaps = FLAT | {"test_accuracy": [0.91, None, math.nan], TR_H2: [0.0, 5.0, 4.5]}
     found = analyse(study({"lam=0": BASE, "lam=1": gaps}))
     by = found.quantities["test_accuracy"]
     assert verdicts.verdict(by.quantity, by.comparisons["lam=1"]) == "cannot tell: one run cannot be tested"
     assert "Final test accuracy is missing or not finite in 2 finished runs." in noting.notes(found)
     assert any("Values of 0 have no logarithm" in note and "lam=1" in note for note in noting.notes(found))
-    assert found.quantities["flatness"].comparisons["lam=1"].condition.count == 2
+    assert found.quantities[TR_H2].comparisons["lam=1"].condition.count == 2
 
 
 @pytest.mark.parametrize(
@@ -158,7 +175,7 @@ def test_conditions_need_no_lambda_and_confidence_sets_the_level():
 
 def test_sizes_in_words():
     assert points(0.00002) == "less than 0.01 points" and points(0.5) == "50.0 points" and points(0.0) == "0.00 points"
-    assert size(QUANTITIES["flatness"], math.log(700)) == "a factor of 700" and factor(1.0) == "less than 1 %"
+    assert size(QUANTITIES[TR_H2], math.log(700)) == "a factor of 700" and factor(1.0) == "less than 1 %"
     assert size(QUANTITIES["test_loss"], -0.25) == "0.25 nats"
 
 

@@ -13,10 +13,13 @@ from steppe.report.wording.verdicts import ratio_verdict
 SEEDS = {"plain": (0, 1, 2), "other": (0, 1, 2)}
 
 
+TR_H2 = polars.col("batch_frobenius_squared")
+
+
 def histories(paths):
-    """A history that holds ``{condition: {seed: (losses, flatness)}}``."""
+    """A history that holds ``{condition: {seed: (losses, tr(H²))}}``."""
     rows = [
-        {"condition": c, "seed": s, "epoch": e + 1, "measured_loss": float(x), "flatness": float(y)}
+        {"condition": c, "seed": s, "epoch": e + 1, "train_loss": float(x), "batch_frobenius_squared": float(y)}
         for c, seeds in paths.items()
         for s, (losses, flatness) in seeds.items()
         for e, (x, y) in enumerate(zip(losses, flatness, strict=True))
@@ -92,7 +95,7 @@ def test_any_quantity_of_the_history_is_compared_and_what_is_not_held_is_not():
     plain, other = every_seed(path(np.geomspace(1.0, 0.01, 20))), every_seed(path(np.geomspace(1.0, 0.01, 9), 3.0))
     given = histories({"plain": plain, "other": other})
     given = given.with_columns(
-        bottom_eigenvalue=-polars.col("flatness"), bottom_eigenvalue_residual=0.0, spectral_range=polars.lit(None)
+        bottom_eigenvalue=-TR_H2, bottom_eigenvalue_residual=0.0, spectral_range=polars.lit(None)
     )
     assert equal_loss_ratios(given, SEEDS, "plain", "bottom_eigenvalue")["other"].ratio == pytest.approx(3.0, rel=1e-9)
     assert equal_loss_ratios(given, SEEDS, "plain", "bottom_eigenvalue")["other"].verdict is Verdict.HIGHER
@@ -106,8 +109,6 @@ def test_any_quantity_of_the_history_is_compared_and_what_is_not_held_is_not():
 def test_a_negative_eigenvalue_counts_where_it_is_one_for_sure():
     paths = every_seed(path(np.geomspace(1.0, 0.01, 20)))
     given = histories({"plain": paths, "other": paths})
-    doubtful = given.with_columns(
-        bottom_eigenvalue=-polars.col("flatness"), bottom_eigenvalue_residual=2 * polars.col("flatness")
-    )
+    doubtful = given.with_columns(bottom_eigenvalue=-TR_H2, bottom_eigenvalue_residual=2 * TR_H2)
     found = equal_loss_ratios(doubtful, SEEDS, "plain", "bottom_eigenvalue")["other"]
     assert found.epochs == 0 and ratio_verdict(found) == "not comparable"

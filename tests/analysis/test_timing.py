@@ -1,7 +1,5 @@
 """Times: first calls apart, runs compared seed by seed, and nothing said of what noise could have done."""
 
-import json
-
 import jax.numpy as jnp
 import numpy as np
 import polars
@@ -11,6 +9,7 @@ from test_analysis import BASE, study
 from steppe.analysis import times
 from steppe.analysis.analysis import analyse
 from steppe.report.wording.conclusion import conclusion
+from steppe.study import Store, gathered
 from steppe.study.training import timing
 
 
@@ -68,20 +67,20 @@ def test_only_the_first_call_of_a_program_is_a_first_call():
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 5])
 def test_a_run_takes_what_its_epochs_take_without_first_calls(stride):
-    assert timing.train_seconds(history([(9.0, True), *[(2.0, False)] * 4], stride)) == pytest.approx(10.0)
-    assert timing.train_seconds(history([(1.0, False), (2.0, False), (6.0, False)], stride)) == pytest.approx(9.0)
+    assert times.train_seconds(history([(9.0, True), *[(2.0, False)] * 4], stride)) == pytest.approx(10.0)
+    assert times.train_seconds(history([(1.0, False), (2.0, False), (6.0, False)], stride)) == pytest.approx(9.0)
 
 
 def test_a_resumed_run_has_two_first_calls():
-    assert timing.train_seconds(history([(9.0, True), (2.0, False), (8.0, True), (2.0, False)])) == pytest.approx(8.0)
+    assert times.train_seconds(history([(9.0, True), (2.0, False), (8.0, True), (2.0, False)])) == pytest.approx(8.0)
 
 
 def test_nothing_but_a_first_call_is_no_time():
-    assert timing.train_seconds(history([(9.0, True)])) is None
+    assert times.train_seconds(history([(9.0, True)])) is None
 
 
 def test_a_history_without_first_calls_is_summed():
-    assert timing.train_seconds([{"epoch": 2, "train_seconds": 3.0}]) == 3.0
+    assert times.train_seconds([{"epoch": 2, "train_seconds": 3.0}]) == 3.0
 
 
 @pytest.mark.parametrize(("plain", "sam"), [((3.2, 1.0, 1.1), (1.0, 1.1, 1.0)), ((1.0, 1.3, 0.8), (1.2, 1.1, 1.0))])
@@ -116,8 +115,11 @@ def test_runs_of_a_seed_on_two_machines_are_not_compared():
 def test_a_study_leaves_out_the_first_call_of_each_program(small_study, condition):
     for seed in range(2):
         folder = small_study / "runs" / f"{condition}-s{seed}"
-        epochs, run = (json.loads((folder / f"{name}.json").read_text()) for name in ("history", "run"))
-        first = [epoch["first_seconds"] is not None for epoch in epochs]
+        rows = polars.read_parquet(folder / "measurements.parquet").filter(measure="training")
+        epochs = rows.pivot("quantity", index="epoch", values="value")
+        known = epochs["first_seconds"].to_list() if "first_seconds" in epochs.columns else [None] * 3
+        first = [seconds is not None for seconds in known]
         assert first == [seed == 0, False, False]
-        warm = [epoch["train_seconds"] for epoch, left_out in zip(epochs, first, strict=True) if not left_out]
-        assert run["train_seconds"] == pytest.approx(3 * np.mean(warm))
+        warm = [seconds for seconds, left_out in zip(epochs["train_seconds"], first, strict=True) if not left_out]
+        run = gathered(Store.read(small_study)).runs.filter(condition=condition, seed=seed)
+        assert run["train_seconds"].item() == pytest.approx(3 * np.mean(warm))

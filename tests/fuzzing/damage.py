@@ -21,10 +21,11 @@ from fuzzing import Ending, Verdict, judged, read, scratch
 from steppe import study
 from steppe.measures import table as measures
 from steppe.models import Variables
-from steppe.study import Store, Surfaces, surfaces
+from steppe.study import Store, Surfaces, migration, surfaces
 from steppe.study.execution import run as runs
 from steppe.study.progress import Watcher
 from steppe.study.store import OF_A_RUN
+from support.runs import ASKED, rows_of, same_run
 
 LARGE = 3_000
 SMALL = 20
@@ -52,12 +53,9 @@ def made(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     with Store.open(folder, spec(), DATA) as store:
         for condition, seed in NAMES:
-            numbers = dict(
-                zip(("train_loss", "test_loss", "test_accuracy", "flatness"), rng.uniform(size=4), strict=True)
-            )
-            rows = [{"epoch": at, "train_seconds": 0.5, "measure_seconds": 0.1, **numbers} for at in (1, 2, 3)]
+            rows = rows_of(3, **dict(zip(ASKED, rng.uniform(size=4), strict=True)))
             lam = float(condition.partition("=")[2])
-            run = {"condition": condition, "seed": seed, "lam": lam, "status": "finished", "epochs": 3, **numbers}
+            run = {"condition": condition, "seed": seed, "lam": lam, "status": "finished", "epochs": 3}
             params = {0: {"w": rng.normal(size=(2, 2)).astype(np.float32), "b": np.full(2, seed, np.float32)}}
             store.save(
                 condition,
@@ -83,7 +81,12 @@ def aged(folder: Path) -> Path:
             path.unlink()
     for path in folder.glob("runs/*/run.json"):
         record = json.loads(path.read_text())
-        path.write_text(json.dumps({name: value for name, value in record.items() if name not in ("settings", "data")}))
+        rows = polars.read_parquet(path.with_name("measurements.parquet"))
+        history, ends = old_history(rows)
+        kept = {name: value for name, value in record.items() if name not in ("settings", "data")}
+        path.write_text(json.dumps(kept | ends))
+        path.with_name("history.json").write_text(json.dumps(history))
+        path.with_name("measurements.parquet").unlink()
     for path in folder.glob("measurements.parquet"):
         polars.read_parquet(path).write_parquet(path)
     for path in folder.glob("surfaces.npz"):
@@ -91,6 +94,25 @@ def aged(folder: Path) -> Path:
             kept = {name: array for name, array in arrays.items() if name != "data"}
         np.savez(path, **kept)
     return folder
+
+
+def old_history(rows: polars.DataFrame) -> tuple[list[dict], dict]:
+    """What an older version wrote of a run's rows: its history, and what its record said of the last network."""
+    asked = {now: old for old, now in migration.MEASURED_THEN.items()}
+    own = {now: old for old, now in migration.ITSELF_THEN.items()}
+    epochs: dict[int, dict] = {}
+    ends = {}
+    for row in rows.iter_rows(named=True):
+        value = row["value"] if np.isfinite(row["value"]) else None
+        if row["stage"] == "end":
+            ends |= {old: value for old, now in migration.ENDED_THEN.items() if now == row["measure"]}
+            continue
+        known = epochs.setdefault(row["epoch"], {"epoch": row["epoch"]})
+        name = own.get(row["quantity"]) or asked[row["measure"], row["quantity"], row["split"]]
+        known[name] = value
+        if name == "flatness" and np.isfinite(row["sem"]):
+            known["flatness_sem"] = row["sem"]
+    return list(epochs.values()), ends
 
 
 @functools.cache
@@ -235,7 +257,7 @@ def resumed(out: Path) -> list[str]:
         missing = set(runs._missing(store, columns, 2, told))
         for name in NAMES:
             if name not in missing:
-                checked(store.load(*name) == before.load(*name), f"another record of {name}")
+                checked(same_run(store.load(*name), before.load(*name)), f"another record of {name}")
                 checked(same(store.params(*name), before.params(*name)), f"other parameters of {name}")
             elif store.has(*name):
                 folder = str(store.run_folder(*name))

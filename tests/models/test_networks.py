@@ -24,6 +24,7 @@ from steppe.networks.runs import finished_runs
 from steppe.storage import files
 from steppe.storage.checkpoint import Checkpoint
 from steppe.study import Store
+from steppe.study.history import History
 from steppe.study.records import arrays_of, variables
 from steppe.study.training.checkpoints import Checkpoints
 from steppe.study.training.program import Recipe, _stream, shape_of
@@ -315,10 +316,13 @@ def test_parts_of_a_batch_are_not_normalised_apart():
 
 def test_a_checkpoint_keeps_the_state(plain, tmp_path):
     checkpoints = Checkpoints(Checkpoint(lambda: tmp_path, "a run"), 0.0)
-    checkpoints.offer(plain[-1], [{"epoch": 1}])
+    before = History()
+    before.add(1, 0.5, [])
+    checkpoints.offer(plain[-1], before)
     progress, history = checkpoints.latest(plain[2])
     jax.tree.map(np.testing.assert_array_equal, progress, plain[-1])
-    assert history == [{"epoch": 1}] and not np.array_equal(progress.state["norms"][0]["mean"], np.zeros(3))
+    assert (history.epochs, history.objectives) == (1, [0.5])
+    assert not np.array_equal(progress.state["norms"][0]["mean"], np.zeros(3))
 
 
 CHANGES = {"seeds": 2, "train__epochs": 20, "train__batch_size": 20}
@@ -337,7 +341,7 @@ def test_a_run_keeps_its_state_and_is_measured_with_it(finished):
     found, store = results.runs, Store.read(out)
     params, state = store.network(found["condition"][0], 0)
     recipe = Recipe.of(shape_of(store.spec)[0], store.spec.load_data())
-    loss = recipe.measured_loss(state)(params, recipe.dataset.decode(recipe.dataset.test))
+    loss = losses.of(recipe.model.at(state))(params, recipe.dataset.decode(recipe.dataset.test))
     np.testing.assert_allclose(loss, found["test_loss"][0], rtol=1e-5)
     run = finished_runs("measure", [store.run_folder(found["condition"][0], 0)])[0]
     jax.tree.map(np.testing.assert_array_equal, run.state, state)

@@ -235,7 +235,7 @@ def test_numbers_of_curvature_are_those_of_the_dense_hessian(everywhere):
         assert abs(found[name].value - expected) <= 4 * found[name].sem, name
     for i in range(5):
         np.testing.assert_allclose(found[f"top_eigenvalue_{i + 1}"].value, values[-1 - i], rtol=1e-3)
-    np.testing.assert_allclose(found["smallest_eigenvalue"].value, values[0], atol=1e-4)
+    np.testing.assert_allclose(found["bottom_eigenvalue"].value, values[0], atol=1e-4)
     np.testing.assert_allclose(found["spectral_range"].value, values[-1] - values[0], rtol=1e-3)
     positive = values.clip(0)
     for name, expected in {

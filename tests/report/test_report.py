@@ -17,6 +17,7 @@ from rich.console import Console
 
 from steppe import report
 from steppe.analysis.analysis import analyse
+from steppe.analysis.frames import EPOCHS
 from steppe.analysis.results import PublishedTable, Results, Surfaces
 from steppe.networks.landscapes import Landscape, Settings
 from steppe.report import landscape as landscape_page
@@ -27,9 +28,21 @@ from steppe.report.figures import interactive as turning
 from steppe.report.wording.conclusion import conclusion
 from steppe.report.wording.notes import power
 from steppe.study import progress
-from steppe.study.table import HISTORY_SCHEMA
 
 LAMBDAS = (0.0, 0.001, 0.01, 0.1, 1.0)
+
+
+def with_tr_h2(runs, value):
+    return runs.with_columns(
+        polars.lit(value).alias(name) for name in ("batch_frobenius_squared", "average_batch_frobenius_squared")
+    )
+
+
+def with_all_columns(history):
+    kinds = {"": polars.Float64, "_sem": polars.Float64, "_residual": polars.Float64, "_converged": polars.Boolean}
+    columns = {f"{name}{suffix}": kind for name in EPOCHS for suffix, kind in kinds.items()}
+    lacking = {name: kind for name, kind in columns.items() if name not in history.columns}
+    return history.with_columns(polars.lit(None, kind).alias(name) for name, kind in lacking.items())
 
 
 def make_results(
@@ -51,7 +64,8 @@ def make_results(
                 "train_accuracy": 0.995,
                 "test_loss": 0.09 + 0.01 * rng.random(), "test_accuracy": final,
                 "best_test_accuracy": min(final + 1 / 114, 1),
-                "average_flatness": 2.2 * level, "flatness": level, "flatness_sem": 0.04 * level,
+                "average_batch_frobenius_squared": 2.2 * level, "batch_frobenius_squared": level,
+                "batch_frobenius_squared_sem": 0.04 * level,
                 "train_seconds": seconds, "compile_seconds": 3.2, "measure_seconds": 1.1, "step_memory_mb": 12.5,
                 "host": "a machine",
             })  # fmt: skip
@@ -59,10 +73,11 @@ def make_results(
                 fade = math.exp(-epoch / 5)
                 history.append({
                     "condition": name, "seed": seed, "lam": lam, "epoch": epoch,
-                    "train_loss": 0.02 + 0.03 * strength + 0.6 * fade, "test_loss": 0.09 + 0.5 * fade,
-                    "measured_loss": 0.02 + 0.03 * strength + 0.6 * fade,
+                    "objective": 0.02 + 0.03 * strength + 0.6 * fade, "test_loss": 0.09 + 0.5 * fade,
+                    "train_loss": 0.02 + 0.03 * strength + 0.6 * fade,
                     "test_accuracy": final - 0.3 * fade + 0.004 * rng.standard_normal(),
-                    "flatness": level * (1 + 8 * fade), "flatness_sem": 0.04 * level, "train_seconds": seconds / epochs,
+                    "batch_frobenius_squared": level * (1 + 8 * fade), "batch_frobenius_squared_sem": 0.04 * level,
+                    "train_seconds": seconds / epochs,
                 })  # fmt: skip
     values = dict(
         name="fa-breast-cancer",
@@ -72,7 +87,7 @@ def make_results(
         conditions=tuple(names),
         planned=len(runs) if planned is None else planned,
         runs=polars.DataFrame(runs, schema_overrides={"lam": polars.Float64}),
-        history=polars.DataFrame(history, schema=HISTORY_SCHEMA),
+        history=with_all_columns(polars.DataFrame(history, schema_overrides={"lam": polars.Float64})),
         surfaces=surfaces_of(make_surfaces(names)) if surfaces else None,
         published=(
             PublishedTable(
@@ -138,12 +153,15 @@ VARIANTS = {
         make_results(),
         lambda runs: runs.with_columns(
             pl_when(polars.col("seed") == 0, math.nan, "test_accuracy"),
-            pl_when(polars.col("lam") > 0.05, None, "flatness"),
+            pl_when(polars.col("lam") > 0.05, None, "batch_frobenius_squared"),
         ),
     ),
     "all flatness zero": lambda: dataclasses.replace(
-        with_runs(make_results(), lambda runs: runs.with_columns(flatness=0.0, average_flatness=0.0)),
-        history=make_results().history.with_columns(flatness=0.0),
+        with_runs(
+            make_results(),
+            lambda runs: with_tr_h2(runs, 0.0),
+        ),
+        history=make_results().history.with_columns(batch_frobenius_squared=0.0),
     ),
     "diverged": lambda: with_runs(
         make_results(notes=("2 runs diverged.",), planned=17),
@@ -160,7 +178,8 @@ VARIANTS = {
         surfaces_of=lambda s: dataclasses.replace(s, grids=0 * s.grids, lines=0 * s.lines)
     ),
     "all flatness unknown": lambda: with_runs(
-        make_results(), lambda runs: runs.with_columns(flatness=None, average_flatness=None)
+        make_results(),
+        lambda runs: with_tr_h2(runs, None),
     ),
 }
 
@@ -227,7 +246,7 @@ def test_the_parquet_file_holds_runs_by_condition_then_seed(tmp_path):
     results = with_runs(make_results(surfaces=False), lambda runs: runs.reverse())
     report.write(results, tmp_path)
     runs = polars.read_parquet(tmp_path / "results.parquet")
-    assert runs.columns == [name.replace("flatness", "frobenius_squared") for name in results.runs.columns]
+    assert runs.columns == results.runs.columns
     assert list(runs["condition"].unique(maintain_order=True)) == list(results.conditions)
     assert runs["seed"].to_list() == [0, 1, 2] * 5
 

@@ -83,8 +83,8 @@ def test_a_worker_trains_a_damaged_run_again(small_study, tmp_path):
 def test_of_two_attempts_at_one_run_the_first_stays(small_study, tmp_path):
     out = shutil.copytree(small_study, tmp_path / "out")
     store = study.Store.read(out)
-    record, history = store.load("lam=0", 0)
-    store.save("lam=0", 0, Variables({"w": store.params("lam=0", 1)["layers"][0]["bias"]}, {}), history, record)
+    record, rows = store.load("lam=0", 0)
+    store.save("lam=0", 0, Variables({"w": store.params("lam=0", 1)["layers"][0]["bias"]}, {}), rows, record)
     assert bytes_of_runs(out / "runs") == bytes_of_runs(small_study / "runs")
     assert not list(out.rglob("*.partial"))
 

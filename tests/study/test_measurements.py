@@ -8,9 +8,10 @@ import polars
 import pytest
 
 from steppe import InputError, study
+from steppe.analysis import frames
 from steppe.measures import Quantity, answers, measure, table
 from steppe.study import measurements
-from steppe.study.questions import questions
+from steppe.study.questions import named
 from steppe.study.spec.reading import parse
 
 TOML = """
@@ -79,10 +80,10 @@ def test_no_quantity_of_a_users_own_may_be_a_column_of_results(finished):
 
 def test_the_long_table_says_what_the_results_say(finished):
     results, directory = finished
-    found = table.final(table.read(directory))
+    found = frames.finals(table.read(directory))
     for column in ("test_loss", "test_accuracy", "train_loss", "train_accuracy", "sam_sharpness"):
         for condition, seed, value in results.runs.select("condition", "seed", column).iter_rows():
-            assert found[column][condition][seed] == value
+            assert found[condition, seed][column] == value
 
 
 def test_the_long_table_holds_every_measured_epoch(finished):
@@ -148,7 +149,7 @@ def test_a_table_of_an_older_version_is_read(tmp_path, finished):
 
 def test_what_training_asked_is_none_of_what_was_asked_later(finished):
     rows = table.read(finished[1])
-    assert table.final(rows.with_columns(stage=polars.lit("later"))) == {}
+    assert frames.finals(rows.with_columns(stage=polars.lit("later"))) == {}
 
 
 @pytest.mark.parametrize(
@@ -163,4 +164,4 @@ def test_what_training_asked_is_none_of_what_was_asked_later(finished):
 )
 def test_names_that_cannot_be_asked_are_refused(names, words):
     with pytest.raises(InputError, match=words):
-        questions(names)
+        named(names)

@@ -11,10 +11,12 @@ import pytest
 from steppe import InputError, models, study
 from steppe.analysis.analysis import analyse
 from steppe.core import losses
+from steppe.measures.registry import lookup
 from steppe.report import markdown
 from steppe.report.study import document
 from steppe.report.tables.comparisons import against_controls
 from steppe.report.wording.conclusion import conclusion
+from steppe.study.questions import Examination, Question, Sample
 from steppe.study.training.program import Recipe, shape_of
 from support.networks import dense_hessian
 
@@ -104,21 +106,21 @@ def test_networks_without_a_closed_form_say_so():
 def test_measuring_seldom_trains_the_same_network(tmp_path):
     often, seldom = (study.run(spec(measure__every=every), tmp_path / str(every)) for every in (1, 3))
     assert often.history["epoch"].to_list() == [1, 2, 3, 4] and seldom.history["epoch"].to_list() == [3, 4]
-    for column in ("train_loss", "test_loss", "flatness", "epochs", "steps"):
+    for column in ("train_loss", "test_loss", "batch_frobenius_squared", "epochs", "steps"):
         assert often.runs[column].to_list() == seldom.runs[column].to_list()
-    each, rare = (found.history["train_loss"].to_list() for found in (often, seldom))
+    each, rare = (found.history["objective"].to_list() for found in (often, seldom))
     np.testing.assert_allclose(rare, [np.mean(each[:3]), each[3]], rtol=1e-6)
-    assert often.history["measured_loss"][-1] == seldom.history["measured_loss"][-1]
+    assert often.history["train_loss"][-1] == seldom.history["train_loss"][-1]
 
 
 @pytest.mark.slow
-def test_the_measured_loss_is_the_cross_entropy_of_the_training_data_whatever_is_trained_on(tmp_path):
+def test_the_loss_of_a_history_is_the_cross_entropy_of_the_training_data_whatever_is_trained_on(tmp_path):
     found = study.run(spec('name = "other"\nloss = {name = "unhinged"}\naugment = [{name = "mixup"}]'), tmp_path)
     dataset, store = spec().load_data(), study.Store.read(tmp_path)
     apply = models.build("mlp", dataset.shape, dataset.classes, hidden=(4,), activation="tanh").at({})
     for condition in ("plain", "other"):
         params = jax.tree.map(jnp.asarray, store.params(condition, 0))
-        last = found.history.filter(polars.col("condition") == condition)["measured_loss"][-1]
+        last = found.history.filter(polars.col("condition") == condition)["train_loss"][-1]
         np.testing.assert_allclose(last, losses.of(apply)(params, dataset.train), rtol=1e-5)
 
 
@@ -127,11 +129,12 @@ def test_the_loss_of_large_data_is_measured_on_a_part_of_them():
     network, train = recipe.initial(jnp.uint32(0)), jax.tree.map(jnp.asarray, recipe.dataset.train)
     rows = np.random.default_rng(0).permutation(40)[:15]
     part = jax.tree.map(lambda leaf: leaf[rows], train)
-    found = recipe.evaluate(network, train, most=15)
-    np.testing.assert_allclose(found.loss, recipe.measured_loss({})(network.params, part), rtol=1e-5)
-    np.testing.assert_allclose(
-        recipe.evaluate(network, train, most=90).loss, recipe.measured_loss({})(network.params, train), rtol=1e-5
-    )
+    for most, expected in ((15, part), (90, train)):
+        question = Question(lookup("loss"), {}, Sample("train", most, 6), 1)
+        examination = Examination(recipe.model, recipe.dataset, [question])
+        (row,) = examination.answers(network, 1, last=False)
+        np.testing.assert_allclose(row["value"], losses.of(recipe.model.at({}))(network.params, expected), rtol=1e-5)
+        assert row["examples"] == min(most, 40)
 
 
 BAD = {
@@ -192,8 +195,8 @@ def controlled():
         for seed in range(5):
             noise = 0.005 * rng.standard_normal()
             rows.append({"condition": condition, "seed": seed, "status": "finished", "test_accuracy": mean + noise,
-                         "best_test_accuracy": mean, "flatness": 1.0 + noise, "test_loss": 1 - mean + noise,
-                         "train_seconds": 1.0})  # fmt: skip
+                         "best_test_accuracy": mean, "batch_frobenius_squared": 1.0 + noise,
+                         "test_loss": 1 - mean + noise, "train_seconds": 1.0})  # fmt: skip
     return study.Results(
         name="r", title="R", about="", baseline="plain", conditions=tuple(means), planned=20,
         runs=polars.DataFrame(rows), history=polars.DataFrame(), surfaces=None, published=(), provenance={}, notes=(),

@@ -6,7 +6,7 @@ import pytest
 import steppe
 from steppe import data, study
 from steppe.study.execution.run import _rehearse
-from steppe.study.questions import questions
+from steppe.study.questions import named
 from steppe.study.training.program import Recipe
 from steppe.study.training.rehearsal import check_measures
 
@@ -162,7 +162,7 @@ def test_a_measure_of_a_users_own_is_asked_before_training(folder, body, words):
     spec = study.load("study.toml", {"measure.names": ["own:first", "own:second"]})
     recipe = Recipe.of(spec, SMALL)
     with pytest.raises(steppe.InputError, match=words):
-        check_measures(questions(spec.measure.names, spec.source), recipe)
+        check_measures(named(spec.measure.names, spec.source), recipe)
 
 
 @pytest.mark.parametrize(
@@ -180,4 +180,4 @@ def test_a_setting_that_a_measure_does_not_take_is_refused_before_training(folde
     (folder / "study.toml").write_text(TOML)
     spec = study.load("study.toml", {"measure.names": [settings]})
     with pytest.raises(steppe.InputError, match=words):
-        check_measures(questions(spec.measure.names, spec.source), Recipe.of(spec, SMALL))
+        check_measures(named(spec.measure.names, spec.source), Recipe.of(spec, SMALL))

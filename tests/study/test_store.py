@@ -23,8 +23,11 @@ from steppe.networks.targets import run_folders
 from steppe.storage import files
 from steppe.study import Store, surfaces
 from steppe.study.execution import run as runs
+from steppe.study.history import History
+from steppe.study.questions import is_finite
 from steppe.study.store import ForeignRun
 from steppe.study.training import run as train
+from support.runs import rows_of, same_run
 
 
 @pytest.fixture
@@ -43,14 +46,14 @@ def to_train(out, told=None):
 def save(store, condition="lam=0", seed=0):
     """Save a run again, as it was."""
     before = Store.read(damage.whole())
-    run, history = before.load(condition, seed)
-    store.save(condition, seed, before.network(condition, seed), history, run)
+    run, rows = before.load(condition, seed)
+    store.save(condition, seed, before.network(condition, seed), rows, run)
 
 
 # --- damage
 
 
-@pytest.mark.parametrize("name", ["run.json", "history.json", "parameters.npz", "SHA256SUMS"])
+@pytest.mark.parametrize("name", ["run.json", "measurements.parquet", "parameters.npz", "SHA256SUMS"])
 @pytest.mark.parametrize("how", ["empty", "cut", "flipped", "gone", "a folder", "of another condition"])
 def test_a_damaged_run_is_told_left_out_and_trained_again(out, name, how):
     path = out / "runs/lam=0-s0" / name
@@ -82,7 +85,7 @@ def test_a_damaged_run_is_told_left_out_and_trained_again(out, name, how):
 
 def test_every_bit_of_a_runs_files_is_guarded(out):
     store, folder = Store.read(out), out / "runs/lam=0-s0"
-    for name in ("run.json", "history.json", "parameters.npz"):
+    for name in ("run.json", "measurements.parquet", "parameters.npz"):
         content = (folder / name).read_bytes()
         for at in range(0, len(content), 97):
             (folder / name).write_bytes(content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :])
@@ -135,7 +138,7 @@ def test_records_of_an_older_version_are_read_and_their_values_checked(out):
     record = json.loads((folder / "run.json").read_text())
     assert study.gathered(Store.read(out)).runs.equals(study.gathered(Store.read(damage.whole())).runs)
     assert to_train(out) == []
-    for change in ({"epochs": "3"}, {"status": "done"}, {"test_loss": True}, {"seed": 1}, {"made_with": [1]}):
+    for change in ({"epochs": "3"}, {"status": "done"}, {"train_loss": True}, {"seed": 1}, {"made_with": [1]}):
         (folder / "run.json").write_text(json.dumps(record | change))
         with pytest.raises(files.DamagedFile):
             Store.read(out).load("lam=0", 0)
@@ -204,10 +207,10 @@ def test_a_landscape_with_a_changed_bit_is_refused(tmp_path):
 
 def test_a_run_that_is_made_again_keeps_what_somebody_put_into_its_folder(out):
     (out / "runs/lam=0-s0/notes.txt").write_text("precious")
-    (out / "runs/lam=0-s0/history.json").write_text("")
+    (out / "runs/lam=0-s0/measurements.parquet").write_text("")
     with Store.open(out, spec(), DATA) as store:
         save(store)
-        assert store.load("lam=0", 0) == Store.read(damage.whole()).load("lam=0", 0)
+        assert same_run(store.load("lam=0", 0), Store.read(damage.whole()).load("lam=0", 0))
     assert (out / "runs/lam=0-s0/notes.txt").read_text() == "precious"
 
 
@@ -235,11 +238,16 @@ def test_a_file_interrupted_at_any_step_of_its_writing_is_whole(tmp_path, monkey
 
 
 def test_a_run_with_a_loss_or_parameters_that_are_no_numbers_is_not_called_finished():
-    row = {"epoch": 1, "train_loss": 1.0, "measured_loss": 1.0, "test_loss": 1.0}
-    assert not train._diverged([row])
-    assert all(train._diverged([row, row | {name: None}]) for name in ("train_loss", "measured_loss", "test_loss"))
-    assert train._finite({"w": np.ones(2)})
-    assert not any(train._finite({"a": np.ones(2), "w": np.array([1.0, bad])}) for bad in (np.nan, np.inf, -np.inf))
+    fine = {"train_loss": 1.0, "test_loss": 1.0}
+    for bad in (np.nan, np.inf):
+        for objective, values in ((bad, fine), (1.0, fine | {"train_loss": bad}), (1.0, fine | {"test_loss": bad})):
+            history = History()
+            history.add(1, 1.0, rows_of(1, **fine).to_dicts())
+            assert not train._diverged(history)
+            history.add(2, objective, rows_of(1, **values).to_dicts())
+            assert train._diverged(history)
+    assert is_finite({"w": np.ones(2)})
+    assert not any(is_finite({"a": np.ones(2), "w": np.array([1.0, bad])}) for bad in (np.nan, np.inf, -np.inf))
 
 
 def test_rows_that_are_no_numbers_are_counted(out):
@@ -256,8 +264,8 @@ def test_only_what_is_ours_by_its_exact_name_is_swept(tmp_path):
     out = tmp_path / "out"
     odd = study.spec.parse(damage.SPEC, {"grid": {}, "baseline": "", "conditions": [{"name": "x.partial"}]})
     with Store.open(out, odd, DATA) as store:
-        run, history = Store.read(damage.whole()).load("lam=0", 0)
-        store.save("x.partial", 0, Variables({"w": np.ones(1)}, {}), history, run | {"condition": "x.partial"})
+        run, rows = Store.read(damage.whole()).load("lam=0", 0)
+        store.save("x.partial", 0, Variables({"w": np.ones(1)}, {}), rows, run | {"condition": "x.partial"})
     theirs = (".mine.partial.txt", ".mine.partial", ".report.html.bak", "runs/.notes.partial", "checkpoints/notes/a")
     ours = (".summary.md.partial", ".data.json.0123abcd.partial", ".data.json.sha256.0123abcd.partial",
             "runs/.x.partial-s1.partial/run.json", "checkpoints/x.partial-s0/2/a")  # fmt: skip
@@ -358,19 +366,19 @@ def test_links_in_the_place_of_folders_are_refused(out, tmp_path, name):
 def test_a_link_in_the_place_of_a_run_is_replaced_and_what_it_led_to_is_left(out, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     (out / "runs/lam=0-s0").rename(elsewhere)
-    (elsewhere / "history.json").write_text("")
+    (elsewhere / "measurements.parquet").write_text("")
     (out / "runs/lam=0-s0").symlink_to(elsewhere)
     with Store.open(out, spec(), DATA) as store:
         save(store)
         assert store.load("lam=0", 0)
-    assert not (out / "runs/lam=0-s0").is_symlink() and (elsewhere / "history.json").read_text() == ""
+    assert not (out / "runs/lam=0-s0").is_symlink() and (elsewhere / "measurements.parquet").read_text() == ""
     assert len(os.listdir(elsewhere)) == 4
 
 
 def test_what_is_written_is_read_back_the_same(tmp_path):
     a, b = Store.read(made(tmp_path / "again")), Store.read(damage.whole())
     for name in NAMES:
-        assert same(a.params(*name), b.params(*name)) and a.load(*name) == b.load(*name)
+        assert same(a.params(*name), b.params(*name)) and same_run(a.load(*name), b.load(*name))
 
 
 def test_errors_of_damage_come_through_from_other_processes():

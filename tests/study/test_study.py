@@ -1,5 +1,6 @@
 """A study: what it reads, what it leaves on disk, and that nothing is lost, mixed, or different the second time."""
 
+import io
 import json
 import random
 import shutil
@@ -13,8 +14,10 @@ import jax
 import numpy as np
 import polars
 import pytest
+from polars import selectors
 
 from steppe import InputError, study
+from steppe.study.history import History
 from steppe.study.progress import Watcher
 from steppe.study.records import flattened, unflattened
 from steppe.study.store import Store
@@ -218,20 +221,20 @@ def test_a_study_leaves_what_it_promises(finished):
     assert results.runs["condition"].to_list() == ["lam=0"] * 2 + ["lam=0.1"] * 2 + ["lam=1"] * 2
     assert set(results.runs["status"]) == {"finished"}
     assert results.runs["lam"].to_list() == [0.0, 0.0, 0.1, 0.1, 1.0, 1.0]
-    assert results.runs["flatness"].is_finite().all()
+    assert results.runs["batch_frobenius_squared"].is_finite().all()
     assert len(results.history) == 6 * 4
     assert results.surfaces.grids.shape == (3, 3, 3)
     assert tomllib.loads((directory / "study.toml").read_text())["train"]["epochs"] == 4
-    for name in ("parameters.npz", "history.json", "run.json"):
+    for name in ("parameters.npz", "measurements.parquet", "run.json"):
         assert (directory / "runs" / "lam=0.1-s1" / name).is_file()
     assert not list((directory / "checkpoints").glob("*"))
 
 
 def test_flatness_is_measured_for_lam_zero_too(finished):
     plain = finished[1].history.filter(polars.col("lam") == 0)
-    assert (plain["flatness"] > 0).all()
-    assert finished[1].runs["average_flatness"][0] == pytest.approx(
-        plain.filter(polars.col("seed") == 0)["flatness"].mean()
+    assert (plain["batch_frobenius_squared"] > 0).all()
+    assert finished[1].runs["average_batch_frobenius_squared"][0] == pytest.approx(
+        plain.filter(polars.col("seed") == 0)["batch_frobenius_squared"].mean()
     )
 
 
@@ -342,10 +345,10 @@ def test_convergence_criterion_stops_on_the_training_loss(toy, tmp_path):
     spec = load(toy, train__early_stopping={"patience": 1, "min_delta": 100.0}, seeds=1)
     results = study.run(spec, tmp_path / "out")
     assert results.runs["epochs"].to_list() == [2, 2, 2]
-    falling = [{"train_loss": loss} for loss in (3.0, 2.0, 1.0, 0.5)]
-    assert not _converged(falling, load(toy, train__early_stopping={"patience": 2}))
-    assert not _converged(falling + falling[-1:] * 9, load(toy))
-    assert _converged([{"train_loss": 1.0}] * 3, load(toy, train__early_stopping={"patience": 1}))
+    falling = (3.0, 2.0, 1.0, 0.5)
+    assert not _converged(History(), load(toy, train__early_stopping={"patience": 2}), *falling)
+    assert not _converged(History(), load(toy), *falling, *falling[-1:] * 9)
+    assert _converged(History(), load(toy, train__early_stopping={"patience": 1}), 1.0, 1.0, 1.0)
 
 
 @pytest.mark.slow
@@ -437,7 +440,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(toy, finished, tmp_path,
     out = checkpointed(toy, finished, tmp_path, monkeypatch, epochs=3)
     trained = []
     watcher = Watcher()
-    watcher.epoch = lambda loss, flatness: trained.append(loss)
+    watcher.epoch = lambda loss, squared: trained.append(loss)
     results = study.run(load(toy), out, watcher=watcher)
     assert len(trained) == 1  # three of four epochs came from the checkpoint
     assert_same_science(finished[0], out, finished[1], results)
@@ -503,7 +506,7 @@ def on_disk(out):
 
 
 def epochs(results):
-    return results.history.drop("train_seconds")
+    return results.history.select(~selectors.contains("seconds"))
 
 
 @pytest.mark.slow
@@ -525,8 +528,8 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(toy, tmp_path):
 
 def kept(out):
     """The last epoch that the first run can go on from."""
-    found = [np.load(path)["history"] for path in out.glob("checkpoints/lam=0-s0/*/progress.npz")]
-    return max((json.loads(str(history))[-1]["epoch"] for history in found), default=0)
+    found = [np.load(path)["rows"] for path in out.glob("checkpoints/lam=0-s0/*/progress.npz")]
+    return max((polars.read_parquet(io.BytesIO(rows.tobytes()))["epoch"].max() for rows in found), default=0)
 
 
 def test_a_study_killed_at_its_very_start_goes_on(toy, tmp_path):

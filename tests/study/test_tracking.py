@@ -63,12 +63,12 @@ def test_the_last_values_are_those_of_the_dense_hessian_of_the_final_network(fin
     for condition in ("learning_rate=0.1", "learning_rate=0.05"):
         params = jax.tree.map(jnp.asarray, store.params(condition, 1))
         H = curvature.hessian(losses.of(model.at({})), params, batch).dense()
-        last = store.load(condition, 1)[1][-1]
+        last = finished[0].history.filter(condition=condition, seed=1).tail(1).to_dicts()[0]
         values = np.linalg.eigvalsh(H)
         np.testing.assert_allclose(last["top_eigenvalue"], values[-1], rtol=1e-4)
         np.testing.assert_allclose(last["bottom_eigenvalue"], values[0], atol=1e-4 * values[-1])
         np.testing.assert_allclose(last["spectral_range"], values[-1] - values[0], rtol=1e-4)
-        record = store.load(condition, 1)[0]
+        record = finished[0].runs.filter(condition=condition, seed=1).to_dicts()[0]
         assert all(record[name] == last[name] for name in ("top_eigenvalue", "bottom_eigenvalue", "spectral_range"))
         assert last["top_eigenvalue_converged"] and last["top_eigenvalue_residual"] < 1e-2 * last["top_eigenvalue"]
         assert abs(last["trace"] - np.trace(H)) <= 6 * last["trace_sem"]
@@ -84,7 +84,7 @@ def test_the_last_epoch_is_tracked_and_measured_whatever_the_stride(tmp_path):
 
 def test_the_spectrum_has_a_table_and_is_compared_at_equal_training_loss(finished):
     found = analyse(finished[0])
-    assert {"flatness", "top_eigenvalue", "spectral_range", "test_loss"} <= set(found.equal_loss)
+    assert {"batch_frobenius_squared", "top_eigenvalue", "spectral_range", "test_loss"} <= set(found.equal_loss)
     titles = [section.title for section in report.study.document(found).sections]
     assert {"Hessian spectrum at the end of training", "Comparison at equal training loss"} <= set(titles)
 
@@ -104,7 +104,7 @@ def test_a_run_that_stops_early_is_tracked_at_its_end(tmp_path):
 @pytest.mark.slow
 def test_training_is_the_same_with_and_without(finished, tmp_path):
     plain = study.run(study.spec.parse(TOML.replace("[track]\nevery = 2\nexamples = 300\nprobes = 3\n", "")), tmp_path)
-    for column in ("train_loss", "test_accuracy", "flatness"):
+    for column in ("train_loss", "test_accuracy", "batch_frobenius_squared"):
         assert plain.history[column].to_list() == finished[0].history[column].to_list()
     assert plain.history["top_eigenvalue"].is_null().all()
 

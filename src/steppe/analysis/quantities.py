@@ -60,10 +60,10 @@ class Quantity(NamedTuple):
 
 LOWER_IS_FLATTER = "lower is flatter"
 
-TR_H2, AVERAGE_TR_H2 = "flatness", "average_flatness"
+TR_H2, AVERAGE_TR_H2 = "batch_frobenius_squared", "average_batch_frobenius_squared"
 """The columns of tr(H²): at the end of training (in a history: after an epoch), and its mean over measured epochs."""
 
-FITTED_LOSS = "measured_loss"
+FITTED_LOSS = "train_loss"
 """The column of a history that holds the cross-entropy of training examples, without dropout."""
 
 QUANTITIES: dict[str, Quantity] = {

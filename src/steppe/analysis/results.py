@@ -6,60 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars
 
-RUN_SCHEMA = {
-    "condition": polars.String,
-    "seed": polars.Int64,
-    "lam": polars.Float64,
-    "status": polars.String,
-    "epochs": polars.Int64,
-    "steps": polars.Int64,
-    "parameters": polars.Int64,
-    "train_loss": polars.Float64,
-    "train_accuracy": polars.Float64,
-    "test_loss": polars.Float64,
-    "test_accuracy": polars.Float64,
-    "best_test_accuracy": polars.Float64,
-    "average_flatness": polars.Float64,
-    "flatness": polars.Float64,
-    "flatness_sem": polars.Float64,
-    "top_eigenvalue": polars.Float64,
-    "bottom_eigenvalue": polars.Float64,
-    "spectral_range": polars.Float64,
-    "train_seconds": polars.Float64,
-    "compile_seconds": polars.Float64,
-    "measure_seconds": polars.Float64,
-    "step_memory_mb": polars.Float64,
-    "host": polars.String,
-}
-"""Columns of the table of runs."""
-
-HISTORY_SCHEMA = {
-    "condition": polars.String,
-    "seed": polars.Int64,
-    "lam": polars.Float64,
-    "epoch": polars.Int64,
-    "train_loss": polars.Float64,
-    "measured_loss": polars.Float64,
-    "test_loss": polars.Float64,
-    "test_accuracy": polars.Float64,
-    "flatness": polars.Float64,
-    "flatness_sem": polars.Float64,
-    "train_seconds": polars.Float64,
-    "trace": polars.Float64,
-    "trace_sem": polars.Float64,
-    "frobenius_squared": polars.Float64,
-    "frobenius_squared_sem": polars.Float64,
-    "top_eigenvalue": polars.Float64,
-    "top_eigenvalue_residual": polars.Float64,
-    "top_eigenvalue_converged": polars.Boolean,
-    "bottom_eigenvalue": polars.Float64,
-    "bottom_eigenvalue_residual": polars.Float64,
-    "bottom_eigenvalue_converged": polars.Boolean,
-    "spectral_range": polars.Float64,
-    "stability_limit": polars.Float64,
-}
-"""Columns of the histories of runs."""
-
 
 @dataclass(frozen=True)
 class Surfaces:
@@ -132,16 +78,16 @@ class Results:
         logarithms are compared.
     late_margins : quantity -> its margin, where it was declared, changed or withdrawn after runs had ended.
     planned : how many runs the study plans; ``len(runs)`` may be fewer.
-    runs : one row a run: condition, seed, lam, status ("finished" or "diverged"), epochs, steps, parameters,
-        train_loss, train_accuracy, test_loss, test_accuracy, best_test_accuracy, average_flatness, flatness,
-        flatness_sem, train_seconds (see `timing`), compile_seconds, measure_seconds, step_memory_mb, host; and
-        top_eigenvalue, bottom_eigenvalue and spectral_range where the study tracks curvature, null elsewhere.
-    history : one row a measured epoch of a run: condition, seed, lam, epoch (from 1), train_loss (what was trained on,
-        over the epochs since the row before), measured_loss (cross-entropy without dropout, on up to 2,048
-        training examples), test_loss, test_accuracy, flatness, flatness_sem, train_seconds; and where the study tracks
-        curvature, on tracked epochs, trace, trace_sem, frobenius_squared, frobenius_squared_sem, top_eigenvalue and
-        bottom_eigenvalue with _residual and _converged each, spectral_range, stability_limit (see `tracking`), null
-        elsewhere.
+    runs : one row a run, and a column for each quantity at its end (see `frames.runs`): condition, seed, lam, status
+        ("finished" or "diverged"), epochs, steps, parameters, train_loss and train_accuracy on all training examples,
+        test_loss, test_accuracy, best_test_accuracy, batch_frobenius_squared and its average over measured epochs, what
+        the study measures besides, and of the machine train_seconds (see `times`), compile_seconds, measure_seconds,
+        step_memory_mb, host.
+    history : one row a measured epoch of a run, and a column for each quantity asked in training (see
+        `frames.histories`): condition, seed, epoch (from 1), objective (what was trained on, over the epochs since the
+        row before), train_loss (cross-entropy without dropout, on up to 2,048 training examples), test_loss,
+        test_accuracy, batch_frobenius_squared, and where the study tracks curvature top_eigenvalue, stability_limit and
+        others; each with _sem, _residual and _converged.
     surfaces : loss surfaces, if they were computed.
     published : tables from the literature.
     provenance : ordered, what -> text: versions, hardware, seeds, data hash.

@@ -1,7 +1,8 @@
 """How the training times of two conditions compare, on machines that are never quite alone."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars
 
@@ -44,3 +45,32 @@ def _by_run(finished: polars.DataFrame, condition: str) -> Mapping[tuple[int, st
         for row in rows
         if row["train_seconds"] is not None and math.isfinite(row["train_seconds"]) and row["train_seconds"] > 0
     }
+
+
+def train_seconds(history: Sequence[Mapping[str, Any]]) -> float | None:
+    """How long a run's epochs take once their program is warm: their number times the mean of all but first calls.
+
+    Parameters
+    ----------
+    history : sequence of Mapping
+        Rows with `epoch`, the number of the last epoch; `train_seconds`, that the row's epochs took; and where one of
+        them was a first call, `first_seconds`, what that took.
+
+    Returns
+    -------
+    float | None
+        Seconds; None where there was nothing but first calls, or nobody timed it.
+
+    Examples
+    --------
+    >>> train_seconds([{"epoch": 1, "train_seconds": 9.0, "first_seconds": 9.0}, {"epoch": 3, "train_seconds": 4.0}])
+    6.0
+    """
+    if not history or any(row["train_seconds"] is None for row in history):
+        return None
+    first: list[float] = [row["first_seconds"] for row in history if row.get("first_seconds") is not None]
+    total: float = sum(row["train_seconds"] for row in history)
+    epochs: int = history[-1]["epoch"]
+    if epochs == len(first):
+        return None
+    return epochs * (total - sum(first)) / (epochs - len(first))

@@ -42,8 +42,13 @@ class Batches:
         return tuple((count, size) for count, size in leading)
 
     @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(count for count, _ in self.shapes)
+
+    @property
     def examples(self) -> int:
-        """How many there are in all."""
+        """How many examples there are in all."""
         return sum(count * size for count, size in self.shapes)
 
     @property
@@ -73,7 +78,7 @@ class Batches:
     @property
     def several(self) -> bool:
         """Whether there are more than one."""
-        return sum(count for count, _ in self.shapes) > 1
+        return self.count > 1
 
     def cut(self, values: jax.Array) -> list[jax.Array]:
         """One value an example, (N, ...), as the stacks have the examples: (count, size, ...) each."""
@@ -151,6 +156,18 @@ def average(function: Callable[[Batch], Value], batches: Batches) -> Value:
     >>> float(average(jnp.mean, batches))
     3.0
     """
+    return weighted_sum(function, batches, batches.shares)
+
+
+def weighted_sum(function: Callable[[Batch], Value], batches: Batches, weights: tuple[Any, ...]) -> Value:
+    """Σᵢ wᵢ function(batchᵢ), as `average` is computed; a lone batch weighs 1, whatever is said.
+
+    Parameters
+    ----------
+    function : batch -> pytree of floating arrays.
+    batches : from `gather`.
+    weights : one entry a stack, (count,), or a pytree of such, a prefix of what `function` gives.
+    """
     if not batches.several:
         return function(batches.first)
     like = jax.eval_shape(function, batches.first)
@@ -161,7 +178,7 @@ def average(function: Callable[[Batch], Value], batches: Batches) -> Value:
         more = lambda share, t, p: jax.tree.map(lambda t, p: _more(t, share, p), t, p)  # noqa: E731
         return jax.tree.map(more, shares, total, jax.checkpoint(function)(batch)), None
 
-    for both, (count, _) in zip(zip(batches.stacks, batches.shares, strict=True), batches.shapes, strict=True):
+    for both, (count, _) in zip(zip(batches.stacks, weights, strict=True), batches.shapes, strict=True):
         total = add(total, _first(both))[0] if count == 1 else jax.lax.scan(add, total, both)[0]
     mean: Value = jax.tree.map(lambda leaf, t: t.astype(leaf.dtype), like, total)
     return mean

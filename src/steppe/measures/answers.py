@@ -25,11 +25,9 @@ PREFIXES = ("train_", "test_")
 """Of columns of results: the part of the data that a quantity is of."""
 
 RESERVED = {
-    "average_batch_frobenius_squared", "average_flatness", "average_frobenius_squared", "batch_frobenius_squared",
-    "batch_frobenius_squared_sem", "best_test_accuracy", "bottom_eigenvalue", "compile_seconds", "condition", "epoch",
-    "epochs", "first_seconds", "flatness", "flatness_sem", "frobenius_squared_sem", "host", "lam", "measure_seconds",
-    "measured_loss", "objective", "parameters", "seed", "stability_limit", "status", "step_memory_mb", "steps",
-    "top_eigenvalue",
+    "average_batch_frobenius_squared", "batch_frobenius_squared_sem", "best_test_accuracy", "compile_seconds",
+    "condition", "epoch", "epochs", "first_seconds", "host", "lam", "measure_seconds", "objective", "parameters",
+    "seed", "stability_limit", "status", "step_memory_mb", "steps", "train_seconds",
 }  # fmt: skip
 """What a study says of its runs itself, and no quantity is called."""
 

@@ -171,6 +171,7 @@ def measure(
     subject = Subject(
         loss=loss, apply=apply, criterion=criterion, params=own.params, batches=batches, initial=initial, key=key
     )
+    subject.check_loss()
     rows: list[Row] = []
     failed: list[checks.InputError] = []
     for known in asked:

@@ -1,5 +1,6 @@
 """What is measured: a network at its parameters, on data; and the numbers that come of it."""
 
+import copy
 import functools
 import math
 import zlib
@@ -16,7 +17,7 @@ from steppe.core.batches import Batches
 from steppe.core.programs import compiled, label_of, user_errors
 from steppe.core.types import Apply, Batch, Criterion, Estimate, Key, Loss, Moments, Params
 from steppe.curvature import Operator, Quadrature
-from steppe.sharpness.evaluation import mean_accuracy, mean_loss, rounding
+from steppe.sharpness.evaluation import mean_accuracy, mean_loss, mean_loss_and_accuracy, rounding
 
 Value = TypeVar("Value")
 
@@ -28,6 +29,7 @@ class Quantity(NamedTuple):
     ----------
     name : what it is called; a measure may give several.
     value, sem : an estimate and its standard error: 0 where exact, NaN where unknown.
+    residual : of an eigenvalue, how far one of the Hessian's can be from it; None for what has none.
     note : what to know when reading it: a bound, a residual, where a search ended.
     converged : whether the computation came to its end. Where it is False, `note` says why, and of what kind the value
         is then. A search that keeps the best of so many steps has come to its end: its note says "lower bound".
@@ -42,6 +44,7 @@ class Quantity(NamedTuple):
     converged: bool = True
     log: bool = False
     curve: Mapping[str, np.ndarray] | None = None
+    residual: float | None = None
 
     @classmethod
     def of(cls, name: str, estimate: Estimate, **more: Any) -> "Quantity":
@@ -57,7 +60,6 @@ class Subject:
     loss, params, batches, key : as measures take them; batches are gathered.
     apply, criterion : the network's outputs and what the loss makes of them; None where only a loss is known.
     initial : the parameters before training, if they are known.
-    value : the loss over all examples.
     note : what to know of the loss when reading any number: that it depends on how the examples are split.
     """
 
@@ -77,13 +79,12 @@ class Subject:
         Raises
         ------
         InputError : neither loss nor apply, or both; parameters or batches that cannot be used; initial parameters of
-            other shapes; a loss that is no scalar, or not finite at these parameters.
+            other shapes; a loss that is no scalar.
         """
         if (loss is None) == (apply is None):
             checks.fail("measure", "loss, apply", "one of the two", "neither" if loss is None else "both")
         self.apply: Any = apply  # None for a loss; a measure that needs outputs is not asked of one
         self.criterion = criterion
-        self._known: dict[Hashable, Any] = {}
         whole: Loss = losses.of(cast(Apply, apply), criterion) if loss is None else loss
         self.loss, self.batches = entry.loss_and_batches("measure", whole, params, batches, quiet=True)
         per_example = apply is not None or self.batches.several
@@ -95,8 +96,41 @@ class Subject:
         if initial is not None and shapes(initial) != shapes(params):
             checks.fail("measure", "initial", "of the parameters' structure and shapes", "something else")
         self.params, self.initial = (jax.tree.map(jnp.asarray, tree) for tree in (params, initial))
-        with user_errors(label_of(self.loss)):
-            self.value = float(_mean_loss(self.loss, self.params, self.batches))
+        self._known: dict[Hashable, Any] = {}
+
+    def at(self, params: Params, apply: Apply | None = None) -> "Subject":
+        """The same questions, data and draws for the same network later in its training.
+
+        Parameters
+        ----------
+        params : Params
+            Of the same structure and shapes.
+        apply : callable, optional
+            The network's outputs, where they depend on more than parameters: on statistics that have changed.
+
+        Returns
+        -------
+        Subject
+            It shares all compiled programs with this one. Its loss need not be finite.
+        """
+        other = copy.copy(self)
+        other._known = {}
+        other.params = jax.tree.map(jnp.asarray, params)
+        if apply is not None:
+            other.loss, _ = entry.loss_and_batches(
+                "measure", losses.of(apply, self.criterion), params, self.batches, quiet=True
+            )
+            other.apply = cast(losses.NetworkLoss, other.loss).apply
+        return other
+
+    def check_loss(self) -> None:
+        """Fail where the loss is not finite at these parameters.
+
+        Raises
+        ------
+        InputError
+            It says where the first number that is not finite was found.
+        """
         if not math.isfinite(self.value):
             got = f"{self.value} over {self.batches.examples} examples"
             checks.fail("measure", "loss", "finite at these parameters", got, _remedy(self.params, self.batches))
@@ -115,10 +149,27 @@ class Subject:
         """A key for each purpose, so that no two measures share their draws by accident."""
         return jax.random.fold_in(self.key, zlib.crc32(purpose.encode()))
 
-    @functools.cached_property
+    @property
+    def value(self) -> float:
+        """The loss over all examples."""
+        return self._fit[0]
+
+    @property
+    def _fit(self) -> tuple[float, float]:
+        """The loss, and the accuracy where there is one: from one pass over the data."""
+        return self._once("fit", self._measured_fit)
+
+    def _measured_fit(self) -> tuple[float, float]:
+        with user_errors(label_of(self.loss)):
+            if self.labelled and self.batches.weights is None:
+                loss, accuracy = _mean_loss_and_accuracy(cast(losses.NetworkLoss, self.loss), self.params, self.batches)
+                return float(loss), float(accuracy)
+            return float(_mean_loss(self.loss, self.params, self.batches)), math.nan
+
+    @property
     def hessian(self) -> Operator:
         """The loss's Hessian over all examples."""
-        return curvature.hessian(self.loss, self.params, self.batches)
+        return self._once("hessian", lambda: curvature.hessian(self.loss, self.params, self.batches))
 
     def moments(self, probes: int) -> Moments:
         """Estimates of tr H and tr(H²) from the same random vectors."""
@@ -161,6 +212,8 @@ class Subject:
 
     def accuracy(self) -> float:
         """The part of all examples that is predicted right."""
+        if self.batches.weights is None:
+            return self._fit[1]
         return float(_mean_accuracy(cast(losses.NetworkLoss, self.loss), self.params, self.batches))
 
 
@@ -178,6 +231,11 @@ def _remedy(params: Params, batches: Batches) -> str:
 @compiled
 def _mean_loss(loss: Loss, params: Params, batches: Batches) -> jax.Array:
     return mean_loss(loss, params, batches)
+
+
+@compiled
+def _mean_loss_and_accuracy(loss: losses.NetworkLoss, params: Params, batches: Batches) -> tuple[jax.Array, jax.Array]:
+    return mean_loss_and_accuracy("measure", loss, params, batches)
 
 
 @compiled

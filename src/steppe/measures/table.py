@@ -42,6 +42,7 @@ SCHEMA = {
     "quantity": polars.String,
     "value": polars.Float64,
     "sem": polars.Float64,
+    "residual": polars.Float64,
     "converged": polars.Boolean,
     "note": polars.String,
     "remark": polars.String,
@@ -63,14 +64,15 @@ SCHEMA = {
     "host": polars.String,
 }
 """Columns. `epoch` is the number of epochs after which a network was asked; `stage` says when: "training", of what a
-study asks throughout, "end", of what it asks of the last network alone, or "later", by `steppe measure`. `note` is what
-to know of the number, `remark` what to know of all numbers of its network: which arrays were no parameters. `scale` is
-"log" where logarithms are what is compared; `draw_seed` that of random vectors and of the choice of examples;
-`settings` the measure's own, as JSON; `network` what makes outputs or a loss of parameters; `fingerprint` that of
-parameters, data, program, measure and settings: what makes a row the same."""
+study asks throughout, "end", of what it asks of the last network alone, or "later", by `steppe measure`. `residual` is
+how far an eigenvalue of the Hessian can be from the number, where it is one. `note` is what to know of the number,
+`remark` what to know of all numbers of its network: which arrays were no parameters. `scale` is "log" where logarithms
+are what is compared; `draw_seed` that of random vectors and of the choice of examples; `settings` the measure's own, as
+JSON; `network` what makes outputs or a loss of parameters; `fingerprint` that of parameters, data, program, measure and
+settings: what makes a row the same."""
 
-OLD_SCHEMA = {name: kind for name, kind in SCHEMA.items() if name not in ("epoch", "stage")}
-"""Those of `OLD`."""
+ADDED = {"epoch": None, "stage": "later", "residual": None}
+"""Columns that tables of older versions lack, and what their rows have there."""
 
 NUMBER = ["run", "epoch", "stage", "measure", "quantity", "split", "settings"]
 """Columns that say which of a run's numbers a row is."""
@@ -90,6 +92,7 @@ def columns(answer: Answer, found: Quantity) -> dict[str, Any]:
         "quantity": found.name,
         "value": found.value,
         "sem": found.sem,
+        "residual": found.residual,
         "converged": found.converged,
         "note": found.note,
         "scale": "log" if found.log else "linear",
@@ -216,9 +219,10 @@ def read(folder: Path) -> polars.DataFrame:
     rows, checked = files.read(path, _parquet, todo=AGAIN)
     if checked:
         files.require_sums(path, AGAIN)
-    if path.name == OLD and dict(rows.schema) == OLD_SCHEMA:
-        new = {"epoch": polars.lit(None, polars.Int64), "stage": polars.lit("later")}
-        rows = rows.with_columns(**new).select(list(SCHEMA))
+    lacking = {name: value for name, value in ADDED.items() if name not in rows.columns}
+    if set(rows.columns) | set(lacking) == set(SCHEMA):
+        rows = rows.with_columns(polars.lit(v, SCHEMA[name]).alias(name) for name, v in lacking.items())
+        rows = rows.select(list(SCHEMA))
     if dict(rows.schema) != SCHEMA:
         checks.fail("measure", str(path), "a table of this version's columns", "one with others",
                     AGAIN)  # fmt: skip
@@ -257,18 +261,3 @@ def heading(measure: str, quantity: str, split: str) -> str:
     """
     family = MEASURES[measure].family if measure in MEASURES else ""
     return f"{split}_{quantity}" if split == "test" or family in ("fit", "outcome") else quantity
-
-
-def final(rows: polars.DataFrame) -> dict[str, dict[str, dict[int, float]]]:
-    """Quantity -> condition -> seed -> value at the end of training; the study's own answers, not those asked later.
-
-    The quantities are named by `heading`. Of several answers of one run that share a name the first counts. What
-    training says of itself is no quantity of the network, and left out.
-    """
-    ended = rows.filter(polars.col("stage") != "later", polars.col("measure") != "training")
-    ended = ended.filter(polars.col("epoch") == polars.col("epoch").max().over("run"))
-    found: dict[str, dict[str, dict[int, float]]] = {}
-    for row in ended.iter_rows(named=True):
-        name = heading(row["measure"], row["quantity"], row["split"])
-        found.setdefault(name, {}).setdefault(row["condition"], {}).setdefault(row["seed"], row["value"])
-    return found

@@ -183,6 +183,7 @@ class _Session:
             initial=initial,
             key=self.settings.seed,
         )
+        subject.check_loss()
         if subject.size > self.largest:
             self.largest = subject.size
             self.announce(planned(subject, missing))

@@ -35,9 +35,6 @@ __all__ = ["planned", "show", "show_landscape", "show_measures", "write", "write
 
 SURFACES = "landscape.html"
 
-TR_H2 = ("flatness", "flatness_sem", "average_flatness")
-"""Columns of tr(H²) by the names that runs on disk have; a reader of results.parquet finds the quantity's name."""
-
 
 def write(results: Results, directory: str | os.PathLike, *, confidence: float = 0.95) -> tuple[Path, ...]:
     """Write ``results.parquet``, ``summary.md`` and ``report.html``; the paths written, in this order.
@@ -121,8 +118,5 @@ def _parquet(runs: polars.DataFrame, conditions: Sequence[str]) -> bytes:
     order = {name: place for place, name in enumerate(conditions)}
     place = polars.col("condition").replace_strict(order, default=len(order), return_dtype=polars.Int64)
     buffer = io.BytesIO()
-    runs = runs.sort(place, "seed", maintain_order=True)
-    runs.rename({name: name.replace("flatness", "frobenius_squared") for name in TR_H2}, strict=False).write_parquet(
-        buffer
-    )
+    runs.sort(place, "seed", maintain_order=True).write_parquet(buffer)
     return buffer.getvalue()

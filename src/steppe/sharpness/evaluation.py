@@ -5,9 +5,10 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from steppe.core import checks, losses, predictions, trees
-from steppe.core.batches import Batches, average
+from steppe.core.batches import Batches, average, weighted_sum
 from steppe.core.types import Apply, Batch, Criterion, Estimate, Loss, Params
 from steppe.curvature import layers
 
@@ -69,16 +70,45 @@ def mean_accuracy(
 
     Labels that weigh nothing in the criterion, such as padding, do not count.
     """
-    dtype = trees.accumulator_dtype(params)
-
-    def of(batch: Batch) -> tuple[jax.Array, jax.Array]:
-        x, y = checks.inputs_and_targets(function, batch)
-        counts = losses.count_mask(criterion, y)
-        right = predictions.correct(apply(params, x), losses.readable_labels(counts, y), function)
-        return jnp.mean(right & counts, dtype=dtype), jnp.mean(counts, dtype=dtype)
-
-    right, counted = average(of, batches.by_size)
+    right, counted = weighted_sum(
+        lambda batch: _right(function, apply(params, _inputs(function, batch)), batch, criterion),
+        batches,
+        _ones(batches),
+    )
     return right / counted
+
+
+def mean_loss_and_accuracy(
+    function: str, loss: losses.NetworkLoss, params: Params, batches: Batches
+) -> tuple[jax.Array, jax.Array]:
+    """`mean_loss` and `mean_accuracy` of a network from one pass over batches that count by their sizes."""
+
+    def of(batch: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        outputs = loss.apply(params, _inputs(function, batch))
+        value = jnp.asarray(loss.criterion(outputs, checks.inputs_and_targets(function, batch)[1]))
+        right = _right(function, outputs, batch, loss.criterion)
+        return value.astype(trees.accumulator_dtype(value)), right
+
+    weights = tuple(zip(batches.by_size.shares, _ones(batches), strict=True))
+    value, (right, counted) = weighted_sum(of, batches, weights)
+    return value, right / counted
+
+
+def _inputs(function: str, batch: Batch) -> Any:
+    return checks.inputs_and_targets(function, batch)[0]
+
+
+def _right(function: str, outputs: Any, batch: Batch, criterion: Criterion | None) -> tuple[jax.Array, jax.Array]:
+    """How many labels are predicted right, and how many count: whole numbers, so that their sums are exact."""
+    _, y = checks.inputs_and_targets(function, batch)
+    counts = losses.count_mask(criterion, y)
+    right = predictions.correct(outputs, losses.readable_labels(counts, y), function)
+    dtype = trees.accumulator_dtype(outputs)
+    return jnp.sum(right & counts, dtype=dtype), jnp.sum(counts, dtype=dtype)
+
+
+def _ones(batches: Batches) -> tuple[np.ndarray, ...]:
+    return tuple(np.ones(count) for count, _ in batches.shapes)
 
 
 def single(batch: Batch) -> Batches:
@@ -86,10 +116,9 @@ def single(batch: Batch) -> Batches:
     return Batches((jax.tree.map(lambda leaf: leaf[None], batch),))
 
 
-def each(function: Callable[[Batch, jax.Array], Any], batches: Batches, key: jax.Array) -> tuple[Any, jax.Array]:
+def each(function: Callable[[Batch, jax.Array], Any], batches: Batches, keys: jax.Array) -> tuple[Any, jax.Array]:
     """What a function of a batch and a key of its own gives for each batch, stacked; and the batches' shares."""
     shares = jnp.concatenate([jnp.asarray(share) for share in batches.shares])
-    keys = jax.random.split(key, len(shares))
     parts, start = [], 0
     for stack, (count, _) in zip(batches.stacks, batches.shapes, strict=True):
         own = keys[start : start + count]

@@ -17,7 +17,7 @@ class Watcher:
     def stage(self, text: str) -> None:
         """Something begins."""
 
-    def epoch(self, loss: float, flatness: float) -> None:
+    def epoch(self, loss: float, frobenius_squared: float) -> None:
         """An epoch of a run is over."""
 
     def skip(self, epochs: int) -> None:
@@ -32,7 +32,7 @@ class Watcher:
 
 
 class Bar(Watcher):
-    """A progress bar with loss, flatness and the time left; nothing where the console is not a terminal."""
+    """A progress bar with loss, tr(H²) and the time left; nothing where the console is not a terminal."""
 
     def __init__(self, console: Console):
         self.progress = Progress(
@@ -70,9 +70,9 @@ class Bar(Watcher):
         """See `Watcher`."""
         self.progress.update(self.task, description=text)
 
-    def epoch(self, loss: float, flatness: float) -> None:
+    def epoch(self, loss: float, frobenius_squared: float) -> None:
         """See `Watcher`."""
-        self.progress.update(self.task, advance=1, state=f"loss {loss:.4g}  tr(H²) {flatness:.3g}")
+        self.progress.update(self.task, advance=1, state=f"loss {loss:.4g}  tr(H²) {frobenius_squared:.3g}")
 
     def skip(self, epochs: int) -> None:
         """See `Watcher`."""

@@ -1,37 +1,162 @@
-"""What a study asks of a trained network besides what it always measures: measures by name, in ``[measure] names``."""
+"""What a study asks of its networks, and when: each question is a measure of the registry, asked of some examples.
 
+During training every study asks for the loss, the accuracy and tr(H²) of mini-batches; with a table ``[track]`` for the
+curvature of its own examples; at the end for the fit of all training examples, and for what ``[measure] names`` says.
+"""
+
+import functools
 import math
+import zlib
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from steppe.core import batches as batches_
 from steppe.core import checks
-from steppe.core.types import Apply, Params
+from steppe.core.batches import Batches
+from steppe.core.types import Apply, Batch, Params
 from steppe.data import Dataset
 from steppe.measures import run, table
-from steppe.measures.answers import ask
+from steppe.measures.answers import Answer, ask
 from steppe.measures.registry import Measure, Source, lookup
 from steppe.measures.subject import Subject
-from steppe.study.surfaces import chosen
-
-EXAMPLES, BATCH = 1024, 128
-"""Training examples at most, and how many of them are looked at together, as `steppe measure` has it."""
+from steppe.models import Network, Variables
+from steppe.study.spec.tables import Spec
 
 CHUNK = 500
-"""Test examples that are looked at together."""
+"""Examples of a whole split that are looked at together: bounds the memory of an evaluation."""
+
+FITTED = 2048
+"""Training examples at most on which the loss is measured during training."""
+
+EXAMPLES, BATCH = 1024, 128
+"""Training examples at most that named measures are asked of, and how many of them are looked at together, as
+`steppe measure` has it."""
+
+TRACKED = 256
+"""Examples of `[track]` that are looked at together: bounds the memory of a product."""
+
+TOLERANCE = 1e-2
+"""The residuals of tracked eigenvalues, relative to the larger: an error is about the square of that."""
 
 ON_TEST = ("fit", "outcome")
 """Families of measures that are asked of all test examples; others of `EXAMPLES` training examples."""
 
+DRAWS = "flatness"
+"""Names the stream of mini-batches and probes that studies have had since their first version: a study that grows
+compares its new runs with its old ones on the same draws."""
 
-Asked = dict[str, tuple[Measure, dict[str, Any]]]
-"""By its name a measure, and its settings."""
+DIVERGED = "the network has diverged"
+"""Why nothing but the fit is measured of one."""
+
+Row = dict[str, Any]
 
 
-def questions(names: list[str | dict[str, Any]], source: Source | None = None) -> Asked:
-    """What names, and tables with a name and settings, ask; `source` is that of the study's code.
+class Sample(NamedTuple):
+    """Which examples a question is asked of.
+
+    Attributes
+    ----------
+    split : "train" or "test".
+    examples : how many of a fixed shuffle, at most; None for all, in their order.
+    size : of a batch.
+    drawn : whether each batch is a random one, drawn with replacement, as in training.
+    """
+
+    split: str
+    examples: int | None
+    size: int
+    drawn: bool = False
+
+    def batches(self, dataset: Dataset) -> Batches:
+        """The examples on the device, as compact as the data set holds them, their labels decoded."""
+        part: Batch = getattr(dataset, self.split)
+        count = checks.batch_size("study", part)
+        if self.drawn and self.examples is not None:
+            shape = (self.examples // self.size, self.size)
+            rows = np.asarray(jax.random.randint(_stream(DRAWS), shape, 0, count)).ravel()
+        else:
+            rows = np.arange(count) if self.examples is None else shuffled(count)[: self.examples]
+        chosen = jax.tree.map(lambda leaf: leaf[rows], part)
+        labels = jax.jit(lambda batch: dataset.decode(batch)["y"])
+        pieces = batches_.in_batches(chosen, self.size)
+        return batches_.gather("study", [{"x": piece["x"], "y": labels(piece)} for piece in pieces])
+
+
+def shuffled(examples: int) -> np.ndarray:
+    """The order from which examples to measure on are taken, always the same."""
+    return np.random.default_rng(0).permutation(examples)
+
+
+def is_due(every: int | None, epoch: int, *, last: bool) -> bool:
+    """Whether what is asked after every so many epochs, or at the end alone, is asked after this one."""
+    return last or (every is not None and (epoch == 1 or epoch % every == 0))
+
+
+class Question(NamedTuple):
+    """A measure with its settings, asked of a sample.
+
+    Attributes
+    ----------
+    measure, settings : what is asked.
+    sample : of which examples.
+    every : after every so many epochs of those that are measured, the first and the last; None for the end alone.
+    """
+
+    measure: Measure
+    settings: dict[str, Any]
+    sample: Sample
+    every: int | None
+
+    @property
+    def stage(self) -> str:
+        """See `measures.table.SCHEMA`."""
+        return "end" if self.every is None else "training"
+
+
+def questions(spec: Spec) -> list[Question]:
+    """All that a study asks of each network, in the order in which it is asked.
+
+    Raises
+    ------
+    InputError : see `named`.
+    """
+    measure, size = spec.measure, spec.measure.batch_size or spec.train.batch_size
+    test, train = Sample("test", None, CHUNK), Sample("train", None, CHUNK)
+    mini = Sample("train", measure.batches * size, size, drawn=True)
+    asked = [
+        _question("loss", Sample("train", FITTED, CHUNK)),
+        _question("loss", test),
+        _question("accuracy", test),
+        _question("batch_frobenius_squared", mini, probes=measure.probes),
+    ]
+    if spec.track is not None:
+        track = Sample("train", spec.track.examples, TRACKED)
+        tracked = functools.partial(_question, sample=track, every=spec.track.every)
+        asked += [tracked(name, probes=spec.track.probes) for name in ("trace", "frobenius_squared")]
+        asked.append(tracked("spectral_range", tol=TOLERANCE))
+    asked += [_question(name, train, every=None) for name in ("loss", "accuracy")]
+    return asked + named(measure.names, spec.source)
+
+
+def _question(name: str, sample: Sample, every: int | None = 1, **settings: Any) -> Question:
+    measure = lookup(name)
+    return Question(measure, run.resolve(measure, settings), sample, every)
+
+
+def named(names: list[str | dict[str, Any]], source: Source | None = None) -> list[Question]:
+    """What ``[measure] names`` asks: names, and tables with a name, settings, and `every` for what training asks, too.
+
+    Parameters
+    ----------
+    names : list
+        As the study has them.
+    source : Mapping, optional
+        Of the study's code.
 
     Raises
     ------
@@ -40,52 +165,122 @@ def questions(names: list[str | dict[str, Any]], source: Source | None = None) -
 
     Examples
     --------
-    >>> {name: asked for name, (_, asked) in questions(["accuracy", {"name": "calibration_error", "bins": 10}]).items()}
-    {'accuracy': {}, 'calibration_error': {'bins': 10}}
+    >>> [(q.measure.name, q.settings, q.every) for q in named(["accuracy", {"name": "calibration_error", "every": 5}])]
+    [('accuracy', {}, None), ('calibration_error', {'bins': 15}, 5)]
     """
-    found: Asked = {}
+    found: list[Question] = []
     for entry in names:
-        given = {"name": entry} if isinstance(entry, str) else dict(entry)
-        name = given.pop("name", None)
+        given: dict[str, Any] = {"name": entry} if isinstance(entry, str) else dict(entry)
+        name, every = given.pop("name", None), given.pop("every", None)
         if not isinstance(name, str):
             checks.fail("study", "measure.names", "names, or tables with a name", checks.shown(entry))
         measure = lookup(name, source)
-        if name in found:
+        if measure.name in {question.measure.name for question in found}:
             checks.fail("study", "measure.names", "different measures", f"{name} twice")
         if measure.needs == "initial":
             checks.fail("study", "measure.names", "measures of the trained network alone", checks.shown(name),
                         "Ask `steppe measure` for it.")  # fmt: skip
-        found[name] = measure, run.resolve(measure, given)
+        if every is not None:
+            checks.whole("study", f"measure.names.{name}.every", every)
+        on_test = measure.family in ON_TEST
+        sample = Sample("test", None, CHUNK) if on_test else Sample("train", EXAMPLES, BATCH)
+        found.append(Question(measure, run.resolve(measure, given), sample, every))
     return found
 
 
-class Questions:
-    """What is asked at the end of each run: the data of each split, made once, and the loop over the measures."""
+@dataclass(frozen=True, eq=False)
+class Decoding:
+    """A network on examples as the data set holds them."""
 
-    def __init__(self, dataset: Dataset, names: list[str | dict[str, Any]], source: Source | None = None) -> None:
-        self.dataset, self.asked = dataset, questions(names, source)
-        self._batches: dict[str, Any] = {}
+    apply: Apply
+    dataset: Dataset
 
-    def answers(self, apply: Apply, params: Params) -> Iterator[dict[str, Any]]:
-        """One row a number; see `measures.table.SCHEMA` for what its columns mean."""
-        subjects: dict[str, Subject] = {}
-        for measure, settings in self.asked.values():
-            split = "test" if measure.family in ON_TEST else "train"
-            if split not in subjects:
-                params = jax.tree.map(jnp.asarray, params)
-                subjects[split] = Subject(apply=apply, params=params, batches=self._of(split))
-            answer = ask(subjects[split], measure, settings)
-            examples = subjects[split].batches.examples
+    def __call__(self, params: Params, x: Any) -> jax.Array:
+        """The network's outputs."""
+        labels = jnp.zeros(len(jax.tree.leaves(x)[0]), jnp.int32)
+        return self.apply(params, self.dataset.decode({"x": x, "y": labels})["x"])
+
+
+class Examination:
+    """The questions of a study put to networks of one kind, again and again; each compiles once.
+
+    Parameters
+    ----------
+    network : Network
+        Whose parameters and state are to come.
+    dataset : Dataset
+        What the study runs on.
+    asked : list of Question
+        In the order of their answers.
+    """
+
+    def __init__(self, network: Network, dataset: Dataset, asked: list[Question]) -> None:
+        self.network, self.dataset, self.asked = network, dataset, asked
+        self._subjects: dict[Sample, Subject] = {}
+
+    def prepare(self, variables: Variables) -> None:
+        """Ask once what is asked in training, of a network before it, so that all programs are compiled.
+
+        Raises
+        ------
+        InputError : a question that cannot be asked of such a network.
+        """
+        is_finite(variables)
+        for question in self.asked:
+            subject = self._subject(question.sample, variables)
+            question.measure.check(subject)
+            wanted = question.stage == "training" or question.measure.family == "fit"
+            if wanted and math.isfinite(subject.value):
+                answer = ask(subject, question.measure, question.settings)
+                if answer.error is not None:
+                    raise answer.error
+
+    def answers(self, variables: Variables, epoch: int, *, last: bool) -> Iterator[Row]:
+        """What is known of a network after an epoch, one row a number (see `measures.table.SCHEMA`).
+
+        Of a network that has diverged only the fit is asked: there is no curvature where there is no loss.
+        """
+        subjects: dict[Sample, Subject] = {}
+        diverged = not bool(is_finite(variables))
+        for question in self.asked:
+            if not is_due(question.every, epoch, last=last):
+                continue
+            sample, fit = question.sample, question.measure.family == "fit"
+            if sample not in subjects:
+                subjects[sample] = self._subject(sample, variables)
+            if diverged and not fit:
+                answer = Answer(question.measure.name, question.settings, [], 0.0, checks.InputError(DIVERGED))
+            else:
+                answer = ask(subjects[sample], question.measure, question.settings)
+            diverged = diverged or (fit and not all(math.isfinite(quantity.value) for quantity in answer.rows))
+            examples = subjects[sample].batches.examples
             for quantity in answer.rows:
                 yield table.columns(answer, quantity) | {
-                    "split": split,
+                    "epoch": epoch,
+                    "stage": question.stage,
+                    "split": sample.split,
                     "examples": examples,
-                    "batch_size": min(examples, CHUNK if split == "test" else BATCH),
+                    "batch_size": min(sample.size, examples),
                 }
 
-    def _of(self, split: str) -> Any:
-        if split not in self._batches:
-            most, size = (math.inf, CHUNK) if split == "test" else (EXAMPLES, BATCH)
-            count = int(min(most, checks.batch_size("study", getattr(self.dataset, split))))
-            self._batches[split] = chosen(self.dataset, split, count, size=size)
-        return self._batches[split]
+    def _subject(self, sample: Sample, variables: Variables) -> Subject:
+        """The network on a sample: what was found out of an earlier one is used again."""
+        params, state = variables
+        apply = Decoding(self.network.at(state), self.dataset)
+        if sample in self._subjects:
+            return self._subjects[sample].at(params, apply if jax.tree.leaves(state) else None)
+        key = _stream(DRAWS) if sample.drawn else jax.random.key(0)
+        subject = Subject(apply=apply, params=params, batches=sample.batches(self.dataset), key=key)
+        self._subjects[sample] = subject
+        return subject
+
+
+@jax.jit
+def is_finite(variables: Variables) -> jax.Array:
+    """Whether all parameters and statistics are numbers."""
+    leaves = [leaf for leaf in jax.tree.leaves(variables) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def _stream(purpose: str) -> jax.Array:
+    return jax.random.key(zlib.crc32(purpose.encode()))

@@ -9,11 +9,26 @@ import jax
 import numpy as np
 import polars
 
-from steppe.analysis.results import HISTORY_SCHEMA, RUN_SCHEMA, Surfaces
+from steppe.analysis.results import Surfaces
 from steppe.core import checks
 from steppe.core.types import Params
 from steppe.models import Variables
 from steppe.storage import files
+from steppe.study.history import ROWS
+
+FACTS = {
+    "condition": polars.String,
+    "seed": polars.Int64,
+    "lam": polars.Float64,
+    "status": polars.String,
+    "epochs": polars.Int64,
+    "steps": polars.Int64,
+    "parameters": polars.Int64,
+    "compile_seconds": polars.Float64,
+    "step_memory_mb": polars.Float64,
+    "host": polars.String,
+}
+"""What a run's record says besides its settings, and of which kind."""
 
 
 def run_name(condition: str, seed: int) -> str:
@@ -23,16 +38,13 @@ def run_name(condition: str, seed: int) -> str:
 
 def record(stream: BinaryIO) -> dict[str, Any]:
     """A run's record."""
-    run: dict[str, Any] = _json(stream)
-    _check_row(run, RUN_SCHEMA, ("condition", "seed", "status", "epochs"))
+    run: dict[str, Any] = json_of(stream)
+    check_row(run, FACTS, ("condition", "seed", "status", "epochs"))
     if run["status"] not in ("finished", "diverged"):
         raise files.ContentError(f"a record whose status is {checks.shown(run['status'])}")
     made = run.get("made_with", {})
     if not isinstance(made, dict) or not all(isinstance(text, str) for text in made.values()):
         raise files.ContentError("a record whose made_with is no table of texts")
-    answers = run.get("measurements", [])
-    if not isinstance(answers, list) or not all(isinstance(row, dict) and "quantity" in row for row in answers):
-        raise files.ContentError("a record whose measurements are no list of tables")
     margins = run.get("equivalence", {})
     if not isinstance(margins, dict) or not all(isinstance(margin, (int, float)) for margin in margins.values()):
         raise files.ContentError("a record whose equivalence is no table of numbers")
@@ -41,23 +53,25 @@ def record(stream: BinaryIO) -> dict[str, Any]:
     return run
 
 
-def history(stream: BinaryIO, epochs: int) -> list[dict[str, Any]]:
-    """The history of a run of so many epochs."""
-    history = _json(stream)
-    if not isinstance(history, list):
-        raise files.ContentError("a history that is no list")
-    for row in history:
-        _check_row(row, HISTORY_SCHEMA, ("epoch",))
-    seen = [row["epoch"] for row in history]
-    if seen != sorted(set(seen)) or seen[-1:] != [epochs]:
-        raise files.ContentError("a history whose epochs are not the run's")
-    return history
+def rows(stream: BinaryIO, epochs: int) -> polars.DataFrame:
+    """The rows of a run of so many epochs."""
+    try:
+        found = polars.read_parquet(stream)
+    except polars.exceptions.PanicException as error:  # no Exception, though damage is all that it tells
+        raise files.ContentError("no Parquet file") from error
+    if dict(found.schema) != ROWS:
+        raise files.ContentError("a table of other columns")
+    if found.select("epoch", "stage", "measure", "quantity", "split", "settings").null_count().sum_horizontal()[0]:
+        raise files.ContentError("a table with empty cells")
+    if (len(found) and (not found["epoch"].is_sorted() or found["epoch"][0] < 1)) or found["epoch"].max() != epochs:
+        raise files.ContentError("rows whose epochs are not the run's")
+    return found
 
 
 KINDS: dict[Any, Any] = {polars.String: str, polars.Int64: int, polars.Float64: (int, float), polars.Boolean: bool}
 
 
-def _check_row(row: Any, schema: Mapping[str, Any], needed: tuple[str, ...]) -> None:
+def check_row(row: Any, schema: Mapping[str, Any], needed: tuple[str, ...]) -> None:
     """Fail where a row of JSON does not fit the columns of a table."""
     if not isinstance(row, dict):
         raise files.ContentError("JSON that is no table")
@@ -73,7 +87,8 @@ def _check_row(row: Any, schema: Mapping[str, Any], needed: tuple[str, ...]) -> 
             raise files.ContentError(f"a table in which {name} is {checks.shown(value)}")
 
 
-def _json(stream: BinaryIO) -> Any:
+def json_of(stream: BinaryIO) -> Any:
+    """What JSON holds."""
     return json.loads(stream.read().decode())
 
 
@@ -84,7 +99,7 @@ def plain(table: Any) -> Any:
 
 def texts(stream: BinaryIO) -> dict[str, str]:
     """A table of texts, such as what a study runs on."""
-    found = _json(stream)
+    found = json_of(stream)
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
         raise files.ContentError("JSON that is no table of texts")
     return found

@@ -3,7 +3,7 @@
 ```
 DIR/study.toml                    the frozen specification
 DIR/data.json                     the fingerprint of the data it runs on
-DIR/runs/<condition>-s<seed>/     parameters.npz, history.json, run.json, SHA256SUMS: there when the run is finished
+DIR/runs/<condition>-s<seed>/     parameters.npz, measurements.parquet, run.json, SHA256SUMS: there when it is finished
 DIR/checkpoints/                  unfinished runs and surfaces
 DIR/surfaces.npz                  loss surfaces
 DIR/landscapes/<name>/            landscape.npz, landscape.html: written by `steppe landscape`
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars
 
 from steppe.analysis.results import Surfaces
 from steppe.core import checks
@@ -37,13 +38,17 @@ from steppe.core.types import Params
 from steppe.models import Variables
 from steppe.storage import files
 from steppe.storage.checkpoint import Checkpoint
-from steppe.study import records
+from steppe.study import migration, records
 from steppe.study import spec as specs
+from steppe.study.history import written
 from steppe.study.spec.identity import changes
 from steppe.study.spec.tables import Spec
 
 SUMS = "SHA256SUMS"
-OF_A_RUN = ("parameters.npz", "history.json", "run.json", SUMS)
+ROWS, OLD_ROWS = "measurements.parquet", "history.json"
+"""What a run says of its network, and the file in which older versions kept it."""
+
+OF_A_RUN = ("parameters.npz", ROWS, "run.json", SUMS)
 OF_A_STUDY = (
     "study.toml", "data.json", "surfaces.npz", "measurements.parquet", "measures.parquet", "densities.npz",
     "results.parquet", "summary.md", "report.html", "landscape.html", "measures.html",
@@ -204,7 +209,9 @@ class Store:
     def has(self, condition: str, seed: int) -> bool:
         """Whether anything of a run is there, whole or damaged."""
         folder = self.run_folder(condition, seed)
-        return any((folder / name).is_file() for name in OF_A_RUN) or folder.is_symlink() or folder.is_file()
+        return (
+            any((folder / name).is_file() for name in (*OF_A_RUN, OLD_ROWS)) or folder.is_symlink() or folder.is_file()
+        )
 
     def withdrawn(self) -> dict[str, int]:
         """Conditions that the study no longer has -> how many of their runs are still there."""
@@ -219,7 +226,9 @@ class Store:
         except files.DamagedFile:
             return False
 
-    def save(self, condition: str, seed: int, network: Variables, history: Any, run: Mapping[str, Any]) -> None:
+    def save(
+        self, condition: str, seed: int, network: Variables, rows: polars.DataFrame, run: Mapping[str, Any]
+    ) -> None:
         """Put a finished run on disk, whole: it appears under its name only when every byte is written.
 
         What somebody else put into its folder stays there. A whole run that is another one is set aside.
@@ -240,7 +249,7 @@ class Store:
             "equivalence": dict(self.spec.equivalence),  # the margins that stand before the result is known
         }
         files.write(partial / "parameters.npz", files.array_content(records.arrays_of(network)))
-        files.write(partial / "history.json", json.dumps(history, indent=1) + "\n")
+        files.write(partial / ROWS, written(rows))
         files.write(partial / "run.json", json.dumps(record, indent=1, default=str) + "\n")
         files.write(partial / SUMS, files.listed([(files.digest(partial / n), n) for n in OF_A_RUN if n != SUMS]))
         self._make_way(condition, seed, partial)
@@ -253,8 +262,8 @@ class Store:
         files.sync(folder.parent)
         self.forget(folder.name)
 
-    def load(self, condition: str, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """A finished run's record and history; all its files are checked.
+    def load(self, condition: str, seed: int) -> tuple[dict[str, Any], polars.DataFrame]:
+        """A finished run's record, and its rows of the long table (see `study.history`); all its files are checked.
 
         Raises
         ------
@@ -267,10 +276,13 @@ class Store:
         run = read(folder / "run.json", records.record)
         if "settings" in run and not sums.is_file():
             raise files.DamagedFile(sums, "nothing: it is missing", AGAIN)
-        history = read(folder / "history.json", lambda stream: records.history(stream, run["epochs"]))
+        if (folder / OLD_ROWS).is_file() and not os.path.lexists(folder / ROWS):
+            rows = read(folder / OLD_ROWS, lambda stream: migration.rows(stream, run))
+        else:
+            rows = read(folder / ROWS, lambda stream: records.rows(stream, run["epochs"]))
         read(folder / "parameters.npz", (lambda stream: None) if sums.is_file() else records.variables)
         self._check_origin(folder / "run.json", condition, seed, run)
-        return run, history
+        return run, rows
 
     def _make_way(self, condition: str, seed: int, partial: Path) -> None:
         """Clear a run's place of what is not this run, whole; files of somebody else move into the new folder."""
@@ -285,7 +297,7 @@ class Store:
             except files.DamagedFile:
                 files.sweep(folder, OF_A_RUN)
                 for path in folder.iterdir():
-                    _remove(path) if path.name in OF_A_RUN else path.rename(partial / path.name)
+                    _remove(path) if path.name in (*OF_A_RUN, OLD_ROWS) else path.rename(partial / path.name)
 
     def _check_origin(self, path: Path, condition: str, seed: int, run: Mapping[str, Any]) -> None:
         """Fail where a record is another run's, or has other settings or data; those of older versions lack these."""
@@ -368,7 +380,7 @@ def _remove_run(folder: Path) -> None:
         folder.unlink()
     elif folder.is_dir():
         files.sweep(folder, OF_A_RUN)
-        for name in OF_A_RUN:
+        for name in (*OF_A_RUN, OLD_ROWS):
             (folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty: somebody put something there
             folder.rmdir()

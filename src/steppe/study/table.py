@@ -6,15 +6,8 @@ from typing import Any, TypeVar
 
 import polars
 
-from steppe.analysis.results import (
-    HISTORY_SCHEMA,
-    RUN_SCHEMA,
-    LateMargin,
-    PublishedTable,
-    Results,
-    Surfaces,
-    infinite,
-)
+from steppe.analysis import frames
+from steppe.analysis.results import LateMargin, PublishedTable, Results, Surfaces, infinite
 from steppe.core.checks import joined
 from steppe.storage import files
 from steppe.study import measurements
@@ -27,8 +20,8 @@ from steppe.study.store import Store
 
 T = TypeVar("T")
 
-FinishedRuns = list[tuple[dict[str, Any], list[dict[str, Any]]]]
-"""The record and the history of each."""
+FinishedRuns = list[tuple[dict[str, Any], polars.DataFrame]]
+"""The record of each, and its rows of the long table."""
 
 
 def gathered(store: Store) -> Results:
@@ -40,15 +33,9 @@ def gathered(store: Store) -> Results:
     columns = conditions(spec, run_code=False)
     damaged: list[files.DamagedFile] = []
     found = whole_runs(store, damaged)
-    runs = polars.DataFrame([run for run, _ in found], schema=RUN_SCHEMA)
-    ends = measurements.of_study(store, [(run, epochs[-1:]) for run, epochs in found])
-    asked = measurements.finals(ends, [*RUN_SCHEMA, *HISTORY_SCHEMA])
+    rows = measurements.of_study(store, found)
+    runs = frames.runs([_facts(run) for run, _ in found], rows)
     made_with = {json.dumps(run.get("made_with", {})): run.get("made_with", {}) for run, _ in found}
-    history = [
-        {**epoch, **{key: run.get(key) for key in ("condition", "seed", "lam")}}
-        for run, epochs in found
-        for epoch in epochs
-    ]
     surfaces, facts = _whole(store.surfaces, damaged), _whole(store.data, damaged)
     return Results(
         name=spec.name,
@@ -60,8 +47,10 @@ def gathered(store: Store) -> Results:
         margins={MARGINS[name].name: margin for name, margin in spec.equivalence.items()},
         late_margins=dict(_late_margins(spec, [run for run, _ in found])),
         planned=len(columns) * spec.seeds,
-        runs=runs.join(asked, on=["condition", "seed"], how="left", maintain_order="left"),
-        history=polars.DataFrame(history, schema=HISTORY_SCHEMA),
+        runs=runs,
+        history=frames.histories(rows).join(
+            runs.select("condition", "seed", "lam"), on=["condition", "seed"], how="left", maintain_order="left"
+        ),
         surfaces=surfaces,
         published=tuple(
             PublishedTable(p.title, " ".join(p.caveat.split()), tuple(p.columns), tuple(map(tuple, p.rows)))
@@ -79,8 +68,13 @@ def gathered(store: Store) -> Results:
     )
 
 
+def _facts(run: dict[str, Any]) -> dict[str, Any]:
+    """What a table of runs has from a record: the times, too, where an older version put them there."""
+    return {name: run.get(name) for name in (*frames.FACTS, *frames.MACHINE)}
+
+
 def whole_runs(store: Store, damaged: list[files.DamagedFile]) -> FinishedRuns:
-    """The record and the history of each finished run, in the study's order; what is damaged is added to that list."""
+    """The record and the rows of each finished run, in the study's order; what is damaged is added to that list."""
     found = []
     for column in conditions(store.spec, run_code=False):
         for seed in range(store.spec.seeds):

@@ -4,14 +4,19 @@ import math
 import warnings
 from collections.abc import Iterator
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from steppe import curvature, sharpness
 from steppe.core import checks
+from steppe.core.batches import Batches
+from steppe.core.programs import compiled
+from steppe.core.types import Batch, Estimate, Loss, Params
 from steppe.curvature.spectrum.density import soft_share
 from steppe.measures.registry import BASIS, EIGEN, PROBES, STEPS, VECTORS, measure
 from steppe.measures.subject import Quantity, Subject
+from steppe.sharpness.evaluation import each, over_batches
 
 MOMENTS = "2.5 × probes (80), shared"
 LANCZOS = "2.5 × products, 40 to 150 where eigenvalues are apart"
@@ -28,6 +33,26 @@ def trace(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
 def frobenius_squared(subject: Subject, *, probes: int = PROBES) -> Iterator[Quantity]:
     """How large is the Hessian, its large eigenvalues counting most, tr(H²)?"""
     yield Quantity.of("frobenius_squared", subject.moments(probes).frobenius_squared, log=True)
+
+
+@measure(family="curvature", cost="2.5 × probes (12)", chosen="all")
+def batch_frobenius_squared(subject: Subject, *, probes: int = 5) -> Iterator[Quantity]:
+    """How large is the Hessian of one mini-batch's loss, tr(H²): what a penalty acts on?"""
+    checks.whole("batch_frobenius_squared", "probes", probes)
+    found = _batch_frobenius_squared(subject.loss, subject.params, subject.batches, subject.key, probes=probes)
+    yield Quantity.of("batch_frobenius_squared", found, log=True)
+
+
+@compiled(static=["probes"])
+def _batch_frobenius_squared(loss: Loss, params: Params, batches: Batches, key: jax.Array, *, probes: int) -> Estimate:
+    """The mean over batches of tr(H²), with its standard error; batch i draws from the key folded with i."""
+
+    def one(batch: Batch, key: jax.Array) -> jax.Array | float:
+        H = curvature.hessian(loss, params, batch)
+        return curvature.frobenius_squared(H, key, probes=probes).mean
+
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batches.count))
+    return over_batches(*each(one, batches, keys))
 
 
 @measure(family="curvature", cost="2.5 × probes + 1 (81)", chosen="all")
@@ -69,25 +94,32 @@ def top_eigenvalues(subject: Subject, *, count: int = 5, max_products: int = 100
         yield _eigenvalue(f"top_eigenvalue_{i + 1}", float(value), float(residual), bool(converged), "lower", log=True)
 
 
-@measure(family="curvature", cost=LANCZOS, copies=EIGEN, quantities=("smallest_eigenvalue", "spectral_range"))
-def spectral_range(subject: Subject, *, max_products: int = 1000) -> Iterator[Quantity]:
+@measure(
+    family="curvature",
+    cost=LANCZOS,
+    copies=EIGEN,
+    quantities=("top_eigenvalue", "bottom_eigenvalue", "spectral_range"),
+)
+def spectral_range(subject: Subject, *, tol: float | None = None, max_products: int = 1000) -> Iterator[Quantity]:
     """From where to where does the spectrum reach, and how far below zero?"""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        found = curvature.spectral_range(subject.hessian, subject.key_of("range"), max_products=max_products)
+        key = subject.key_of("range")
+        found = curvature.spectral_range(subject.hessian, key, tol=tol, max_products=max_products)
     low, high = (float(residual) for residual in found.residuals)
-    whole = [bool(converged) for converged in found.converged]
-    yield _eigenvalue("smallest_eigenvalue", float(found.smallest), low, whole[0], "upper")
-    yield _eigenvalue("spectral_range", float(found.width), low + high, all(whole), "lower", log=True)
+    lowest, highest = (bool(converged) for converged in found.converged)
+    yield _eigenvalue("top_eigenvalue", float(found.largest), high, highest, "lower", log=True)
+    yield _eigenvalue("bottom_eigenvalue", float(found.smallest), low, lowest, "upper")
+    yield _eigenvalue("spectral_range", float(found.width), low + high, lowest and highest, "lower", log=True)
 
 
 def _eigenvalue(
     name: str, value: float, residual: float, converged: bool, bound: str, *, log: bool = False
 ) -> Quantity:
     if converged:
-        return Quantity(name, value, note=f"residual {residual:.1g}", log=log)
+        return Quantity(name, value, note=f"residual {residual:.1g}", log=log, residual=residual)
     note = f"not converged, residual {residual:.1g}: {bound} bound"
-    return Quantity(name, value, math.nan, note, converged=False, log=log)
+    return Quantity(name, value, math.nan, note, converged=False, log=log, residual=residual)
 
 
 @measure(family="curvature", cost=QUADRATURE, copies=BASIS, quantities=("negative_share",))

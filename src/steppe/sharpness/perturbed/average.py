@@ -146,7 +146,8 @@ def _sam(loss: Loss, params: Params, batches: Batches, rho: jax.Array, *, per_ba
         return mean_loss(loss, trees.add_scaled(params, rho, up), part) - base, base, slope == 0
 
     if per_batch:
-        (rises, bases, still), shares = each(lambda batch, _: rise(single(batch)), batches, jax.random.key(0))
+        unused = jnp.zeros(batches.count)  # nothing is drawn
+        (rises, bases, still), shares = each(lambda batch, _: rise(single(batch)), batches, unused)
         found, base = over_batches(rises, shares), over_batches(bases, shares).mean
     else:
         increase, base, still = rise(batches)
@@ -238,6 +239,6 @@ def _average(
 
         return jax.lax.map(rise, jax.random.split(key, draws)), base
 
-    (values, bases), shares = each(rises, batches, key)
+    (values, bases), shares = each(rises, batches, jax.random.split(key, batches.count))
     found = estimate(values[0]) if len(shares) == 1 else over_batches(jnp.mean(values, axis=1), shares)
     return with_rounding(found, rounding(loss, params, batches.first, over_batches(bases, shares).mean))

@@ -122,7 +122,9 @@ def _worst(
     if not per_batch:
         value = search(batches, key)[0]
         return Estimate(value, jnp.full_like(value, jnp.nan))
-    (rises, bases), shares = each(lambda batch, key: search(single(batch), key), batches, key)
+    (rises, bases), shares = each(
+        lambda batch, key: search(single(batch), key), batches, jax.random.split(key, batches.count)
+    )
     error = rounding(loss, params, batches.first, over_batches(bases, shares).mean)
     return with_rounding(over_batches(rises, shares), error)
 

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
+import polars
+
 from steppe.core import checks
-from steppe.core.types import Params
+from steppe.models import Variables
 from steppe.storage.checkpoint import Checkpoint
 from steppe.study.progress import Watcher
 from steppe.study.records import run_name
@@ -37,11 +39,13 @@ class Storage(Protocol):
         """Whether a finished run is there, undamaged and of this study."""
         ...
 
-    def load(self, condition: str, seed: int) -> tuple[dict[str, Any], Any]:
-        """A finished run's record and history; it fails where they are damaged or another run's."""
+    def load(self, condition: str, seed: int) -> tuple[dict[str, Any], polars.DataFrame]:
+        """A finished run's record and rows; it fails where they are damaged or another run's."""
         ...
 
-    def save(self, condition: str, seed: int, params: Params, history: Any, run: Mapping[str, Any]) -> None:
+    def save(
+        self, condition: str, seed: int, network: Variables, rows: polars.DataFrame, run: Mapping[str, Any]
+    ) -> None:
         """Keep a finished run, whole or not at all."""
         ...
 

@@ -8,7 +8,6 @@ from steppe.data import Dataset
 from steppe.study import spec as specs
 from steppe.study.execution.base import Run, Storage, check_runs
 from steppe.study.progress import Watcher
-from steppe.study.questions import Questions
 from steppe.study.store import Store
 from steppe.study.training.checkpoints import Checkpoints
 from steppe.study.training.program import Compiler
@@ -45,16 +44,12 @@ class Local:
         columns = {column.name: column for column in specs.conditions(store.spec)}
         dataset = self._data(store)
         compiler, stopwatch = Compiler(dataset), Stopwatch()
-        questions = Questions(dataset, store.spec.measure.names, store.spec.source)
         for run in runs:
             watcher.stage(f"{run.condition} seed {run.seed}")
             checkpoints = Checkpoints(store.checkpoint(*run), self.checkpoint_seconds)
             column = columns[run.condition]
-            network, history, record = train(column, run.seed, compiler, stopwatch, checkpoints, watcher)
-            if questions.asked and record["status"] == "finished":
-                apply = column.spec.build_model(dataset).at(network.state)
-                record["measurements"] = list(questions.answers(apply, network.params))
-            store.save(run.condition, run.seed, network, history, record)
+            network, rows, record = train(column, run.seed, compiler, stopwatch, checkpoints, watcher)
+            store.save(run.condition, run.seed, network, rows, record)
         return [run.id for run in runs]
 
     def wait(self, ids: Sequence[str]) -> None:

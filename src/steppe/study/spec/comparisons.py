@@ -6,10 +6,7 @@ from typing import Any
 from steppe.analysis.quantities import CONTROLLED, QUANTITIES, TESTED
 from steppe.core import checks
 
-MARGINS = {
-    "frobenius_squared" if name == "flatness" else name: QUANTITIES[name]
-    for name in dict.fromkeys((*TESTED, *CONTROLLED))
-}
+MARGINS = {name: QUANTITIES[name] for name in dict.fromkeys((*TESTED, *CONTROLLED))}
 """Quantities for which a study may declare the smallest difference that matters, by the names that it gives them."""
 
 

@@ -1,23 +1,23 @@
 """Checkpoints within a run: a killed run is resumed where it was, bit for bit.
 
 ```
-checkpoints/<condition>-s<seed>/<question>/progress.npz      the leaves of its progress, and its history as JSON
+checkpoints/<condition>-s<seed>/<question>/progress.npz      the leaves of its progress, and its rows as Parquet
 ```
 """
 
-import json
+import io
 import time
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import polars
 
 from steppe.storage.checkpoint import Checkpoint, Values
+from steppe.study.history import History, written
 from steppe.study.training.program import Progress
 
 NAME = "progress"
-History = list[dict[str, Any]]
 
 
 class Checkpoints:
@@ -58,7 +58,7 @@ class Checkpoints:
         if time.monotonic() - self.saved_at < self.every_seconds:
             return
         leaves = {str(place): np.asarray(leaf) for place, leaf in enumerate(jax.tree.leaves(progress))}
-        self.checkpoint.write(NAME, leaves | {"history": np.array(json.dumps(history))})
+        self.checkpoint.write(NAME, leaves | {"rows": np.frombuffer(written(history.rows), np.uint8)})
         self.saved_at = time.monotonic()
 
 
@@ -69,4 +69,5 @@ def _restored(arrays: Values, like: Progress) -> tuple[Progress, History]:
     found = [arrays[str(place)].view(leaf.dtype) for place, leaf in enumerate(leaves)]  # NumPy knows no bfloat16
     if any(array.shape != leaf.shape for array, leaf in zip(found, leaves, strict=True)):
         raise ValueError("it is of another program")
-    return jax.tree.unflatten(structure, map(jnp.asarray, found)), json.loads(str(arrays["history"]))
+    rows = polars.read_parquet(io.BytesIO(arrays["rows"].tobytes()))
+    return jax.tree.unflatten(structure, map(jnp.asarray, found)), History(rows)

@@ -1,4 +1,4 @@
-"""One run as pure functions: a network, its data, its training, and what is measured; and those functions compiled."""
+"""One run as pure functions: a network, its data and its training; and those functions compiled."""
 
 import functools
 import json
@@ -12,25 +12,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from steppe import curvature, data, methods
-from steppe.core import checks, losses, names, predictions
+from steppe import data, methods
+from steppe.core import checks, losses, names
 from steppe.core.batches import Batches
-from steppe.core.types import Batch, Criterion, Estimate, Loss, Moments, Params
+from steppe.core.types import Batch, Criterion, Loss, Moments, Params
 from steppe.curvature import layers
 from steppe.data import Dataset, transforms
 from steppe.models import Network, Variables
 from steppe.models.base import conform
+from steppe.study.questions import Examination, questions
 from steppe.study.spec import limits
 from steppe.study.spec.settings import build
 from steppe.study.spec.tables import Spec
 from steppe.study.training.chain import Strengths, chain
-from steppe.study.training.tracking import Tracker, shuffled
-
-EVALUATION_CHUNK = 500
-"""Examples in one step of an evaluation: bounds its memory."""
-
-FITTED = 2048
-"""Training examples at most on which the loss is measured after an epoch."""
 
 SWEPT = ("lam", "rho")
 """Strengths of methods that enter a compiled program as an argument, so that a sweep over them compiles once."""
@@ -48,13 +42,6 @@ class Progress(NamedTuple):
 
 Carry = tuple[Params, Any, Any]
 """Parameters, state, and the state of the optimiser: what an update changes."""
-
-
-class Metrics(NamedTuple):
-    """Mean loss and accuracy over a data set, without dropout."""
-
-    loss: jax.Array
-    accuracy: jax.Array
 
 
 def shape_of(spec: Spec) -> tuple[Spec, Strengths]:
@@ -149,15 +136,6 @@ class Recipe:
         criterion: Criterion = build(losses.LOSSES, self.spec.loss, self.spec.source)
         return criterion
 
-    def measured_loss(self, state: Any) -> Loss:
-        """What networks are measured by, whatever they were trained on: cross-entropy without dropout, state held."""
-        return losses.of(self.model.at(state))
-
-    def compact_loss(self, state: Any) -> Loss:
-        """The measured loss of a batch as the data set holds it."""
-        loss = self.measured_loss(state)
-        return lambda params, batch: loss(params, self.dataset.decode(batch))
-
     def rehearse(self, strengths: Strengths) -> None:
         """Trace an epoch without running it.
 
@@ -237,40 +215,6 @@ class Recipe:
         outputs, state = self.model.apply(variables, x, key=key, train=True)
         return outputs, conform("study", state, variables.state)
 
-    def evaluate(self, network: Variables, examples: Batch, most: int | None = None) -> Metrics:
-        """Mean loss and accuracy over all examples, or over `most` of them in a fixed shuffle, chunk by chunk."""
-        count = checks.batch_size("study", examples)
-        if most is not None and most < count:
-            chosen = shuffled(count)[:most]
-            examples, count = jax.tree.map(lambda leaf: leaf[chosen], examples), most
-        chunks, apply = -(-count // EVALUATION_CHUNK), self.model.at(network.state)
-
-        def chunk(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-            batch = self._batch(examples, jnp.minimum(rows, count - 1))
-            logits, inside = apply(network.params, batch["x"]), rows < count
-            loss = jnp.where(inside, losses.cross_entropies(logits, batch["y"]), 0.0)
-            return jnp.sum(loss), jnp.sum(inside & predictions.correct(logits, batch["y"]))
-
-        loss, correct = jax.lax.map(chunk, jnp.arange(chunks * EVALUATION_CHUNK).reshape(chunks, EVALUATION_CHUNK))
-        return Metrics(jnp.sum(loss) / count, jnp.sum(correct) / count)
-
-    def flatness(self, network: Variables, train: Batch) -> Estimate:
-        """tr(H²) of the measured loss on one training mini-batch: what a penalty acts on.
-
-        The mean over `measure.batches` mini-batches and `measure.probes` sign probes on each, the same for every
-        condition, seed and epoch; its standard error is that over mini-batches.
-        """
-        size, many = self.spec.measure.batch_size or self.spec.train.batch_size, self.spec.measure.batches
-        key, loss = jax.random.key(zlib.crc32(b"flatness")), self.measured_loss(network.state)
-
-        def one(now: tuple[jax.Array, jax.Array]) -> jax.Array | float:
-            rows, index = now
-            H = curvature.hessian(loss, network.params, self._batch(train, rows))
-            return curvature.frobenius_squared(H, jax.random.fold_in(key, index), probes=self.spec.measure.probes).mean
-
-        rows = jax.random.randint(key, (many, size), 0, self.examples)
-        return curvature.estimate(jax.lax.map(one, (rows, jnp.arange(many))))
-
     def _batch(self, examples: Batch, rows: jax.Array) -> Batch:
         """Some rows of the data, decoded."""
         return self.dataset.decode(jax.tree.map(lambda leaf: leaf[rows], examples))
@@ -320,24 +264,14 @@ class Trainer(NamedTuple):
     step_memory_mb: float
 
 
-class Meter(NamedTuple):
-    """The compiled measurements of a network; they depend on no method. `fitted`: on some of the training examples."""
-
-    train: Callable[[Variables, Batch], Metrics]
-    test: Callable[[Variables, Batch], Metrics]
-    flatness: Callable[[Variables, Batch], Estimate]
-    fitted: Callable[[Variables, Batch], Metrics]
-
-
 class Compiler:
-    """Compiles what runs need, once for each shape. `train` and `test` are the data on the device."""
+    """Compiles what runs need, once for each shape. `train` are the training data on the device."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
-        self.train, self.test = (jax.tree.map(jnp.asarray, part) for part in (dataset.train, dataset.test))
+        self.train = jax.tree.map(jnp.asarray, dataset.train)
         self._trainers: dict[str, Trainer] = {}
-        self._meters: dict[str, Meter] = {}
-        self._trackers: dict[str, Tracker] = {}
+        self._examinations: dict[str, Examination] = {}
 
     def trainer(self, shape: Spec, strengths: Strengths) -> Trainer:
         """The training of a shape (see `shape_of`)."""
@@ -346,21 +280,16 @@ class Compiler:
             self._trainers[key] = self._compiled_trainer(Recipe.of(shape, self.dataset), strengths)
         return self._trainers[key]
 
-    def meter(self, shape: Spec) -> Meter:
-        """The measurements of a shape's network."""
-        key = json.dumps([shape.model, shape.measure.model_dump(), shape.train.batch_size], sort_keys=True)
-        if key not in self._meters:
-            self._meters[key] = self._compiled_meter(Recipe.of(shape, self.dataset))
-        return self._meters[key]
-
-    def tracker(self, shape: Spec) -> Tracker | None:
-        """What follows the curvature of a shape's network during training, if the study asks for it."""
-        if shape.track is None:
-            return None
-        key = json.dumps([shape.model, shape.track.model_dump()], sort_keys=True)
-        if key not in self._trackers:
-            self._trackers[key] = Tracker(Recipe.of(shape, self.dataset).compact_loss, self.train, shape.track)
-        return self._trackers[key]
+    def examination(self, shape: Spec) -> Examination:
+        """What is asked of a shape's network, which depends on no method."""
+        asked = [shape.model, shape.measure.model_dump(), shape.track and shape.track.model_dump()]
+        key = json.dumps([*asked, shape.train.batch_size], sort_keys=True)
+        if key not in self._examinations:
+            recipe = Recipe.of(shape, self.dataset)
+            examination = Examination(recipe.model, self.dataset, questions(shape))
+            examination.prepare(recipe.initial(jnp.uint32(0)))
+            self._examinations[key] = examination
+        return self._examinations[key]
 
     def _compiled_trainer(self, recipe: Recipe, strengths: Strengths) -> Trainer:
         began = time.perf_counter()
@@ -370,13 +299,3 @@ class Compiler:
         memory = cast(Any, epoch.memory_analysis()).temp_size_in_bytes / 1e6
         network = jax.jit(recipe.network) if recipe.spec.average else recipe.network
         return Trainer(start, epoch, network, recipe.steps, time.perf_counter() - began, memory)
-
-    def _compiled_meter(self, recipe: Recipe) -> Meter:
-        network = jax.eval_shape(recipe.model.init, jax.random.key(0))
-        evaluate = jax.jit(recipe.evaluate)
-        return Meter(
-            train=evaluate.lower(network, self.train).compile(),
-            test=evaluate.lower(network, self.test).compile(),
-            flatness=jax.jit(recipe.flatness).lower(network, self.train).compile(),
-            fitted=jax.jit(functools.partial(recipe.evaluate, most=FITTED)).lower(network, self.train).compile(),
-        )

@@ -18,10 +18,9 @@ from steppe.measures.answers import ask
 from steppe.measures.subject import Subject
 from steppe.measures.table import heading
 from steppe.models import Variables
-from steppe.study.questions import BATCH, ON_TEST, Asked
+from steppe.study.questions import BATCH, Decoding, Question, Sample
 from steppe.study.spec import parts
 from steppe.study.spec.optimisers import check_form
-from steppe.study.surfaces import chosen
 from steppe.study.training.chain import learning_rate
 from steppe.study.training.program import Recipe
 
@@ -62,7 +61,7 @@ def check_parts(recipe: Recipe) -> None:
         _check_method(recipe, table, loss, variables.params, batch)
 
 
-def check_measures(asked: Asked, recipe: Recipe) -> None:
+def check_measures(asked: list[Question], recipe: Recipe) -> None:
     """Ask measures of the untrained network, on a few examples: what fails stops before training.
 
     Asked are a user's own, and those of Steppe with other settings than their defaults.
@@ -73,17 +72,15 @@ def check_measures(asked: Asked, recipe: Recipe) -> None:
         One of a user's own that fails, or one of Steppe that fails with its settings and not with its defaults; two
         whose quantities would be one column of the results.
     """
-    uncertain = [(m, settings) for m, settings in asked.values() if not m.ships or settings != m.defaults]
+    uncertain = [q for q in asked if not q.measure.ships or q.settings != q.measure.defaults]
     if not uncertain:
         return
     variables = jax.jit(recipe.initial)(jnp.uint32(0))
     columns: dict[str, str] = {}
-    for measure, settings in uncertain:
-        split = "test" if measure.family in ON_TEST else "train"
-        count = min(BATCH, checks.batch_size("study", getattr(recipe.dataset, split)))
-        batches = chosen(recipe.dataset, split, count, size=BATCH)
-        apply = recipe.model.at(variables.state)
-        subject = Subject(apply=apply, params=variables.params, batches=batches)
+    for measure, settings, (split, *_), _ in uncertain:
+        sample = Sample(split, BATCH, BATCH)
+        apply = Decoding(recipe.model.at(variables.state), recipe.dataset)
+        subject = Subject(apply=apply, params=variables.params, batches=sample.batches(recipe.dataset))
         answer = ask(subject, measure, settings)
         if answer.error is not None and not (measure.ships and ask(subject, measure, measure.defaults).error):
             raise answer.error

@@ -44,30 +44,3 @@ class Stopwatch:
         began = self.clock()
         outputs = jax.block_until_ready(program(*inputs))
         return outputs, self.clock() - began, first
-
-
-def train_seconds(history: list[dict[str, Any]]) -> float | None:
-    """How long a run's epochs take once their program is warm: their number times the mean of all but first calls.
-
-    Parameters
-    ----------
-    history : list[dict[str, Any]]
-        Rows with `epoch`, the number of the last epoch; `train_seconds`, that the row's epochs took; and where one of
-        them was a first call, `first_seconds`, what that took.
-
-    Returns
-    -------
-    float | None
-        Seconds; None where there was nothing but first calls.
-
-    Examples
-    --------
-    >>> train_seconds([{"epoch": 1, "train_seconds": 9.0, "first_seconds": 9.0}, {"epoch": 3, "train_seconds": 4.0}])
-    6.0
-    """
-    first: list[float] = [row["first_seconds"] for row in history if row.get("first_seconds") is not None]
-    total: float = sum(row["train_seconds"] for row in history)
-    epochs: int = history[-1]["epoch"]
-    if epochs == len(first):
-        return None
-    return epochs * (total - sum(first)) / (epochs - len(first))

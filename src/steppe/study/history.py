@@ -1,0 +1,87 @@
+"""What is known of a run so far: rows of the long table, epoch by epoch."""
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import polars
+
+from steppe.measures.table import SCHEMA
+
+Row = dict[str, Any]
+
+COLUMNS = (
+    "epoch", "stage", "measure", "quantity", "split", "value", "sem", "residual", "converged", "note", "scale",
+    "examples", "batch_size", "probes", "settings", "measure_seconds",
+)  # fmt: skip
+"""Those that differ within a run; what all its rows share is in its record."""
+
+ROWS = {name: SCHEMA[name] for name in COLUMNS}
+"""The columns of the table of one run, and their types."""
+
+ITSELF = "training"
+"""The measure under which training says of itself what it minimised, how long it took, and where it is stable."""
+
+
+class History:
+    """The rows of a run, and what its training looks at again.
+
+    Attributes
+    ----------
+    epochs : how many epochs they span.
+    objectives : of each measured epoch, the mean of what was minimised since the one before.
+    """
+
+    def __init__(self, rows: polars.DataFrame | None = None) -> None:
+        self._rows = polars.DataFrame(schema=ROWS) if rows is None else rows
+        self._new: list[Row] = []
+        self._last: list[Row] = []
+        mine = self._rows.filter(polars.col("measure") == ITSELF, polars.col("quantity") == "objective")
+        self.objectives: list[float] = mine["value"].to_list()
+        self.epochs: int = mine["epoch"].to_list()[-1] if len(mine) else 0
+        self._last = self._rows.filter(polars.col("epoch") == self.epochs).to_dicts()
+
+    def add(self, epoch: int, objective: float, rows: Iterable[Row]) -> None:
+        """What is known after an epoch."""
+        self._last = [of_training(epoch, "objective", objective), *rows]
+        self._new += self._last
+        self.objectives.append(objective)
+        self.epochs = epoch
+
+    @property
+    def rows(self) -> polars.DataFrame:
+        """All rows, in the order in which they came."""
+        if self._new:
+            self._rows = polars.concat([self._rows, polars.DataFrame(self._new, schema=ROWS)], rechunk=True)
+            self._new = []
+        return self._rows
+
+    def last(self, measure: str, stage: str = "training") -> list[float]:
+        """The values of a measure after the last epoch."""
+        return [row["value"] for row in self._last if (row["measure"], row["stage"]) == (measure, stage)]
+
+
+def of_training(epoch: int, quantity: str, value: float | None) -> Row:
+    """A row that training says of itself; nothing is None or NaN."""
+    value = np.nan if value is None else float(value)
+    return {
+        "epoch": epoch,
+        "stage": "training",
+        "measure": ITSELF,
+        "quantity": quantity,
+        "split": "train",
+        "value": value,
+        "sem": 0.0,
+        "converged": bool(np.isfinite(value)),
+        "note": "",
+        "scale": "linear",
+        "settings": "{}",
+    }
+
+
+def written(rows: polars.DataFrame) -> bytes:
+    """The rows of a run as a Parquet file; the same rows give the same bytes."""
+    buffer = io.BytesIO()
+    rows.write_parquet(buffer)
+    return buffer.getvalue()
