@@ -1,6 +1,6 @@
 """`steppe measure`: measures by name, runs and one's own parameters, the table on disk, pages, what is refused.
 
-The table in docs/measures.md is the registry's: run ``python tests/test_measure.py`` after it has changed.
+The table in docs/measures.md is the registry's: run ``python tests/networks/test_measurement.py`` after it has changed.
 """
 
 import fnmatch
@@ -657,7 +657,7 @@ def table() -> str:
 
 
 def test_the_table_in_the_docs_is_the_registry():
-    assert table() in DOCS.read_text(encoding="utf-8"), "run python tests/test_measure.py"
+    assert table() in DOCS.read_text(encoding="utf-8"), "run python tests/networks/test_measurement.py"
 
 
 if __name__ == "__main__":
