@@ -374,7 +374,7 @@ class Silent(BaseException):
 SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
 ODD = {
     "exit": (_raising(SystemExit(3)), "one that ends the program (sys.exit)"),
-    "memory": (_raising(MemoryError()), "small enough for the memory"),
+    "memory": (_raising(MemoryError()), "small enough for the available memory"),
     "recursion": (_endless, "RecursionError: maximum recursion depth exceeded"),
     "no Exception": (_raising(Silent()), "got Silent. The error is its own."),
     "async": (_waits, "got an async function. Define it with def"),

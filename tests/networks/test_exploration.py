@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import json
 import re
 import shutil
 import sys
@@ -23,6 +22,7 @@ from steppe.storage.checkpoint import Checkpoint
 from steppe.study import surfaces
 from steppe.study.progress import Watcher
 from steppe.study.records import flattened
+from support.runs import result_of
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,6 @@ def runs(tiny, *names):
 SMALL = Settings(points=11, grid=5)
 
 
-def record(tiny, name):
-    return json.loads((tiny / "runs" / name / "run.json").read_text())
-
-
 @pytest.mark.slow
 def test_the_centre_of_a_landscape_is_the_network_as_its_run_left_it(tiny, tmp_path):
     names = ("lam=0-s0", "lam=0.1-s1")
@@ -49,8 +45,8 @@ def test_the_centre_of_a_landscape_is_the_network_as_its_run_left_it(tiny, tmp_p
     for i, name in enumerate(names):
         assert found.names[i] == name
         for values in (found.lines["loss"][i][5], found.grids["loss"][i][2, 2], found.facts["loss"][i]):
-            np.testing.assert_allclose(values, record(tiny, name)["train_loss"], rtol=1e-5)
-        np.testing.assert_allclose(found.facts["accuracy"][i], record(tiny, name)["train_accuracy"], rtol=1e-6)
+            np.testing.assert_allclose(values, result_of(tiny, name)["train_loss"], rtol=1e-5)
+        np.testing.assert_allclose(found.facts["accuracy"][i], result_of(tiny, name)["train_accuracy"], rtol=1e-6)
     rim = np.delete(found.grids["loss"][0].ravel(), [6, 7, 8, 11, 12, 13, 16, 17, 18])
     assert (found.facts["rim_low"][0], found.facts["rim_high"][0]) == (rim.min(), rim.max())
     assert "48 training examples" in found.about
@@ -59,7 +55,7 @@ def test_the_centre_of_a_landscape_is_the_network_as_its_run_left_it(tiny, tmp_p
 def test_the_test_part_is_another_landscape(tiny, tmp_path):
     (run,) = runs(tiny, "lam=0-s0")
     found = exploring.explore(read_question([run], dataclasses.replace(SMALL, split="test", grid=0)), tmp_path / "out")
-    np.testing.assert_allclose(found.facts["loss"][0], record(tiny, run.name)["test_loss"], rtol=1e-5)
+    np.testing.assert_allclose(found.facts["loss"][0], result_of(tiny, run.name)["test_loss"], rtol=1e-5)
     assert found.grids["loss"].shape == (1, 0, 0)
 
 
@@ -76,7 +72,7 @@ def test_between_two_networks_lies_their_barrier(tiny, tmp_path):
         read_question(runs(tiny, *names), dataclasses.replace(SMALL, along="between")), tmp_path / "out"
     )
     line, t = found.lines["loss"][0], found.steps
-    np.testing.assert_allclose(line[[0, -1]], [record(tiny, name)["train_loss"] for name in names], rtol=1e-5)
+    np.testing.assert_allclose(line[[0, -1]], [result_of(tiny, name)["train_loss"] for name in names], rtol=1e-5)
     rise = line - ((1 - t) * line[0] + t * line[-1])
     np.testing.assert_allclose(found.facts["barrier"][0], rise.max(), rtol=1e-5, atol=1e-7)
     # the plane holds the line: its centre is midway, and the networks are half a distance from it

@@ -28,7 +28,11 @@ epochs = 2
 [measure]
 batches = 1
 probes = 1
-names = ["calibration_error", {name = "sam_sharpness", rho = 0.01}, {name = "sizes:weight_norm", power = 1.0}]
+names = [
+  "calibration_error",
+  {name = "sam_sharpness", rho = 0.01, every = 1},
+  {name = "sizes:weight_norm", power = 1.0},
+]
 """
 SIZES = """
 import jax, jax.numpy as jnp
@@ -89,6 +93,21 @@ def test_the_long_table_says_what_the_results_say(finished):
 def test_the_long_table_holds_every_measured_epoch(finished):
     rows = table.read(finished[1]).filter(stage="training", measure="accuracy", split="test")
     assert sorted(zip(rows["seed"], rows["epoch"], strict=True)) == [(s, e) for s in (0, 1) for e in (1, 2)]
+
+
+def test_a_named_measure_with_every_is_asked_in_training_and_its_last_answer_is_that_of_the_end(finished):
+    results, directory = finished
+    rows = table.read(directory).filter(measure="sam_sharpness", seed=0)
+    assert rows.select("epoch", "stage").rows() == [(1, "training"), (2, "training"), (2, "end")]
+    assert rows["value"][1] == rows["value"][2] == results.runs["sam_sharpness"][0] != rows["value"][0]
+    assert results.history["sam_sharpness"].to_list()[:2] == rows["value"].to_list()[:2]
+
+
+def test_what_is_asked_of_a_named_measure_in_training_changes_no_training(finished, tmp_path):
+    (tmp_path / "sizes.py").write_text(SIZES)
+    plain = study.run(parse(TOML.replace(", every = 1", ""), folder=tmp_path), tmp_path / "out")
+    for column in ("test_loss", "batch_frobenius_squared", "sam_sharpness", "test_calibration_error"):
+        assert plain.runs[column].to_list() == finished[0].runs[column].to_list()
 
 
 def test_settings_of_a_named_measure_are_in_its_rows(finished):
@@ -159,6 +178,8 @@ def test_what_training_asked_is_none_of_what_was_asked_later(finished):
         ([{"bins": 3}], "a name"),
         ([{"name": "calibration_error", "bin": 3}], "bins"),
         (["loss", "loss"], "twice"),
+        ([{"name": "trace", "every": 0}], r"measure\.names\.trace\.every"),
+        ([{"name": "trace", "every": "2"}], r"measure\.names\.trace\.every"),
         (["distance_from_initialisation"], "steppe measure"),
     ],
 )

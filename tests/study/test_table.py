@@ -13,6 +13,7 @@ from steppe.report import markdown
 from steppe.report.study import document
 from steppe.storage import files
 from steppe.study import Store
+from steppe.study.store import OF_A_RUN, SUMS
 
 
 @pytest.fixture
@@ -79,9 +80,8 @@ def test_a_record_whose_margins_are_none_is_damaged(out):
     path = out / "runs" / "lam=0-s0" / "run.json"
     record = json.loads(path.read_text()) | {"equivalence": {"test_accuracy": "much"}}
     path.write_text(json.dumps(record))
-    (path.parent / "SHA256SUMS").write_text(
-        files.listed([(files.digest(path.parent / n), n) for n in ("parameters.npz", "history.json", "run.json")])
-    )
+    sums = [(files.digest(path.parent / name), name) for name in OF_A_RUN if name != SUMS]
+    (path.parent / SUMS).write_text(files.listed(sums))
     with pytest.raises(files.DamagedFile, match="equivalence is no table of numbers"):
         Store.read(out).load("lam=0", 0)
 

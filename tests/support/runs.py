@@ -1,9 +1,11 @@
 """Finished runs by hand, and how two of them are compared."""
 
+from pathlib import Path
 from typing import Any
 
 import polars
 
+from steppe import study
 from steppe.study.history import ROWS, of_training
 
 ASKED = {
@@ -29,6 +31,12 @@ def rows_of(epochs: int, **values: float) -> polars.DataFrame:
 def _row(epoch: int, stage: str, asked: tuple[str, str, str], value: float) -> dict[str, Any]:
     names = dict(zip(("measure", "quantity", "split"), asked, strict=True))
     return of_training(epoch, "", value) | names | {"stage": stage}
+
+
+def result_of(folder: Path, run: str) -> dict[str, Any]:
+    """What the table of a study's results says of one run."""
+    condition, _, seed = run.rpartition("-s")
+    return study.gathered(study.Store.read(folder)).runs.filter(condition=condition, seed=int(seed)).to_dicts()[0]
 
 
 def same_run(a: tuple, b: tuple) -> bool:

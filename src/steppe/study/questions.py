@@ -5,6 +5,7 @@ curvature of its own examples; at the end for the fit of all training examples, 
 """
 
 import functools
+import itertools
 import math
 import zlib
 from collections.abc import Iterator
@@ -105,17 +106,20 @@ class Question(NamedTuple):
     measure, settings : what is asked.
     sample : of which examples.
     every : after every so many epochs of those that are measured, the first and the last; None for the end alone.
+    ends : whether what is asked in training is an answer of the end, too, after the last epoch.
     """
 
     measure: Measure
     settings: dict[str, Any]
     sample: Sample
     every: int | None
+    ends: bool = False
 
-    @property
-    def stage(self) -> str:
-        """See `measures.table.SCHEMA`."""
-        return "end" if self.every is None else "training"
+    def stages(self, *, last: bool) -> tuple[str, ...]:
+        """What an answer is one of, see `measures.table.SCHEMA`."""
+        if self.every is None:
+            return ("end",)
+        return ("training", "end") if last and self.ends else ("training",)
 
 
 def questions(spec: Spec) -> list[Question]:
@@ -184,7 +188,7 @@ def named(names: list[str | dict[str, Any]], source: Source | None = None) -> li
             checks.whole("study", f"measure.names.{name}.every", every)
         on_test = measure.family in ON_TEST
         sample = Sample("test", None, CHUNK) if on_test else Sample("train", EXAMPLES, BATCH)
-        found.append(Question(measure, run.resolve(measure, given), sample, every))
+        found.append(Question(measure, run.resolve(measure, given), sample, every, ends=True))
     return found
 
 
@@ -229,7 +233,7 @@ class Examination:
         for question in self.asked:
             subject = self._subject(question.sample, variables)
             question.measure.check(subject)
-            wanted = question.stage == "training" or question.measure.family == "fit"
+            wanted = question.every is not None or question.measure.family == "fit"
             if wanted and math.isfinite(subject.value):
                 answer = ask(subject, question.measure, question.settings)
                 if answer.error is not None:
@@ -254,10 +258,10 @@ class Examination:
                 answer = ask(subjects[sample], question.measure, question.settings)
             diverged = diverged or (fit and not all(math.isfinite(quantity.value) for quantity in answer.rows))
             examples = subjects[sample].batches.examples
-            for quantity in answer.rows:
+            for stage, quantity in itertools.product(question.stages(last=last), answer.rows):
                 yield table.columns(answer, quantity) | {
                     "epoch": epoch,
-                    "stage": question.stage,
+                    "stage": stage,
                     "split": sample.split,
                     "examples": examples,
                     "batch_size": min(sample.size, examples),

@@ -119,7 +119,7 @@ class Measure(Table):
     every: Count = 1
     """Epochs between two measurements."""
     names: list[str | dict[str, Any]] = Field(default_factory=list)
-    """Measures that are asked at the end: names, tables of a name and settings, or a user's own."""
+    """Measures asked at the end: names, or tables of a name, settings, and `every` for epochs between answers."""
 
 
 class Track(Table):

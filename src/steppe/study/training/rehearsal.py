@@ -77,7 +77,7 @@ def check_measures(asked: list[Question], recipe: Recipe) -> None:
         return
     variables = jax.jit(recipe.initial)(jnp.uint32(0))
     columns: dict[str, str] = {}
-    for measure, settings, (split, *_), _ in uncertain:
+    for measure, settings, (split, *_), *_ in uncertain:
         sample = Sample(split, BATCH, BATCH)
         apply = Decoding(recipe.model.at(variables.state), recipe.dataset)
         subject = Subject(apply=apply, params=variables.params, batches=sample.batches(recipe.dataset))
