@@ -135,7 +135,7 @@ def compare_measurements(
     InputError
         A table that cannot be read.
     """
-    everything = table.read(folder).filter(polars.col("stage") != "training")  # the study's own tables have those
+    everything = _further(table.read(folder))
     runs = [(condition, seed) for condition, some in seeds.items() for seed in some]
     there = polars.DataFrame(runs, schema={"condition": polars.String, "seed": polars.Int64}, orient="row")
     everything = everything.join(there, on=["condition", "seed"], how="semi", maintain_order="left")
@@ -172,6 +172,15 @@ def compare_measurements(
 def _has_margin(name: str, log: bool) -> bool:
     """Whether a margin that a study declares is one for a measured quantity of that name: on the same scale."""
     return name in QUANTITIES and QUANTITIES[name].log == log
+
+
+def _further(rows: polars.DataFrame) -> polars.DataFrame:
+    """Answers that the study's own tables do not show: later ones, and those of the end that are no quantity there."""
+    asked = rows.select("measure", "quantity", "split").unique()
+    shown = asked.filter(polars.Series([table.heading(*row) in QUANTITIES for row in asked.iter_rows()], dtype=polars.Boolean))
+    ended = rows.filter(polars.col("stage") == "end").join(shown, on=asked.columns, how="anti", maintain_order="left")
+    later = rows.filter(polars.col("stage") == "later")
+    return polars.concat([ended, later])
 
 
 def latest(rows: polars.DataFrame) -> polars.DataFrame:
