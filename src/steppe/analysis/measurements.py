@@ -177,7 +177,8 @@ def _has_margin(name: str, log: bool) -> bool:
 def _further(rows: polars.DataFrame) -> polars.DataFrame:
     """Answers that the study's own tables do not show: later ones, and those of the end that are no quantity there."""
     asked = rows.select("measure", "quantity", "split").unique()
-    shown = asked.filter(polars.Series([table.heading(*row) in QUANTITIES for row in asked.iter_rows()], dtype=polars.Boolean))
+    known = [table.heading(*row) in QUANTITIES for row in asked.iter_rows()]
+    shown = asked.filter(polars.Series(known, dtype=polars.Boolean))
     ended = rows.filter(polars.col("stage") == "end").join(shown, on=asked.columns, how="anti", maintain_order="left")
     later = rows.filter(polars.col("stage") == "later")
     return polars.concat([ended, later])
