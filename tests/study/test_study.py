@@ -466,7 +466,7 @@ def test_parameters_survive_the_way_to_disk():
 def test_a_report_says_what_was_changed_of_a_shipped_study(tmp_path):
     changes = {"train.epochs": 1, "model.hidden": [4], "seeds": 1, "landscape.points": 3, "landscape.grid_points": 3}
     results = study.run(study.load("fa-breast-cancer", changes), tmp_path / "out")
-    assert "train.epochs = 1 (there 50)" in results.notes[0]
+    assert "train.epochs = 1 (shipped: 50)" in results.notes[0]
     assert "model.hidden" in results.notes[0]
 
 
