@@ -314,7 +314,7 @@ def test_a_study_from_command_to_report_and_back(here, monkeypatch, capsys):
     folder = here / "out" / "tiny"
     assert {"study.toml", "summary.md", "report.html", "results.parquet", "runs"} <= {p.name for p in folder.iterdir()}
     table = polars.read_parquet(folder / "results.parquet")
-    assert {"condition", "seed", "lam", "test_accuracy", "best_test_accuracy", "frobenius_squared"} <= set(
+    assert {"condition", "seed", "lam", "test_accuracy", "best_test_accuracy", "batch_frobenius_squared"} <= set(
         table.columns
     )
     page = (folder / "report.html").read_bytes()

@@ -72,7 +72,8 @@ class Table(pydantic.BaseModel):
 class Settings(Table):
     """The settings of a function, whose defaults are checked, too."""
 
-    model_config = pydantic.ConfigDict(validate_default=True)
+    # made from a function's signature, it has no docstrings to look for, which takes most of the time that making it does
+    model_config = pydantic.ConfigDict(validate_default=True, use_attribute_docstrings=False)
 
 
 def split_name(table: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
