@@ -72,7 +72,7 @@ class Table(pydantic.BaseModel):
 class Settings(Table):
     """The settings of a function, whose defaults are checked, too."""
 
-    # made from a function's signature, it has no docstrings to look for, which takes most of the time that making it does
+    # a table made from a signature has no docstrings; looking for them takes most of the time of making it
     model_config = pydantic.ConfigDict(validate_default=True, use_attribute_docstrings=False)
 
 
