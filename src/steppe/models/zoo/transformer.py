@@ -34,8 +34,37 @@ class Layer(nnx.Module):
         return x + self.dropout(self.outer(y), deterministic=still, rngs=rngs)
 
 
+class Encoder(nnx.Module):
+    """Learned positions added to steps, layers, LayerNorm."""
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        head_width: int,
+        hidden: int,
+        dropout: float,
+        rngs: nnx.Rngs,
+    ):
+        self.positions = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, count, width)))
+        self.layers = nnx.List([Layer(width, heads, head_width, hidden, dropout, rngs=rngs) for _ in range(depth)])
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None, rngs: nnx.Rngs | None) -> jax.Array:
+        """Features (B, T, width)."""
+        x = self.dropout(x + self.positions[...], deterministic=rngs is None, rngs=rngs)
+        for layer in self.layers:
+            x = layer(x, mask, rngs)
+        features: jax.Array = self.norm(x)
+        return features
+
+
 class Transformer(nnx.Module):
-    """Steps with learned positions, layers, LayerNorm, the mean over the steps that count, a dense layer."""
+    """Steps, an encoder, the mean over the steps that count, a dense layer."""
 
     def __init__(
         self,
@@ -51,20 +80,17 @@ class Transformer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.steps = steps
-        self.positions = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, count, width)))
-        self.layers = nnx.List([Layer(width, heads, width // heads, hidden, dropout, rngs=rngs) for _ in range(depth)])
-        self.norm, self.head = nnx.LayerNorm(width, rngs=rngs), nnx.Linear(width, outputs, rngs=rngs)
-        self.dropout = nnx.Dropout(dropout)
+        sizes = {"width": width, "depth": depth, "heads": heads, "head_width": width // heads, "hidden": hidden}
+        self.encoder = Encoder(count, **sizes, dropout=dropout, rngs=rngs)
+        self.head = nnx.Linear(width, outputs, rngs=rngs)
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Logits (B, K)."""
         x, counts = self.steps(x)
-        x = self.dropout(x + self.positions[...], deterministic=rngs is None, rngs=rngs)
         mask = None if self.steps.vocabulary is None else counts[:, None, None, :]
-        for layer in self.layers:
-            x = layer(x, mask, rngs)
+        x = self.encoder(x, mask, rngs)
         shares = counts / jnp.maximum(counts.sum(axis=1, keepdims=True), 1)
-        return self.head(jnp.sum(shares[..., None] * self.norm(x), axis=1))
+        return self.head(jnp.sum(shares[..., None] * x, axis=1))
 
 
 def transformer(

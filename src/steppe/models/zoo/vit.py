@@ -7,11 +7,11 @@ from flax import nnx
 from steppe.models.adapters.nnx import from_factory
 from steppe.models.base import Network, logits
 from steppe.models.zoo import parts
-from steppe.models.zoo.transformer import Layer
+from steppe.models.zoo.transformer import Encoder
 
 
 class ViT(nnx.Module):
-    """Patches and a class token with learned positions, layers, LayerNorm, a dense layer of the class token."""
+    """Patches and a class token, an encoder, a dense layer of the class token."""
 
     def __init__(
         self,
@@ -30,20 +30,16 @@ class ViT(nnx.Module):
     ):
         self.patches = parts.Steps(shape, width, None, patch, rngs=rngs)
         self.token = nnx.Param(jnp.zeros((1, 1, width)))
-        self.positions = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, count + 1, width)))
-        self.layers = nnx.List([Layer(width, heads, head_width, hidden, dropout, rngs=rngs) for _ in range(depth)])
-        self.norm, self.head = nnx.LayerNorm(width, rngs=rngs), nnx.Linear(width, outputs, rngs=rngs)
-        self.dropout = nnx.Dropout(dropout)
+        sizes = {"width": width, "depth": depth, "heads": heads, "head_width": head_width, "hidden": hidden}
+        self.encoder = Encoder(count + 1, **sizes, dropout=dropout, rngs=rngs)
+        self.head = nnx.Linear(width, outputs, rngs=rngs)
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Logits (B, K)."""
         x, _ = self.patches(x)
         token = jnp.broadcast_to(self.token[...], (len(x), 1, x.shape[-1])).astype(x.dtype)
-        x = jnp.concatenate([token, x], axis=1) + self.positions[...]
-        x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
-        for layer in self.layers:
-            x = layer(x, None, rngs)
-        return self.head(self.norm(x)[:, 0])
+        x = self.encoder(jnp.concatenate([token, x], axis=1), None, rngs)
+        return self.head(x[:, 0])
 
 
 def vit(
