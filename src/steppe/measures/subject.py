@@ -17,7 +17,7 @@ from steppe.core.batches import Batches
 from steppe.core.programs import compiled, label_of, user_errors
 from steppe.core.types import Apply, Batch, Criterion, Estimate, Key, Loss, Moments, Params
 from steppe.curvature import Operator, Quadrature
-from steppe.sharpness.evaluation import mean_accuracy, mean_loss, mean_loss_and_accuracy, rounding
+from steppe.sharpness.evaluation import mean_loss, mean_loss_and_accuracy, rounding
 
 Value = TypeVar("Value")
 
@@ -161,7 +161,7 @@ class Subject:
 
     def _measured_fit(self) -> tuple[float, float]:
         with user_errors(label_of(self.loss)):
-            if self.labelled and self.batches.weights is None:
+            if self.labelled:
                 loss, accuracy = _mean_loss_and_accuracy(cast(losses.NetworkLoss, self.loss), self.params, self.batches)
                 return float(loss), float(accuracy)
             return float(_mean_loss(self.loss, self.params, self.batches)), math.nan
@@ -212,9 +212,7 @@ class Subject:
 
     def accuracy(self) -> float:
         """The part of all examples that is predicted right."""
-        if self.batches.weights is None:
-            return self._fit[1]
-        return float(_mean_accuracy(cast(losses.NetworkLoss, self.loss), self.params, self.batches))
+        return self._fit[1]
 
 
 def _remedy(params: Params, batches: Batches) -> str:
@@ -236,8 +234,3 @@ def _mean_loss(loss: Loss, params: Params, batches: Batches) -> jax.Array:
 @compiled
 def _mean_loss_and_accuracy(loss: losses.NetworkLoss, params: Params, batches: Batches) -> tuple[jax.Array, jax.Array]:
     return mean_loss_and_accuracy("measure", loss, params, batches)
-
-
-@compiled
-def _mean_accuracy(loss: losses.NetworkLoss, params: Params, batches: Batches) -> jax.Array:
-    return mean_accuracy("measure", loss.apply, params, batches, loss.criterion)

@@ -81,7 +81,7 @@ def mean_accuracy(
 def mean_loss_and_accuracy(
     function: str, loss: losses.NetworkLoss, params: Params, batches: Batches
 ) -> tuple[jax.Array, jax.Array]:
-    """`mean_loss` and `mean_accuracy` of a network from one pass over batches that count by their sizes."""
+    """`mean_loss` and `mean_accuracy` of a network from one pass over the batches."""
 
     def of(batch: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         outputs = loss.apply(params, _inputs(function, batch))
@@ -89,7 +89,7 @@ def mean_loss_and_accuracy(
         right = _right(function, outputs, batch, loss.criterion)
         return value.astype(trees.accumulator_dtype(value)), right
 
-    weights = tuple(zip(batches.by_size.shares, _ones(batches), strict=True))
+    weights = tuple(zip(batches.shares, _ones(batches), strict=True))
     value, (right, counted) = weighted_sum(of, batches, weights)
     return value, right / counted
 
