@@ -178,4 +178,9 @@ def subset(name: str, setting: str, count: int | None, size: int) -> np.ndarray 
     checks.whole(f"data {name}", setting, count)
     if count > size:
         checks.fail(f"data {name}", setting, f"at most {size}, the examples there are", count)
-    return np.random.default_rng(0).permutation(size)[:count]
+    return shuffled(size)[:count]
+
+
+def shuffled(examples: int, seed: int = 0) -> np.ndarray:
+    """The order from which some examples of a data set are chosen: the same for a seed, whoever asks."""
+    return np.random.default_rng(seed).permutation(examples)

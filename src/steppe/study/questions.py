@@ -21,6 +21,7 @@ from steppe.core import checks
 from steppe.core.batches import Batches
 from steppe.core.types import Apply, Batch, Params
 from steppe.data import Dataset
+from steppe.data.dataset import shuffled
 from steppe.measures import run, table
 from steppe.measures.answers import Answer, ask
 from steppe.measures.registry import Measure, Source, lookup
@@ -86,11 +87,6 @@ class Sample(NamedTuple):
         labels = jax.jit(lambda batch: dataset.decode(batch)["y"])
         pieces = batches_.in_batches(chosen, self.size)
         return batches_.gather("study", [{"x": piece["x"], "y": labels(piece)} for piece in pieces])
-
-
-def shuffled(examples: int) -> np.ndarray:
-    """The order from which examples to measure on are taken, always the same."""
-    return np.random.default_rng(0).permutation(examples)
 
 
 def is_due(every: int | None, epoch: int, *, last: bool) -> bool:

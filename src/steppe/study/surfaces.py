@@ -17,7 +17,7 @@ from steppe.core import checks
 from steppe.core.batches import Batches
 from steppe.core.types import Batch, Params
 from steppe.data import Dataset
-from steppe.data.dataset import fingerprint
+from steppe.data.dataset import fingerprint, shuffled
 from steppe.landscape.points import Function, Prepare
 from steppe.storage import files, provenance
 from steppe.storage.checkpoint import Checkpoint, Values
@@ -102,7 +102,7 @@ def chosen(dataset: Dataset, split: str, examples: int, seed: int = 0, *, size: 
     """
     part: Batch = getattr(dataset, split)
     count = checks.batch_size("landscape", part)
-    rows = np.random.default_rng(seed).permutation(count)[:examples]
+    rows = shuffled(count, seed)[:examples]
     size = math.ceil(len(rows) / math.ceil(len(rows) / BATCH)) if size is None else size
     pieces = many.in_batches(jax.tree.map(lambda leaf: leaf[rows], part), size)
     return many.gather("landscape", list(map(jax.jit(dataset.decode), pieces)))
