@@ -138,7 +138,14 @@ def test_records_of_an_older_version_are_read_and_their_values_checked(out):
     record = json.loads((folder / "run.json").read_text())
     assert study.gathered(Store.read(out)).runs.equals(study.gathered(Store.read(damage.whole())).runs)
     assert to_train(out) == []
-    for change in ({"epochs": "3"}, {"status": "done"}, {"train_loss": True}, {"seed": 1}, {"made_with": [1]}):
+    for change in (
+        {"epochs": "3"},
+        {"status": "done"},
+        {"train_loss": True},
+        {"train_seconds": "3"},
+        {"seed": 1},
+        {"made_with": [1]},
+    ):
         (folder / "run.json").write_text(json.dumps(record | change))
         with pytest.raises(files.DamagedFile):
             Store.read(out).load("lam=0", 0)

@@ -72,7 +72,7 @@ def histories(rows: polars.DataFrame) -> polars.DataFrame:
     return keys
 
 
-def runs(records: Iterable[Mapping[str, Any]], rows: polars.DataFrame) -> polars.DataFrame:
+def runs(records: Iterable[Mapping[str, Any]], rows: polars.DataFrame, history: polars.DataFrame) -> polars.DataFrame:
     """One row a run: what is known of it, a column for each quantity at its end, and its machine.
 
     Of a run that has diverged only the times are numbers. Where a quantity has a standard error, a column with _sem
@@ -83,17 +83,19 @@ def runs(records: Iterable[Mapping[str, Any]], rows: polars.DataFrame) -> polars
     records : iterable of Mapping
         What is known of each run besides its measurements, in order.
     rows : polars.DataFrame
-        Its measurements, see `measures.table.SCHEMA`.
+        Their measurements, see `measures.table.SCHEMA`.
+    history : polars.DataFrame
+        What was asked of them in training, see `histories`.
     """
-    epochs = {key: part for key, part in histories(rows).group_by(KEYS, maintain_order=True)}
+    epochs = {key: part for key, part in history.group_by(KEYS, maintain_order=True)}
     ends = finals(rows)
     found = []
     for record in records:
         key = (record["condition"], record["seed"])
-        history = epochs.get(key)
-        known = _times(history) if history is not None else {}
-        if record["status"] == "finished" and history is not None:
-            known |= ends.get(key, {}) | _over_epochs(history)
+        path = epochs.get(key)
+        known = _times(path) if path is not None else {}
+        if record["status"] == "finished" and path is not None:
+            known |= ends.get(key, {}) | _over_epochs(path)
         found.append(known | {name: value for name, value in record.items() if value is not None})
     names = dict.fromkeys(name for row in found for name in row)
     schema = {**FACTS, **{name: polars.Float64 for name in (*QUANTITIES, *names) if name not in FACTS | MACHINE}}

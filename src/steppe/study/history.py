@@ -36,11 +36,10 @@ class History:
     def __init__(self, rows: polars.DataFrame | None = None) -> None:
         self._rows = polars.DataFrame(schema=ROWS) if rows is None else rows
         self._new: list[Row] = []
-        self._last: list[Row] = []
         mine = self._rows.filter(polars.col("measure") == ITSELF, polars.col("quantity") == "objective")
         self.objectives: list[float] = mine["value"].to_list()
         self.epochs: int = mine["epoch"].to_list()[-1] if len(mine) else 0
-        self._last = self._rows.filter(polars.col("epoch") == self.epochs).to_dicts()
+        self._last: list[Row] = self._rows.filter(polars.col("epoch") == self.epochs).to_dicts()
 
     def add(self, epoch: int, objective: float, rows: Iterable[Row]) -> None:
         """What is known after an epoch."""

@@ -50,7 +50,7 @@ def rows(stream: BinaryIO, record: Row) -> polars.DataFrame:
 
     Raises
     ------
-    Unfit : it does not fit.
+    ContentError : it does not fit.
     """
     history = json_of(stream)
     if not isinstance(history, list):

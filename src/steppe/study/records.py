@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import polars
 
+from steppe.analysis import frames
 from steppe.analysis.results import Surfaces
 from steppe.core import checks
 from steppe.core.types import Params
@@ -16,19 +17,8 @@ from steppe.models import Variables
 from steppe.storage import files
 from steppe.study.history import ROWS
 
-FACTS = {
-    "condition": polars.String,
-    "seed": polars.Int64,
-    "lam": polars.Float64,
-    "status": polars.String,
-    "epochs": polars.Int64,
-    "steps": polars.Int64,
-    "parameters": polars.Int64,
-    "compile_seconds": polars.Float64,
-    "step_memory_mb": polars.Float64,
-    "host": polars.String,
-}
-"""What a run's record says besides its settings, and of which kind."""
+FACTS = frames.FACTS | frames.MACHINE
+"""What a run's record says besides its settings, and of which kind. Older versions wrote times, too."""
 
 
 def run_name(condition: str, seed: int) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import polars
 
@@ -11,6 +11,7 @@ from steppe.analysis.results import LateMargin, PublishedTable, Results, Surface
 from steppe.core.checks import joined
 from steppe.storage import files
 from steppe.study import measurements
+from steppe.study.records import FACTS
 from steppe.study.spec.comparisons import MARGINS
 from steppe.study.spec.conditions import conditions
 from steppe.study.spec.identity import differences
@@ -20,8 +21,20 @@ from steppe.study.store import Store
 
 T = TypeVar("T")
 
-FinishedRuns = list[tuple[dict[str, Any], polars.DataFrame]]
-"""The record of each, and its rows of the long table."""
+
+class FinishedRuns(NamedTuple):
+    """The finished runs of a study, in its order.
+
+    Attributes
+    ----------
+    records : the record of each.
+    rows : what they say of their networks, in the columns of `measures.table.SCHEMA`.
+    damaged : why others cannot be read.
+    """
+
+    records: list[dict[str, Any]]
+    rows: polars.DataFrame
+    damaged: list[files.DamagedFile]
 
 
 def gathered(store: Store) -> Results:
@@ -29,13 +42,17 @@ def gathered(store: Store) -> Results:
 
     What is damaged is left out, and the notes say so.
     """
-    spec = store.spec
+    return results(store, read_runs(store))
+
+
+def results(store: Store, finished: FinishedRuns) -> Results:
+    """What `gathered` gives, of runs that have been read."""
+    spec, records = store.spec, finished.records
     columns = conditions(spec, run_code=False)
-    damaged: list[files.DamagedFile] = []
-    found = whole_runs(store, damaged)
-    rows = measurements.of_study(store, found)
-    runs = frames.runs([_facts(run) for run, _ in found], rows)
-    made_with = {json.dumps(run.get("made_with", {})): run.get("made_with", {}) for run, _ in found}
+    damaged = list(finished.damaged)
+    history = frames.histories(finished.rows)
+    runs = frames.runs([{name: run.get(name) for name in FACTS} for run in records], finished.rows, history)
+    made_with = {json.dumps(run.get("made_with", {})): run.get("made_with", {}) for run in records}
     surfaces, facts = _whole(store.surfaces, damaged), _whole(store.data, damaged)
     return Results(
         name=spec.name,
@@ -45,10 +62,10 @@ def gathered(store: Store) -> Results:
         conditions=tuple(column.name for column in columns),
         controls={column.name: column.control for column in columns if column.control},
         margins={MARGINS[name].name: margin for name, margin in spec.equivalence.items()},
-        late_margins=dict(_late_margins(spec, [run for run, _ in found])),
+        late_margins=dict(_late_margins(spec, records)),
         planned=len(columns) * spec.seeds,
         runs=runs,
-        history=frames.histories(rows).join(
+        history=history.join(
             runs.select("condition", "seed", "lam"), on=["condition", "seed"], how="left", maintain_order="left"
         ),
         surfaces=surfaces,
@@ -68,13 +85,9 @@ def gathered(store: Store) -> Results:
     )
 
 
-def _facts(run: dict[str, Any]) -> dict[str, Any]:
-    """What a table of runs has from a record: the times, too, where an older version put them there."""
-    return {name: run.get(name) for name in (*frames.FACTS, *frames.MACHINE)}
-
-
-def whole_runs(store: Store, damaged: list[files.DamagedFile]) -> FinishedRuns:
-    """The record and the rows of each finished run, in the study's order; what is damaged is added to that list."""
+def read_runs(store: Store) -> FinishedRuns:
+    """All finished runs of a study, read once."""
+    damaged: list[files.DamagedFile] = []
     found = []
     for column in conditions(store.spec, run_code=False):
         for seed in range(store.spec.seeds):
@@ -83,7 +96,7 @@ def whole_runs(store: Store, damaged: list[files.DamagedFile]) -> FinishedRuns:
                     found.append(store.load(column.name, seed))
                 except files.DamagedFile as error:
                     damaged.append(error)
-    return found
+    return FinishedRuns([record for record, _ in found], measurements.of_study(store, found), damaged)
 
 
 def _whole(read: Callable[[], T], damaged: list[files.DamagedFile]) -> T | None:

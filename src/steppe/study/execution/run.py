@@ -16,7 +16,7 @@ from steppe.study.spec.conditions import Condition, conditions
 from steppe.study.spec.tables import Spec
 from steppe.study.store import ForeignRun, Store
 from steppe.study.surfaces import add_surfaces
-from steppe.study.table import FinishedRuns, gathered, whole_runs
+from steppe.study.table import FinishedRuns, read_runs, results
 from steppe.study.training.program import Recipe, shape_key, shape_of
 from steppe.study.training.rehearsal import check_measures, check_parts
 
@@ -68,16 +68,16 @@ def run(
         if missing:
             executor = executor or Local(checkpoint_seconds, dataset)
             executor.wait(executor.submit(store, missing, watcher))
-        finished = whole_runs(store, [])
+        finished = read_runs(store)
         _say_lost(missing, finished, watcher)
         _unite(store, finished, watcher)
         add_surfaces(store, columns, dataset, watcher)
-        return gathered(store)
+        return results(store, finished)
 
 
 def _say_lost(runs: list[Run], finished: FinishedRuns, watcher: Watcher) -> None:
     """Tell the watcher of runs that were to be trained, and ended without a result."""
-    there = {(record["condition"], record["seed"]) for record, _ in finished}
+    there = {(record["condition"], record["seed"]) for record in finished.records}
     lost = [run.id for run in runs if run not in there]
     if lost:
         watcher.say(f"{len(lost)} of {len(runs)} runs ended without a result: {', '.join(lost)}. "
@@ -87,7 +87,7 @@ def _say_lost(runs: list[Run], finished: FinishedRuns, watcher: Watcher) -> None
 def _unite(store: Store, finished: FinishedRuns, watcher: Watcher) -> None:
     """Put the rows of all finished runs into the study's table; the watcher is told what left it, or why not."""
     store.check()
-    said = measurements.unite(store, measurements.of_study(store, finished))
+    said = measurements.unite(store, finished.rows)
     if said:
         watcher.say(said)
 
