@@ -7,11 +7,17 @@ HASTE := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expens
 
 .PHONY: all study test test-fast fuzz bench lint types clean
 
-all: .venv/done
+all: .venv/dev
 
+# What studies need; PyTorch is no part of it
 .venv/done: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Steppe needs Python 3.11 or later; try: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all]'
+	touch $@
+
+# What the tests need besides, PyTorch among it
+.venv/dev: .venv/done
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
@@ -24,25 +30,25 @@ test: types
 	$(BIN)/pytest $(PARALLEL) -m optimised
 	$(HASTE) $(BIN)/pytest $(PARALLEL) -m "not optimised"
 
-test-fast: .venv/done
+test-fast: .venv/dev
 	$(HASTE) $(BIN)/pytest $(PARALLEL) -m "not slow"
 
 # Thousands of odd specifications, files, command lines and kills; the tests try a few of each
-fuzz: .venv/done
+fuzz: .venv/dev
 	cd tests && ../$(BIN)/python -m fuzzing
 
-# PyTorch, which one comparison needs; where it does not install, the rest runs without it
-.venv/bench: .venv/done
+# What comparisons need; where it does not install, the rest runs without it
+.venv/bench: .venv/dev
 	-$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]' && touch $@
 
 bench: .venv/bench
 	$(BIN)/python benchmarks
 
-lint: .venv/done
+lint: .venv/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: .venv/done
+types: .venv/dev
 	$(BIN)/mypy
 
 clean:
