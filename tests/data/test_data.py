@@ -19,7 +19,7 @@ from scipy import sparse
 from sklearn.datasets import load_breast_cancer
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from steppe import data
+from steppe import data, models
 from steppe.core.checks import InputError
 from steppe.data import sources, text
 from steppe.data.dataset import as_it_is, fingerprint, subset
@@ -199,6 +199,37 @@ def test_decoded_texts_are_scikit_learns_tf_idf_fitted_on_the_training_part(text
     np.testing.assert_array_equal(decode(made.test)["x"], expected)
     assert made.shape == (5,)
     assert decode(made.test)["y"].tolist() == [0, 1, 1]
+
+
+def test_tokens_are_the_words_of_the_training_part_by_their_frequency(texts):
+    made = data.load("imdb", vocabulary=6, tokens=4)
+    mat, cat, the, dogs = 2, 3, 4, 5  # found 4, 3, 3 and 2 times; 1 is any other word, 0 is none
+    rows = [[the, cat, 1, 1], [1, 1, the, cat], [0, 0, 0, 0], [dogs, 1, dogs, 1], [mat, mat, mat, cat], [1, 0, 0, 0]]
+    assert made.train["x"].tolist() == rows
+    assert made.test["x"].tolist() == [[1, 1, 0, 0], [the, cat, 0, 0], [0, 0, 0, 0]]
+    assert (made.shape, made.train["x"].dtype, made.decode(made.train)["x"].dtype) == ((4,), np.uint16, np.float32)
+
+
+def test_a_recurrent_network_of_tokens_gives_the_same_outputs_however_long_the_padding(texts):
+    short, long = (data.load("imdb", vocabulary=6, tokens=length) for length in (6, 9))
+    network = models.build("gru", long.shape, 2, vocabulary=6, embedding=4, hidden=(4,))
+    params, state = network.init(jax.random.key(0))
+    outputs, longer = (network.at(state)(params, one.decode(one.train)["x"]) for one in (short, long))
+    assert np.isfinite(outputs).all()
+    np.testing.assert_allclose(outputs, longer, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tokens": 0}, "tokens must be a whole number of at least 1, got 0"),
+        ({"tokens": 4, "vocabulary": 2}, "vocabulary must be a whole number of at least 3, got 2. Tokens 0 and 1 are"),
+        ({"tokens": 4, "train_examples": 1}, "some text holds a word"),
+    ],
+)
+def test_tokens_that_no_text_can_have_are_turned_away(texts, settings, words):
+    polars.DataFrame({"text": [""] * 6, "label": [0, 1] * 3}).write_parquet(texts / "train.parquet")
+    assert words in complaint(data.load, "imdb", **settings)
 
 
 def test_a_subset_is_a_fixed_draw_in_which_a_smaller_one_lies(texts):

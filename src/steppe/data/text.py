@@ -1,36 +1,57 @@
-"""Texts as bags of words."""
+"""Texts: as bags of words, or as sequences of tokens."""
 
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 
 from steppe.core import checks
 from steppe.core.types import Batch
+from steppe.data import tokens as tokens_
+from steppe.data.arrays import as_floats
 from steppe.data.dataset import Dataset, dataset, subset
 from steppe.data.sources import table_of
 
 Rows = dict[str, np.ndarray]
 """Sparse rows, padded: ``{"index": (N, L), "value": (N, L)}``, padding has value 0."""
 
+Texts: TypeAlias = tuple[Sequence[str], np.ndarray]
+"""Texts, and a label for each."""
+
+Form: TypeAlias = tuple[list[Any], Callable[[Batch], Batch], tuple[int, ...], str]
+"""The examples of both parts, how a batch of them is decoded, the shape of one, and what was done, in words."""
+
 
 def newsgroups(
-    *, vocabulary: int = 10_000, train_examples: int | None = None, test_examples: int | None = None
+    *,
+    vocabulary: int = 10_000,
+    tokens: int | None = None,
+    train_examples: int | None = None,
+    test_examples: int | None = None,
 ) -> Dataset:
     """20 Newsgroups: 11,314 + 7,532 posts in 20 groups, split by date, without headers, footers and quotes.
 
     Each post is a vector of TF-IDF weights of unit length (scikit-learn's defaults: lower case, words of two or more
-    letters, smoothed idf). The vocabulary, the most frequent words, and the weights come from the training part alone.
-    Posts that are empty, 300 + 215, are zero vectors.
+    letters, smoothed idf); posts that are empty, 300 + 215, are zero vectors. With `tokens` each post is a sequence of
+    the numbers of the same words, in their order. The vocabulary, the most frequent words, and the weights come from
+    the training part alone.
 
     Parameters
     ----------
-    vocabulary : the number of words.
-    train_examples, test_examples : only so many, drawn by a fixed shuffle.
+    vocabulary : int
+        The number of words; of tokens, the number of different ones.
+    tokens : int, optional
+        The length of a sequence: the first so many words of each text. Token 0 fills short texts, 1 is any word
+        outside the vocabulary. A transformer, a GRU or an LSTM takes them, with the same `vocabulary` or a larger one.
+    train_examples, test_examples : int, optional
+        Only so many, drawn by a fixed shuffle.
 
     Raises
     ------
-    InputError : settings out of range; data that cannot be had, or are damaged.
+    InputError
+        Settings out of range; data that cannot be had, or are damaged.
 
     Notes
     -----
@@ -38,19 +59,27 @@ def newsgroups(
     """
     about = "20 Newsgroups by date, without headers, footers and quotes, Lang 1995"
     sizes = {"train": (11_314, train_examples), "test": (7_532, test_examples)}
-    return _bag_of_words("20newsgroups", "SetFit/20_newsgroups", sizes, 20, vocabulary, about)
+    return _public("20newsgroups", "SetFit/20_newsgroups", sizes, 20, vocabulary=vocabulary, tokens=tokens, about=about)
 
 
-def imdb(*, vocabulary: int = 10_000, train_examples: int | None = None, test_examples: int | None = None) -> Dataset:
+def imdb(
+    *,
+    vocabulary: int = 10_000,
+    tokens: int | None = None,
+    train_examples: int | None = None,
+    test_examples: int | None = None,
+) -> Dataset:
     """IMDB: 25,000 + 25,000 film reviews, negative (0) or positive (1).
 
     Parameters
     ----------
-    vocabulary, train_examples, test_examples : see `newsgroups`, also for what is made of a text.
+    vocabulary, tokens, train_examples, test_examples
+        See `newsgroups`, also for what is made of a text.
 
     Raises
     ------
-    InputError : settings out of range; data that cannot be had, or are damaged.
+    InputError
+        Settings out of range; data that cannot be had, or are damaged.
 
     Notes
     -----
@@ -58,36 +87,82 @@ def imdb(*, vocabulary: int = 10_000, train_examples: int | None = None, test_ex
     in both parts, as in the original.
     """
     sizes = {"train": (25_000, train_examples), "test": (25_000, test_examples)}
-    return _bag_of_words("imdb", "stanfordnlp/imdb", sizes, 2, vocabulary, "IMDB reviews, Maas et al. 2011")
+    about = "IMDB reviews, Maas et al. 2011"
+    return _public("imdb", "stanfordnlp/imdb", sizes, 2, vocabulary=vocabulary, tokens=tokens, about=about)
 
 
-def _bag_of_words(
-    name: str, hub: str, sizes: dict[str, tuple[int, int | None]], classes: int, vocabulary: int, about: str
+def _public(
+    name: str,
+    hub: str,
+    sizes: dict[str, tuple[int, int | None]],
+    classes: int,
+    *,
+    vocabulary: int,
+    tokens: int | None,
+    about: str,
 ) -> Dataset:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    checks.whole(f"data {name}", "vocabulary", vocabulary)
-    texts, labels = {}, {}
+    """A public data set with columns "text" and "label"."""
+    check_settings(name, vocabulary, tokens)
+    parts = {}
     for part, (rows, count) in sizes.items():
         chosen = subset(name, f"{part}_examples", count, rows)
         table = table_of(name, hub, part, rows, {"text": "strings", "label": "integers"})
-        texts[part] = np.array(table.column("text").to_pylist(), dtype=object)[chosen]
-        labels[part] = table.column("label").to_numpy()[chosen]
+        texts = np.array(table.column("text").to_pylist(), dtype=object)[chosen]
+        parts[part] = texts.tolist(), table.column("label").to_numpy()[chosen]
+    words: Any = {"vocabulary": vocabulary, "tokens": tokens, "about": about}
+    return from_texts(name, parts["train"], parts["test"], classes, **words)
+
+
+def check_settings(name: str, vocabulary: int, tokens: int | None) -> None:
+    """Fail for a vocabulary or a length that no text can have."""
+    if tokens is None:
+        checks.whole(f"data {name}", "vocabulary", vocabulary)
+        return
+    checks.whole(f"data {name}", "tokens", tokens)
+    todo = "Tokens 0 and 1 are padding and unknown words."
+    checks.whole(f"data {name}", "vocabulary", vocabulary, least=3, most=2**24, todo=todo)
+
+
+def from_texts(
+    name: str, train: Texts, test: Texts, classes: int, *, vocabulary: int, tokens: int | None, about: str
+) -> Dataset:
+    """Texts and their labels as a data set, see `newsgroups`; labels are numbers from 0 to classes − 1."""
+    about = f"{about}; {len(train[0])} to train and {len(test[0])} to test"
+    make = _bags if tokens is None else functools.partial(_sequences, length=tokens)
+    parts, decode, shape, words = make(name, [train[0], test[0]], vocabulary)
+    pairs = zip(parts, (train[1], test[1]), strict=True)
+    return dataset(name, *pairs, decode=decode, shape=shape, classes=classes, about=f"{about}; {words}")
+
+
+def _bags(name: str, parts: list[Sequence[str]], vocabulary: int) -> Form:
+    """TF-IDF weights of the most frequent words, as sparse rows."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     words = TfidfVectorizer(max_features=vocabulary, dtype=np.float32)
     try:
-        matrices = {"train": words.fit_transform(texts["train"]), "test": words.transform(texts["test"])}
+        matrices = [words.fit_transform(parts[0]), words.transform(parts[1])]
     except ValueError as error:  # scikit-learn's "empty vocabulary"
-        checks.fail(f"data {name}", "train_examples", "such that some text holds a word", f"a part without ({error})")
+        _without_words(name, str(error))
     size = len(words.vocabulary_)
-    return dataset(
-        name,
-        **{part: (padded(matrix), labels[part]) for part, matrix in matrices.items()},
-        decode=lambda batch: {"x": dense(batch["x"], size), "y": batch["y"]},
-        shape=(size,),
-        classes=classes,
-        about=f"{about}; {len(texts['train'])} to train and {len(texts['test'])} to test; TF-IDF of the {size} most "
-        "frequent words of the training part, rows of unit length",
-    )
+    decode: Callable[[Batch], Batch] = lambda batch: {"x": dense(batch["x"], size), "y": batch["y"]}  # noqa: E731
+    made = f"TF-IDF of the {size} most frequent words of the training part, rows of unit length"
+    return [padded(matrix) for matrix in matrices], decode, (size,), made
+
+
+def _sequences(name: str, parts: list[Sequence[str]], vocabulary: int, *, length: int) -> Form:
+    """The first words of each text, by their numbers in the vocabulary of the training part."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    words_of = CountVectorizer().build_analyzer()
+    known = tokens_.learned(parts[0], vocabulary, words_of)
+    if not known:
+        _without_words(name, "no vocabulary")
+    made = f"the first {length} words as tokens, of the {len(known)} most frequent words of the training part"
+    return [tokens_.encoded(texts, known, length, words_of) for texts in parts], as_floats, (length,), made
+
+
+def _without_words(name: str, error: str) -> NoReturn:
+    checks.fail(f"data {name}", "train_examples", "such that some text holds a word", f"a part without ({error})")
 
 
 def padded(matrix: Any) -> Rows:

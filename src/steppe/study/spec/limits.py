@@ -44,6 +44,7 @@ MOST = {
     "kernel": 1_001,
     "patch": 10_000,
     "vocabulary": 10_000_000,
+    "tokens": 1_000_000,  # of each text
     "split_seed": 2**32 - 1,  # what NumPy takes
     "examples": 100_000_000,
     "test_examples": 100_000_000,
