@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from steppe.core.batches import in_batches
     from steppe.core.checks import InputError
     from steppe.core.types import Batch, Estimate, Loss, Moments, Params
+    from steppe.methods.monitor import monitor
     from steppe.models.adapters.equinox import from_equinox
     from steppe.models.adapters.nnx import from_nnx
 
@@ -32,6 +33,7 @@ __all__ = [
     "measures",
     "methods",
     "models",
+    "monitor",
     "report",
     "sharpness",
     "study",
@@ -40,6 +42,7 @@ __all__ = [
 _HOMES = {
     "in_batches": "core.batches",
     "InputError": "core.checks",
+    "monitor": "methods.monitor",
     "from_equinox": "models.adapters.equinox",
     "from_nnx": "models.adapters.nnx",
     **dict.fromkeys(("Batch", "Estimate", "Loss", "Moments", "Params"), "core.types"),

@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from jax.tree_util import PyTreeDef
 
 from steppe.core import checks
 from steppe.core.types import Params
+
+Kind = TypeVar("Kind")
 
 
 def accumulator_dtype(*trees: Any) -> jnp.dtype:
@@ -22,6 +24,12 @@ def accumulator_dtype(*trees: Any) -> jnp.dtype:
 def structure(tree: Any) -> PyTreeDef:
     """How a pytree is nested, without its leaves."""
     return cast(PyTreeDef, jax.tree.structure(tree))
+
+
+def instances(tree: Any, kind: type[Kind]) -> list[tuple[tuple[Any, ...], Kind]]:
+    """The nodes of a class in a pytree, however deep, each with its path; nothing within them is looked at."""
+    nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: isinstance(node, kind))
+    return [(path, node) for path, node in nodes if isinstance(node, kind)]
 
 
 def size(tree: Params) -> int:

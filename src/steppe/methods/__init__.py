@@ -12,6 +12,7 @@ from steppe.methods.ascent.esam import esam
 from steppe.methods.ascent.sam import asam, cr_sam, gam, m_sam, sam
 from steppe.methods.averaging import averaged_params, ema, swa
 from steppe.methods.contract import MethodState
+from steppe.methods.monitor import monitor
 from steppe.methods.noise.entropy import entropy_sgd
 from steppe.methods.noise.perturbation import det_sam, frob_sam, nso, trace_sam, universal
 from steppe.methods.penalties.fa import fa
@@ -73,6 +74,7 @@ __all__ = [
     "gam",
     "hsr",
     "m_sam",
+    "monitor",
     "nso",
     "sam",
     "seht",

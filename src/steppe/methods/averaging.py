@@ -176,8 +176,7 @@ def averaged_params(opt_state: Any, params: Params | None = None) -> Params:
     >>> averaged_params(tx.init({"w": jnp.ones(2)}))  # before the first update: the initial parameters
     {'w': Array([1., 1.], dtype=float32)}
     """
-    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, AverageState))
-    found = [node for node in nodes if isinstance(node, AverageState)]
+    found = [node for _, node in trees.instances(opt_state, AverageState)]
     if len(found) != 1:
         got = f"one with {len(found) or 'none'}"
         checks.fail("averaged_params", "opt_state", "a state with one average", got, "Put one ema or swa in the chain.")

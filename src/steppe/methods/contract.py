@@ -1,5 +1,6 @@
 """What every method is: an Optax transformation that acts on every k-th update, with one form of state."""
 
+import functools
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -27,12 +28,37 @@ class MethodState(NamedTuple):
     count : number of updates so far.
     key : raw key data; whatever is random folds `count` into it.
     monitor : the last value of what the method acts on, as its docstring says, with its standard error; NaN until it
-        has acted.
+        has acted. `steppe.monitor` finds it in the state of any chain.
     """
 
     count: jax.Array  # type: ignore[assignment]  # hides a method of tuples that nobody calls
     key: jax.Array
     monitor: Estimate
+
+    @property
+    def method(self) -> str:
+        """The name of the method, a constant of its kind of state; see `state_of`."""
+        return ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For `pickle` and `copy`, which find no class that was made for a method."""
+        return _restored, (self.method, *self)
+
+
+@functools.cache
+def state_of(method: str) -> type[MethodState]:
+    """The kind of state that a method of that name has: `MethodState` with the name as a constant, and no leaf more.
+
+    Examples
+    --------
+    >>> state_of("fa").method, issubclass(state_of("fa"), MethodState)
+    ('fa', True)
+    """
+    return type("MethodState", (MethodState,), {"method": method, "__doc__": f"State of {method}."})
+
+
+def _restored(method: str, *fields: Any) -> MethodState:
+    return (state_of(method) if method else MethodState)(*fields)
 
 
 class Call(NamedTuple):
@@ -142,7 +168,7 @@ def method(
     def init(params: Params) -> MethodState:
         checks.floating(name, params, if_masked=_IF_MASKED.format(name))
         trees.partition(params, where)
-        return _initial_state(params, base_key)
+        return _initial_state(name, params, base_key)
 
     def update(
         updates: Params, state: MethodState, params: Params | None = None, **given: Any
@@ -179,7 +205,7 @@ def method(
             updates, monitor = acted()
         else:
             updates, monitor = jax.lax.cond(state.count % every == 0, acted, lambda: (updates, state.monitor))
-        return updates, MethodState(state.count + 1, state.key, monitor)
+        return updates, state._replace(count=state.count + 1, monitor=monitor)
 
     # a zero that schedules or sweeps hand over is an array, and counts its updates
     if known and not isinstance(strength, jax.Array) and float(cast(float, strength)) == 0:
@@ -188,10 +214,10 @@ def method(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _initial_state(params: Params, key: jax.Array) -> MethodState:
+def _initial_state(name: str, params: Params, key: jax.Array) -> MethodState:
     # an array each: a training step may donate the state's buffers, and none twice
     unknown = [jnp.full((), jnp.nan, trees.accumulator_dtype(params)) for _ in Estimate._fields]
-    return MethodState(jnp.zeros((), jnp.int32), jax.random.key_data(key), Estimate(*unknown))
+    return state_of(name)(jnp.zeros((), jnp.int32), jax.random.key_data(key), Estimate(*unknown))
 
 
 def _given(

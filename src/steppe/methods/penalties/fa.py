@@ -102,7 +102,7 @@ def fa(
     >>> state = tx.init(params)
     >>> grads = jax.grad(loss)(params, batch)
     >>> updates, state = tx.update(grads, state, params, loss=loss, batch=batch)
-    >>> round(float(state[0].monitor.mean), 3)
+    >>> round(float(steppe.monitor(state)["fa"].mean), 3)
     0.193
     """
     probes = whole("fa", "probes", probes)

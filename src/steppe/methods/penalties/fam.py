@@ -84,7 +84,7 @@ def fam(
     >>> tx = optax.chain(steppe.methods.fam(0.1), optax.sgd(0.1))
     >>> state = tx.init(params)
     >>> updates, state = tx.update(jax.grad(loss)(params, batch), state, params, loss=loss, batch=batch)
-    >>> round(float(state[0].monitor.mean), 4)
+    >>> round(float(steppe.monitor(state)["fam"].mean), 4)
     0.2517
     """
     if layer is not None and not isinstance(layer, str):

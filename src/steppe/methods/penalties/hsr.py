@@ -99,7 +99,7 @@ def hsr(
     >>> state = tx.init(params)
     >>> updates, state = tx.update(jax.grad(loss)(params, batch), state, params, loss=loss, batch=batch)
     >>> top = curvature.top_eigenpairs(curvature.hessian(loss, params, batch), 0).values[0]
-    >>> bool(top <= state[0].monitor.mean)
+    >>> bool(top <= steppe.monitor(state)["hsr"].mean)
     True
     """
     probes = whole("hsr", "probes", probes)

@@ -69,7 +69,7 @@ def seht(
     >>> tx = optax.chain(steppe.methods.seht(0.01), optax.sgd(0.1))
     >>> state = tx.init(params)
     >>> updates, state = tx.update(jax.grad(loss)(params, batch), state, params, loss=loss, batch=batch)
-    >>> round(float(state[0].monitor.mean), 3)
+    >>> round(float(steppe.monitor(state)["seht"].mean), 3)
     -0.622
     """
     probes = whole("seht", "probes", probes)
