@@ -108,6 +108,7 @@ def test_a_function_whose_settings_cannot_be_written_down_is_refused(function, w
         ([Quantity("condition", 1.0)], "a column of a study"),
         ([Quantity("top_eigenvalue_3", 1.0)], "the measure top_eigenvalues gives"),
         ([Quantity("accuracy", 1.0)], "the measure accuracy gives"),
+        ([Quantity("x_sem", 1.0)], "without _sem, _residual and _converged"),
         ([Quantity("x", "high")], "value of 'x' must be one real number, got 'high'"),
         ([Quantity("x", None)], "value of 'x' must be one real number, got None"),
         ([Quantity("x", 1j)], "value of 'x' must be one real number"),
@@ -123,6 +124,24 @@ def test_a_function_whose_settings_cannot_be_written_down_is_refused(function, w
 def test_what_a_measure_gives_is_refused_with_one_sentence_where_it_is_no_quantity(given, words):
     with pytest.raises(steppe.InputError, match=words):
         asked(lambda subject: given)
+
+
+@pytest.mark.parametrize(("value", "there"), [(10**400, np.inf), (-(10**400), -np.inf), (10**20, 1e20)])
+def test_a_whole_number_of_any_size_is_a_value(value, there):
+    assert asked(lambda subject: Quantity("x", value))[0].value == there
+
+
+def test_a_measure_that_changes_its_settings_or_its_subject_changes_neither_for_the_next():
+    def spoils(subject, *, table: dict = {"count": 0}):  # noqa: B006
+        table["count"] += 1
+        subject.params = None
+        yield Quantity("x", table["count"])
+
+    def norm(subject):
+        yield Quantity("y", abs(subject.params["w"]).sum())
+
+    first, again = (measure([spoils, norm], apply=apply, params=PARAMS, batches=BATCH) for _ in range(2))
+    assert [row.value for row in first] == [row.value for row in again] and first[0].value == 1
 
 
 def test_an_error_in_a_measure_is_one_sentence():

@@ -7,11 +7,13 @@ import numpy as np
 import polars
 import pytest
 
-from steppe import InputError, study
+from steppe import InputError, models, study
 from steppe.analysis import frames
-from steppe.measures import Quantity, answers, measure, table
+from steppe.data import Dataset
+from steppe.measures import Quantity, answers, measure, registry, table
+from steppe.measures.registry import lookup
 from steppe.study import measurements
-from steppe.study.questions import named
+from steppe.study.questions import Examination, Question, Sample, named
 from steppe.study.spec.reading import parse
 
 TOML = """
@@ -177,7 +179,9 @@ def test_what_training_asked_is_none_of_what_was_asked_later(finished):
         (["calibration"], "calibration_error"),
         ([{"bins": 3}], "a name"),
         ([{"name": "calibration_error", "bin": 3}], "bins"),
-        (["loss", "loss"], "twice"),
+        (["trace", "trace"], "twice"),
+        (["loss"], "every study asks for it"),
+        ([{"name": "batch_frobenius_squared", "every": 1}], "every study asks for it"),
         ([{"name": "trace", "every": 0}], r"measure\.names\.trace\.every"),
         ([{"name": "trace", "every": "2"}], r"measure\.names\.trace\.every"),
         (["distance_from_initialisation"], "steppe measure"),
@@ -186,3 +190,22 @@ def test_what_training_asked_is_none_of_what_was_asked_later(finished):
 def test_names_that_cannot_be_asked_are_refused(names, words):
     with pytest.raises(InputError, match=words):
         named(names)
+
+
+def test_what_is_tracked_is_named_for_the_end_alone():
+    (question,) = named(["frobenius_squared"], tracked=True)
+    assert question.every is None
+    with pytest.raises(InputError, match=r"measure\.names\.frobenius_squared\.every must be left out beside \[track\]"):
+        named([{"name": "frobenius_squared", "every": 1}], tracked=True)
+
+
+def test_a_fit_of_a_users_own_without_a_value_is_no_divergence():
+    """What follows it is asked all the same."""
+    network = models.build("linear", (2,), 2)
+    variables = network.init(jax.random.key(0))
+    data = Dataset("toy", *[{"x": np.eye(2, dtype=np.float32), "y": np.arange(2)}] * 2, lambda b: b, (2,), 2, "", "")
+    nothing = registry.known(registry.measure(family="fit")(lambda subject: Quantity("nothing", np.nan)))
+    asked = [Question(known, {}, Sample("test", None, 2), None) for known in (nothing, lookup("calibration_error"))]
+    asked[1] = asked[1]._replace(settings={"bins": 2})
+    rows = list(Examination(network, data, asked).answers(variables, 1, last=True))
+    assert np.isnan(rows[0]["value"]) and np.isfinite(rows[1]["value"])

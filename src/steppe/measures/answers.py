@@ -1,5 +1,6 @@
 """One question that is asked of one subject, and its answer, checked where the measure is a user's own."""
 
+import copy
 import fnmatch
 import itertools
 import math
@@ -23,6 +24,9 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,59}")
 
 PREFIXES = ("train_", "test_")
 """Of columns of results: the part of the data that a quantity is of."""
+
+SUFFIXES = ("_sem", "_residual", "_converged")
+"""Of columns of results and histories: what belongs to the quantity before them."""
 
 RESERVED = {
     "average_batch_frobenius_squared", "batch_frobenius_squared_sem", "best_test_accuracy", "compile_seconds",
@@ -103,7 +107,7 @@ def _settled(quantity: Quantity, note: str) -> Quantity:
 def _of_users(known: Measure, subject: Subject, settings: Mapping[str, Any]) -> list[Quantity]:
     """The quantities of a user's own measure, each checked."""
     try:
-        given: Any = known.function(subject, **settings)
+        given: Any = known.function(copy.copy(subject), **copy.deepcopy(dict(settings)))  # it may change what it gets
         if isinstance(given, Quantity) or not isinstance(given, Iterator | list | tuple):
             given = [given]
         answer = list(itertools.islice(given, MOST + 1))
@@ -169,6 +173,9 @@ def _check_name(known: Measure, name: Any) -> None:
     if name.startswith(PREFIXES):
         checks.fail(known.name, "the name of a quantity", "one without train_ and test_, which Steppe puts before it",
                     checks.shown(name))  # fmt: skip
+    if name.endswith(SUFFIXES):
+        checks.fail(known.name, "the name of a quantity", "one without _sem, _residual and _converged at its end, "
+                    "which Steppe puts there", checks.shown(name))  # fmt: skip
     of = next((m.name for m in MEASURES.values() for pattern in m.quantities or (m.name,)
                if fnmatch.fnmatchcase(name, pattern)), "")  # fmt: skip
     if of or name in RESERVED:
@@ -184,7 +191,10 @@ def _number(value: Any) -> float | None:
         return None
     if isinstance(value, complex | np.complexfloating) or np.iscomplexobj(value):
         return None
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of Python
+        return math.inf if value > 0 else -math.inf
 
 
 def _curve(curve: Any) -> dict[str, np.ndarray]:

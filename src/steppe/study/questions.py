@@ -48,6 +48,12 @@ TOLERANCE = 1e-2
 ON_TEST = ("fit", "outcome")
 """Families of measures that are asked of all test examples; others of `EXAMPLES` training examples."""
 
+ALWAYS = ("loss", "accuracy", "batch_frobenius_squared")
+"""What every study asks for, in training and at the end."""
+
+TRACK = ("trace", "frobenius_squared", "spectral_range")
+"""What `[track]` asks for in training."""
+
 DRAWS = "flatness"
 """Names the stream of mini-batches and probes that studies have had since their first version: a study that grows
 compares its new runs with its old ones on the same draws."""
@@ -137,10 +143,11 @@ def questions(spec: Spec) -> list[Question]:
     if spec.track is not None:
         track = Sample("train", spec.track.examples, TRACKED)
         tracked = functools.partial(_question, sample=track, every=spec.track.every)
-        asked += [tracked(name, probes=spec.track.probes) for name in ("trace", "frobenius_squared")]
-        asked.append(tracked("spectral_range", tol=TOLERANCE))
+        *traces, ends = TRACK
+        asked += [tracked(name, probes=spec.track.probes) for name in traces]
+        asked.append(tracked(ends, tol=TOLERANCE))
     asked += [_question(name, train, every=None) for name in ("loss", "accuracy")]
-    return asked + named(measure.names, spec.source)
+    return asked + named(measure.names, spec.source, tracked=spec.track is not None)
 
 
 def _question(name: str, sample: Sample, every: int | None = 1, **settings: Any) -> Question:
@@ -148,7 +155,7 @@ def _question(name: str, sample: Sample, every: int | None = 1, **settings: Any)
     return Question(measure, run.resolve(measure, settings), sample, every)
 
 
-def named(names: list[str | dict[str, Any]], source: Source | None = None) -> list[Question]:
+def named(names: list[str | dict[str, Any]], source: Source | None = None, *, tracked: bool = False) -> list[Question]:
     """What ``[measure] names`` asks: names, and tables with a name, settings, and `every` for what training asks, too.
 
     Parameters
@@ -157,16 +164,18 @@ def named(names: list[str | dict[str, Any]], source: Source | None = None) -> li
         As the study has them.
     source : Mapping, optional
         Of the study's code.
+    tracked : bool
+        Whether the study has a table ``[track]``.
 
     Raises
     ------
-    InputError : a name or a setting that does not exist; a measure that is named twice; one that needs parameters
-        before training.
+    InputError : a name or a setting that does not exist; a measure that is named twice, or that the study asks for
+        anyway, so that two numbers would be one column of its results; one that needs parameters before training.
 
     Examples
     --------
-    >>> [(q.measure.name, q.settings, q.every) for q in named(["accuracy", {"name": "calibration_error", "every": 5}])]
-    [('accuracy', {}, None), ('calibration_error', {'bins': 15}, 5)]
+    >>> [(q.measure.name, q.settings, q.every) for q in named(["trace", {"name": "calibration_error", "every": 5}])]
+    [('trace', {'probes': 32}, None), ('calibration_error', {'bins': 15}, 5)]
     """
     found: list[Question] = []
     for entry in names:
@@ -177,6 +186,12 @@ def named(names: list[str | dict[str, Any]], source: Source | None = None) -> li
         measure = lookup(name, source)
         if measure.name in {question.measure.name for question in found}:
             checks.fail("study", "measure.names", "different measures", f"{name} twice")
+        if measure.name in ALWAYS:
+            checks.fail("study", "measure.names", "measures that a study does not ask for anyway", checks.shown(name),
+                        "Leave it out: every study asks for it, in training and at the end.")  # fmt: skip
+        if tracked and every is not None and measure.name in TRACK:
+            what = "left out beside [track], which asks for it in training"
+            checks.fail("study", f"measure.names.{name}.every", what, every)
         if measure.needs == "initial":
             checks.fail("study", "measure.names", "measures of the trained network alone", checks.shown(name),
                         "Ask `steppe measure` for it.")  # fmt: skip
@@ -252,7 +267,8 @@ class Examination:
                 answer = Answer(question.measure.name, question.settings, [], 0.0, checks.InputError(DIVERGED))
             else:
                 answer = ask(subjects[sample], question.measure, question.settings)
-            diverged = diverged or (fit and not all(math.isfinite(quantity.value) for quantity in answer.rows))
+            if fit and question.measure.ships:  # a fit of a user's own may have no value and the network be sound
+                diverged = diverged or not all(math.isfinite(quantity.value) for quantity in answer.rows)
             examples = subjects[sample].batches.examples
             for stage, quantity in itertools.product(question.stages(last=last), answer.rows):
                 yield table.columns(answer, quantity) | {

@@ -57,7 +57,7 @@ def run(
     executor = executor if executor is None else check_executor(executor)
     dataset = spec.load_data()
     columns = conditions(spec)
-    asked = named(spec.measure.names, spec.source)
+    asked = named(spec.measure.names, spec.source, tracked=spec.track is not None)
     _rehearse(columns, dataset)
     check_measures(asked, Recipe.of(shape_of(columns[0].spec)[0], dataset))
     facts = {"about": dataset.about, "fingerprint": dataset.fingerprint}
