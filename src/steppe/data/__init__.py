@@ -11,6 +11,7 @@ extras.require("steppe.data", "study")
 from steppe.data.arrays import from_arrays
 from steppe.data.dataset import Dataset, checked, dataset
 from steppe.data.files import file
+from steppe.data.image_folder import image_folder
 from steppe.data.images import cifar100
 from steppe.data.tabular import breast_cancer, digits, moons
 from steppe.data.text import imdb, newsgroups
@@ -22,6 +23,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "cifar100": cifar100,
     "digits": digits,
     "file": file,
+    "images": image_folder,
     "imdb": imdb,
     "moons": moons,
 }
@@ -65,6 +67,7 @@ __all__ = [
     "digits",
     "file",
     "from_arrays",
+    "image_folder",
     "imdb",
     "load",
     "moons",

@@ -80,7 +80,12 @@ def kind_of(path: Path) -> str:
 
 
 def check_fits(function: str, path: Path, size: int) -> None:
-    """Fail where so many bytes, once read, would leave no room to work with them.
+    """Fail where so many bytes of a file, once read, would leave no room to work with them; see `check_bytes`."""
+    check_bytes(function, str(path), size, "Take a part of it, or a machine with more memory.")
+
+
+def check_bytes(function: str, name: str, size: int, todo: str) -> None:
+    """Fail where so many bytes would leave no room to work with them.
 
     Raises
     ------
@@ -90,8 +95,7 @@ def check_fits(function: str, path: Path, size: int) -> None:
     free = available()
     if 2 * size > free:
         got = f"{_shown(size)} of data where {_shown(free)} of memory are free"
-        todo = "Take a part of it, or a machine with more memory."
-        checks.fail(function, str(path), "at most half as large as the memory that is free", got, todo)
+        checks.fail(function, name, "at most half as large as the memory that is free", got, todo)
 
 
 def available() -> float:

@@ -3,12 +3,11 @@
 import io
 from typing import Any, Literal
 
-import jax.numpy as jnp
 import numpy as np
 
 from steppe.core import checks
-from steppe.core.types import Batch
 from steppe.data.dataset import Dataset, dataset, subset
+from steppe.data.pixels import standardizing
 from steppe.data.sources import table_of
 
 
@@ -54,18 +53,10 @@ def cifar100(
         parts[part] = _pixels(table.column("img"), chosen), table.column(column).to_numpy()[chosen]
     pixels = parts["train"][0]
     mean, deviation = pixels.mean(axis=(0, 1, 2)) / 255, pixels.std(axis=(0, 1, 2)) / 255
-    deviation[deviation == 0] = 1
-    # Of the rank of a batch, so that nothing is promoted
-    shift, scale = (a.astype(np.float32).reshape(1, 1, 1, 3) for a in (mean, 1 / deviation))
-
-    def decode(batch: Batch) -> Batch:
-        x = batch["x"].astype(jnp.float32) / 255
-        return {"x": (x - shift) * scale, "y": batch["y"]}
-
     return dataset(
         "cifar100",
         **parts,
-        decode=decode,
+        decode=standardizing(mean, deviation),
         shape=(32, 32, 3),
         classes=100 if labels == "fine" else 20,
         about=f"CIFAR-100, Krizhevsky 2009, {labels} labels; {len(pixels)} to train and {len(parts['test'][0])} to "

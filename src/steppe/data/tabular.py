@@ -1,7 +1,6 @@
 """Tables that ship with scikit-learn, and what is done to every table."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from steppe.core import arrays, checks
 from steppe.core.types import Batch
 from steppe.data.dataset import Dataset, as_it_is, dataset
+from steppe.data.splits import stratified
 
 
 def breast_cancer(*, test_fraction: float = 0.2, standardize: bool = True, split_seed: int = 0) -> Dataset:
@@ -126,28 +126,11 @@ def split_table(
     names: Sequence[object] = (),
 ) -> Dataset:
     """A table split at random, stratified by class; labels y are 0 to K − 1, and `names` what they stand for."""
-    from sklearn.model_selection import train_test_split
-
     x, y = table_and_labels
-    checks.real(f"data {name}", "test_fraction", test_fraction, least=0.001, most=0.999)
-    checks.whole(f"data {name}", "split_seed", split_seed, least=0, most=2**32 - 1)
-    kinds, counts = np.unique(y, return_counts=True)
-    held_out = math.ceil(test_fraction * len(y))  # as scikit-learn rounds
-    if counts.min() < 2:
-        rare = int(counts.argmin())
-        got = f"a single example of class {names[rare] if names else rare}"
-        todo = "Give a test_file, or drop that class."
-        checks.fail(f"data {name}", "labels", "classes of at least two examples each", got, todo)
-    if min(held_out, len(y) - held_out) < len(kinds):
-        checks.fail(
-            f"data {name}", "test_fraction", f"such that both parts hold all {len(kinds)} classes", test_fraction
-        )
-    rows = train_test_split(np.arange(len(y)), test_size=test_fraction, stratify=y, random_state=split_seed)
-    if len(np.unique(y[rows[0]])) < len(kinds):
-        checks.fail(f"data {name}", "test_fraction", "such that every class is trained on", test_fraction, "Lower it.")
-    about += f"; stratified split, {len(rows[0])} to train and {len(rows[1])} to test (seed {split_seed})"
+    todo = "Give a test_file, or drop that class."
+    *rows, split = stratified(name, y, test_fraction, split_seed, names=names, todo=todo)
     train, test = ((x[part], y[part]) for part in rows)
-    return table(name, train, test, len(kinds), about, standardize)
+    return table(name, train, test, len(np.unique(y)), f"{about}; {split}", standardize)
 
 
 def table(

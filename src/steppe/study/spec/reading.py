@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from steppe.core import checks
+from steppe.data import DATASETS
 from steppe.study.spec import limits
 from steppe.study.spec.conditions import replace, resolve
 from steppe.study.spec.tables import Spec
+
+PATHS = ("file", "test_file"), ("folder", "path")
+"""Settings of data that name files, whoever made the data set; and those of data sets that ship."""
 
 
 def shipped() -> dict[str, str]:
@@ -65,7 +69,7 @@ def parse(
     folder: Path = Path(),
     run_code: bool = True,
 ) -> Spec:
-    """A specification from TOML text; see `load`. A relative ``data.file`` is looked for beside the TOML file first."""
+    """A specification from TOML text; see `load`. A relative path of data is looked for beside the TOML file first."""
     try:
         raw = tomllib.loads(text)
     except RecursionError:
@@ -82,11 +86,19 @@ def parse(
             got = f"a value, {checks.shown(value)}"
             checks.fail("study", path, f"set through grid.{path}, the list that it varies over", got)
         raw = replace(raw, path, value)
-    for key in ("file", "test_file"):
-        table = raw.get("data")
-        if isinstance(table, dict) and isinstance(table.get(key), str) and _is_there(folder / table[key]):
+    return resolve(_with_paths(raw, folder), folder, run_code=run_code)
+
+
+def _with_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The settings, with whole paths of the data that lie beside the TOML file."""
+    table = raw.get("data")
+    if not isinstance(table, dict):
+        return raw
+    any_, ships = PATHS
+    for key in any_ + ships * (table.get("name") in tuple(DATASETS)):
+        if isinstance(table.get(key), str) and _is_there(folder / table[key]):
             raw = replace(raw, f"data.{key}", str((folder / table[key]).resolve()))
-    return resolve(raw, folder, run_code=run_code)
+    return raw
 
 
 def _is_there(path: Path) -> bool:
