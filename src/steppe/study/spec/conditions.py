@@ -146,6 +146,9 @@ def _resolved_parts(spec: Spec, run_code: bool) -> Spec:
 
 def _resolved_training(train: Train, source: Source) -> Train:
     """Training with the settings of an optimiser and of a schedule that are tables."""
+    if train.batch_size % (train.accumulate or 1):
+        what = f"a divisor of train.batch_size, {train.batch_size}"
+        checks.fail("study", "train.accumulate", what, train.accumulate)
     parts: dict[str, Any] = {}
     if isinstance(train.optimizer, dict):
         parts["optimizer"] = settings("train.optimizer", train.optimizer, optimisers.OPTIMISERS, source)

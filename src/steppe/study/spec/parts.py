@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import optax
 
-from steppe import data, methods
+from steppe import data, extensions, methods
 from steppe.core import checks, losses
 from steppe.core.types import Criterion
 from steppe.data.transforms import Transform
+from steppe.methods import accumulation
 from steppe.study.spec.settings import Source, build, with_closed_forms
 
 
@@ -47,18 +48,37 @@ def transform(table: Mapping[str, Any], source: Source, classes: int) -> Transfo
     return made
 
 
-def method(table: Mapping[str, Any], source: Source, key: jax.Array) -> optax.GradientTransformation:
-    """The method that a table names.
+def method(
+    table: Mapping[str, Any], source: Source, key: jax.Array, accumulate: int | None = None
+) -> optax.GradientTransformation:
+    """The method that a table names; it goes through the batch in so many parts, unless it has `microbatches` itself.
+
+    A method of a user's own is given a loss that does so.
 
     Raises
     ------
     InputError : settings out of range; a user's function that returns no Optax transformation.
     """
-    made: optax.GradientTransformation = build(CHAIN, table, source, key=key)
+    own = extensions.is_function(table["name"])
+    parts = {"microbatches": accumulate} if accumulate and not own and "microbatches" not in table else {}
+    made: optax.GradientTransformation = build(CHAIN, table, source, key=key, **parts)
     if not isinstance(made, optax.GradientTransformation):
         checks.fail("study", table["name"], "a function that returns an Optax transformation of gradients",
                     checks.returned(made), "Return optax.GradientTransformation(init, update).")  # fmt: skip
-    return made
+    return _in_parts(made, accumulate) if accumulate and own else made
+
+
+def _in_parts(made: optax.GradientTransformation, parts: int) -> optax.GradientTransformationExtraArgs:
+    """A method whose losses go through the batch in so many equal parts."""
+    inner = optax.with_extra_args_support(made)
+
+    def update(updates: Any, state: Any, params: Any = None, **given: Any) -> tuple[Any, Any]:
+        for name in {"loss", "penalty_loss"} & given.keys():
+            given[name] = accumulation.accumulate("study", given[name], parts)
+        found: tuple[Any, Any] = inner.update(updates, state, params, **given)
+        return found
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
 def check_method(table: Mapping[str, Any], source: Source) -> None:

@@ -60,8 +60,12 @@ class Train(Table):
     """Of a learning rate that is a number; "cosine" unless said otherwise, over all of training."""
     weight_decay: NonNegative = 0.0
     """Times the weights, added to the gradient; decoupled for "adamw"."""
+    clip_norm: Positive | None = None
+    """The largest global norm of the gradient, after the methods, before weight decay and the optimiser."""
     batch_size: Count
     """Examples of an update."""
+    accumulate: Count | None = None
+    """Equal parts of an update's batch, one after another: the same update in the memory of a part."""
     epochs: Annotated[int, Field(gt=0, le=MOST["epochs"])]
     """Passes over the training data."""
     penalty_dropout: bool = False

@@ -23,17 +23,19 @@ def chain(
 ) -> optax.GradientTransformationExtraArgs:
     """The one chain that every condition of a study trains with, over so many updates.
 
-    `moments` are the network's in closed form, for methods that ask for them.
+    The gradient is clipped as the optimiser gets it: methods have seen it whole, what they add is clipped with it, and
+    weight decay is not. `moments` are the network's in closed form, for methods that ask for them.
     """
     tables = [{**spec.method, **strengths}, *spec.then]
     keys = [key, *(jax.random.fold_in(key, place) for place in range(1, len(tables)))]
     acting = [
-        parts.method(with_closed_forms(table, moments), spec.source, own)
+        parts.method(with_closed_forms(table, moments), spec.source, own, spec.train.accumulate)
         for table, own in zip(tables, keys, strict=True)
     ]
+    clipping = [] if spec.train.clip_norm is None else [optax.clip_by_global_norm(spec.train.clip_norm)]
     averaging = [] if spec.average is None else [average(spec.average, updates)]
     optimising = optimiser(spec.train, updates, jax.random.fold_in(key, len(tables)), spec.source)
-    return optax.chain(*acting, optimising, *averaging)
+    return optax.chain(*acting, *clipping, optimising, *averaging)
 
 
 def average(settings: Average, updates: int) -> optax.GradientTransformation:

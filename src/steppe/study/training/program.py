@@ -18,6 +18,7 @@ from steppe.core.batches import Batches
 from steppe.core.types import Batch, Criterion, Loss, Moments, Params
 from steppe.curvature import layers
 from steppe.data import Dataset, transforms
+from steppe.methods import accumulation
 from steppe.models import Network, Variables
 from steppe.models.base import conform
 from steppe.study.questions import Examination, questions
@@ -85,27 +86,37 @@ class Recipe:
         examples, size = checks.batch_size("study", dataset.train), spec.train.batch_size
         if size > examples:
             checks.fail("study", "train.batch_size", f"at most the {examples} training examples", size)
-        split = {table["name"] for table in (spec.method, *spec.then) if table.get("microbatches", 1) > 1}
+        whole = spec.train.accumulate or 1
+        parts = {
+            table["name"]: table.get("microbatches", whole)
+            for table in (spec.method, *spec.then)
+            if table["name"] != "none"
+        }
+        split = {name for name, count in parts.items() if count > 1}
+        word = "train.accumulate" if whole > 1 else "microbatches"
         if split and spec.train.penalty_dropout:
             checks.fail(
-                "study", "train.penalty_dropout", "false with microbatches, which cannot share the masks", "true"
+                "study", "train.penalty_dropout", f"false with {word}, whose parts cannot share the masks", "true"
             )
         penalties = {name for name, method in methods.CATALOGUE.items() if method.family == "penalty"}
         if split - penalties and spec.model.get("dropout", 0):
-            checks.fail("study", "model.dropout", "0 with microbatches, which cannot share the masks",
+            checks.fail("study", "model.dropout", f"0 with {word}, whose parts cannot share the masks",
                         spec.model["dropout"])  # fmt: skip
         recipe = cls(spec, dataset, spec.build_model(dataset))
-        recipe._check_state(split - penalties)
+        recipe._check_state({name for name in parts.keys() - penalties if parts[name] != whole})
         return recipe
 
-    def _check_state(self, split: set[Any]) -> None:
-        """Fail for what a network with state cannot have; `split` names the methods of the loss with microbatches."""
+    def _check_state(self, split: set[str]) -> None:
+        """Fail for what a network with state cannot have; `split` names the methods of the loss whose parts of the
+        batch are not those of the gradient.
+        """
         like = jax.eval_shape(self.model.init, jax.random.key(0))
         if not jax.tree.leaves(like.state):
             return
         if split:
-            checks.fail("study", "method.microbatches", "1 with a network that has state, such as BatchNorm",
-                        "more", "The statistics of a part are not those of its batch.")  # fmt: skip
+            parts = self.spec.train.accumulate or 1
+            checks.fail("study", "method.microbatches", f"{parts} with a network that has state, such as BatchNorm",
+                        "another number", "The statistics of a part are not those of its batch.")  # fmt: skip
         if self.spec.average is not None:
             x = jax.eval_shape(lambda train: self._batch(train, jnp.arange(2))["x"], self.dataset.train)
             leaves, trained = jax.tree.leaves(like.state), self.model.is_trained(like, x)
@@ -180,7 +191,7 @@ class Recipe:
         update, at the parameters before it. Methods get the loss as a pure function with the state held: their
         perturbed passes normalise by the statistics of their own batch, and leave no trace in the running ones.
         Penalties see evaluation mode, with the statistics from before the update, or with `penalty_dropout` the
-        function that is trained.
+        function that is trained. Transforms see whole batches, also where the gradient is accumulated over parts.
         """
         seed, size = progress.seed, self.spec.train.batch_size
         chained = self._chain(seed, strengths)
@@ -193,14 +204,9 @@ class Recipe:
             (params, state, opt_state), (rows, step) = carry, now
             key = jax.random.fold_in(dropout, step)
             loss = losses.of(lambda params, x: self._trained(Variables(params, state), x, key)[0], self.criterion)
-            batch = self._augmented(jax.random.fold_in(augmenting, step), self._batch(train, rows), loss, params)
-
-            def plain(params: Params, batch: Batch) -> tuple[jax.Array, Any]:
-                outputs, after = self._trained(Variables(params, state), batch["x"], key)
-                return self.criterion(outputs, batch["y"]), after
-
-            fast = layers.through(plain, kind="convolution")  # whose derivatives are slow in loops
-            (value, after), grads = jax.value_and_grad(fast, has_aux=True)(params, batch)
+            seen = accumulation.accumulate("study", loss, self.spec.train.accumulate)
+            batch = self._augmented(jax.random.fold_in(augmenting, step), self._batch(train, rows), seen, params)
+            (value, after), grads = self._gradient(Variables(params, state), batch, key)
             whole = losses.of(self.model.at(state), self.criterion)
             penalised = {} if self.spec.train.penalty_dropout else {"penalty_loss": whole}
             updates, opt_state = chained.update(grads, opt_state, params, loss=loss, batch=batch, **penalised)
@@ -209,6 +215,40 @@ class Recipe:
         rows = order[: self.steps * size].reshape(self.steps, size)
         carry, values = jax.lax.scan(update, progress[:3], (rows, jnp.arange(self.steps)))
         return Progress(*carry, progress.epoch + 1, seed), jnp.mean(values)
+
+    def _gradient(self, variables: Variables, batch: Batch, key: jax.Array) -> tuple[tuple[jax.Array, Any], Params]:
+        """The loss of a batch with the state after, and the gradient: over parts of the batch, where it accumulates.
+
+        Each part has dropout masks of its own, is normalised by its own statistics, and changes the state.
+        """
+        parts = self.spec.train.accumulate or 1
+        if parts == 1:
+            return self._gradient_of_part(variables, batch, key)
+        split = accumulation.split_batch("study", "train.accumulate", batch, parts)
+        loss = losses.of(self.model.at(variables.state), self.criterion)
+        shares = accumulation.part_shares(loss, split)
+
+        def add(carry: Any, now: Any) -> tuple[Any, None]:
+            ((value, state), total), (part, share, place) = carry, now
+            at, own = Variables(variables.params, state), jax.random.fold_in(key, place)
+            (more, after), grads = self._gradient_of_part(at, part, own)
+            total = jax.tree.map(lambda whole, leaf: whole + losses.weigh(share, leaf), total, grads)
+            return ((value + losses.weigh(share, more), after), total), None
+
+        dtype = jax.eval_shape(loss, variables.params, batch).dtype
+        start = (jnp.zeros((), dtype), variables.state), jax.tree.map(jnp.zeros_like, variables.params)
+        found, _ = jax.lax.scan(add, start, (split, shares, jnp.arange(parts)))
+        return found
+
+    def _gradient_of_part(
+        self, variables: Variables, batch: Batch, key: jax.Array
+    ) -> tuple[tuple[jax.Array, Any], Params]:
+        def plain(params: Params, batch: Batch) -> tuple[jax.Array, Any]:
+            outputs, after = self._trained(Variables(params, variables.state), batch["x"], key)
+            return self.criterion(outputs, batch["y"]), after
+
+        fast = layers.through(plain, kind="convolution")  # whose derivatives are slow in loops
+        return jax.value_and_grad(fast, has_aux=True)(variables.params, batch)
 
     def _trained(self, variables: Variables, x: Any, key: jax.Array) -> tuple[jax.Array, Any]:
         """The function that is trained: outputs with dropout, and the state after."""
