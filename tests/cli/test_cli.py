@@ -230,7 +230,10 @@ BAD = {
         "measure cut.safetensors --loss mine:loss --data toy.npz",
         "TARGET must be a whole safetensors file, got cut.safetensors",
     ),
-    "parameters without a network": ("measure weights.npz --data toy.npz", "--loss or --apply must be given"),
+    "parameters without a network": (
+        "measure weights.npz --data toy.npz",
+        "--loss, --apply or --network must be given",
+    ),
     "parameters without data": ("measure weights.npz --loss mine:loss", "--data must be given"),
     "no such module": (f"{OWN} mien:loss", "got 'mien'. Did you mean 'mine'?"),
     "no such function": (f"{OWN} mine:los", "got 'los', which is not there. Did you mean 'loss'?"),

@@ -16,8 +16,8 @@ def measure(
         list[Path],
         typer.Argument(
             metavar="TARGET",
-            help="Runs (DIR/runs/<condition>-s<seed>), a study's folder, or parameters of your own: "
-            ".safetensors, .npz, or an Orbax checkpoint, with --loss or --apply and --data.",
+            help="Runs (DIR/runs/<condition>-s<seed>), a study's folder, or checkpoints of your own: .safetensors, "
+            ".npz, .pt, .pth, .bin or an Orbax folder, with --network, --apply or --loss, and --data.",
         ),
     ],
     *,
@@ -50,8 +50,17 @@ def measure(
         str | None,
         typer.Option(metavar="MODULE:FUNCTION", help="Outputs of your own network, apply(params, x)."),
     ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Makes your network, a module of Flax NNX, Equinox or PyTorch, from (shape, classes), or from "
+            "nothing if its first argument has a default. Settings: --set network.KEY=VALUE.",
+        ),
+    ] = None,
     criterion: Annotated[
-        str, typer.Option(metavar="cross_entropy|squared_error", help="Loss of the outputs of --apply.")
+        str,
+        typer.Option(metavar="cross_entropy|squared_error", help="Loss of the outputs of --network or --apply."),
     ] = "cross_entropy",
     data: Annotated[
         str | None,
@@ -87,8 +96,19 @@ def measure(
         module, colon, rest = key.rpartition(":")  # a user's own is module:function, whose module may have dots
         name, _, setting = rest.partition(".")
         options.setdefault(module + colon + name, {})[setting] = None if value == "none" else value
-    patterns = tuple(exclude or ())
-    user = UserNetwork(loss, apply, criterion, data, label, initial, patterns, perturb_statistics, ignore_label)
+    user = UserNetwork(
+        loss=loss,
+        apply=apply,
+        network=network,
+        settings=options.pop("network", {}),
+        criterion=criterion,
+        data=data,
+        label=label,
+        initial=initial,
+        exclude=tuple(exclude or ()),
+        perturb_statistics=perturb_statistics,
+        ignore=ignore_label,
+    )
     settings = Settings(chosen, options, probes, examples, split, batch_size, seed, dtype)
     with Bar(Console(stderr=True)) as bar:
         networks = measurement.read_targets(targets, user, settings, out)

@@ -56,7 +56,12 @@ class Restriction:
 
 
 def partition(
-    everything: Params, *, perturb_statistics: bool = False, excluded: Sequence[bool] = (), ask: str
+    everything: Params,
+    *,
+    perturb_statistics: bool = False,
+    excluded: Sequence[bool] = (),
+    ask: str,
+    by_name: bool = True,
 ) -> Partition:
     """What is measured of a network's arrays, and what stays fixed: whole numbers, statistics, and what is excluded.
 
@@ -70,26 +75,28 @@ def partition(
         For each array, whether somebody wants it fixed.
     ask : str
         How a user asks for statistics to be perturbed: words for the remark.
+    by_name : bool
+        Whether names tell statistics. False where these are a network's parameters, as its framework says.
 
     Returns
     -------
-    Parted
+    Partition
         Its parameters may be empty.
     """
     leaves, treedef = jax.tree.flatten(everything)
-    called, odd = names.names(everything), statistics(everything)
+    called, odd = names.names(everything), statistics(everything) if by_name else [False] * len(leaves)
     real = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
     out = [not r or (o and not perturb_statistics) for r, o in zip(real, odd, strict=True)]
     out = [o or e for o, e in zip(out, excluded or [False] * len(out), strict=True)]
     texts = []
     if any(out):
         kept = [name for name, o in zip(called, out, strict=True) if o]
-        texts.append(f"{len(kept)} of {len(called)} arrays stay fixed and go to the loss: {_listed(kept)}.")
+        texts.append(f"{len(kept)} of {len(called)} arrays stay fixed and go to the loss: {listed(kept)}.")
     judged = [name for name, o, r in zip(called, odd, real, strict=True) if o and r]
     if judged and perturb_statistics:
-        texts.append(f"Perturbed as parameters, as asked: {_listed(judged)}, which look like statistics.")
+        texts.append(f"Perturbed as parameters, as asked: {listed(judged)}, which look like statistics.")
     elif judged:
-        texts.append(f"Taken for statistics of normalisation: {_listed(judged)}; {ask} perturbs them, too.")
+        texts.append(f"Taken for statistics of normalisation: {listed(judged)}; {ask} perturbs them, too.")
     mask = jax.tree.unflatten(treedef, [not o for o in out])
     parts = ([leaf if o is side else None for leaf, o in zip(leaves, out, strict=True)] for side in (False, True))
     params, fixed = (jax.tree.unflatten(treedef, part) for part in parts)
@@ -154,5 +161,6 @@ def _fits(mean: Any, spread: Any) -> bool:
     return np.shape(mean) == np.shape(spread) and (checks.is_traced(spread) or bool(jnp.all(jnp.asarray(spread) >= 0)))
 
 
-def _listed(found: list[str]) -> str:
+def listed(found: list[str]) -> str:
+    """Four names, and how many more there are."""
     return ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")

@@ -1,8 +1,10 @@
 """A user's own parameters, data and functions, from files. Nothing that can run code is ever unpickled."""
 
+import json
 import logging
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,28 +20,42 @@ from steppe.data import archives
 from steppe.data.dataset import check_finite
 from steppe.data.files import features_and_labels
 from steppe.data.sources import first_line
+from steppe.networks import torch_files
 
 KINDS = (".safetensors", ".npz")
-PICKLED = {".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"}
+TORCH = (".bin", ".ckpt", ".pt", ".pth")
+"""Files of PyTorch, for its loader of weights alone."""
+
+PARTS = ".safetensors.index.json"
+"""How the list of a checkpoint in several files ends."""
+
+PICKLED = {".joblib", ".npy", ".pickle", ".pkl"}
 
 
 def parameters(path: Path) -> Params:
-    """Arrays as a file has them: names to arrays (.safetensors, .npz), or the nested tree of an Orbax checkpoint.
+    """Arrays as a file has them: names to arrays, or the nested tree of an Orbax or a PyTorch checkpoint.
 
     Raises
     ------
     InputError : a file that is not there, damaged, pickled, or of another kind.
+    MissingExtra : a file of PyTorch, which is not installed.
     """
     check_kind(path)
-    return _from_orbax(path) if path.is_dir() else arrays(path, "TARGET")
+    if path.is_dir():
+        return _from_orbax(path)
+    if path.name.endswith(PARTS):
+        return _from_parts(path)
+    return torch_files.arrays(path) if path.suffix in TORCH else arrays(path, "TARGET")
 
 
 def check_kind(path: Path) -> None:
     """Fail where a path is none that `parameters` reads."""
-    what = "a run, a study, or parameters: .safetensors, .npz, or the folder of an Orbax checkpoint"
+    what = "a run, a study, or parameters: .safetensors, .npz, .pt, or the folder of an Orbax checkpoint"
     if path.is_dir():
         if not (path / "_METADATA").is_file():
             inside = sorted(str(p.parent) for depth in ("*", "*/*") for p in path.glob(f"{depth}/_METADATA"))
+            inside = inside or sorted(str(p) for p in path.iterdir() if p.suffix in (*KINDS, *TORCH))
+            inside = [str(p) for p in path.glob(f"*{PARTS}")] or inside
             todo = f"It holds checkpoints: {', '.join(inside[-3:])}." if inside else "It is none of these."
             checks.fail("measure", "TARGET", what, checks.shown(str(path)), todo)
         return
@@ -51,7 +67,7 @@ def check_kind(path: Path) -> None:
         hint = checks.close_to(path.name, names)
         other = f"It is {archives.kind_of(path)}." if os.path.lexists(path) else "There is no such file."
         checks.fail("measure", "TARGET", what, checks.shown(str(path)), hint or other)
-    if path.suffix not in KINDS:
+    if path.suffix not in (*KINDS, *TORCH) and not path.name.endswith(PARTS):
         checks.fail("measure", "TARGET", what, checks.shown(str(path)))
 
 
@@ -77,6 +93,22 @@ def arrays(path: Path, name: str) -> dict[str, np.ndarray]:
     return dict(sorted(found.items()))
 
 
+def _from_parts(path: Path) -> Params:
+    """The arrays of a checkpoint in several files that lie beside their list, as Hugging Face writes it."""
+    what = "the list of a checkpoint in several .safetensors files"
+    try:
+        listed = set(json.loads(path.read_text())["weight_map"].values())
+        files = [path.parent / name for name in sorted(listed)]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        checks.fail("measure", "TARGET", what, f"{path}, which is none ({first_line(error)})")
+    for file in files:
+        if file.parent != path.parent or file.suffix != ".safetensors" or not file.is_file():
+            checks.fail("measure", "TARGET", what, f"{path}, which names {checks.shown(str(file))}",
+                        "All of its files must lie beside it.")  # fmt: skip
+    archives.check_fits("measure", path, sum(file.stat().st_size for file in files))
+    return {name: array for file in files for name, array in arrays(file, "TARGET").items()}
+
+
 def _check_widths(path: Path, option: str) -> None:
     """Fail where an array of a safetensors file is of floats that NumPy lacks, of eight bits or fewer."""
     from safetensors import safe_open
@@ -84,7 +116,7 @@ def _check_widths(path: Path, option: str) -> None:
     with safe_open(path, framework="numpy") as file:
         for name in file.keys():  # noqa: SIM118  (it is no dictionary)
             dtype = file.get_slice(name).get_dtype()
-            if dtype.startswith(("F8", "F6", "F4")):
+            if re.match("F[468](?!4$)", dtype):  # such as F8_E4M3, and not F64
                 what = "a file of arrays with at least 16 bits a number"
                 checks.fail("measure", option, what, f"{checks.shown(name)} of {dtype} in {path}",
                             "Save it as bfloat16 or float32.")  # fmt: skip

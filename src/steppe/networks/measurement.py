@@ -66,7 +66,7 @@ def read_targets(paths: Sequence[Path], user: UserNetwork, settings: Settings, o
         checks.fail("measure", "TARGET", "runs and studies, or else parameters of your own", f"both: {other}",
                     "Measure them one after the other.")  # fmt: skip
     if user.is_given:
-        checks.fail("measure", "--loss, --apply, --data", "left out for runs, which know theirs", "given")
+        checks.fail("measure", "--network, --loss, --apply, --data", "left out for runs, which know theirs", "given")
     if out is not None:
         _check_free(out)
     found = [run_folders(path) for path in paths]

@@ -1,10 +1,10 @@
 """A user's own parameters as targets: which of them are measured, and which stay fixed."""
 
 import fnmatch
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,24 @@ from steppe.core import arrays, checks, losses, names
 from steppe.core import batches as many
 from steppe.core.batches import Batches
 from steppe.core.checks import joined
-from steppe.core.partition import Partition, Restriction, partition
+from steppe.core.partition import Partition, Restriction, listed, partition
 from steppe.core.types import Batch, Criterion, Params
-from steppe.networks import loading
+from steppe.networks import checkpoints, loading, modules
 from steppe.networks.settings import Settings
 from steppe.networks.targets import Target, as_dtype
 
 CRITERIA = {"cross_entropy": losses.cross_entropy, "squared_error": losses.squared_error}
+
+FUNCTIONS = ("loss", "apply", "network")
+"""What may say what is made of parameters."""
+
+
+class Contents(NamedTuple):
+    """What a file of parameters comes to: what is measured, the function of it, and what a reader must know."""
+
+    params: Params
+    function: Any
+    remark: str
 
 
 @dataclass(frozen=True)
@@ -29,13 +40,14 @@ class UserNetwork:
 
     Attributes
     ----------
-    loss, apply : ``module:function``, one of the two.
-    criterion : "cross_entropy" or "squared_error", with `apply`.
+    loss, apply, network : ``module:function``, one of the three; the last returns a network, see `modules.build`.
+    criterion : "cross_entropy" or "squared_error", with `apply` and `network`.
     ignore : the label of what does not count, with cross-entropy.
     data, label : see `loading.examples`.
     initial : a file of the parameters before training, like the others.
     exclude : patterns for the names of arrays that stay fixed.
     perturb_statistics : whether statistics of normalisation, told by their names, are perturbed as parameters are.
+    settings : of the function that `network` names.
     """
 
     loss: str | None = None
@@ -47,6 +59,8 @@ class UserNetwork:
     exclude: tuple[str, ...] = ()
     perturb_statistics: bool = False
     ignore: int | None = None
+    network: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def checked(self) -> "UserNetwork":
         """Itself, if it says enough.
@@ -55,17 +69,31 @@ class UserNetwork:
         ------
         InputError : otherwise.
         """
-        if (self.loss is None) == (self.apply is None):
-            what = "given for parameters of your own, one of the two, as module:function"
-            checks.fail("measure", "--loss or --apply", what, "neither" if self.loss is None else "both")
+        given = [name for name in FUNCTIONS if getattr(self, name) is not None]
+        if len(given) != 1:
+            what = "given for parameters of your own, one of them, as module:function"
+            got = checks.joined(f"--{name}" for name in given) if given else "none"
+            checks.fail("measure", "--loss, --apply or --network", what, got)
         if self.data is None:
             what = "given for parameters of your own: a .npz, .csv or .parquet file, or module:function"
             checks.fail("measure", "--data", what, "nothing")
         checks.one_of("measure", "--criterion", self.criterion, CRITERIA)
-        if self.ignore is not None and (self.apply is None or self.criterion != "cross_entropy"):
-            what = "left out, but for --apply with the criterion cross_entropy"
+        if self.ignore is not None and (self.loss is not None or self.criterion != "cross_entropy"):
+            what = "left out, but for --apply or --network with the criterion cross_entropy"
             checks.fail("measure", "--ignore-label", what, self.ignore, "A loss of your own knows what counts.")
+        if self.perturb_statistics and self.network is not None:
+            what = "left out for --network, which says itself what is state"
+            checks.fail("measure", "--perturb-statistics", what, "both")
+        if self.settings and self.network is None:
+            what = "left out without --network: they are settings of its function"
+            checks.fail("measure", "--set network.KEY", what, checks.joined(self.settings))
         return self
+
+    @property
+    def function(self) -> tuple[str, str]:
+        """The option that says what makes outputs, or a loss, of parameters; and its value."""
+        name = next(name for name in FUNCTIONS if getattr(self, name) is not None)
+        return f"--{name}", getattr(self, name)
 
     @property
     def scoring(self) -> Criterion:
@@ -86,7 +114,7 @@ class Files:
 
         Raises
         ------
-        InputError : what cannot be used, see `UserNetwork` and `loading`.
+        InputError : what cannot be used, see `UserNetwork`, `loading` and `modules`.
         """
         for path in paths:
             loading.check_kind(path)
@@ -95,10 +123,15 @@ class Files:
         self.paths, self.user, self.settings, self.out = paths, user.checked(), settings, out
         self.remarks: dict[str, list[str]] = {}
         self.targets: Any = None  # all that a file holds, in its order, so that errors name its rows
-        self.option, self.text = ("--loss", user.loss) if user.loss else ("--apply", cast(str, user.apply))
-        self.function = loading.function(self.option, self.text)
-        classes = user.apply is not None and user.criterion == "cross_entropy"
-        self.batches = self._batches(loading.examples(cast(str, user.data), user.label, classes=classes))
+        self.option, self.text = user.function
+        classes = user.loss is None and user.criterion == "cross_entropy"
+        found = loading.examples(cast(str, user.data), user.label, classes=classes)
+        self.batches = self._batches(found)
+        if user.network is None:
+            self.function = loading.function(self.option, self.text)
+        else:
+            some = found[0] if isinstance(found, list) else found
+            self.network, self.blueprint = modules.build(user.network, user.settings, some)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -112,7 +145,7 @@ class Files:
         settings = self.settings
         if isinstance(found, list):  # somebody chose these batches
             return many.gather("measure", arrays.exact_batches("measure", "data", found, dtype=settings.dtype))
-        if self.user.apply:
+        if self.user.loss is None:
             self.targets = checks.inputs_and_targets("measure", found)[1]
         count = checks.batch_size("measure", found)
         rows = np.random.default_rng(settings.seed).permutation(count)[: settings.examples]
@@ -126,7 +159,7 @@ class Files:
         Raises
         ------
         InputError : a file that cannot be read; patterns that match nothing; parameters that the function does not
-            take.
+            take; arrays that are not the network's.
         """
         names = [path.name for path in self.paths]
         for path in self.paths:
@@ -134,15 +167,10 @@ class Files:
             yield self._target(name, path)
 
     def _target(self, name: str, path: Path) -> Target:
-        everything = as_dtype(f"the array of {name} at ", loading.parameters(path), self.settings.dtype)
-        params, fixed, _, remark = self._partition(name, everything)
-        function = Restriction(self.function, fixed) if jax.tree.leaves(fixed) else self.function
+        params, function, remark = self._contents(name, path)
         self._note(name, remark)
         self._try(function, params)
-        initial = None
-        if self.user.initial is not None:
-            before = as_dtype("the array of --initial at ", loading.parameters(self.user.initial), self.settings.dtype)
-            initial = lambda: self._partition(self.user.initial.name, before).params  # noqa: E731
+        before = self.user.initial
         return Target(
             run=name,
             condition=name,
@@ -156,14 +184,32 @@ class Files:
             split="given",
             batch_size=max(size for _, size in self.batches.shapes),
             loss=function if self.user.loss else None,
-            apply=function if self.user.apply else None,
+            apply=None if self.user.loss else function,
             criterion=self.user.scoring,
-            initial=initial,
+            initial=None if before is None else lambda: self._contents(f"--initial {before.name}", before).params,
             remark=remark,
         )
 
-    def _partition(self, name: str, everything: Params) -> Partition:
-        """Parameters, and what stays fixed: whole numbers, statistics, and what `exclude` names."""
+    def _contents(self, name: str, path: Path) -> Contents:
+        """What a file holds, and the function of it."""
+        everything = loading.parameters(path)
+        if self.user.network is None:
+            found = self._partition(name, self._converted(name, everything), by_name=True)
+            function, remark = self.function, found.remark
+        else:
+            filled = checkpoints.fill(self.blueprint, everything, name)
+            params, state = (self._converted(name, part) for part in filled.variables)
+            found, function = self._partition(name, params, by_name=False), self.network.at(state)
+            remark = " ".join(filter(None, (_of_state(state), found.remark, filled.note)))
+        if jax.tree.leaves(found.fixed):
+            function = Restriction(function, found.fixed)
+        return Contents(found.params, function, remark)
+
+    def _converted(self, name: str, tree: Any) -> Any:
+        return as_dtype(f"the array of {name} at ", tree, self.settings.dtype)
+
+    def _partition(self, name: str, everything: Params, *, by_name: bool) -> Partition:
+        """Parameters, and what stays fixed: what `exclude` names, and, by its name, what is no parameter."""
         called = names.names(everything)
         for pattern in self.user.exclude:
             if not fnmatch.filter(called, pattern):
@@ -174,6 +220,7 @@ class Files:
             perturb_statistics=self.user.perturb_statistics,
             excluded=[any(fnmatch.fnmatchcase(n, pattern) for pattern in self.user.exclude) for n in called],
             ask="--perturb-statistics",
+            by_name=by_name,
         )
         if not jax.tree.leaves(found.params):
             checks.fail("measure", "TARGET", "a file with floating-point arrays to measure", f"{name}, which has none")
@@ -185,13 +232,19 @@ class Files:
 
     def _try(self, function: Any, params: Params) -> None:
         """Trace the user's function on these parameters and data."""
-        batch = self.batches.first
-        if self.user.apply:
+        batch, option = self.batches.first, self.option
+        if self.user.loss is None:
             x, y = checks.inputs_and_targets("measure", batch)
-            outputs = loading.called(lambda p, x: jax.eval_shape(function, p, x), "--apply", self.text, params, x)
+            outputs = loading.called(lambda p, x: jax.eval_shape(function, p, x), option, self.text, params, x)
             criterion = self.user.scoring
-            loading.called(lambda f, y: jax.eval_shape(criterion, f, y), "--apply", "its criterion", outputs, y)
+            loading.called(lambda f, y: jax.eval_shape(criterion, f, y), option, "its criterion", outputs, y)
             if self.targets is not None:
                 losses.check_targets("measure", criterion, outputs.shape[-1], self.targets)
         else:
-            loading.called(lambda p, batch: jax.eval_shape(function, p, batch), "--loss", self.text, params, batch)
+            loading.called(lambda p, batch: jax.eval_shape(function, p, batch), option, self.text, params, batch)
+
+
+def _of_state(state: Any) -> str:
+    """A sentence on what the network says is state."""
+    called = names.names(state)
+    return f"{len(called)} arrays are state of the network and stay as they are: {listed(called)}." if called else ""

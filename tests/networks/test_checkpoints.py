@@ -1,0 +1,377 @@
+"""Checkpoints laid into a network: names as frameworks write them, and what does not fit, in one sentence."""
+
+import json
+import os
+import pickle
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import polars
+import pytest
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+import steppe
+from steppe import InputError, cli
+from steppe.core import names
+from steppe.core.extras import MissingExtra
+from steppe.models import Variables
+from steppe.networks import loading, modules
+from steppe.networks.checkpoints import Blueprint, fill
+from support.properties import cheap
+
+NETS = """
+import equinox as eqx
+import jax
+from flax import nnx
+
+
+class Net(nnx.Module):
+    def __init__(self, features, width, outputs, rngs):
+        self.layers = nnx.List([nnx.Linear(features, width, rngs=rngs), nnx.Linear(width, outputs, rngs=rngs)])
+        self.norm = nnx.BatchNorm(width, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.layers[1](self.drop(nnx.relu(self.norm(self.layers[0](x)))))
+
+
+def make(shape, classes, *, width: int = 5, rngs):
+    return Net(shape[0], width, classes, rngs)
+
+
+def fixed():
+    return Net(3, 5, 3, nnx.Rngs(7))
+
+
+class Normed(eqx.Module):
+    first: eqx.nn.Linear
+    norm: eqx.nn.BatchNorm
+
+    def __init__(self, features, classes, *, key):
+        self.first = eqx.nn.Linear(features, classes, key=key)
+        self.norm = eqx.nn.BatchNorm(classes, "batch", mode="batch")
+
+    def __call__(self, x, state):
+        return self.norm(self.first(x), state)
+
+
+def normed(shape, classes, *, key):
+    return eqx.nn.make_with_state(Normed)(shape[0], classes, key=key)
+"""
+
+SHAPES = {"layers": [{"kernel": (3, 5), "bias": (5,)}, {"kernel": (5, 2), "bias": (2,)}], "norm": {"scale": (5,)}}
+STATE = {"norm": {"mean": (5,), "var": (5,)}}
+
+
+def of_shapes(shapes, seed=0):
+    """Distinct random arrays of these shapes."""
+    rng, is_shape = np.random.default_rng(seed), lambda part: isinstance(part, tuple)
+    return jax.tree.map(lambda shape: rng.normal(size=shape).astype(np.float32), shapes, is_leaf=is_shape)
+
+
+MADE, SAVED = (Variables(of_shapes(SHAPES, seed), of_shapes(STATE, seed + 5)) for seed in (0, 1))
+BLUEPRINT = Blueprint(MADE, ignored=frozenset({"drop/rngs/count", "drop/rngs/key"}))
+
+
+def flat(variables, separator="/", before="", after=""):
+    """Arrays of parameters and state by name, in one dictionary."""
+    return {
+        f"{before}{name.replace('/', separator)}{after}": leaf
+        for part in variables
+        for name, leaf in zip(names.names(part), jax.tree.leaves(part), strict=True)
+    }
+
+
+def same(found, expected):
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    return True
+
+
+FORMS = {
+    "flat": flat(SAVED),
+    "dotted": flat(SAVED, "."),
+    "of DataParallel": flat(SAVED, ".", "module."),
+    "of torch.compile within DataParallel": flat(SAVED, ".", "module._orig_mod."),
+    "of torch.compile around DataParallel": flat(SAVED, ".", "_orig_mod.module."),
+    "with the boxes of NNX": flat(SAVED, after="/value"),
+    "with numbers as text, as Orbax has them": {**SAVED.params, "layers": dict(enumerate(SAVED.params["layers"])),
+                                                 "norm": {**SAVED.params["norm"], **SAVED.state["norm"]}},
+    "with streams of randomness": flat(SAVED) | {"drop/rngs/count": np.array(0), "drop/rngs/key": np.zeros(2)},
+    "of Lightning": {"state_dict": flat(SAVED, ".", "model."), "epoch": np.array(3)},
+    "beside an optimiser": {"model": flat(SAVED, "."), "optimizer": {"mu": flat(MADE, "."), "nu": flat(MADE, ".")}},
+    "in collections": {"params": SAVED.params, "batch_stats": SAVED.state},
+    "of an Optax training state": {"params": SAVED.params, "state": SAVED.state,
+                                   "opt_state": [{"mu": MADE.params, "nu": MADE.params}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_arrays_find_their_places_whatever_a_framework_calls_them(form):
+    filled = fill(BLUEPRINT, FORMS[form], "net.npz")
+    assert same(filled.variables, SAVED)
+    more = {"of Lightning": "epoch", "beside an optimiser": "optimizer", "of an Optax training state": "opt_state"}
+    assert filled.note == (f"Beside the network, net.npz holds {more[form]}." if form in more else "")
+
+
+@cheap
+@given(
+    st.permutations(sorted(flat(SAVED))),
+    st.sampled_from(["", "module.", "net/", "a/b/", "_orig_mod."]),
+    st.sampled_from("./"),
+    st.dictionaries(st.text("xyz", min_size=1, max_size=3), st.integers(), max_size=3),
+)
+def test_neither_order_nor_what_lies_around_it_changes_what_a_network_gets(order, before, separator, beside):
+    named = {f"{before}{name.replace('/', separator)}": flat(SAVED)[name] for name in order}
+    inside = {"state_dict": named, **{f"_{name}": np.array(value) for name, value in beside.items()}}
+    assert same(fill(BLUEPRINT, inside, "net.npz").variables, SAVED)
+
+
+def without(name):
+    return {key: value for key, value in flat(SAVED).items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (without("layers/0/kernel"), ["it lacks layers/0/kernel."]),
+        (flat(SAVED) | {"head/kernel": np.zeros(3)}, ["it has more head/kernel."]),
+        (flat(SAVED) | {"layers/0/kernel/more": np.zeros(3)}, ["it has more layers/0/kernel/more."]),
+        (flat(SAVED) | {"norm/scale": np.zeros(4)}, ["norm/scale of shape (4,) in the place of (5,)", "--set network"]),
+        (flat(SAVED) | {"norm/scale": np.zeros(5, int)}, ["norm/scale of int32 in the place of float32"]),
+        (without("norm/scale") | {"norm/bias": np.zeros(5), "norm/weight": np.zeros(5)},
+         ["it lacks norm/scale; it has more norm/bias, norm/weight."]),
+        (flat(Variables(SAVED.params, {})), ["it lacks norm/mean, norm/var. Save the network's state, too"]),
+        ({"a": flat(SAVED), "b": flat(SAVED)}, ["holds such under a and b"]),
+        (flat(SAVED) | {"layers.0.kernel": np.zeros((3, 5))}, ["layers.0.kernel", "which name one array"]),
+        ({"w": np.zeros(3)}, ["it lacks layers/0/bias, layers/0/kernel", "and 3 more; it has more w"]),
+        ({name.replace("kernel", "weight"): v for name, v in flat(SAVED, ".").items()},
+         ["These are PyTorch's names"]),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_told_in_one_sentence(found, words):
+    with pytest.raises(InputError) as error:
+        fill(BLUEPRINT, found, "net.npz")
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert str(error.value).startswith("measure: TARGET must be a file ") and "net.npz" in str(error.value)
+
+
+def test_of_tied_arrays_a_file_may_have_either_name_or_both_with_one_value():
+    made = Variables({"embed.weight": np.zeros((4, 2))}, {"steps": np.array(0)})
+    blueprint = Blueprint(made, aliases={"head.weight": "embed.weight"}, optional=frozenset({"steps"}))
+    one = np.ones((4, 2))
+    for file in ({"embed.weight": one}, {"head.weight": one}, {"embed.weight": one, "head.weight": one}):
+        assert same(fill(blueprint, file, "net.pt").variables, Variables({"embed.weight": one}, made.state))
+    with pytest.raises(InputError, match=r"embed/weight and head/weight, one array in the network, with two values"):
+        fill(blueprint, {"embed.weight": one, "head.weight": 2 * one}, "net.pt")
+
+
+# --- the command
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with modules of networks, and data of three classes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
+    Path("nets.py").write_text(NETS)
+    rng = np.random.default_rng(0)
+    np.savez("data.npz", x=rng.normal(size=(12, 3)).astype(np.float32), y=np.arange(12) % 3)
+    yield tmp_path
+    sys.modules.pop("nets", None)
+
+
+def run(monkeypatch, capsys, *arguments):
+    """(exit status, standard output, standard error) of a command."""
+    monkeypatch.setattr(sys, "argv", ["steppe", *map(str, arguments)])
+    try:
+        cli.main()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    return status, *capsys.readouterr()
+
+
+def trained_net(seed=0):
+    """The NNX network of `NETS`, with statistics that training may have left."""
+    import nets
+
+    net = nets.Net(3, 5, 3, nnx.Rngs(seed))
+    net.norm.mean[...] = 0.5 * jax.numpy.ones(5)
+    net.norm.var[...] = 2.0 * jax.numpy.ones(5)
+    return net
+
+
+def loss_of(trained):
+    data = np.load("data.npz")
+    return steppe.losses.cross_entropy(trained.apply(trained.params, data["x"]), data["y"])
+
+
+@pytest.mark.slow
+def test_checkpoints_of_an_nnx_module_are_measured_with_their_statistics(here, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(here)
+    net, other = trained_net(0), trained_net(1)
+    with ocp.StandardCheckpointer() as writer:
+        writer.save(here / "net", nnx.state(net))
+    trained = steppe.from_nnx(other)
+    save_file({name: np.asarray(v) for name, v in flat(trained.variables, ".").items()}, "other.safetensors")
+    words = ["--network", "nets:make", "--data", "data.npz", "--measures", "loss,accuracy,distance_from_initialisation"]
+    status, out, err = run(monkeypatch, capsys, "measure", "net", "other.safetensors", *words, "--initial", "net",
+                           "--out", "out")  # fmt: skip
+    assert status == 0, err
+    assert "2 arrays are state of the network and stay as they are: norm/mean, norm/var." in " ".join(out.split())
+    rows = polars.read_parquet("out/measurements.parquet")
+    losses = rows.filter(quantity="loss")
+    expected = [loss_of(steppe.from_nnx(net)), loss_of(trained)]
+    np.testing.assert_allclose(losses["value"], expected, rtol=1e-5)
+    assert losses["network"].unique().to_list() == ["nets:make"]
+    away = rows.filter(quantity="distance_from_initialisation")["value"]
+    assert away[0] == 0.0 and away[1] > 0.1
+    status, _, err = run(monkeypatch, capsys, "measure", "net", *words, "--set", "network.width=6")
+    assert status == 2 and "layers/0/kernel of shape (3, 5) in the place of (3, 6)" in err
+
+
+@pytest.mark.slow
+def test_an_equinox_model_with_state_is_filled_and_keeps_excluded_arrays_fixed(here, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(here)
+    import nets
+
+    trained = steppe.from_equinox(*nets.normed((3,), 3, key=jax.random.key(3)))
+    with ocp.StandardCheckpointer() as writer:
+        state = {str(place): value for place, value in trained.state.items()}
+        writer.save(here / "net", {"params": trained.params, "state": state})
+    words = ["measure", "net", "--network", "nets:normed", "--data", "data.npz", "--measures", "loss"]
+    status, _, err = run(monkeypatch, capsys, *words, "--exclude", "norm.*")
+    assert status == 0, err
+    (row,) = polars.read_parquet("out/net/measurements.parquet").to_dicts()
+    np.testing.assert_allclose(row["value"], loss_of(trained), rtol=1e-5)
+    assert "2 of 4 arrays stay fixed and go to the loss: norm.bias, norm.weight" in row["remark"]
+    assert "Taken for statistics" not in row["remark"]
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "width"),
+    [("nets:make", {}, 5), ("nets:make", {"width": 4, "classes": 7}, 4), ("nets:fixed", {}, 5)],
+)
+def test_the_function_is_given_shape_and_classes_where_it_asks_for_them(here, text, settings, width):
+    batch = {"x": np.zeros((4, 3), np.float32), "y": np.arange(4) % 3}
+    _, blueprint = modules.build(text, settings, batch)
+    last = blueprint.variables.params["layers"][1]["kernel"]
+    assert last.shape == (width, settings.get("classes", 3))
+    assert blueprint.ignored == {"drop/rngs/count", "drop/rngs/key"}
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "words"),
+    [
+        ("nets:make", {"widht": 4}, "--set must be a setting of nets:make, got 'network.widht'. Did you mean 'width'?"),
+        ("nets:make", {"width": "wide"}, "--network must be a function of (shape, classes, **settings)"),
+        ("nets:mak", {}, "Did you mean 'make'?"),
+        ("nets:nnx.relu", {}, "--network must be a function of (shape, classes, **settings)"),
+        ("odd:nothing", {}, "None"),
+        ("odd:text", {}, "network_of: thing must be"),
+    ],
+)
+def test_a_function_that_makes_no_network_is_refused(here, text, settings, words):
+    Path("odd.py").write_text("nothing = lambda: None\ntext = lambda: 'net'\n")
+    with pytest.raises(InputError) as error:
+        modules.build(text, settings, {"x": np.zeros((4, 3), np.float32), "y": np.arange(4) % 3})
+    assert words in str(error.value), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--network", "nets:make", "--apply", "nets:make"], "must be given for parameters of your own, one of them"),
+        (["--network", "nets:make", "--perturb-statistics"], "left out for --network"),
+        (["--apply", "nets:make", "--set", "network.width=4"], "left out without --network"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(here, monkeypatch, capsys, words, message):
+    np.savez("net.npz", w=np.zeros(3))
+    status, _, err = run(monkeypatch, capsys, "measure", "net.npz", "--data", "data.npz", "--quick", *words)
+    assert status == 2 and message in err, err
+
+
+# --- files
+
+
+def test_a_checkpoint_in_several_files_is_read_from_its_list(tmp_path):
+    save_file({"a": np.ones(2)}, tmp_path / "model-1.safetensors")
+    save_file({"b": np.zeros(3)}, tmp_path / "model-2.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}))
+    assert sorted(loading.parameters(index)) == ["a", "b"]
+    with pytest.raises(InputError, match=r"It holds checkpoints: .*model\.safetensors\.index\.json"):
+        loading.parameters(tmp_path)
+    index.write_text(json.dumps({"weight_map": {"a": "../model-1.safetensors"}}))
+    with pytest.raises(InputError, match="All of its files must lie beside it"):
+        loading.parameters(index)
+    for text in ("[]", "{", '{"weight_map": 3}', '{"weight_map": {"a": 1}}'):
+        index.write_text(text)
+        with pytest.raises(InputError, match="which is none"):
+            loading.parameters(index)
+
+
+class Harmful:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("harm",)
+
+
+def test_nothing_pickled_is_executed(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    torch.save({"w": Harmful()}, "bad.pt")
+    shutil.copy("bad.pt", "bad.ckpt")
+    Path("old.pt").write_bytes(pickle.dumps({"w": Harmful()}))
+    Path("bad.pkl").write_bytes(pickle.dumps({"w": Harmful()}))
+    for name, words in {
+        "bad.pt": "which holds posix.mkdir: loading that could run code",
+        "bad.ckpt": "which holds posix.mkdir: loading that could run code",
+        "old.pt": "must be a PyTorch checkpoint of arrays alone",
+        "bad.pkl": "can run code and are never read",
+    }.items():
+        with pytest.raises(InputError) as error:
+            loading.parameters(Path(name))
+        assert words in str(error.value), str(error.value)
+    assert not Path("harm").exists()
+
+
+def test_a_file_of_pytorch_without_pytorch_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (tmp_path / "net.pt").write_bytes(b"x")
+    with pytest.raises(MissingExtra, match=r"pip install 'steppe\[torch\]'"):
+        loading.parameters(tmp_path / "net.pt")
+
+
+@pytest.mark.slow
+def test_files_of_pytorch_are_read_in_every_form_that_holds_arrays_alone(tmp_path):
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    optimizer = torch.optim.Adam(net.parameters())
+    whole = {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3, "name": "a"}
+    half = {k: v.bfloat16() if v.is_floating_point() else v for k, v in net.state_dict().items()}
+    for old in (False, True):
+        path = tmp_path / f"{old}.pt"
+        torch.save(whole, path, _use_new_zipfile_serialization=not old)
+        found = loading.parameters(path)
+        assert sorted(found) == ["model"]
+        assert same(found["model"], {name: value.numpy() for name, value in net.state_dict().items()})
+    torch.save(half, tmp_path / "half.bin")
+    assert loading.parameters(tmp_path / "half.bin")["0.weight"].dtype == np.float32
+    torch.save(net, tmp_path / "module.pth")
+    with pytest.raises(InputError, match=r"which holds torch\.nn\.modules\.\w+\.\w+: loading that could run code"):
+        loading.parameters(tmp_path / "module.pth")
+    for name, content in {"cut.pt": path.read_bytes()[:-40], "empty.pt": b"", "none.pt": None}.items():
+        (tmp_path / name).write_bytes(content) if content is not None else torch.save({"epoch": 1}, tmp_path / name)
+        with pytest.raises(InputError, match="must be a PyTorch checkpoint of arrays alone"):
+            loading.parameters(tmp_path / name)
