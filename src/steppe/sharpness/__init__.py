@@ -6,6 +6,7 @@ from steppe.sharpness.parametric.interpolating import InterpolatingInformation, 
 from steppe.sharpness.parametric.logits import logit_normalised
 from steppe.sharpness.parametric.relative_flatness import relative_flatness
 from steppe.sharpness.perturbed.average import average_sharpness, random_sharpness, sam_sharpness
+from steppe.sharpness.perturbed.critical import CriticalSharpness, Crossing, critical_sharpness
 from steppe.sharpness.perturbed.gradient_norm import (
     GradientNormFlatness,
     NormalisedCurvature,
@@ -18,6 +19,8 @@ from steppe.sharpness.perturbed.tolerance import Tolerance, pac_bayes_alpha, pac
 from steppe.sharpness.perturbed.worst_case import worst_sharpness
 
 __all__ = [
+    "CriticalSharpness",
+    "Crossing",
     "GradientNormFlatness",
     "InformationGap",
     "InterpolatingInformation",
@@ -25,6 +28,7 @@ __all__ = [
     "PacBayes",
     "Tolerance",
     "average_sharpness",
+    "critical_sharpness",
     "fisher_rao",
     "gradient_norm_flatness",
     "interpolating_information",

@@ -1,0 +1,252 @@
+"""How far an update can be followed before the loss rises: curvature from forward passes alone."""
+
+import enum
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from steppe.core import checks, entry, trees
+from steppe.core.batches import Batches
+from steppe.core.programs import compiled
+from steppe.core.types import Batch, Loss, Params
+from steppe.sharpness.evaluation import RESOLVED, mean_loss, rounding
+
+NAME = "critical_sharpness"
+
+
+class Crossing(enum.IntEnum):
+    """How a search for the place where the loss rises ended."""
+
+    FOUND = 0
+    NO_UPDATE = 1
+    NOT_FINITE = 2
+    RISES_AT_ONCE = 3
+    NEVER_RISES = 4
+    UNRESOLVED = 5
+
+    @property
+    def note(self) -> str:
+        """In words; "" where it was found."""
+        return _NOTES[self]
+
+
+_NOTES = {
+    Crossing.FOUND: "",
+    Crossing.NO_UPDATE: "the update is zero",
+    Crossing.NOT_FINITE: "the loss is not finite at the parameters, or the update is not",
+    Crossing.RISES_AT_ONCE: "the loss rises from the first along the update",
+    Crossing.NEVER_RISES: "the loss did not rise as far as the search went",
+    Crossing.UNRESOLVED: "the loss changes along the update by no more than rounding",
+}
+
+
+class CriticalSharpness(NamedTuple):
+    """Where the loss begins to exceed its value at the parameters along an update.
+
+    Attributes
+    ----------
+    sharpness : jax.Array
+        λ_c = 2/η_c; NaN unless converged.
+    step : jax.Array
+        η_c, the middle of `lower` and `upper`; NaN unless converged.
+    lower, upper : jax.Array
+        The bracket of η_c: the loss was not above L(θ) at `lower`, and was at `upper`. 0 and ∞ where no such was met.
+    converged : jax.Array
+        Whether a crossing lies in the bracket, whose width is at most the tolerance, and is no affair of rounding.
+    status : jax.Array
+        A whole number, the `Crossing` that says how the search ended; ``Crossing(int(status)).note`` says it in words.
+    passes : jax.Array
+        Evaluations of the loss over the data, that at the parameters included.
+    """
+
+    sharpness: jax.Array
+    step: jax.Array
+    lower: jax.Array
+    upper: jax.Array
+    converged: jax.Array
+    status: jax.Array
+    passes: jax.Array
+
+
+def critical_sharpness(
+    loss: Loss,
+    params: Params,
+    update: Params,
+    batch: Batch | list[Batch],
+    *,
+    learning_rate: float | jax.Array = 1.0,
+    start: float | jax.Array = 1.0,
+    tol: float = 1 / 16,
+    max_passes: int = 64,
+) -> CriticalSharpness:
+    """The critical sharpness λ_c = 2/η_c along an update (Kalra et al. 2026, definition 1).
+
+    With the update u = −η d of an optimiser of learning rate η,
+
+        η_c = min {c η : c > 0, L(θ + c u) > L(θ)},
+
+    the smallest learning rate at which this very update raises the loss. Where η is at most η_c, or λ_c at most 2/η,
+    the step that is taken does not. On a quadratic loss c = −2 gᵀu/(uᵀHu), and for gradient descent λ_c = gᵀHg/gᵀg,
+    a mean of H's eigenvalues, at most λ_max; for Adam the same of the preconditioned Hessian.
+
+    Parameters
+    ----------
+    loss : callable
+        ``loss(params, batch)``, the mean over the batch. Another loss than the update is of gives the *relative*
+        critical sharpness λ_c^{1→2}: how far the update of task 1 can go before the loss of task 2 rises.
+    params : pytree of floating arrays
+        θ, before the update.
+    update : pytree like params
+        u, what is added to the parameters: the updates of Optax.
+    batch : batch, or list of batches
+        A list is one loss, the mean over all examples. For the loss that an update was made for, give its batch.
+    learning_rate : float
+        η > 0, so that λ_c is comparable with eigenvalues of the Hessian. 1: η_c is the multiple c itself, and the
+        update is at the edge where it is 1.
+    start : float
+        The first multiple c that is tried; c η_c/η of an earlier call saves passes.
+    tol : float
+        The bracket's width: the search ends when 1 − lower/upper is at most this, between 1e-6 and 1/2.
+    max_passes : int
+        After which the search gives up; at least 3.
+
+    Returns
+    -------
+    CriticalSharpness
+        (sharpness, step, lower, upper, converged, status, passes). Failure is a value: a zero update, one along which
+        the loss rises at once, or never, or a loss that is not finite, give NaN and a status. 2/λ_c is
+        the bracket's middle, so that λ_c is wrong by at most tol/(2 − tol), 3 % as it is by default.
+
+        Cost: forward passes over the data, no gradient: one at θ, two until there is a bracket where `start` is within
+        a factor of two of the crossing (one more for each further factor), and log2(1/tol) or one less until it is
+        narrow: 6 or 7 in all. Memory: one more copy of the parameters. Works under `jax.jit`.
+
+    Raises
+    ------
+    InputError
+        An update of other shapes than the parameters; settings out of range; a loss, parameters or batches that cannot
+        be used.
+
+    Notes
+    -----
+    The search doubles c while the loss does not rise, or halves it while it does, and then bisects. So of several
+    crossings it finds one with a multiple near `start`, not always the smallest: the loss is not looked at between the
+    points. A loss that is NaN or infinite on the way counts as risen. What the loss does within its rounding is not
+    taken for a crossing: either it fell by more somewhere before, or it rose by more at `upper`.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> bowl = lambda w, batch: jnp.sum(jnp.array([1.0, 4.0]) * w**2) / 2
+    >>> w, eta = jnp.array([1.0, 1.0]), 0.1
+    >>> found = critical_sharpness(bowl, w, -eta * jax.grad(bowl)(w, None), jnp.ones(1), learning_rate=eta, tol=1e-3)
+    >>> round(float(found.sharpness), 1), bool(found.converged)  # gᵀHg/gᵀg = 65/17
+    (3.8, True)
+    >>> other = lambda w, batch: w[0] ** 2  # how far may this update go before another loss rises?
+    >>> round(float(critical_sharpness(other, w, -eta * jax.grad(bowl)(w, None), jnp.ones(1), tol=1e-3).step), 1)
+    20.0
+    """
+    checks.whole(NAME, "max_passes", max_passes, least=3)
+    checks.real(NAME, "tol", tol, least=1e-6, most=0.5)
+    rate, first = checks.positive(NAME, "learning_rate", learning_rate), checks.positive(NAME, "start", start)
+    loss, known = entry.loss_and_batches(NAME, loss, params, batch)
+    _check_update(params, update)
+    dtype = trees.accumulator_dtype(params)
+    rate, first = jnp.asarray(rate, dtype), jnp.asarray(first, dtype)
+    settings = _Settings(rate, first, jnp.asarray(tol, dtype))
+    return _critical(loss, params, update, known, settings, max_passes=max_passes)
+
+
+def _check_update(params: Params, update: Params) -> None:
+    """Fail for what is no update of these parameters."""
+    shapes = [[(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree)] for tree in (params, update)]
+    if trees.structure(params) != trees.structure(update) or shapes[0] != shapes[1]:
+        checks.fail(NAME, "update", "of the parameters' structure and shapes", "something else",
+                    "Give the updates that the optimiser returned.")  # fmt: skip
+    checks.floating(NAME, update)
+
+
+class _Settings(NamedTuple):
+    rate: jax.Array
+    start: jax.Array
+    tol: jax.Array
+
+
+class _Search(NamedTuple):
+    """Of multiples c of the update: the bracket, what to try next, and how far the loss fell below L(θ) on the way."""
+
+    lower: jax.Array
+    upper: jax.Array
+    next: jax.Array
+    fall: jax.Array
+    rise: jax.Array
+    highest: jax.Array
+    passes: jax.Array
+
+
+@compiled(static=("max_passes",))
+def _critical(
+    loss: Loss,
+    params: Params,
+    update: Params,
+    batches: Batches,
+    settings: _Settings,
+    *,
+    max_passes: int,
+) -> CriticalSharpness:
+    rate, start, tol = settings
+    dtype = start.dtype
+
+    def along(c: jax.Array) -> jax.Array:
+        at = jax.tree.map(lambda w, u: (w.astype(dtype) + c * u.astype(dtype)).astype(w.dtype), params, update)
+        return mean_loss(loss, at, batches).astype(dtype)
+
+    here = mean_loss(loss, params, batches).astype(dtype)
+    size = trees.norm(update)
+
+    def is_open(search: _Search) -> jax.Array:
+        wide = 1 - search.lower / search.upper > tol  # a lower of 0 or an upper of ∞ is
+        sound = jnp.isfinite(here) & jnp.isfinite(size) & (size > 0) & jnp.isfinite(search.next) & (search.next > 0)
+        return wide & sound & (search.passes < max_passes)
+
+    def step(search: _Search) -> _Search:
+        c = search.next
+        change = along(c) - here
+        risen = ~(change <= 0)  # also where it is NaN
+        lower, upper = jnp.where(risen, search.lower, c), jnp.where(risen, c, search.upper)
+        there = jnp.where(jnp.isnan(change), jnp.inf, change)
+        following = jnp.where(jnp.isinf(upper), 2 * c, jnp.where(lower == 0, c / 2, (lower + upper) / 2))
+        return _Search(
+            lower,
+            upper,
+            following,
+            jnp.maximum(search.fall, -there),
+            jnp.where(risen, there, search.rise),
+            jnp.maximum(search.highest, there),
+            search.passes + 1,
+        )
+
+    none, infinite = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
+    begin = _Search(none, infinite, start, none, none, none, jnp.ones((), jnp.int32))
+    found = jax.lax.while_loop(is_open, step, begin)
+    error = RESOLVED * jnp.asarray(rounding(loss, params, batches.first, here), dtype)
+    status = _status(found, error, here, size, tol)
+    middle, met = (found.lower + found.upper) / 2 * rate, status == Crossing.FOUND
+    eta = jnp.where(met, middle, jnp.nan)
+    return CriticalSharpness(2 / eta, eta, found.lower * rate, found.upper * rate, met, status, found.passes)
+
+
+def _status(found: _Search, error: jax.Array, here: jax.Array, size: jax.Array, tol: jax.Array) -> jax.Array:
+    """How a search ended, as a `Crossing`."""
+    resolved = (found.fall > error) | (found.rise > error)
+    between = (found.lower > 0) & jnp.isfinite(found.upper) & (1 - found.lower / found.upper <= tol)
+    first = [
+        (size == 0, Crossing.NO_UPDATE),
+        (~jnp.isfinite(here) | ~jnp.isfinite(size), Crossing.NOT_FINITE),
+        (jnp.isinf(found.upper), Crossing.NEVER_RISES),
+        (between & resolved, Crossing.FOUND),
+        ((found.fall <= error) & (found.highest > error), Crossing.RISES_AT_ONCE),
+    ]
+    conditions, values = zip(*first, strict=True)
+    return jnp.select(conditions, [jnp.int32(value) for value in values], jnp.int32(Crossing.UNRESOLVED))
