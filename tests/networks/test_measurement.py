@@ -414,11 +414,14 @@ def test_the_comparison_is_welchs_with_holms_correction_and_bounds_are_not_teste
     rows = polars.read_parquet(tiny / "measurements.parquet")
     rng = np.random.default_rng(0)
     level = polars.when(polars.col("condition") == "lam=0").then(1.0).otherwise(50.0)
-    rows = rows.with_columns(value=level * (1 + 0.01 * rng.random(rows.shape[0])))
+    later = polars.col("stage") == "later"
+    drawn = level * (1 + 0.01 * polars.Series(rng.random(rows.shape[0])))
+    rows = rows.with_columns(value=polars.when(later).then(drawn).otherwise("value"))
     bound = (polars.col("quantity") == "fisher_rao") & (polars.col("run") == "lam=0.1-s1")
     rows = rows.with_columns(converged=~bound, note=polars.when(bound).then(polars.lit("censored")).otherwise("note"))
     rows.write_parquet(aged(tiny) / "measurements.parquet")
-    found = compare_measurements(tiny, seeds_of(results), results.baseline, results.margins)
+    results = study.gathered(study.Store.read(tiny))
+    found = compare_measurements(results, seeds_of(results))
     assert found.quantities["sam_sharpness"].verdict("lam=0.1") is Verdict.HIGHER
     assert found.quantities["sam_sharpness"].comparisons["lam=0.1"].difference == pytest.approx(math.log(50), rel=0.01)
     assert found.quantities["fisher_rao"].verdict("lam=0.1") is Verdict.UNTESTABLE
@@ -428,9 +431,11 @@ def test_the_comparison_is_welchs_with_holms_correction_and_bounds_are_not_teste
     assert "1 of 2 only bounds" in page and "× 50, p " in page
     # a baseline that is a bound, and conditions alike
     bound = (polars.col("quantity") == "fisher_rao") & (polars.col("run") == "lam=0-s1")
-    alike = rows.with_columns(value=1 + 0.01 * polars.Series(rng.random(rows.shape[0])), converged=~bound)
+    drawn = 1 + 0.01 * polars.Series(rng.random(rows.shape[0]))
+    alike = rows.with_columns(value=polars.when(later).then(drawn).otherwise("value"), converged=~bound)
     alike.write_parquet(tiny / "measurements.parquet")
-    alike = compare_measurements(tiny, seeds_of(results), results.baseline, results.margins).quantities["fisher_rao"]
+    results = study.gathered(study.Store.read(tiny))
+    alike = compare_measurements(results, seeds_of(results)).quantities["fisher_rao"]
     assert alike.comparisons["lam=0.1"].welch.status == "bounds" and alike.verdict("lam=0.1") is Verdict.UNTESTABLE
     section = report.write(results, tiny)[2].read_text().partition('class="measured"')[2].partition("</section>")[0]
     assert "no difference shown" in section and "cannot tell: some values are only bounds" in section
@@ -439,10 +444,11 @@ def test_the_comparison_is_welchs_with_holms_correction_and_bounds_are_not_teste
 @pytest.mark.slow
 def test_of_several_measurements_by_one_measure_the_last_one_is_reported(tiny):
     results = study.gathered(study.Store.read(tiny))
-    assert compare_measurements(tiny, seeds_of(results), results.baseline, results.margins) is None
+    assert compare_measurements(results, seeds_of(results)) is None
     take(tiny, examples=10)
     take(tiny / "runs" / "lam=0.1-s1", measures=("loss",))
-    found = compare_measurements(tiny, seeds_of(results), results.baseline, results.margins)
+    results = study.gathered(study.Store.read(tiny))
+    found = compare_measurements(results, seeds_of(results))
     assert found.rows.filter(polars.col("measure") == "loss")["examples"].to_list() == [48]
     assert found.rows.filter(polars.col("measure") == "fisher_rao")["examples"].to_list() == [10] * 4
     assert notes(found) == ["Other measurements, with other settings or examples, are in measurements.parquet."]

@@ -1,6 +1,7 @@
 """The long table of a study: what its rows say, where they come from, and that nothing is lost."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -9,9 +10,13 @@ import pytest
 
 from steppe import InputError, models, study
 from steppe.analysis import frames
+from steppe.analysis.analysis import analyse
 from steppe.data import Dataset
 from steppe.measures import Quantity, answers, measure, registry, table
 from steppe.measures.registry import lookup
+from steppe.networks import measurement
+from steppe.networks.settings import Settings
+from steppe.networks.user import UserNetwork
 from steppe.study import measurements
 from steppe.study.questions import Examination, Question, Sample, named
 from steppe.study.spec.reading import parse
@@ -209,3 +214,56 @@ def test_a_fit_of_a_users_own_without_a_value_is_no_divergence():
     asked[1] = asked[1]._replace(settings={"bins": 2})
     rows = list(Examination(network, data, asked).answers(variables, 1, last=True))
     assert np.isnan(rows[0]["value"]) and np.isfinite(rows[1]["value"])
+
+
+@pytest.fixture
+def changed(finished, tmp_path):
+    """A study killed after it trained a run again, otherwise, and before it put the run's rows into the table."""
+    folder = shutil.copytree(finished[1], tmp_path / "out")
+    whole = table.Table(folder)
+    later = whole.rows.filter(stage="end", measure="sam_sharpness").with_columns(
+        stage=polars.lit("later"), value=7.0, fingerprint="later " + polars.col("run")
+    )
+    whole.add(later.to_dicts(), None)
+    whole.close()
+    store = study.Store.read(folder)
+    record, rows = store.load("all", 1)
+    network = store.network("all", 1)
+    shutil.rmtree(store.run_folder("all", 1))
+    shifted = polars.when(polars.col("measure") == "training").then("value").otherwise(polars.col("value") + 1)
+    store.save("all", 1, network, rows.with_columns(value=shifted), record)
+    return folder
+
+
+def test_a_report_of_a_run_trained_again_is_of_its_new_network(changed, finished):
+    results = study.gathered(study.Store.read(changed))
+    before, now = (r.runs.filter(seed=1)["sam_sharpness"].item() for r in (finished[0], results))
+    measured = analyse(results).measurements.quantities["sam_sharpness"].values["all"]
+    assert now == before + 1 and measured == {0: 7.0, 1: now}
+    assert "all-s1 were trained again" in " ".join(results.notes)
+
+
+def test_what_is_asked_later_of_a_network_trained_again_stays(changed):
+    """The table is brought up to date before a command adds to it."""
+    settings = Settings(("loss",), examples=8)
+    measurement.measure(measurement.read_targets([changed], UserNetwork(), settings), settings)
+    later = table.read(changed).filter(stage="later")
+    assert later.select("run", "measure").rows() == [
+        ("all-s0", "sam_sharpness"),
+        ("all-s0", "loss"),
+        ("all-s1", "loss"),
+    ]
+    assert "trained again" not in " ".join(study.gathered(study.Store.read(changed)).notes)
+
+
+@pytest.mark.parametrize("content", [b"PAR1 and nothing", None])
+def test_a_study_whose_table_is_damaged_is_reported_from_its_runs(finished, tmp_path, content):
+    folder = shutil.copytree(finished[1], tmp_path / "out")
+    if content is None:
+        polars.DataFrame({"a": [1]}).write_parquet(folder / table.NAME)
+        (folder / f"{table.NAME}.sha256").unlink()
+    else:
+        (folder / table.NAME).write_bytes(content)
+    results = study.gathered(study.Store.read(folder))
+    assert results.runs.equals(finished[0].runs) and analyse(results).measurements is not None
+    assert "What `steppe measure` added is left out" in " ".join(results.notes)

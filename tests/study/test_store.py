@@ -160,7 +160,8 @@ def test_damaged_surfaces_data_and_measures_are_told(out):
         (out / name).write_bytes(content[:40] + bytes([content[40] ^ 4]) + content[41:])
     results, told = study.gathered(Store.read(out)), Told()
     assert results.surfaces is None
-    assert [note.split(" (")[0].rpartition(" ")[2] for note in results.notes] == ["surfaces.npz", "data.json"]
+    names = ["surfaces.npz", "data.json", "measurements.parquet"]
+    assert [note.split(" (")[0].rpartition(" ")[2] for note in results.notes] == names
     for reader in (measures.read, measures.curves):
         with pytest.raises(InputError, match="another checksum"):
             reader(out)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import polars
 
@@ -64,7 +63,7 @@ class Analysis:
     tracked : Mapping
         name -> condition -> the curvature over epochs; no epochs where the study does not track it.
     measurements : Measurements or None
-        What `steppe measure` found of the networks.
+        What was asked of the networks besides, by the study and by `steppe measure`.
     """
 
     results: Results
@@ -99,7 +98,7 @@ class Analysis:
         return tuple(self.quantities[name] for name in names)
 
 
-def analyse(results: Results, folder: Path | None = None, *, confidence: float = 0.95) -> Analysis:
+def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
     """Summaries, comparisons and verdicts from a study's results, whole or partial.
 
     Runs that diverged are left out of all statistics, and so are values that are missing or not finite. A condition
@@ -109,15 +108,13 @@ def analyse(results: Results, folder: Path | None = None, *, confidence: float =
     ----------
     results : Results
         What the study left.
-    folder : Path, optional
-        Where measurements of its networks are, if there are any.
     confidence : float
         Of the intervals; tests are done at level 1 − confidence.
 
     Raises
     ------
     InputError
-        If `confidence` is not within (0, 1), or a table of measurements cannot be read.
+        If `confidence` is not within (0, 1).
     """
     conditions, baseline, margins = results.conditions, results.baseline, results.margins
     is_finished = polars.col("status") == "finished"
@@ -155,7 +152,7 @@ def analyse(results: Results, folder: Path | None = None, *, confidence: float =
         },
         trajectories={c: trajectory(rows) for c, rows in history.items()},
         tracked={name: {c: tracked_curve(rows, name) for c, rows in history.items()} for name in TRACKED},
-        measurements=compare_measurements(folder, seeds, baseline, margins, confidence=confidence) if folder else None,
+        measurements=compare_measurements(results, seeds, confidence=confidence),
     )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +9,6 @@ import polars
 
 from steppe import curvature
 from steppe.curvature import Quadrature
-from steppe.measures import table
 
 
 @dataclass(frozen=True)
@@ -33,14 +31,16 @@ class Density:
     runs: int
 
 
-def densities(rows: polars.DataFrame, by: str, names: Sequence[str], folder: Path) -> Mapping[str, Density]:
+def densities(
+    rows: polars.DataFrame, by: str, names: Sequence[str], curves: Mapping[str, np.ndarray]
+) -> Mapping[str, Density]:
     """The spectral density of each condition or run (a column and its values), from all of its quadratures."""
-    arrays, found = table.curves(folder), {}
+    found = {}
     for name in names:
         marks = rows.filter((polars.col("quantity") == "negative_share") & (polars.col(by) == name))["fingerprint"]
-        parts = [(arrays[f"{m}/nodes"], arrays[f"{m}/weights"]) for m in marks if f"{m}/nodes" in arrays]
+        parts = [(curves[f"{m}/nodes"], curves[f"{m}/weights"]) for m in marks if f"{m}/nodes" in curves]
         if parts:
-            found[name] = _density(parts, int(arrays[f"{marks[0]}/size"]))
+            found[name] = _density(parts, int(curves[f"{marks[0]}/size"]))
     return found
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars
@@ -11,6 +10,7 @@ import polars
 from steppe.analysis.comparison import QuantityComparison, compare_quantity
 from steppe.analysis.densities import Density, densities
 from steppe.analysis.quantities import QUANTITIES, Quantity
+from steppe.analysis.results import Results
 from steppe.measures import MEASURES, table
 from steppe.measures.table import ASKED
 
@@ -104,14 +104,9 @@ def condition_means(rows: polars.DataFrame) -> dict[tuple[str, str], Mean]:
 
 
 def compare_measurements(
-    folder: Path,
-    seeds: Mapping[str, Sequence[int]],
-    baseline: str,
-    margins: Mapping[str, float],
-    *,
-    confidence: float = 0.95,
+    results: Results, seeds: Mapping[str, Sequence[int]], *, confidence: float = 0.95
 ) -> Measurements | None:
-    """What the measurements beside a study's results say; None where there are none.
+    """What the measurements of a study's networks say besides its own tables; None where there are none.
 
     Of several measurements by one measure, with different settings or examples, the last one counts. Each condition is
     compared with the baseline, corrected over the conditions of one quantity; a quantity that is only a bound in some
@@ -119,23 +114,14 @@ def compare_measurements(
 
     Parameters
     ----------
-    folder : Path
-        Where the table of measurements is.
+    results : Results
+        With the measurements, their curves, the baseline and the margins.
     seeds : Mapping
         condition -> the seeds of its runs, in the study's order. What was measured of other runs is left out.
-    baseline : str
-        The condition that others are compared to.
-    margins : Mapping
-        See `Results.margins`.
     confidence : float
         Of intervals.
-
-    Raises
-    ------
-    InputError
-        A table that cannot be read.
     """
-    everything = _further(table.read(folder))
+    baseline, margins, everything = results.baseline, results.margins, _further(results.measurements)
     runs = [(condition, seed) for condition, some in seeds.items() for seed in some]
     there = polars.DataFrame(runs, schema={"condition": polars.String, "seed": polars.Int64}, orient="row")
     everything = everything.join(there, on=["condition", "seed"], how="semi", maintain_order="left")
@@ -163,7 +149,7 @@ def compare_measurements(
         quantities=quantities,
         measures=measures,
         remarks=remarks(rows),
-        densities=densities(rows, "condition", measured, folder),
+        densities=densities(rows, "condition", measured, results.curves),
         rows=rows,
         others=everything["fingerprint"].n_unique() > rows["fingerprint"].n_unique(),
     )

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars
 
+from steppe.measures.table import SCHEMA
+
 
 @dataclass(frozen=True)
 class Surfaces:
@@ -93,6 +95,9 @@ class Results:
     provenance : ordered, what -> text: versions, hardware, seeds, data hash.
     notes : plain sentences that a report shows near its top.
     spec_toml : the frozen specification, verbatim.
+    measurements : what was asked of the networks, one row a number (see `measures.table.SCHEMA`): by the study, and
+        later by `steppe measure`.
+    curves : the curves that belong to some of these rows, ``{"<fingerprint>/<name>": array}``.
     """
 
     name: str
@@ -111,3 +116,5 @@ class Results:
     controls: Mapping[str, str] = field(default_factory=dict)
     margins: Mapping[str, float] = field(default_factory=dict)
     late_margins: Mapping[str, LateMargin] = field(default_factory=dict)
+    measurements: polars.DataFrame = field(default_factory=lambda: polars.DataFrame(schema=SCHEMA))
+    curves: Mapping[str, np.ndarray] = field(default_factory=dict)

@@ -194,7 +194,7 @@ def _number(value: Any) -> float | None:
     try:
         return float(value)
     except OverflowError:  # a whole number of Python
-        return math.inf if value > 0 else -math.inf
+        return -math.inf if isinstance(value, int) and value < 0 else math.inf
 
 
 def _curve(curve: Any) -> dict[str, np.ndarray]:

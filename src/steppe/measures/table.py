@@ -178,22 +178,26 @@ class Table:
         list of str
             The runs of which such rows went.
         """
-        of_these, is_later = polars.col("run").is_in(rows["run"].unique().to_list()), polars.col("stage") == "later"
-        is_other = polars.col("run").is_in(_different(self.rows.filter(of_these, ~is_later), rows))
-        kept = self.rows.filter(~(of_these & (~is_later | is_other)))
-        gone = self.rows.filter(is_other, is_later)
-        united = polars.concat([kept, rows])
-        if not united.equals(self.rows, null_equal=True):
+        whole, gone = united(self.rows, rows)
+        if not whole.equals(self.rows, null_equal=True):
             if self.lock is None:
                 self._make()
-            self.rows, self.known = united, set(united["fingerprint"])
+            self.rows, self.known = whole, set(whole["fingerprint"])
             self._write()
-        return sorted(set(gone["run"]))
+        return gone
 
     def _write(self) -> None:
         buffer = io.BytesIO()
         self.rows.write_parquet(buffer, metadata=CHECKED)
         files.write_checked(self.folder / NAME, buffer.getvalue())
+
+
+def united(before: polars.DataFrame, now: polars.DataFrame) -> tuple[polars.DataFrame, list[str]]:
+    """What a table holds after `Table.unite`, and the runs of which later rows went."""
+    of_these, is_later = polars.col("run").is_in(now["run"].unique().to_list()), polars.col("stage") == "later"
+    is_other = polars.col("run").is_in(_different(before.filter(of_these, ~is_later), now))
+    kept = before.filter(~(of_these & (~is_later | is_other)))
+    return polars.concat([kept, now]), sorted(set(before.filter(is_other, is_later)["run"]))
 
 
 def _different(before: polars.DataFrame, now: polars.DataFrame) -> list[str]:

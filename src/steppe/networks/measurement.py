@@ -23,7 +23,10 @@ from steppe.networks.settings import Settings
 from steppe.networks.targets import Runs, Target, identity, is_of_a_study, run_folders
 from steppe.networks.user import Files, UserNetwork
 from steppe.storage import provenance
+from steppe.study import measurements
 from steppe.study.progress import Watcher
+from steppe.study.store import Store
+from steppe.study.table import read_runs
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,9 @@ def measure(
     order = polars.DataFrame({"fingerprint": rows}, schema={"fingerprint": polars.String})
     known = polars.concat([table.rows for table in session.tables.values()])
     frame = order.join(known, on="fingerprint", how="inner", maintain_order="left_right").select(list(SCHEMA))
-    return MeasurementResult(frame, tuple(session.tables), (*targets.notes, *_reasons(failed, len(targets))))
+    return MeasurementResult(
+        frame, tuple(session.tables), (*targets.notes, *session.notes, *_reasons(failed, len(targets)))
+    )
 
 
 class _Failure(NamedTuple):
@@ -133,13 +138,17 @@ class _Session:
         self.settings, self.watcher, self.announce = settings, watcher, announce
         self.tables: dict[Path, Table] = {}
         self.largest = 0
+        self.notes: list[str] = []
         self.measures = {name: lookup(name) for name in settings.measures}
         self.versions = {f"{name}_version": importlib.metadata.version(name) for name in ("steppe", "jax")}
 
     def table(self, folder: Path, stack: contextlib.ExitStack) -> Table:
         """The table in a folder, held by this process alone until all is measured."""
         if folder not in self.tables:
-            self.tables[folder] = stack.enter_context(contextlib.closing(Table(folder)))
+            opened = self.tables[folder] = stack.enter_context(contextlib.closing(Table(folder)))
+            if (folder / "study.toml").is_file():  # its table may be older than its runs
+                gone = opened.unite(read_runs(Store.read(folder)).rows)
+                self.notes += [measurements.replaced(gone)] if gone else []
         return self.tables[folder]
 
     def ask(self, target: Target, table: Table) -> tuple[list[str], list["_Failure"]]:

@@ -54,7 +54,7 @@ def write(results: Results, directory: str | os.PathLike, *, confidence: float =
     InputError : if `confidence` is not within (0, 1).
     """
     folder = Path(directory)
-    analysis = analyse(results, folder, confidence=confidence)
+    analysis = analyse(results, confidence=confidence)
     made = folder.exists()
     view = landscapes.study_view(results.surfaces, results.conditions)
     surfaces = landscape.surfaces_document(results.name, results.title, view)
@@ -104,7 +104,7 @@ def write_measures(directory: str | os.PathLike) -> Path:
     """
     folder = Path(directory)
     found = network_measurements(latest(table.read(folder)))
-    page = measures.networks_document(found, densities(found.rows, "run", found.networks, folder))
+    page = measures.networks_document(found, densities(found.rows, "run", found.networks, table.curves(folder)))
     return write_file(folder / "measures.html", html.render(page).encode())
 
 

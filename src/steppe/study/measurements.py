@@ -1,12 +1,15 @@
 """What runs say of their networks, as rows of one long table: during training, and at its end."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import numpy as np
 import polars
 
 from steppe.core import checks
 from steppe.measures import table
 from steppe.measures.table import SCHEMA, fingerprinted
+from steppe.storage import files
 from steppe.study.records import run_name
 from steppe.study.spec.conditions import conditions
 from steppe.study.spec.tables import Spec
@@ -70,6 +73,52 @@ def of_study(store: Store, runs: list[tuple[Row, polars.DataFrame]]) -> polars.D
     return polars.concat([polars.DataFrame(schema=SCHEMA), *frames])
 
 
+class Gathered(NamedTuple):
+    """All that is known of a study's networks.
+
+    Attributes
+    ----------
+    rows : what runs say of themselves, and what `steppe measure` found of these very networks.
+    curves : see `measures.table.curves`.
+    notes : what was left out, a sentence each.
+    """
+
+    rows: polars.DataFrame
+    curves: Mapping[str, np.ndarray]
+    notes: tuple[str, ...]
+
+
+def gathered(store: Store, rows: polars.DataFrame) -> Gathered:
+    """The rows of finished runs, beside what was asked of the same networks later.
+
+    The table on disk may be older than a run: a process that was killed after it trained a run again left there what
+    was asked of the network before.
+
+    Parameters
+    ----------
+    store : Store
+        The study's folder.
+    rows : polars.DataFrame
+        Those of the runs' own folders, which are the truth.
+    """
+    try:
+        whole, gone = table.united(table.read(store.directory), rows)
+        curves = table.curves(store.directory)
+    except checks.InputError as error:
+        name, why = table.NAME, "a table of other columns"
+        if isinstance(error, files.DamagedFile):
+            name, why = error.path.name, error.why
+        note = f"What `steppe measure` added is left out, for a file is damaged: {name} ({why})."
+        return Gathered(rows, {}, (f"{note} Move it away, and measure again.",))
+    return Gathered(whole, curves, (replaced(gone),) if gone else ())
+
+
+def replaced(runs: list[str]) -> str:
+    """What is said where runs were trained again into other networks."""
+    return (f"What `steppe measure` found of earlier networks is left out: {', '.join(runs)} were trained again. "
+            "Measure them again.")  # fmt: skip
+
+
 def unite(store: Store, rows: polars.DataFrame) -> str:
     """Put the rows of runs into the study's table, beside those that `steppe measure` put there.
 
@@ -87,7 +136,4 @@ def unite(store: Store, rows: polars.DataFrame) -> str:
         gone = whole.unite(rows)
     finally:
         whole.close()
-    if not gone:
-        return ""
-    return (f"What `steppe measure` found of earlier networks left the table of measurements: {', '.join(gone)} were "
-            "trained again. Measure them again.")  # fmt: skip
+    return replaced(gone) if gone else ""

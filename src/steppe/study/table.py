@@ -54,6 +54,7 @@ def results(store: Store, finished: FinishedRuns) -> Results:
     runs = frames.runs([{name: run.get(name) for name in FACTS} for run in records], finished.rows, history)
     made_with = {json.dumps(run.get("made_with", {})): run.get("made_with", {}) for run in records}
     surfaces, facts = _whole(store.surfaces, damaged), _whole(store.data, damaged)
+    measured = measurements.gathered(store, finished.rows)
     return Results(
         name=spec.name,
         title=spec.title or spec.name,
@@ -76,12 +77,15 @@ def results(store: Store, finished: FinishedRuns) -> Results:
         provenance=_provenance(spec, facts or {}, list(made_with.values())),
         notes=(
             *_damage(store, damaged),
+            *measured.notes,
             *_withdrawn(store),
             *_infinite(surfaces),
             *_changes(spec),
             *_notes(list(made_with.values())),
         ),
         spec_toml=spec.toml(),
+        measurements=measured.rows,
+        curves=measured.curves,
     )
 
 
