@@ -1,5 +1,7 @@
 """A user's own loss, transform, method or schedule that does not fit is refused before anything is trained."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -163,6 +165,43 @@ def test_a_measure_of_a_users_own_is_asked_before_training(folder, body, words):
     recipe = Recipe.of(spec, SMALL)
     with pytest.raises(steppe.InputError, match=words):
         check_measures(named(spec.measure.names, spec.source), recipe)
+
+
+@pytest.mark.parametrize(
+    ("changes", "margin", "words"),
+    [
+        ({}, {"frobenius_squared": 1.1}, "got 'frobenius_squared'. Did you mean 'batch_frobenius_squared'"),
+        ({}, {"test_acuracy": 0.01}, "Did you mean 'test_accuracy'"),
+        ({}, {"train_seconds": 1.0}, "must be one of what the study asks"),
+        ({"track.every": 1}, {"frobenius_squared": 0.9}, "frobenius_squared must be a factor above 1"),
+        ({"track.every": 1}, {"trace": -1.0}, "trace must be a positive number"),
+        ({"measure.names": ["calibration_error"]}, {"calibration_error": 0.1}, "Did you mean 'test_calibration_error'"),
+        ({"measure.names": ["top_eigenvalues"]}, {"top_eigenvalue": 1.1}, "Did you mean 'top_eigenvalue_"),
+    ],
+)
+def test_a_margin_of_what_a_study_does_not_ask_is_refused_with_a_near_name(folder, changes, margin, words):
+    (folder / "study.toml").write_text(TOML)
+    with pytest.raises(steppe.InputError, match=words):
+        study.load("study.toml", changes | {"equivalence": margin})
+
+
+@pytest.mark.parametrize(
+    ("margins", "words"),
+    [
+        ({"test_x": 0.1, "trace": 0.5}, ""),
+        ({"x": 0.1}, "Did you mean 'test_x'"),
+        ({"test_y": 0.1}, "test_y must be a factor above 1"),
+    ],
+)
+def test_a_margin_of_a_named_measure_is_checked_by_what_it_gives(folder, margins, words):
+    (folder / "own.py").write_text(
+        "from steppe.measures import Quantity\n"
+        "def own(subject):\n    yield Quantity('x', 1.0)\n    yield Quantity('y', 1.0, log=True)\n"
+    )
+    (folder / "study.toml").write_text(TOML)
+    spec = study.load("study.toml", {"measure.names": ["own:own", "trace"], "equivalence": margins})
+    with pytest.raises(steppe.InputError, match=words) if words else contextlib.nullcontext():
+        check_measures(named(spec.measure.names, spec.source), Recipe.of(spec, SMALL), spec.equivalence)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 import json
 import shutil
 
+import polars
 import pytest
 
 from fuzzing import damage
 from steppe import study
 from steppe.analysis.analysis import analyse
 from steppe.analysis.results import LateMargin
+from steppe.analysis.verdict import Verdict
 from steppe.report import markdown
 from steppe.report.study import document
 from steppe.storage import files
@@ -84,6 +86,50 @@ def test_a_record_whose_margins_are_none_is_damaged(out):
     (path.parent / SUMS).write_text(files.listed(sums))
     with pytest.raises(files.DamagedFile, match="equivalence is no table of numbers"):
         Store.read(out).load("lam=0", 0)
+
+
+def answered(out, converged=(True, True)) -> Store:
+    """The study with a named measure, which gave 0.10 and 0.11 under lam=0, and near those under lam=0.1."""
+    store = Store.read(out)
+    names = store.spec.measure.model_copy(update={"names": ["calibration_error"]})
+    margins = {"test_calibration_error": 0.05, "test_loss": 2.0}
+    spec = store.spec.model_copy(update={"measure": names, "equivalence": margins})
+    files.write_checked(out / "study.toml", spec.toml())
+    for condition, base in (("lam=0", 0.1), ("lam=0.1", 0.101)):
+        for seed in range(2):
+            run, rows = store.load(condition, seed)
+            network, last = store.network(condition, seed), rows.tail(1)
+            shutil.rmtree(store.run_folder(condition, seed))
+            answer = last.with_columns(
+                measure=polars.lit("calibration_error"), quantity=polars.lit("calibration_error"),
+                split=polars.lit("test"), stage=polars.lit("end"), value=base + 0.01 * seed,
+                converged=polars.lit(converged[seed]),
+            )  # fmt: skip
+            Store.read(out).save(condition, seed, network, polars.concat([rows, answer]), run)
+    return Store.read(out)
+
+
+def test_a_margin_of_a_named_measure_judges_it_in_the_one_analysis(out):
+    found = analyse(study.gathered(answered(out)))
+    by = found.quantities["test_calibration_error"]
+    assert by in found.tested and by.verdict("lam=0.1") is Verdict.EQUIVALENT and by.margin == 0.05
+    assert by.quantity.direction == "lower is better" and by.quantity.label == "calibration error"
+    assert found.quantities["test_loss"] in found.tested
+    text = written(out)
+    assert "Calibration error (lower is better) was equivalent within 0.05 under lam=0.1" in text
+    assert "Final test loss against lam=0" in text and "2 nats" in text
+
+
+def test_a_margin_does_not_make_a_bound_an_equivalence(out):
+    by = analyse(study.gathered(answered(out, converged=(True, False)))).quantities["test_calibration_error"]
+    assert by.verdict("lam=0.1") is Verdict.UNTESTABLE and by.bounds == {"lam=0": 1, "lam=0.1": 1}
+
+
+def test_a_late_margin_of_a_named_measure_is_said(out):
+    answered(out)
+    declare(out, test_calibration_error=0.02)
+    assert late_margins(out)["test_calibration_error"] == LateMargin(0.02, 4, 4, (0.05,))
+    assert "margin of equivalence for calibration error, 0.02, was changed from 0.05" in written(out)
 
 
 def written(out) -> str:

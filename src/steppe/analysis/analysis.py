@@ -19,7 +19,8 @@ from steppe.analysis.curves import (
 )
 from steppe.analysis.equal_loss import QUANTITIES as AT_EQUAL_LOSS
 from steppe.analysis.equal_loss import EqualLossRatio, equal_loss_ratios
-from steppe.analysis.measurements import Measurements, compare_measurements
+from steppe.analysis.frames import final_rows
+from steppe.analysis.measurements import Measurements, bounds, compare_measurements, described
 from steppe.analysis.power import Power, power_of
 from steppe.analysis.quantities import CONTROLLED, QUANTITIES, TESTED
 from steppe.analysis.results import Results
@@ -41,7 +42,8 @@ class Analysis:
     diverged : Mapping
         condition -> seeds of runs that diverged, which are left out of everything else; conditions that have some.
     quantities : Mapping
-        name -> the quantity, summarised for every condition, and compared with the baseline where it is tested.
+        name -> the quantity, summarised for every condition, and compared with the baseline where it is tested: where
+        it is one of `TESTED`, or a margin is declared for it.
     controls : Mapping
         name -> the quantity, compared with the control of each condition that has one; empty where none has.
     equal_loss : Mapping
@@ -91,7 +93,7 @@ class Analysis:
     @property
     def tested(self) -> tuple[QuantityComparison, ...]:
         """The quantities that are compared with the baseline, as declared."""
-        return self.chosen(TESTED)
+        return self.chosen(dict.fromkeys((*TESTED, *self.results.margins)))
 
     def chosen(self, names: Iterable[str]) -> tuple[QuantityComparison, ...]:
         """Some of the quantities."""
@@ -122,17 +124,28 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
     seeds = _seeds(finished, conditions)
     others = {c: baseline for c in conditions if c != baseline and baseline in conditions}
     history = histories(results.history, seeds)
+    ends = final_rows(
+        results.measurements.join(finished.select("condition", "seed"), on=["condition", "seed"], how="semi")
+    )
+    known = QUANTITIES | {name: described(ends, name) for name in (*margins, *results.late_margins)}
 
     def compared(name: str, references: Mapping[str, str]) -> QuantityComparison:
         values = {c: _values(finished, c, name) for c in conditions}
-        found = compare_quantity(QUANTITIES[name], values, references, confidence=confidence, margin=margins.get(name))
+        found = compare_quantity(
+            known[name],
+            values,
+            references,
+            bounds=bounds(ends, name) if name not in TESTED else None,
+            confidence=confidence,
+            margin=margins.get(name),
+        )
         return replace(found, late_margin=results.late_margins.get(name))
 
     def at_equal_loss(name: str) -> Mapping[str, EqualLossRatio]:
         margin = margins.get(name) if name in QUANTITIES and QUANTITIES[name].log else None
         return equal_loss_ratios(results.history, seeds, baseline, name, confidence=confidence, margin=margin)
 
-    quantities = {name: compared(name, others if name in TESTED else {}) for name in QUANTITIES}
+    quantities = {name: compared(name, others if name in (*TESTED, *margins) else {}) for name in known}
     return Analysis(
         results=results,
         confidence=confidence,

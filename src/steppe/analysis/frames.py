@@ -117,16 +117,21 @@ def finals(rows: polars.DataFrame) -> dict[tuple[Any, ...], dict[str, float]]:
 
     What is asked of the last network alone goes before what was asked throughout, of fewer examples.
     """
+    found: dict[tuple[Any, ...], dict[str, float]] = {}
+    for row in final_rows(rows).iter_rows(named=True):
+        known = found.setdefault((row["condition"], row["seed"]), {})
+        known[row["heading"]] = row["value"]
+        if row["sem"]:
+            known[f"{row['heading']}_sem"] = row["sem"]
+    return found
+
+
+def final_rows(rows: polars.DataFrame) -> polars.DataFrame:
+    """The rows of quantities at the end of training, one a run and quantity, with the column `heading`."""
     ended = rows.filter(polars.col("stage") != "later", polars.col("measure") != "training")
     ended = _headed(ended.filter(polars.col("epoch") == polars.col("epoch").max().over(KEYS)))
-    found: dict[tuple[Any, ...], dict[str, float]] = {}
-    for row in ended.sort(polars.col("stage") != "end", maintain_order=True).iter_rows(named=True):
-        known = found.setdefault((row["condition"], row["seed"]), {})
-        if row["heading"] not in known:
-            known[row["heading"]] = row["value"]
-            if row["sem"]:
-                known[f"{row['heading']}_sem"] = row["sem"]
-    return found
+    ordered = ended.sort(polars.col("stage") != "end", maintain_order=True)
+    return ordered.unique([*KEYS, "heading"], keep="first", maintain_order=True)
 
 
 def _over_epochs(history: polars.DataFrame) -> dict[str, float]:

@@ -9,7 +9,7 @@ import polars
 
 from steppe.analysis.comparison import QuantityComparison, compare_quantity
 from steppe.analysis.densities import Density, densities
-from steppe.analysis.quantities import QUANTITIES, Quantity
+from steppe.analysis.quantities import QUANTITIES, TRACED, Quantity
 from steppe.analysis.results import Results
 from steppe.measures import MEASURES, table
 from steppe.measures.table import ASKED
@@ -141,7 +141,7 @@ def compare_measurements(
             references,
             bounds={c: int((~_of(own, c)["converged"]).sum()) for c in measured},
             confidence=confidence,
-            margin=margins.get(name) if _has_margin(name, name in log) else None,
+            margin=_margin(margins, own, name in log),
         )
     return Measurements(
         conditions=measured,
@@ -155,9 +155,35 @@ def compare_measurements(
     )
 
 
-def _has_margin(name: str, log: bool) -> bool:
-    """Whether a margin that a study declares is one for a measured quantity of that name: on the same scale."""
-    return name in QUANTITIES and QUANTITIES[name].log == log
+def described(rows: polars.DataFrame, column: str) -> Quantity:
+    """What a column of results is, as far as rows of its measure tell; see `frames.final_rows`."""
+    if column in QUANTITIES or column in TRACED:
+        return (QUANTITIES | TRACED)[column]
+    asked = rows.filter(polars.col("heading") == column).select("measure", "quantity", "scale").head(1).rows()
+    if not asked:
+        return Quantity(column, column)
+    ((measure, quantity, scale),) = asked
+    label, end = quantity, ""
+    if measure in MEASURES:
+        known = MEASURES[measure]
+        label = known.label or quantity
+        end = f"{known.better} is {'better' if known.split == 'test' else 'flatter'}" if known.better else ""
+    return Quantity(column, label, log=scale == "log", direction=end)
+
+
+def bounds(rows: polars.DataFrame, column: str) -> dict[str, int]:
+    """Condition -> how many of its runs have a value in a column of results that is only a bound."""
+    those = rows.filter(polars.col("heading") == column, ~polars.col("converged"), polars.col("value").is_not_null())
+    return dict(those.group_by("condition").len().iter_rows())
+
+
+def _margin(margins: Mapping[str, float], rows: polars.DataFrame, log: bool) -> float | None:
+    """The margin that a study declares for the quantity of some rows, where it is one on their scale."""
+    measure, quantity, split = rows.select("measure", "quantity", "split").row(0)
+    column = table.heading(measure, quantity.removesuffix(f" of {measure}"), split)
+    scales = {name: known.log for name, known in (QUANTITIES | TRACED).items()}
+    margin = margins.get(column)
+    return margin if margin is not None and scales.get(column, log) == log and (margin > 1 or not log) else None
 
 
 def _further(rows: polars.DataFrame) -> polars.DataFrame:

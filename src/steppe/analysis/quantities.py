@@ -87,8 +87,14 @@ QUANTITIES: dict[str, Quantity] = {
 }
 """Every quantity that is summarised."""
 
+TRACED: dict[str, Quantity] = {
+    "trace": Quantity("trace", "tr H", "", direction=LOWER_IS_FLATTER),
+    "frobenius_squared": Quantity("frobenius_squared", "tr(H²) of training examples", "", True, LOWER_IS_FLATTER),
+}
+"""What tracking gives besides the ends of the spectrum; summarised where a margin is declared for it."""
+
 TESTED = ("test_accuracy", "best_test_accuracy", TR_H2)
-"""What is tested against the baseline."""
+"""What is tested against the baseline, besides what a margin is declared for."""
 
 CONTROLLED = ("test_accuracy", "test_loss")
 """What is tested against a condition's control, a family of tests of its own."""

@@ -111,6 +111,11 @@ class Measure:
         return (self.source,) if self.source else ()
 
     @property
+    def split(self) -> str:
+        """The part of the data that a study asks it of: "test" for what tells of predictions, "train" for others."""
+        return "test" if self.family in ("fit", "outcome") else "train"
+
+    @property
     def question(self) -> str:
         """That it answers, one line."""
         return (self.function.__doc__ or "").strip().partition("\n")[0]

@@ -45,9 +45,6 @@ TRACKED = 256
 TOLERANCE = 1e-2
 """The residuals of tracked eigenvalues, relative to the larger: an error is about the square of that."""
 
-ON_TEST = ("fit", "outcome")
-"""Families of measures that are asked of all test examples; others of `EXAMPLES` training examples."""
-
 ALWAYS = ("loss", "accuracy", "batch_frobenius_squared")
 """What every study asks for, in training and at the end."""
 
@@ -197,8 +194,7 @@ def named(names: list[str | dict[str, Any]], source: Source | None = None, *, tr
                         "Ask `steppe measure` for it.")  # fmt: skip
         if every is not None:
             checks.whole("study", f"measure.names.{name}.every", every)
-        on_test = measure.family in ON_TEST
-        sample = Sample("test", None, CHUNK) if on_test else Sample("train", EXAMPLES, BATCH)
+        sample = Sample("test", None, CHUNK) if measure.split == "test" else Sample("train", EXAMPLES, BATCH)
         found.append(Question(measure, run.resolve(measure, given), sample, every, ends=True))
     return found
 

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, TypeVar
 import polars
 
 from steppe.analysis import frames
+from steppe.analysis.measurements import described
 from steppe.analysis.results import LateMargin, PublishedTable, Results, Surfaces, infinite
 from steppe.core.checks import joined
 from steppe.storage import files
 from steppe.study import measurements
 from steppe.study.records import FACTS
-from steppe.study.spec.comparisons import MARGINS
 from steppe.study.spec.conditions import conditions
 from steppe.study.spec.identity import differences
 from steppe.study.spec.reading import load, shipped
@@ -53,6 +53,7 @@ def results(store: Store, finished: FinishedRuns) -> Results:
     history = frames.histories(finished.rows)
     runs = frames.runs([{name: run.get(name) for name in FACTS} for run in records], finished.rows, history)
     made_with = {json.dumps(run.get("made_with", {})): run.get("made_with", {}) for run in records}
+    _check_margins(spec, finished.rows)
     surfaces, facts = _whole(store.surfaces, damaged), _whole(store.data, damaged)
     measured = measurements.gathered(store, finished.rows)
     return Results(
@@ -62,7 +63,7 @@ def results(store: Store, finished: FinishedRuns) -> Results:
         baseline=spec.baseline,
         conditions=tuple(column.name for column in columns),
         controls={column.name: column.control for column in columns if column.control},
-        margins={MARGINS[name].name: margin for name, margin in spec.equivalence.items()},
+        margins=spec.equivalence,
         late_margins=dict(_late_margins(spec, records)),
         planned=len(columns) * spec.seeds,
         runs=runs,
@@ -87,6 +88,13 @@ def results(store: Store, finished: FinishedRuns) -> Results:
         measurements=measured.rows,
         curves=measured.curves,
     )
+
+
+def _check_margins(spec: Spec, rows: polars.DataFrame) -> None:
+    """Fail where a margin is none on the scale of the quantity that it is declared for, which its rows tell."""
+    ends = frames.final_rows(rows)
+    for name, margin in spec.equivalence.items():
+        described(ends, name).check_margin(f"equivalence.{name}", margin)
 
 
 def read_runs(store: Store) -> FinishedRuns:
@@ -134,13 +142,13 @@ def _withdrawn(store: Store) -> Iterator[str]:
 
 def _late_margins(spec: Spec, runs: list[dict[str, Any]]) -> Iterator[tuple[str, LateMargin]]:
     """Quantity -> its margin, where some runs were trained while it did not stand as it does now."""
-    for name, quantity in MARGINS.items():
+    for name in dict.fromkeys([*spec.equivalence, *(name for run in runs for name in run.get("equivalence", {}))]):
         margin = spec.equivalence.get(name)
         stood = [run.get("equivalence", {}).get(name) for run in runs]
         others = [then for then in stood if then != margin]
         if others:
             earlier = tuple(dict.fromkeys(float(then) for then in others if then is not None))
-            yield quantity.name, LateMargin(margin, len(others), len(runs), earlier)
+            yield name, LateMargin(margin, len(others), len(runs), earlier)
 
 
 def _infinite(surfaces: Surfaces | None) -> Iterator[str]:

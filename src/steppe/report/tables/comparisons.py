@@ -25,9 +25,13 @@ def against_baseline(found: QuantityComparison, baseline: str) -> Table:
     quantity = found.quantity
     scale = (
         f"Tested on the logarithm, because it spans orders of magnitude; the ratio is one of geometric "
-        f"means; {quantity.direction}. "
+        f"means{f'; {quantity.direction}' if quantity.direction else ''}. "
         if quantity.log
         else "Differences are in percentage points. "
+        if quantity.unit == "share"
+        else f"{sentence_case(quantity.direction)}. "
+        if quantity.direction
+        else ""
     )
     best = (
         "Selected on the test set, and therefore optimistic under every condition. "

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import Comparison, QuantityComparison, Ratio
-from steppe.analysis.quantities import TR_H2, Quantity
+from steppe.analysis.quantities import TESTED, TR_H2, Quantity
 from steppe.analysis.verdict import Verdict
 from steppe.core.checks import joined
 from steppe.report.formats import percent
-from steppe.report.wording.sizes import margin_size, size, size_range
+from steppe.report.wording.sizes import margin_size, sentence_case, size, size_range
 from steppe.report.wording.verdicts import direction
 
 
@@ -26,6 +26,7 @@ def conclusion(analysis: Analysis) -> str:
         _quantity("tr(H²) at the end of training (lower is flatter)", analysis.quantities[TR_H2]),
         _equal_loss(analysis.equal_loss.get(TR_H2, {})),
         _quantity("Final test accuracy", analysis.quantities["test_accuracy"]),
+        *(_declared(by) for by in analysis.tested if by.quantity.name not in TESTED),
         _controls(analysis.controls.get("test_accuracy")),
         _cost(baseline, {c: analysis.cost[c] for c in others}),
         _foundation(sorted(len(seeds[c]) for c in (baseline, *others)), baseline, analysis.alpha),
@@ -73,6 +74,12 @@ def _quantity(subject: str, found: QuantityComparison) -> str:
     if not parts:
         return f"{subject} could not be tested ({_largest(found.quantity, list(seen), seen)})."
     return f"{subject} was {joined(parts)}.{rest}"
+
+
+def _declared(found: QuantityComparison) -> str:
+    """What became of a quantity that is tested because a margin is declared for it."""
+    way = found.quantity.direction
+    return _quantity(f"{sentence_case(found.quantity.label)}{f' ({way})' if way else ''}", found)
 
 
 def _certain(names: Sequence[str], seen: Mapping[str, Comparison]) -> str:

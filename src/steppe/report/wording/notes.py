@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import QuantityComparison
 from steppe.analysis.power import Power
-from steppe.analysis.quantities import QUANTITIES, Quantity
+from steppe.analysis.quantities import Quantity
 from steppe.analysis.results import LateMargin
 from steppe.core.checks import joined
 from steppe.report.wording.sizes import margin_size, mid_sentence, points
@@ -21,7 +21,10 @@ def notes(analysis: Analysis) -> list[str]:
         *_missing_runs(seeds, diverged, planned),
         *_missing_values(analysis.tested, sum(map(len, seeds.values()))),
         *_looks(analysis.looks),
-        *(late_margin(QUANTITIES[name], late) for name, late in analysis.results.late_margins.items()),
+        *(
+            late_margin(analysis.quantities[name].quantity, late)
+            for name, late in analysis.results.late_margins.items()
+        ),
     ]
 
 

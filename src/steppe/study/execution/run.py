@@ -59,7 +59,7 @@ def run(
     columns = conditions(spec)
     asked = named(spec.measure.names, spec.source, tracked=spec.track is not None)
     _rehearse(columns, dataset)
-    check_measures(asked, Recipe.of(shape_of(columns[0].spec)[0], dataset))
+    check_measures(asked, Recipe.of(shape_of(columns[0].spec)[0], dataset), spec.equivalence)
     facts = {"about": dataset.about, "fingerprint": dataset.fingerprint}
     with Store.open(directory, spec, facts, watcher.say) as store:
         missing = _missing(store, columns, spec.seeds, watcher)

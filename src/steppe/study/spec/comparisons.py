@@ -1,26 +1,65 @@
 """What a study declares of its comparisons before there are data: margins of equivalence, and controls."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, NoReturn
 
-from steppe.analysis.quantities import CONTROLLED, QUANTITIES, TESTED
+from steppe.analysis.quantities import COST, QUANTITIES, SPECTRUM, TRACED, Quantity
 from steppe.core import checks
+from steppe.measures import MEASURES
+from steppe.measures.table import heading
+from steppe.study.spec.tables import Spec
 
-MARGINS = {name: QUANTITIES[name] for name in dict.fromkeys((*TESTED, *CONTROLLED))}
-"""Quantities for which a study may declare the smallest difference that matters, by the names that it gives them."""
+ALWAYS = {name: quantity for name, quantity in QUANTITIES.items() if name not in (*COST, *SPECTRUM)}
+"""Quantities that every study asks for, by the names of their columns in its results."""
+
+TRACKED = TRACED | {name: QUANTITIES[name] for name in SPECTRUM}
+"""Those that `[track]` asks for."""
 
 
-def check_margins(margins: Mapping[str, float]) -> None:
-    """Fail where a margin is declared for what is not tested, or is none.
+def check_margins(spec: Spec) -> None:
+    """Fail where a margin is declared for what the study does not ask, or is none.
+
+    What a user's own measures give, and on which scale named ones are compared, is known when they are rehearsed.
 
     Raises
     ------
     InputError
         Otherwise.
     """
-    for name, margin in margins.items():
-        checks.one_of("study", "a name in equivalence", name, MARGINS)
-        MARGINS[name].check_margin(f"equivalence.{name}", margin)
+    known, patterns = ALWAYS | (TRACKED if spec.track else {}), asked_columns(spec)
+    open_ended = None in patterns
+    names = [*known, *(pattern for pattern in patterns if pattern)]
+    for name, margin in spec.equivalence.items():
+        if not open_ended and not any(fnmatchcase(name, pattern) for pattern in names):
+            fail_unasked(name, names)
+        (ALWAYS | TRACKED).get(name, Quantity(name, name)).check_margin(f"equivalence.{name}", margin)
+
+
+def asked_columns(spec: Spec) -> list[str | None]:
+    """The columns of results that ``[measure] names`` gives, as patterns; None for those of a user's own measure."""
+    names = [entry.get("name") if isinstance(entry, Mapping) else entry for entry in spec.measure.names]
+    found: list[str | None] = []
+    for name in names:
+        known = MEASURES.get(str(name))
+        quantities = (known.quantities or (known.name,)) if known else ()
+        found += [heading(known.name, quantity, known.split) for quantity in quantities] if known else [None]
+    return found
+
+
+def fail_unasked(name: str, names: Iterable[str]) -> NoReturn:
+    """Fail for a margin of what the study does not ask.
+
+    Raises
+    ------
+    InputError
+        Always.
+    """
+    names = list(dict.fromkeys(names))
+    of_a_split = [known for known in (f"test_{name}", f"train_{name}") if known in names]
+    near = f"Did you mean {of_a_split[0]!r}?" if of_a_split else checks.close_to(name, names)
+    todo = near or "Ask for it in measure.names, or with [track]."
+    checks.fail("study", "a name in equivalence", f"one of what the study asks: {', '.join(names)}", repr(name), todo)
 
 
 def translate_rivals(raw: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -42,7 +42,7 @@ def resolve(raw: Mapping[str, Any], folder: Path = Path(), *, run_code: bool = T
         texts = sorted(modules(raw) | _varied_modules(raw))
         raw = {**raw, "source": dict(extensions.source("study", "a name", text, [folder]) for text in texts)}
     spec = validated(Spec, raw, "")
-    check_margins(spec.equivalence)
+    check_margins(spec)
     limits.check_name("name", spec.name)
     limits.check_conditions(spec.grid, len(spec.conditions))
     spec = _resolved_parts(spec, run_code)

@@ -221,7 +221,7 @@ class Spec(Table):
     source: dict[str, str] = Field(default_factory=dict)
     """Digests of a user's code; Steppe writes it."""
     equivalence: dict[str, Real] = Field(default_factory=dict)
-    """Quantities, each with the smallest difference that matters."""
+    """Columns of the results, each with the smallest difference that matters, a factor where ratios are compared."""
 
     def toml(self) -> str:
         """The specification as TOML; reading it gives this specification again."""

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from steppe import extensions
+from steppe.analysis.quantities import Quantity
 from steppe.core import checks, losses, programs
 from steppe.core.types import Batch, Loss, Params
 from steppe.data import transforms
@@ -20,6 +21,7 @@ from steppe.measures.table import heading
 from steppe.models import Variables
 from steppe.study.questions import BATCH, Decoding, Question, Sample
 from steppe.study.spec import parts
+from steppe.study.spec.comparisons import ALWAYS, TRACKED, fail_unasked
 from steppe.study.spec.optimisers import check_form
 from steppe.study.training.chain import learning_rate
 from steppe.study.training.program import Recipe
@@ -61,22 +63,27 @@ def check_parts(recipe: Recipe) -> None:
         _check_method(recipe, table, loss, variables.params, batch)
 
 
-def check_measures(asked: list[Question], recipe: Recipe) -> None:
+def check_measures(asked: list[Question], recipe: Recipe, margins: Mapping[str, float] = {}) -> None:
     """Ask measures of the untrained network, on a few examples: what fails stops before training.
 
-    Asked are a user's own, and those of Steppe with other settings than their defaults.
+    Asked are a user's own, those of Steppe with other settings than their defaults, and those that may give what a
+    margin is declared for.
 
     Raises
     ------
     InputError
         One of a user's own that fails, or one of Steppe that fails with its settings and not with its defaults; two
-        whose quantities would be one column of the results.
+        whose quantities would be one column of the results; a margin of what the study does not ask, or that is none
+        on the scale of its quantity.
     """
-    uncertain = [q for q in asked if not q.measure.ships or q.settings != q.measure.defaults]
+    further = {name: margin for name, margin in margins.items() if name not in ALWAYS | TRACKED}
+    uncertain = [q for q in asked if not q.measure.ships or q.settings != q.measure.defaults or further]
     if not uncertain:
         return
     variables = jax.jit(recipe.initial)(jnp.uint32(0))
     columns: dict[str, str] = {}
+    scales: dict[str, bool] = {}
+    unknown = False
     for measure, settings, (split, *_), *_ in uncertain:
         sample = Sample(split, BATCH, BATCH)
         apply = Decoding(recipe.model.at(variables.state), recipe.dataset)
@@ -84,11 +91,18 @@ def check_measures(asked: list[Question], recipe: Recipe) -> None:
         answer = ask(subject, measure, settings)
         if answer.error is not None and not (measure.ships and ask(subject, measure, measure.defaults).error):
             raise answer.error
+        unknown = unknown or answer.error is not None
         for quantity in answer.quantities:
-            other = columns.setdefault(heading(measure.name, quantity.name, split), measure.name)
+            column = heading(measure.name, quantity.name, split)
+            scales[column] = quantity.log
+            other = columns.setdefault(column, measure.name)
             if other != measure.name:
                 checks.fail("study", "measure.names", f"of different quantities than {other}",
                             f"{measure.name}, which gives {quantity.name!r}, too")  # fmt: skip
+    for name, margin in further.items():
+        if name not in scales and not unknown:
+            fail_unasked(name, [*ALWAYS, *scales])
+        Quantity(name, name, log=scales.get(name, False)).check_margin(f"equivalence.{name}", margin)
 
 
 def _is_users(table: Any) -> bool:
