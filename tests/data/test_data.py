@@ -375,7 +375,7 @@ def test_the_hub_and_the_folder_give_the_same_data(texts, monkeypatch):
         part: polars.read_parquet(texts / f"{part}.parquet").to_dict(as_series=False) for part in ("train", "test")
     }
     monkeypatch.delenv("STEPPE_DATA")
-    monkeypatch.setattr(sources, "_hub_answers", lambda: True)
+    monkeypatch.setattr(sources, "hub_answers", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda hub, split: datasets.Dataset.from_dict(frames[split]))
     assert data.load("imdb").fingerprint == local.fingerprint
 
@@ -397,7 +397,7 @@ def test_the_libraries_settings_are_left_as_they_were():
     import datasets
 
     before = datasets.config.HF_HUB_OFFLINE, datasets.is_progress_bar_enabled(), datasets.logging.get_verbosity()
-    with sources._quietly(offline=True):
+    with sources.quietly(offline=True):
         assert datasets.config.HF_HUB_OFFLINE
         assert not datasets.is_progress_bar_enabled()
     after = datasets.config.HF_HUB_OFFLINE, datasets.is_progress_bar_enabled(), datasets.logging.get_verbosity()

@@ -11,8 +11,8 @@ extras.require("steppe.data", "study")
 from steppe.data.arrays import from_arrays
 from steppe.data.dataset import Dataset, checked, dataset
 from steppe.data.files import file
-from steppe.data.image_folder import image_folder
-from steppe.data.images import cifar100
+from steppe.data.hub import hub
+from steppe.data.images import cifar100, image_folder
 from steppe.data.tabular import breast_cancer, digits, moons
 from steppe.data.text import imdb, newsgroups
 from steppe.data.transforms import TRANSFORMS
@@ -23,6 +23,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "cifar100": cifar100,
     "digits": digits,
     "file": file,
+    "hub": hub,
     "images": image_folder,
     "imdb": imdb,
     "moons": moons,
@@ -67,6 +68,7 @@ __all__ = [
     "digits",
     "file",
     "from_arrays",
+    "hub",
     "image_folder",
     "imdb",
     "load",

@@ -8,7 +8,7 @@ import numpy as np
 
 from steppe.core import arrays, checks
 from steppe.core.types import Batch
-from steppe.data.dataset import Dataset, as_it_is, check_finite, dataset
+from steppe.data.dataset import Dataset, as_it_is, check_finite, dataset, listed
 
 FORM = 'of the form ((x, y), (x_test, y_test)), or {"train": {"x": …, "y": …}, "test": {"x": …, "y": …}}'
 
@@ -61,7 +61,6 @@ def from_arrays(name: str, parts: Any, *, about: str = "") -> Dataset:
     if len(unknown):
         got = f"a label {labels_test[unknown[0]].item()!r} in row {unknown[0]}, which is not"
         checks.fail(f"data {name}", "y of test", "labels that the training part has", got)
-    listed = ", ".join(map(str, kinds[:10])) + (f" and {len(kinds) - 10} more" if len(kinds) > 10 else "")
     return dataset(
         name,
         (x, np.searchsorted(kinds, labels)),
@@ -69,7 +68,7 @@ def from_arrays(name: str, parts: Any, *, about: str = "") -> Dataset:
         decode=as_it_is if x.dtype == np.float32 else as_floats,
         shape=x.shape[1:],
         classes=len(kinds),
-        about=about or f"arrays, classes {listed}",
+        about=about or f"arrays, classes {listed(kinds)}",
     )
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,6 +169,12 @@ def fingerprint(batches: Any) -> str:
 def as_it_is(batch: Batch) -> Batch:
     """Decode data that are stored as they are used."""
     return batch
+
+
+def listed(kinds: Iterable[Any]) -> str:
+    """Names in a row: ten of them where there are more."""
+    names = [str(kind) for kind in kinds]
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def subset(name: str, setting: str, count: int | None, size: int) -> np.ndarray | slice:

@@ -1,33 +1,17 @@
 """A user's own data: CSV, Parquet or npz with a column of labels."""
 
-import difflib
 import os
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
+from typing import NoReturn
 
 import numpy as np
 
 from steppe.core import arrays, checks
 from steppe.data.archives import check_fits, kind_of, npz
-from steppe.data.dataset import Dataset, check_finite
+from steppe.data.dataset import Dataset, check_finite, listed
+from steppe.data.frames import LESS, Contents, Origin, as_classes, from_frame, nearest
 from steppe.data.sources import first_line, read_parquet
 from steppe.data.tabular import split_table, table
-
-if TYPE_CHECKING:
-    import polars
-
-WHOLE = 2**53
-"""Up to here floats tell whole numbers apart."""
-
-LESS = "Subtract the first one from all."
-"""What to do where floats would merge whole numbers."""
-
-LONGEST = 1000
-"""Characters in the name of a class: NumPy stores all names as wide as the longest."""
-
-Contents: TypeAlias = tuple[np.ndarray, np.ndarray, list[str]]
-"""Features (N, …), labels (N,), and the columns' names: none for one array of features."""
 
 
 def file(
@@ -68,7 +52,7 @@ def file(
     kinds = np.unique(labels)
     if len(kinds) < 2:
         checks.fail("data file", f"label {label!r}", "of at least two classes", f"a single class, {kinds[0]}")
-    about = f"{Path(file).name}, label {label!r}, classes {_listed(kinds)}"
+    about = f"{Path(file).name}, label {label!r}, classes {listed(kinds)}"
     if test_file is None:
         pair = x, np.searchsorted(kinds, labels)
         return split_table("file", pair, about, test_fraction, standardize, split_seed, names=kinds.tolist())
@@ -84,22 +68,15 @@ def file(
     return table("file", *parts, len(kinds), f"{about}; tested on {Path(test_file).name}", standardize)
 
 
-def _listed(kinds: Iterable[Any]) -> str:
-    """Names in a row: ten of them where there are more."""
-    names = [str(kind) for kind in kinds]
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    """`checks.nearest`, among the ten most alike, so that no message lists a thousand."""
-    return checks.nearest(word, difflib.get_close_matches(str(word), list(known), n=10, cutoff=0.0))
+def _origin(path: Path) -> Origin:
+    return Origin("file", str(path), path.name)
 
 
 def _check_columns(train: list[str], test: list[str]) -> None:
     """Features must mean the same, by position, in both files."""
     odd = [name for name in train if name not in test] + [name for name in test if name not in train]
     if train != test:
-        got = f"a file that differs in {_listed(map(repr, odd))}" if odd else "a file with the columns in another order"
+        got = f"a file that differs in {listed(map(repr, odd))}" if odd else "a file with the columns in another order"
         checks.fail("data file", "test_file", "a file with the columns of the training file", got)
 
 
@@ -123,7 +100,7 @@ def features_and_labels(setting: str, name: str, label: str, *, classes: bool = 
                 f"There is no folder {path.parent}.",
             )
         names = sorted(p.name for p in path.parent.iterdir() if p.suffix.lower() in readers and p.is_file())
-        checks.fail("data file", setting, "a file that exists", checks.shown(str(path)), _nearest(path.name, names))
+        checks.fail("data file", setting, "a file that exists", checks.shown(str(path)), nearest(path.name, names))
     x, labels, columns = readers[path.suffix.lower()](path, label)
     if len(labels) == 0:
         checks.fail("data file", str(path), "a file with examples", "a file without any")
@@ -133,27 +110,7 @@ def features_and_labels(setting: str, name: str, label: str, *, classes: bool = 
     if not classes and labels.dtype.kind == "f":
         check_finite("file", path.name, labels)
         return x, labels, columns
-    return x, _classes(labels, label, path), columns
-
-
-def _classes(labels: np.ndarray, name: str, path: Path) -> np.ndarray:
-    """Labels as strings or whole numbers."""
-    what = "whole numbers or strings: a class for each example"
-    if labels.ndim != 1:
-        checks.fail("data file", f"label {name!r}", what, f"a shape of {labels.shape}")
-    if labels.dtype.kind == "f":
-        labels = labels.astype(np.float64)
-        broken = np.flatnonzero(labels != np.floor(labels))  # NaN differs from itself
-        broken = np.union1d(broken, np.flatnonzero(np.abs(labels) > WHOLE))
-        if len(broken):
-            got = f"a value {labels[broken[0]]} in row {broken[0]} of {path.name}"
-            large = "Floats beyond 2**53 do not tell classes apart: number them from 0."
-            todo = large if np.abs(labels[broken[0]]) > WHOLE and np.isfinite(labels[broken[0]]) else ""
-            checks.fail("data file", f"label {name!r}", what, got, todo)
-        return labels.astype(np.int64)
-    if labels.dtype.kind not in "iubU":
-        checks.fail("data file", f"label {name!r}", what, f"a dtype of {labels.dtype}")
-    return labels.astype(labels.dtype.newbyteorder("="), copy=False)
+    return x, as_classes(_origin(path), labels, label), columns
 
 
 def _from_csv(path: Path, label: str) -> Contents:
@@ -171,7 +128,7 @@ def _from_csv(path: Path, label: str) -> Contents:
         twice = name.partition("_duplicated_")[0]  # polars so names the second of two columns
         if twice != name and twice in names:
             checks.fail("data file", str(path), "a table whose columns differ in name", f"a second column {twice!r}")
-    return _from_frame(path, frame, label)
+    return from_frame(_origin(path), frame, label)
 
 
 def _check_text(path: Path) -> None:
@@ -194,78 +151,11 @@ def _from_parquet(path: Path, label: str) -> Contents:
             got = f"a column of {field.type}, {field.name!r}"
             checks.fail("data file", str(path), "a table without decimals of 256 bits", got, "Cast it to double.")
     try:
-        return _from_frame(path, polars.DataFrame(polars.from_arrow(arrow)), label)
+        return from_frame(_origin(path), polars.DataFrame(polars.from_arrow(arrow)), label)
     except checks.InputError:
         raise
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, ValueError, TypeError) as error:
         _damaged(path, "table", error)
-
-
-def _from_frame(path: Path, frame: "polars.DataFrame", label: str) -> Contents:
-    import polars
-
-    if label not in frame.columns:
-        checks.fail(
-            "data file", "label", f"a column of {path.name}", checks.shown(label), _nearest(label, frame.columns)
-        )
-    if frame.height == 0:
-        checks.fail("data file", str(path), "a file with examples", "a file without any")
-    for column in frame.iter_columns():  # looking each of a million up by its name takes hours
-        if column.null_count():
-            gaps = np.flatnonzero(column.is_null().to_numpy())
-            checks.fail("data file", f"column {column.name!r}", "without missing values",
-                        f"a gap in row {gaps[0]} of {path.name}", "Fill or drop missing values first.")  # fmt: skip
-    features = frame.drop(label)
-    words = [name for name, dtype in features.schema.items() if not (dtype.is_numeric() or dtype == polars.Boolean)]
-    if words:
-        got = f"a column of {features.schema[words[0]]}, {words[0]!r}" + _first_word(features[words[0]])
-        others = f" So are {_listed(map(repr, words[1:]))}." if words[1:] else ""
-        checks.fail("data file", "features", "numeric columns", got, f"Encode or drop it first.{others}")
-    if not features.columns:
-        checks.fail("data file", str(path), "a table with features", f"a table of {label!r} alone")
-    for column in features.iter_columns():
-        if column.dtype.is_integer() and any(abs(cast(int, end)) > WHOLE for end in (column.min(), column.max())):
-            whole = np.array(column.to_list(), dtype=object)  # columns may be of 128 bits
-            arrays.check_resolved("data file", f"column {column.name!r}", whole, np.float64, todo=LESS)
-    x = features.cast(polars.Float64).to_numpy()
-    return x, _label_values(path, frame[label]), features.columns
-
-
-def _label_values(path: Path, labels: "polars.Series") -> np.ndarray:
-    """A column of labels as an array: strings, whole numbers, or numbers."""
-    import polars
-
-    what = f"label {labels.name!r}"
-    if labels.dtype == polars.String or isinstance(labels.dtype, (polars.Categorical, polars.Enum)):
-        words = labels.cast(polars.String)
-        longest = words.str.len_chars().arg_max() or 0
-        if len(words[longest]) > LONGEST:
-            got = f"{len(words[longest])} in row {longest} of {path.name}"
-            checks.fail("data file", what, f"names of classes, of at most {LONGEST} characters", got)
-        odd = words.str.contains("\0", literal=True).arg_max() or 0
-        if "\0" in words[odd]:  # which NumPy would drop at the end of a name
-            checks.fail("data file", what, "names of classes", f"one with a NUL in row {odd} of {path.name}")
-        return np.array(words.to_list(), dtype=str)
-    if not (labels.dtype.is_numeric() or labels.dtype == polars.Boolean):
-        checks.fail(
-            "data file", what, "whole numbers or strings: a class for each example", f"a column of {labels.dtype}"
-        )
-    if isinstance(labels.dtype, polars.Decimal) or labels.dtype in (polars.Int128, polars.UInt128):
-        exact = labels.to_list()
-        fits = all(number == int(number) and abs(number) < 2**63 for number in exact)
-        return np.array([int(number) if fits else float(number) for number in exact])
-    return labels.to_numpy()
-
-
-def _first_word(column: "polars.Series") -> str:
-    """Where a column of strings first holds something that is no number: often the sign for a missing value."""
-    import polars
-
-    if column.dtype != polars.String:
-        return ""
-    numbers = column.cast(polars.Float64, strict=False).fill_null(float("nan")).to_numpy()
-    row = int(np.isnan(numbers).argmax())
-    return f" ({column[row]!r} in row {row})"
 
 
 def _from_npz(path: Path, label: str) -> Contents:
@@ -276,7 +166,7 @@ def _from_npz(path: Path, label: str) -> Contents:
     except Exception as error:  # a damaged zip fails in a dozen ways
         _damaged(path, "npz archive without pickled objects", error)
     if label not in found:
-        checks.fail("data file", "label", f"an array of {path.name}", checks.shown(label), _nearest(label, found))
+        checks.fail("data file", "label", f"an array of {path.name}", checks.shown(label), nearest(label, found))
     labels = found.pop(label)
     for name, array in found.items():
         if array.dtype.kind not in "fiub" or array.shape[:1] != labels.shape[:1] or not array.ndim:
@@ -289,7 +179,7 @@ def _from_npz(path: Path, label: str) -> Contents:
         return (x[:, None] if x.ndim == 1 else x), labels, list(found) if x.ndim == 1 else []
     if not found or any(array.ndim != 1 for array in found.values()):
         what = "one array of features beside the labels, or columns of shape (N,)"
-        checks.fail("data file", str(path), what, f"a choice of {_listed(found) or 'none'}")
+        checks.fail("data file", str(path), what, f"a choice of {listed(found) or 'none'}")
     return np.stack([array.astype(np.float64) for array in found.values()], axis=1), labels, list(found)
 
 

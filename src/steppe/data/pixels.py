@@ -162,9 +162,9 @@ def channel_moments(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def standardizing(mean: np.ndarray, deviation: np.ndarray) -> Decode:
     """Decode bytes to channels less their mean, in units of their deviation; a channel that does not vary becomes 0."""
-    scale = 1 / np.where(deviation == 0, 1, deviation)
+    inverse = 1 / np.where(deviation == 0, 1, deviation)
     # Of the rank of a batch, so that nothing is promoted
-    shift, scale = (a.astype(np.float32).reshape(1, 1, 1, -1) for a in (mean, scale))
+    shift, scale = (a.astype(np.float32).reshape(1, 1, 1, -1) for a in (mean, inverse))
 
     def decode(batch: Batch) -> Batch:
         x = batch["x"].astype(jnp.float32) / 255

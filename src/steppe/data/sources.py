@@ -115,7 +115,7 @@ def _from_hub(name: str, hub: str, part: str) -> tuple[Any, str]:
     import datasets
 
     try:
-        with _quietly(offline=not _hub_answers()):
+        with quietly(offline=not hub_answers()):
             loaded = datasets.load_dataset(hub, split=part)
             return loaded.with_format("arrow")[:], f"{hub}, {part}"
     except Exception as error:
@@ -126,7 +126,7 @@ def _from_hub(name: str, hub: str, part: str) -> tuple[Any, str]:
                     f"and {name}/test.parquet.")  # fmt: skip
 
 
-def _hub_answers() -> bool:
+def hub_answers() -> bool:
     """Whether the hub answers at all: asked first, because `datasets` tries for half a minute before it gives up."""
     import huggingface_hub
 
@@ -138,7 +138,7 @@ def _hub_answers() -> bool:
 
 
 @contextlib.contextmanager
-def _quietly(offline: bool) -> Iterator[None]:
+def quietly(offline: bool) -> Iterator[None]:
     """`datasets` without bars, log lines and warnings, and offline if asked; afterwards everything is as it was."""
     import datasets
     from huggingface_hub import utils
