@@ -221,7 +221,7 @@ BAD = {
     "too few points": ("landscape thesis --points 2", "points must be an odd number of at least 3"),
     "one run to go between": (
         "landscape thesis --along between",
-        "must be exactly two runs with --along between, got 1",
+        "must be exactly two networks with --along between, got 1",
     ),
     "nothing to measure": ("measure weigths.npz", "Did you mean 'weights.npz'?"),
     "no run and no parameters": ("measure thesis", "got 'thesis'. It is none of these."),

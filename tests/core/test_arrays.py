@@ -12,8 +12,7 @@ from steppe import InputError, curvature, landscape, measures, methods, sharpnes
 from steppe.core import arrays, losses, predictions
 from steppe.core.batches import gather
 from steppe.networks.measurement import read_targets
-from steppe.networks.settings import Settings
-from steppe.networks.user import UserNetwork
+from steppe.networks.settings import Settings, UserNetwork
 
 W = {"w": jnp.asarray(np.arange(6).reshape(2, 3) / 4, jnp.float32)}
 X = np.arange(8, dtype=np.float32).reshape(4, 2) / 8

@@ -162,7 +162,7 @@ def attempt(case: tuple[str, bytes, tuple[np.ndarray, list[Any]] | None]) -> Ver
 
         def read() -> None:
             if form in ("safetensors", "parameters.npz"):
-                found["arrays"] = loading.parameters(path)
+                found["arrays"] = loading.parameters("measure", path)
             else:
                 found["table"] = features_and_labels("file", str(path), "kind")
 

@@ -22,7 +22,7 @@ from steppe import InputError, cli
 from steppe.core import names
 from steppe.core.extras import MissingExtra
 from steppe.models import Variables
-from steppe.networks import loading, modules
+from steppe.networks import landscapes, loading, modules
 from steppe.networks.checkpoints import Blueprint, fill
 from support.properties import cheap
 
@@ -114,7 +114,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_arrays_find_their_places_whatever_a_framework_calls_them(form):
-    filled = fill(BLUEPRINT, FORMS[form], "net.npz")
+    filled = fill("measure", BLUEPRINT, FORMS[form], "net.npz")
     assert same(filled.variables, SAVED)
     more = {"of Lightning": "epoch", "beside an optimiser": "optimizer", "of an Optax training state": "opt_state"}
     assert filled.note == (f"Beside the network, net.npz holds {more[form]}." if form in more else "")
@@ -130,7 +130,7 @@ def test_arrays_find_their_places_whatever_a_framework_calls_them(form):
 def test_neither_order_nor_what_lies_around_it_changes_what_a_network_gets(order, before, separator, beside):
     named = {f"{before}{name.replace('/', separator)}": flat(SAVED)[name] for name in order}
     inside = {"state_dict": named, **{f"_{name}": np.array(value) for name, value in beside.items()}}
-    assert same(fill(BLUEPRINT, inside, "net.npz").variables, SAVED)
+    assert same(fill("measure", BLUEPRINT, inside, "net.npz").variables, SAVED)
 
 
 def without(name):
@@ -157,7 +157,7 @@ def without(name):
 )  # fmt: skip
 def test_what_does_not_fit_is_told_in_one_sentence(found, words):
     with pytest.raises(InputError) as error:
-        fill(BLUEPRINT, found, "net.npz")
+        fill("measure", BLUEPRINT, found, "net.npz")
     assert all(word in str(error.value) for word in words), str(error.value)
     assert str(error.value).startswith("measure: TARGET must be a file ") and "net.npz" in str(error.value)
 
@@ -167,9 +167,9 @@ def test_of_tied_arrays_a_file_may_have_either_name_or_both_with_one_value():
     blueprint = Blueprint(made, aliases={"head.weight": "embed.weight"}, optional=frozenset({"steps"}))
     one = np.ones((4, 2))
     for file in ({"embed.weight": one}, {"head.weight": one}, {"embed.weight": one, "head.weight": one}):
-        assert same(fill(blueprint, file, "net.pt").variables, Variables({"embed.weight": one}, made.state))
+        assert same(fill("measure", blueprint, file, "net.pt").variables, Variables({"embed.weight": one}, made.state))
     with pytest.raises(InputError, match=r"embed/weight and head/weight, one array in the network, with two values"):
-        fill(blueprint, {"embed.weight": one, "head.weight": 2 * one}, "net.pt")
+        fill("measure", blueprint, {"embed.weight": one, "head.weight": 2 * one}, "net.pt")
 
 
 # --- the command
@@ -256,13 +256,59 @@ def test_an_equinox_model_with_state_is_filled_and_keeps_excluded_arrays_fixed(h
     assert "Taken for statistics" not in row["remark"]
 
 
+@pytest.mark.slow
+def test_between_two_checkpoints_statistics_are_estimated_anew_and_an_edited_network_is_another_landscape(
+    here, monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend(here)
+    nets = [trained_net(seed) for seed in (0, 1)]
+    for place, net in enumerate(nets):
+        flat_ = flat(steppe.from_nnx(net).variables, ".")
+        save_file({name: np.asarray(v) for name, v in flat_.items()}, f"net{place}.safetensors")
+    words = ["landscape", "net0.safetensors", "net1.safetensors", "--along", "between", "--network", "nets:make"]
+    words += ["--data", "data.npz", "--points", "3", "--grid", "3"]
+    status, _, err = run(monkeypatch, capsys, *words)
+    assert status == 0, err
+    folder = Path("out/net0/landscapes/between_net0.safetensors_net1.safetensors")
+    found, _ = landscapes.read(folder)
+    assert "12 examples of data.npz. Statistics of normalisation are estimated anew at each point, on 12 of them." in (
+        found.about
+    )
+    x = np.load("data.npz")["x"]
+    for place, net in ((0, nets[0]), (-1, nets[1])):
+        hidden = net.layers[0](x)
+        net.norm.mean[...], net.norm.var[...] = hidden.mean(axis=0), hidden.var(axis=0)
+        np.testing.assert_allclose(found.lines["loss"][0][place], loss_of(steppe.from_nnx(net)), rtol=1e-5)
+    assert run(monkeypatch, capsys, *words)[0] == 0  # what is there is shown again
+    Path("nets.py").write_text(NETS.replace("nnx.relu", "nnx.tanh"))
+    status, _, err = run(monkeypatch, capsys, *words)
+    assert status == 2 and "must be a folder of this landscape, with program" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["net.npz"], "landscape: --network must be given"),
+        (["net.npz", "--network", "nets:make", "--criterion", "squared_error"], "a landscape shows loss and accuracy"),
+        (["net.npz", "net.npz", "--network", "nets:make"], "different files, got net.npz twice"),
+        (["net.npz", "--network", "nets:make", "--split", "test"], "--split must be left out"),
+        (["net.npz", "--network", "nets:make", "--set", "trace.probes=2"], "--set must be one of 'network'"),
+        (["net.npz", "--network", "nets:make"], "landscape: TARGET must be a file of the arrays of this --network"),
+    ],
+)
+def test_a_landscape_refuses_what_it_cannot_show(here, monkeypatch, capsys, words, message):
+    np.savez("net.npz", w=np.zeros(3))
+    status, _, err = run(monkeypatch, capsys, "landscape", *words, "--data", "data.npz")
+    assert status == 2 and message in err, err
+
+
 @pytest.mark.parametrize(
     ("text", "settings", "width"),
     [("nets:make", {}, 5), ("nets:make", {"width": 4, "classes": 7}, 4), ("nets:fixed", {}, 5)],
 )
 def test_the_function_is_given_shape_and_classes_where_it_asks_for_them(here, text, settings, width):
     batch = {"x": np.zeros((4, 3), np.float32), "y": np.arange(4) % 3}
-    _, blueprint = modules.build(text, settings, batch)
+    _, blueprint = modules.build("measure", text, settings, batch)
     last = blueprint.variables.params["layers"][1]["kernel"]
     assert last.shape == (width, settings.get("classes", 3))
     assert blueprint.ignored == {"drop/rngs/count", "drop/rngs/key"}
@@ -282,7 +328,7 @@ def test_the_function_is_given_shape_and_classes_where_it_asks_for_them(here, te
 def test_a_function_that_makes_no_network_is_refused(here, text, settings, words):
     Path("odd.py").write_text("nothing = lambda: None\ntext = lambda: 'net'\n")
     with pytest.raises(InputError) as error:
-        modules.build(text, settings, {"x": np.zeros((4, 3), np.float32), "y": np.arange(4) % 3})
+        modules.build("measure", text, settings, {"x": np.zeros((4, 3), np.float32), "y": np.arange(4) % 3})
     assert words in str(error.value), str(error.value)
 
 
@@ -308,16 +354,16 @@ def test_a_checkpoint_in_several_files_is_read_from_its_list(tmp_path):
     save_file({"b": np.zeros(3)}, tmp_path / "model-2.safetensors")
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}))
-    assert sorted(loading.parameters(index)) == ["a", "b"]
+    assert sorted(loading.parameters("measure", index)) == ["a", "b"]
     with pytest.raises(InputError, match=r"It holds checkpoints: .*model\.safetensors\.index\.json"):
-        loading.parameters(tmp_path)
+        loading.parameters("measure", tmp_path)
     index.write_text(json.dumps({"weight_map": {"a": "../model-1.safetensors"}}))
     with pytest.raises(InputError, match="All of its files must lie beside it"):
-        loading.parameters(index)
+        loading.parameters("measure", index)
     for text in ("[]", "{", '{"weight_map": 3}', '{"weight_map": {"a": 1}}'):
         index.write_text(text)
         with pytest.raises(InputError, match="which is none"):
-            loading.parameters(index)
+            loading.parameters("measure", index)
 
 
 class Harmful:
@@ -341,7 +387,7 @@ def test_nothing_pickled_is_executed(tmp_path, monkeypatch):
         "bad.pkl": "can run code and are never read",
     }.items():
         with pytest.raises(InputError) as error:
-            loading.parameters(Path(name))
+            loading.parameters("measure", Path(name))
         assert words in str(error.value), str(error.value)
     assert not Path("harm").exists()
 
@@ -350,7 +396,7 @@ def test_a_file_of_pytorch_without_pytorch_says_what_to_install(tmp_path, monkey
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (tmp_path / "net.pt").write_bytes(b"x")
     with pytest.raises(MissingExtra, match=r"pip install 'steppe\[torch\]'"):
-        loading.parameters(tmp_path / "net.pt")
+        loading.parameters("measure", tmp_path / "net.pt")
 
 
 @pytest.mark.slow
@@ -363,15 +409,15 @@ def test_files_of_pytorch_are_read_in_every_form_that_holds_arrays_alone(tmp_pat
     for old in (False, True):
         path = tmp_path / f"{old}.pt"
         torch.save(whole, path, _use_new_zipfile_serialization=not old)
-        found = loading.parameters(path)
+        found = loading.parameters("measure", path)
         assert sorted(found) == ["model"]
         assert same(found["model"], {name: value.numpy() for name, value in net.state_dict().items()})
     torch.save(half, tmp_path / "half.bin")
-    assert loading.parameters(tmp_path / "half.bin")["0.weight"].dtype == np.float32
+    assert loading.parameters("measure", tmp_path / "half.bin")["0.weight"].dtype == np.float32
     torch.save(net, tmp_path / "module.pth")
     with pytest.raises(InputError, match=r"which holds torch\.nn\.modules\.\w+\.\w+: loading that could run code"):
-        loading.parameters(tmp_path / "module.pth")
+        loading.parameters("measure", tmp_path / "module.pth")
     for name, content in {"cut.pt": path.read_bytes()[:-40], "empty.pt": b"", "none.pt": None}.items():
         (tmp_path / name).write_bytes(content) if content is not None else torch.save({"epoch": 1}, tmp_path / name)
         with pytest.raises(InputError, match="must be a PyTorch checkpoint of arrays alone"):
-            loading.parameters(tmp_path / name)
+            loading.parameters("measure", tmp_path / name)

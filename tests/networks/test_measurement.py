@@ -30,8 +30,7 @@ from steppe.measures import table as stored
 from steppe.measures.subject import Subject
 from steppe.networks import measurement as measuring
 from steppe.networks.runs import finished_runs
-from steppe.networks.settings import Settings
-from steppe.networks.user import UserNetwork
+from steppe.networks.settings import Settings, UserNetwork
 from steppe.report.wording.measurements import notes
 from steppe.study.progress import Watcher
 from support.networks import dense_hessian, mlp_apply, mlp_batch, mlp_params

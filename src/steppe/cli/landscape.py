@@ -6,19 +6,27 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from steppe.cli.options import Data, IgnoreLabel, Label, Network
+from steppe.cli.options import settings as settings_of
 from steppe.core import process
+from steppe.core.checks import one_of
 
 
 def landscape(
     targets: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Folders of finished runs: DIR/runs/<condition>-s<seed>.")
+        list[Path],
+        typer.Argument(
+            metavar="TARGET",
+            help="Folders of finished runs, DIR/runs/<condition>-s<seed>, or checkpoints of your own, with --network "
+            "and --data.",
+        ),
     ],
     *,
     along: Annotated[
         str,
         typer.Option(
             metavar="random|eigenvectors|between",
-            help="Filter-normalised random directions, the Hessian's top eigenvectors, or the line between two runs.",
+            help="Filter-normalised random directions, top eigenvectors of the Hessian, or the line between two.",
         ),
     ] = "random",
     points: Annotated[int, typer.Option(help="Number of points on the line (odd).")] = 51,
@@ -28,14 +36,36 @@ def landscape(
     split: Annotated[str, typer.Option(metavar="train|test", help="Use the training or the test data.")] = "train",
     seed: Annotated[int, typer.Option(help="Seed of the random directions and of the choice of examples.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Output folder.", show_default="one in DIR/landscapes")] = None,
+    network: Network = None,
+    data: Data = None,
+    label: Label = None,
+    criterion: Annotated[
+        str, typer.Option(metavar="cross_entropy", help="Loss of the outputs of --network.")
+    ] = "cross_entropy",
+    ignore_label: IgnoreLabel = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="network.KEY=VALUE", help="Set a setting of --network.")
+    ] = None,
 ) -> None:
     """Draw the loss and accuracy around trained networks, or between two of them: landscape.npz and landscape.html."""
     from steppe import report, study
     from steppe.networks import exploration, landscapes
+    from steppe.networks.settings import UserNetwork
     from steppe.study.progress import Bar
 
     settings = landscapes.Settings(along, points, grid, radius, examples, split, seed)
-    question = landscapes.read_question(targets, settings)
+    chosen = settings_of(changes or [], "landscape", "network.width=8")
+    for name in chosen:
+        one_of("landscape", "--set", name, ["network"])
+    user = UserNetwork(
+        network=network,
+        settings=chosen.get("network", {}),
+        data=data,
+        label=label,
+        criterion=criterion,
+        ignore=ignore_label,
+    )
+    question = landscapes.read_question(targets, settings, user)
     directory = out or question.folder
     process.promise(f"What is computed is in {directory}; run the same command again to continue.", directory)
     with Bar(Console(stderr=True)) as bar:

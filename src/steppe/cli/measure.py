@@ -1,12 +1,13 @@
 """``steppe measure``: measure trained networks."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from steppe.cli.settings import parsed
+from steppe.cli.options import Data, IgnoreLabel, Label, Network
+from steppe.cli.options import settings as settings_of
 from steppe.core import process
 from steppe.core.checks import fail
 
@@ -28,7 +29,8 @@ def measure(
     quick: Annotated[bool, typer.Option("--quick", help="Take only the cheap measures.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Take all measures.")] = False,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME.KEY=VALUE", help="Set a setting of a measure.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME.KEY=VALUE", help="Set a setting of a measure, or of --network."),
     ] = None,
     examples: Annotated[int, typer.Option(help="Measure on at most this many examples.")] = 1024,
     split: Annotated[str, typer.Option(metavar="train|test", help="Use the training or the test data.")] = "train",
@@ -50,26 +52,14 @@ def measure(
         str | None,
         typer.Option(metavar="MODULE:FUNCTION", help="Outputs of your own network, apply(params, x)."),
     ] = None,
-    network: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:FUNCTION",
-            help="Makes your network, a module of Flax NNX, Equinox or PyTorch, from (shape, classes), or from "
-            "nothing if its first argument has a default. Settings: --set network.KEY=VALUE.",
-        ),
-    ] = None,
+    network: Network = None,
     criterion: Annotated[
         str,
         typer.Option(metavar="cross_entropy|squared_error", help="Loss of the outputs of --network or --apply."),
     ] = "cross_entropy",
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="FILE|MODULE:FUNCTION", help="A .npz, .csv or .parquet file, or a function to call."),
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Column of a table that holds the targets.")] = None,
-    ignore_label: Annotated[
-        int | None, typer.Option(metavar="LABEL", help="Label that does not count, such as -100.")
-    ] = None,
+    data: Data = None,
+    label: Label = None,
+    ignore_label: IgnoreLabel = None,
     initial: Annotated[Path | None, typer.Option(help="Your parameters before training.")] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Arrays to keep fixed, such as 'encoder/*'.")
@@ -82,20 +72,14 @@ def measure(
     from steppe import report, study
     from steppe.measures import select
     from steppe.networks import measurement
-    from steppe.networks.settings import Settings
-    from steppe.networks.user import UserNetwork
+    from steppe.networks.settings import Settings, UserNetwork
     from steppe.study.progress import Bar
 
     if sum((measures is not None, quick, every)) > 1:
         fail("measure", "--measures, --quick and --all", "given one at a time", "several", "Pass one of them at most.")
     names = measures.split(",") if measures is not None else "quick" if quick else "all" if every else "standard"
     chosen = tuple(select(names))
-    options: dict[str, dict[str, Any]] = {}
-    for change in changes or []:
-        key, value = parsed(change, "measure", "sam_sharpness.rho=0.1")
-        module, colon, rest = key.rpartition(":")  # a user's own is module:function, whose module may have dots
-        name, _, setting = rest.partition(".")
-        options.setdefault(module + colon + name, {})[setting] = None if value == "none" else value
+    options = settings_of(changes or [], "measure", "sam_sharpness.rho=0.1")
     user = UserNetwork(
         loss=loss,
         apply=apply,

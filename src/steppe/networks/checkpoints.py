@@ -67,11 +67,13 @@ class Filled(NamedTuple):
     note: str
 
 
-def fill(blueprint: Blueprint, found: Any, file: str) -> Filled:
+def fill(command: str, blueprint: Blueprint, found: Any, file: str) -> Filled:
     """The network with the arrays of a file, whatever it is called in there.
 
     Parameters
     ----------
+    command : str
+        What is named in errors.
     blueprint : Blueprint
         What is looked for.
     found : pytree of arrays
@@ -94,11 +96,11 @@ def fill(blueprint: Blueprint, found: Any, file: str) -> Filled:
     --------
     >>> blueprint = Blueprint(Variables({"fc": {"kernel": np.zeros((2, 3))}}, {}))
     >>> file = {"state_dict": {"module.fc.kernel": np.ones((2, 3))}, "epoch": np.array(9)}
-    >>> filled = fill(blueprint, file, "net.npz")
+    >>> filled = fill("example", blueprint, file, "net.npz")
     >>> float(filled.variables.params["fc"]["kernel"].sum()), filled.note
     (6.0, 'Beside the network, net.npz holds epoch.')
     """
-    return _Filling(blueprint, found, file).filled()
+    return _Filling(command, blueprint, found, file).filled()
 
 
 def steps(name: str) -> Steps:
@@ -116,8 +118,8 @@ def steps(name: str) -> Steps:
 class _Filling:
     """One file and one network."""
 
-    def __init__(self, blueprint: Blueprint, found: Any, file: str):
-        self.blueprint, self.file = blueprint, file
+    def __init__(self, command: str, blueprint: Blueprint, found: Any, file: str):
+        self.command, self.blueprint, self.file = command, blueprint, file
         called, self.arrays = names.names(found), jax.tree.leaves(found)
         self.short = self._short(called)
         self.there = {short: place for place, short in enumerate(self.short)}
@@ -132,8 +134,8 @@ class _Filling:
         doubled = [name for name, count in Counter(short).items() if count > 1]
         if doubled:
             both = [name for name, own in zip(called, short, strict=True) if own == doubled[0]]
-            checks.fail("measure", "TARGET", "a file whose arrays have names of their own", f"{checks.joined(both)} in "
-                        f"{self.file}, which name one array")  # fmt: skip
+            got = f"{checks.joined(both)} in {self.file}, which name one array"
+            checks.fail(self.command, "TARGET", "a file whose arrays have names of their own", got)
         return short
 
     def filled(self) -> Filled:
@@ -170,9 +172,9 @@ class _Filling:
         if before in known:
             return before
         if len(known) > 1 and () not in known:
-            several = " and ".join("/".join(place) for place in sorted(known))
-            checks.fail("measure", "TARGET", "a file of one network", f"{self.file}, which holds such under {several}",
-                        "Save the one that is meant in a file of its own.")  # fmt: skip
+            got = f"{self.file}, which holds such under {checks.joined('/'.join(place) for place in sorted(known))}"
+            todo = "Save the one that is meant in a file of its own."
+            checks.fail(self.command, "TARGET", "a file of one network", got, todo)
         return () if () in known else known[0]
 
     def _names(self, name: str) -> list[Steps]:
@@ -215,7 +217,7 @@ class _Filling:
     def _fail(self, missing: list[str], extra: list[str], unfit: list[str]) -> NoReturn:
         parts = {"it lacks": missing, "it has more": extra, "it has in another form": unfit}
         told = "; ".join(f"{words} {listed(those)}" for words, those in parts.items() if those)
-        checks.fail("measure", "TARGET", "a file of the arrays of this --network, and of no others",
+        checks.fail(self.command, "TARGET", "a file of the arrays of this --network, and of no others",
                     f"{self.file}: {told}", _remedy(missing, extra, unfit))  # fmt: skip
 
 

@@ -12,16 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from steppe import landscape
-from steppe.core import checks, losses, trees
+from steppe.core import checks, losses, names, trees
 from steppe.core.types import Params
 from steppe.landscape.points import Function, Prepare
 from steppe.models import Variables
 from steppe.networks.landscapes import WRITTEN, Landscape, Question, save, stored_landscape
-from steppe.networks.runs import FinishedRun
+from steppe.networks.network import NetworkOnData
 from steppe.storage import files, provenance
 from steppe.storage.checkpoint import Checkpoint, Values
 from steppe.study.progress import Watcher
-from steppe.study.records import flattened, unflattened
 from steppe.study.surfaces import chosen, line_and_plane, network_fingerprint, plane_values, resume
 
 Facts = dict[str, float]
@@ -44,7 +43,7 @@ def explore(question: Question, directory: Path, watcher: Watcher | None = None)
     found = stored_landscape(question, directory)
     if found is None:
         if directory == question.folder:
-            files.make(directory, question.networks[0].study)
+            files.make(directory, files.begin(question.networks[0].home, "landscape"))
         files.begin(directory, "landscape")
         place = partial(files.make, directory / "unfinished", directory)
         with files.lock(place() / ".lock", "landscape", directory, "computes in"):
@@ -94,12 +93,12 @@ class _Explorer:
         self.steps = ends if question.is_path else landscape.steps(settings.radius, settings.points)
         self.side = landscape.steps(settings.radius, settings.grid) if settings.grid else np.zeros(0)
 
-    def around(self, network: FinishedRun) -> View:
+    def around(self, network: NetworkOnData) -> View:
         """Along the first direction from a network, and in the plane of two."""
         checkpoint = self.checkpoint(network)
         directions, curvatures = self.directions(network, checkpoint)
         self.watcher.stage(f"landscape of {network.name}")
-        function = landscape.loss_and_accuracy(network.apply)
+        function = landscape.loss_and_accuracy(network.apply, network.criterion)
         line, plane = line_and_plane(
             function, network.params, self.batches, directions,
             steps=self.steps, side=self.side, checkpoint=checkpoint, advance=self.watcher.points,
@@ -108,7 +107,7 @@ class _Explorer:
         facts = {"loss": line["loss"][middle], "accuracy": line["accuracy"][middle], **_rim(line, plane)}
         return line, plane, {name: float(value) for name, value in (facts | curvatures).items()}
 
-    def directions(self, network: FinishedRun, checkpoint: Checkpoint) -> tuple[list[Params], Facts]:
+    def directions(self, network: NetworkOnData, checkpoint: Checkpoint) -> tuple[list[Params], Facts]:
         """Two directions; of eigenvectors also the eigenvalues and how far off they may be."""
         seed = self.settings.seed
         if self.settings.along == "random":  # seed 0 has the directions of a study's report
@@ -119,20 +118,26 @@ class _Explorer:
             checkpoint.write("directions", self.eigenvectors(network))
             found = checkpoint.read("directions")
         assert found is not None
-        parts = [{k.partition("/")[2]: v for k, v in found.items() if k.startswith(f"{i}/")} for i in range(2)]
+        called, structure = names.names(network.params), jax.tree.structure(network.params)
+        vectors = [jax.tree.unflatten(structure, [found[f"{i}/{name}"] for name in called]) for i in range(2)]
         facts = {f"{name}_{i + 1}": found[name][i] for name in ("eigenvalue", "residual") for i in range(2)}
-        return [unflattened(part) for part in parts], facts
+        return vectors, facts
 
-    def eigenvectors(self, network: FinishedRun) -> Values:
+    def eigenvectors(self, network: NetworkOnData) -> Values:
         """The top two eigenpairs of the Hessian, as arrays to keep."""
-        loss, params = losses.of(network.apply), jax.tree.map(jnp.asarray, network.params)
+        loss = losses.of(network.apply, network.criterion)
+        called, params = names.names(network.params), jax.tree.map(jnp.asarray, network.params)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what has not converged is told by its residual, in the table
             pairs, vectors = landscape.top_eigenvectors(loss, params, self.batches, 2, key=self.settings.seed)
-        found = {f"{i}/{name}": leaf for i, vector in enumerate(vectors) for name, leaf in flattened(vector).items()}
+        found = {
+            f"{i}/{name}": np.asarray(leaf)
+            for i, vector in enumerate(vectors)
+            for name, leaf in zip(called, jax.tree.leaves(vector), strict=True)
+        }
         return {"eigenvalue": np.asarray(pairs.values), "residual": np.asarray(pairs.residuals), **found}
 
-    def connect(self, start: FinishedRun, end: FinishedRun) -> View:
+    def connect(self, start: NetworkOnData, end: NetworkOnData) -> View:
         """Along the line from one network to another, and in a plane that holds both, its centre midway."""
         self.watcher.stage(f"from {start.name} to {end.name}")
         checkpoint = self.checkpoint(start, end)
@@ -159,14 +164,14 @@ class _Explorer:
         }  # fmt: skip
         return line, plane, {name: float(value) for name, value in facts.items()}
 
-    def anew(self, network: FinishedRun) -> tuple[Function, Prepare | None]:
+    def anew(self, network: NetworkOnData) -> tuple[Function, Prepare | None]:
         """Loss and accuracy between networks of one kind, and how a point gets its statistics where there are some.
 
         Midway neither network's statistics are right, so that all are estimated anew, at the ends too, from training
         examples: those that a landscape of the training part is of (Jordan et al. 2023).
         """
         if network.model.statistics is None:
-            return landscape.loss_and_accuracy(network.apply), None
+            return landscape.loss_and_accuracy(network.apply, network.criterion), None
         settings, state = self.settings, jax.tree.map(jnp.asarray, network.state)
         examples = chosen(self.dataset, "train", settings.examples, settings.seed)
 
@@ -174,23 +179,26 @@ class _Explorer:
             estimated = network.model.estimate(Variables(params, state), examples, lambda batch: batch["x"])
             return Variables(params, estimated)
 
-        return landscape.loss_and_accuracy(lambda variables, x: network.model.apply(variables, x)[0]), prepare
+        apply = lambda variables, x: network.model.apply(variables, x)[0]  # noqa: E731
+        return landscape.loss_and_accuracy(apply, network.criterion), prepare
 
-    def checkpoint(self, *networks: FinishedRun) -> Checkpoint:
+    def checkpoint(self, *networks: NetworkOnData) -> Checkpoint:
         """What is known of a view, whatever others are asked for with it."""
         params = [network_fingerprint(network.params, network.state) for network in networks]
-        question = [asdict(self.settings), params, self.dataset.fingerprint]
+        question = [asdict(self.settings), params, self.dataset.fingerprint, *filter(None, [networks[0].program])]
         return Checkpoint(self.place, [question, provenance.machine()])
 
     @property
     def about(self) -> str:
         """Sentences: which values, which examples, which directions."""
         settings, many = self.settings, self.batches.examples
-        kind = {"train": "training", "test": "test"}[settings.split]
-        what = f"Loss and accuracy without dropout on {many} {kind} examples of {self.dataset.name}."
+        part = {"train": "training examples", "test": "test examples"}[settings.split]
+        kind = part if self.dataset.test else "examples"
+        what = f"Loss and accuracy without dropout on {many} {kind} of {self.dataset.name}."
         if settings.along == "between" and self.model.statistics is not None:
             count = min(settings.examples, checks.batch_size("landscape", self.dataset.train))
-            what += f" Statistics of normalisation are estimated anew at each point, on {count} training examples."
+            kind = "training examples" if self.dataset.test else "of them"
+            what += f" Statistics of normalisation are estimated anew at each point, on {count} {kind}."
         return f"{what} {ABOUT[settings.along]}"
 
 
@@ -220,7 +228,7 @@ def _provenance(question: Question) -> dict[str, str]:
     """Where the numbers came from, as text."""
     dataset, made = question.networks[0].dataset, provenance.machine()
     return {
-        "Networks": "; ".join(f"{n.folder.parent.parent.name}/runs/{n.folder.name}" for n in question.networks),
+        "Networks": "; ".join(network.source for network in question.networks),
         "Data": f"{dataset.about}; SHA-256 {dataset.fingerprint}",
         "Settings": ", ".join(f"{name} {value}" for name, value in asdict(question.settings).items()),
         "Software": made["versions"],

@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from steppe.core import checks, names
 from steppe.models import Variables
-from steppe.networks.runs import FinishedRun, finished_runs
+from steppe.networks.network import NetworkOnData
+from steppe.networks.runs import finished_runs
+from steppe.networks.settings import UserNetwork
+from steppe.networks.user import read_networks
 from steppe.storage import files
 from steppe.study.spec.identity import differences
 from steppe.study.spec.limits import LARGEST, MOST
-from steppe.study.surfaces import Values, network_fingerprint
+from steppe.study.surfaces import Values, chosen, network_fingerprint
 
 ALONG = ("random", "eigenvectors", "between")
 """Filter-normalised random directions; top eigenvectors of the Hessian; the line between two networks."""
@@ -109,7 +111,7 @@ class Question:
     """A landscape that can be computed: settings, and the networks that it is asked of."""
 
     settings: Settings
-    networks: tuple[FinishedRun, ...]
+    networks: tuple[NetworkOnData, ...]
 
     @property
     def is_path(self) -> bool:
@@ -120,16 +122,18 @@ class Question:
     def identity(self) -> dict[str, Any]:
         """All that the answer depends on, but for software and hardware."""
         networks = {network.name: network_fingerprint(network.params, network.state) for network in self.networks}
-        return {**asdict(self.settings), "networks": networks, "data": self.networks[0].dataset.fingerprint}
+        program = self.networks[0].program
+        code = {"program": program} if program else {}
+        return {**asdict(self.settings), "networks": networks, "data": self.networks[0].dataset.fingerprint, **code}
 
     @property
     def folder(self) -> Path:
         """Where the landscape lies unless somebody says otherwise: beside the first network's runs."""
-        names = [network.folder.name for network in self.networks]
+        names = [network.label for network in self.networks]
         more = [f"{len(names) - 3} more"] if len(names) > 3 else []
         changed = {"split": "train", "seed": 0}
         words = [f"{k}={v}" for k in changed if (v := getattr(self.settings, k)) != changed[k]]
-        return self.networks[0].study / "landscapes" / _cut("_".join([self.settings.along, *names[:3], *more, *words]))
+        return self.networks[0].home / "landscapes" / _cut("_".join([self.settings.along, *names[:3], *more, *words]))
 
 
 def _cut(name: str, most: int = 200) -> str:
@@ -137,20 +141,26 @@ def _cut(name: str, most: int = 200) -> str:
     return name.encode()[:most].decode(errors="ignore")
 
 
-def read_question(targets: Sequence[Path | str], settings: Settings = Settings()) -> Question:
-    """The landscape of finished runs, given by their folders, read and checked.
+def read_question(
+    targets: Sequence[Path | str], settings: Settings = Settings(), user: UserNetwork | None = None
+) -> Question:
+    """The landscape of finished runs, given by their folders, or of a user's own checkpoints, read and checked.
 
     Raises
     ------
-    InputError : settings out of range; folders that are not runs (see `finished_runs`); networks trained on different
-        data; for "between", anything but two networks of one shape.
+    InputError : settings out of range; folders that are not runs (see `finished_runs`); checkpoints that cannot be used
+        (see `read_networks`); networks trained on different data; for "between", anything but two networks of one
+        shape.
     """
     settings.checked()
     if not targets:
         checks.fail("landscape", "TARGET", "the folder of a run, or several", "none")
     if settings.along == "between" and len(targets) != 2:
-        checks.fail("landscape", "TARGET", "exactly two runs with --along between", f"{len(targets)}")
-    networks = tuple(finished_runs("landscape", targets))
+        checks.fail("landscape", "TARGET", "exactly two networks with --along between", f"{len(targets)}")
+    if user is not None and user.is_given:
+        networks = tuple(read_networks(list(map(Path, targets)), user, settings.split))
+    else:
+        networks = tuple(finished_runs("landscape", targets))
     first = networks[0]
     for other in networks[1:]:
         if other.dataset.fingerprint != first.dataset.fingerprint:
@@ -161,15 +171,15 @@ def read_question(targets: Sequence[Path | str], settings: Settings = Settings()
         one, two = (jax.tree.map(np.shape, network.params) for network in networks)
         if one != two or networks[0].model is not networks[1].model:
             got = f"different ones in {networks[0].name} and {networks[1].name}"
-            checks.fail("landscape", "TARGET", "two runs of the same network with --along between", got)
+            checks.fail("landscape", "TARGET", "two of the same network with --along between", got)
         _check_states(*networks)
     return Question(settings, networks)
 
 
-def _check_states(start: FinishedRun, end: FinishedRun) -> None:
+def _check_states(start: NetworkOnData, end: NetworkOnData) -> None:
     """Fail for two networks between which no state is known: one that is no statistic, and not the same in both."""
     variables = Variables(start.params, start.state)
-    known = start.model.is_statistic(variables, jnp.zeros((2, *start.dataset.shape)))
+    known = start.model.is_statistic(variables, chosen(start.dataset, "train", 2).first["x"])
     parts = zip(names.names(start.state), known, *map(jax.tree.leaves, (start.state, end.state)), strict=True)
     if other := [name for name, estimated, one, two in parts if not estimated and not np.array_equal(one, two)]:
         what = "two networks with the same state with --along between, statistics of normalisation aside"

@@ -16,7 +16,7 @@ from steppe.networks.checkpoints import Blueprint
 OPTION = "--network"
 
 
-def build(text: str, settings: Mapping[str, Any], batch: Batch) -> tuple[Network, Blueprint]:
+def build(command: str, text: str, settings: Mapping[str, Any], batch: Batch) -> tuple[Network, Blueprint]:
     """The network that ``module:function`` makes, and what is known of its arrays.
 
     A function whose first argument has no default is given the shape of one example and the number of classes, as
@@ -24,6 +24,8 @@ def build(text: str, settings: Mapping[str, Any], batch: Batch) -> tuple[Network
 
     Parameters
     ----------
+    command : str
+        What is named in errors.
     text : str
         ``module:function``, or a class.
     settings : mapping
@@ -41,28 +43,28 @@ def build(text: str, settings: Mapping[str, Any], batch: Batch) -> tuple[Network
     InputError
         A function that cannot be had, fails, lacks a setting, or returns no network.
     """
-    function = extensions.function("measure", OPTION, text)
-    thing = _called(function, text, settings, batch)
+    function = extensions.function(command, OPTION, text)
+    thing = _called(command, function, text, settings, batch)
     network = models.network_of(thing)
     variables = network.init(jax.random.key(0))
     return network, Blueprint(variables, ignored=_streams(thing))
 
 
-def _called(function: Callable[..., Any], text: str, settings: Mapping[str, Any], batch: Batch) -> Any:
+def _called(command: str, function: Callable[..., Any], text: str, settings: Mapping[str, Any], batch: Batch) -> Any:
     """What the function returns; where it fails, one sentence says how."""
     signature = inspect.signature(function)
     given, options = [], dict(settings)
     if _takes_data(signature):
-        facts = {"shape": lambda: _shape(batch), "classes": lambda: _classes(batch)}
+        facts = {"shape": lambda: _shape(command, batch), "classes": lambda: _classes(command, batch)}
         given = [options.pop(name) if name in options else fact() for name, fact in facts.items()]
     known = list(signature.parameters.values())
     for name in options:
         if name not in signature.parameters and not any(p.kind is p.VAR_KEYWORD for p in known):
-            checks.fail("measure", "--set", f"a setting of {text}", checks.shown(f"network.{name}"),
+            checks.fail(command, "--set", f"a setting of {text}", checks.shown(f"network.{name}"),
                         checks.nearest(name, [p.name for p in known[len(given) :]]))  # fmt: skip
     drawn = {"rngs": lambda: nnx.Rngs(0), "key": lambda: jax.random.key(0)}
     options |= {name: make() for name, make in drawn.items() if name in signature.parameters and name not in options}
-    label = programs.Label("measure", OPTION)
+    label = programs.Label(command, OPTION)
     try:
         return programs.require_value(label, function(*given, **options))
     except (checks.InputError, KeyboardInterrupt):
@@ -70,7 +72,7 @@ def _called(function: Callable[..., Any], text: str, settings: Mapping[str, Any]
     except BaseException as error:  # also sys.exit()
         got = f"{text}, which fails: {programs.line(error)}"
         what = "a function of (shape, classes, **settings), or of settings alone, that returns a network"
-        checks.fail("measure", OPTION, what, got)
+        checks.fail(command, OPTION, what, got)
 
 
 def _takes_data(signature: inspect.Signature) -> bool:
@@ -84,16 +86,16 @@ def _takes_data(signature: inspect.Signature) -> bool:
     )
 
 
-def _shape(batch: Batch) -> Any:
+def _shape(command: str, batch: Batch) -> Any:
     """The shape of one example; of inputs in several parts, those of all."""
-    x, _ = checks.inputs_and_targets("measure", batch)
+    x, _ = checks.inputs_and_targets(command, batch)
     return jax.tree.map(lambda leaf: tuple(leaf.shape[1:]), x)
 
 
-def _classes(batch: Batch) -> int:
+def _classes(command: str, batch: Batch) -> int:
     """How many classes there are: one more than the largest label; of real targets, how many numbers each has."""
-    _, y = checks.inputs_and_targets("measure", batch)
-    y = arrays.numbers("measure", "--data", y)
+    _, y = checks.inputs_and_targets(command, batch)
+    y = arrays.numbers(command, "--data", y)
     if y.dtype.kind in "iub":
         return max(int(y.max()) + 1, 2)
     return int(y.shape[-1]) if y.ndim > 1 else 1

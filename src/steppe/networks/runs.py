@@ -9,44 +9,32 @@ import jax
 import jax.numpy as jnp
 
 from steppe.core import checks
-from steppe.core.types import Apply, Params
 from steppe.data import Dataset
 from steppe.landscape.points import alike
 from steppe.models import Network
+from steppe.networks.network import NetworkOnData
 from steppe.study.spec.conditions import conditions
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
 
 
-@dataclass(frozen=True, eq=False)
-class FinishedRun:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FinishedRun(NetworkOnData):
     """A finished run: its network and what it was trained on.
 
     Attributes
     ----------
-    folder : of the run, DIR/runs/<condition>-s<seed>, resolved.
-    name : the folder's name; with the study's before it where two runs of one call would share it.
+    folder : of the run, DIR/runs/<condition>-s<seed>, resolved; its name, or the study's before it where two runs of
+        one call would share it, is what the network is called.
     study : the study's folder, DIR, as seen from here.
     spec : of its condition.
-    model, dataset : shared by all networks of one kind, so that they compile once.
-    params, state : NumPy arrays.
     record : what ``run.json`` says.
     """
 
     folder: Path
-    name: str
     study: Path
     spec: Spec
-    model: Network
-    dataset: Dataset
-    params: Params
-    state: Any
     record: dict[str, Any]
-
-    @property
-    def apply(self) -> Apply:
-        """The network in evaluation mode, its state held."""
-        return self.model.at(self.state)
 
 
 def finished_runs(command: str, folders: Sequence[Path | str]) -> list[FinishedRun]:
@@ -100,7 +88,20 @@ class _Reader:
         expected = jax.eval_shape(model.init, jax.random.key(0))
         alike(self.command, f"parameters.npz of {path.name}", params, expected.params)
         _same_shapes(self.command, path.name, state, expected.state)
-        return FinishedRun(path, name, _from_here(store.directory), spec, model, dataset, params, state, record)
+        study = _from_here(store.directory)
+        return FinishedRun(
+            name=name,
+            source=f"{store.directory.name}/runs/{path.name}",
+            home=study,
+            model=model,
+            dataset=dataset,
+            params=params,
+            state=state,
+            folder=path,
+            study=study,
+            spec=spec,
+            record=record,
+        )
 
     def dataset(self, spec: Spec) -> Dataset:
         """The data of a study, loaded once."""

@@ -1,18 +1,25 @@
-"""What is asked of networks."""
+"""What is asked of networks, and what a user says of networks of their own."""
 
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
 
-from steppe.core import checks
+from steppe.core import checks, losses
+from steppe.core.types import Criterion
 from steppe.measures import MEASURES, run
 from steppe.measures.registry import Measure, lookup
 from steppe.study.spec.limits import MOST, WHOLE
 
 DTYPES = ("float32", "float64")
+
+CRITERIA = {"cross_entropy": losses.cross_entropy, "squared_error": losses.squared_error}
+
+FUNCTIONS = ("loss", "apply", "network")
+"""What may say what is made of parameters."""
 
 
 @dataclass(frozen=True)
@@ -74,3 +81,75 @@ class Settings:
         """All settings of one measure."""
         known = lookup(measure)
         return run.resolve(known, self.options.get(known.name), self.probes)
+
+
+@dataclass(frozen=True)
+class UserNetwork:
+    """What a user says of parameters of their own.
+
+    Attributes
+    ----------
+    loss, apply, network : ``module:function``, one of the three; the last returns a network, see `modules.build`.
+    criterion : "cross_entropy" or "squared_error", with `apply` and `network`.
+    ignore : the label of what does not count, with cross-entropy.
+    data, label : see `loading.examples`.
+    initial : a file of the parameters before training, like the others.
+    exclude : patterns for the names of arrays that stay fixed.
+    perturb_statistics : whether statistics of normalisation, told by their names, are perturbed as parameters are.
+    settings : of the function that `network` names.
+    """
+
+    loss: str | None = None
+    apply: str | None = None
+    criterion: str = "cross_entropy"
+    data: str | None = None
+    label: str | None = None
+    initial: Path | None = None
+    exclude: tuple[str, ...] = ()
+    perturb_statistics: bool = False
+    ignore: int | None = None
+    network: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def checked(self, command: str) -> "UserNetwork":
+        """Itself, if it says enough; `command` is named in errors.
+
+        Raises
+        ------
+        InputError : otherwise.
+        """
+        given = [name for name in FUNCTIONS if getattr(self, name) is not None]
+        if len(given) != 1:
+            what = "given for parameters of your own, one of them, as module:function"
+            got = checks.joined(f"--{name}" for name in given) if given else "none"
+            checks.fail(command, "--loss, --apply or --network", what, got)
+        if self.data is None:
+            what = "given for parameters of your own: a .npz, .csv or .parquet file, or module:function"
+            checks.fail(command, "--data", what, "nothing")
+        checks.one_of(command, "--criterion", self.criterion, CRITERIA)
+        if self.ignore is not None and (self.loss is not None or self.criterion != "cross_entropy"):
+            what = "left out, but for --apply or --network with the criterion cross_entropy"
+            checks.fail(command, "--ignore-label", what, self.ignore, "A loss of your own knows what counts.")
+        if self.perturb_statistics and self.network is not None:
+            what = "left out for --network, which says itself what is state"
+            checks.fail(command, "--perturb-statistics", what, "both")
+        if self.settings and self.network is None:
+            what = "left out without --network: they are settings of its function"
+            checks.fail(command, "--set network.KEY", what, checks.joined(self.settings))
+        return self
+
+    @property
+    def function(self) -> tuple[str, str]:
+        """The option that says what makes outputs, or a loss, of parameters; and its value."""
+        name = next(name for name in FUNCTIONS if getattr(self, name) is not None)
+        return f"--{name}", getattr(self, name)
+
+    @property
+    def scoring(self) -> Criterion:
+        """The criterion, with the label that does not count."""
+        return losses.ignoring("--ignore-label", CRITERIA[self.criterion], self.ignore)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether anything at all is said."""
+        return self != UserNetwork()

@@ -18,8 +18,8 @@ from steppe.data.sources import first_line
 AGAIN = "Save the arrays alone: torch.save(model.state_dict(), path), or safetensors.torch.save_model(model, path)."
 
 
-def arrays(path: Path) -> Params:
-    """All arrays of a file, nested as they are saved; whatever else it holds is left out.
+def arrays(command: str, path: Path) -> Params:
+    """All arrays of a file, nested as they are saved; whatever else it holds is left out. `command` is named in errors.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def arrays(path: Path) -> Params:
     extras.require("A PyTorch checkpoint", "torch", only=("torch",))
     import torch
 
-    archives.check_fits("measure", path, _size(path))
+    archives.check_fits(command, path, _size(path))
     what = "a PyTorch checkpoint of arrays alone, as torch.save(model.state_dict(), path) writes it"
     try:
         with warnings.catch_warnings():
@@ -40,12 +40,12 @@ def arrays(path: Path) -> Params:
     except pickle.UnpicklingError as error:
         object_ = re.search(r"GLOBAL ([\w.]+)", str(error))
         got = f"{path}, which holds {object_[1]}: loading that could run code" if object_ else f"{path}, a damaged file"
-        checks.fail("measure", "TARGET", what, got, AGAIN)
+        checks.fail(command, "TARGET", what, got, AGAIN)
     except Exception as error:  # of many kinds: a damaged archive, a program of TorchScript
-        checks.fail("measure", "TARGET", what, f"{path}: {first_line(error).rstrip('.')}", AGAIN)
-    kept = _kept(found)
+        checks.fail(command, "TARGET", what, f"{path}: {first_line(error).rstrip('.')}", AGAIN)
+    kept = _kept(command, found)
     if kept is None:
-        checks.fail("measure", "TARGET", what, f"{path}, which holds no arrays", AGAIN)
+        checks.fail(command, "TARGET", what, f"{path}, which holds no arrays", AGAIN)
     return kept
 
 
@@ -57,29 +57,29 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _kept(part: Any) -> Any:
+def _kept(command: str, part: Any) -> Any:
     """A part with arrays of NumPy in the place of tensors and without everything else; None where nothing is left."""
     import torch
 
     if isinstance(part, torch.Tensor):
-        return _array(part)
+        return _array(command, part)
     if isinstance(part, np.ndarray):
         return part if part.dtype.kind in "biufc" else None
     if isinstance(part, (list, tuple)):
         part = dict(enumerate(part))
     if isinstance(part, Mapping):
-        inner = {str(name): kept for name, value in part.items() if (kept := _kept(value)) is not None}
+        inner = {str(name): kept for name, value in part.items() if (kept := _kept(command, value)) is not None}
         return inner or None
     return None
 
 
-def _array(tensor: Any) -> np.ndarray:
+def _array(command: str, tensor: Any) -> np.ndarray:
     """A tensor as an array; floats that NumPy lacks become float32, which holds their values."""
     import torch
 
     if tensor.is_quantized or tensor.layout is not torch.strided:
         kind = "quantised" if tensor.is_quantized else "sparse"
-        checks.fail("measure", "TARGET", "a checkpoint of dense tensors", f"one with a {kind} tensor")
+        checks.fail(command, "TARGET", "a checkpoint of dense tensors", f"one with a {kind} tensor")
     if tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
         tensor = tensor.float()
     array: np.ndarray = tensor.detach().resolve_conj().resolve_neg().numpy()

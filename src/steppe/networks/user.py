@@ -1,8 +1,7 @@
 """A user's own parameters as targets: which of them are measured, and which stay fixed."""
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -10,20 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe.core import arrays, checks, losses, names
+from steppe.core import arrays, checks, entry, losses, names
 from steppe.core import batches as many
 from steppe.core.batches import Batches
 from steppe.core.checks import joined
 from steppe.core.partition import Partition, Restriction, listed, partition
-from steppe.core.types import Batch, Criterion, Params
+from steppe.core.types import Batch, Params
+from steppe.data.dataset import Dataset, as_it_is, fingerprint
 from steppe.networks import checkpoints, loading, modules
-from steppe.networks.settings import Settings
+from steppe.networks.network import NetworkOnData
+from steppe.networks.settings import Settings, UserNetwork
 from steppe.networks.targets import Target, as_dtype
-
-CRITERIA = {"cross_entropy": losses.cross_entropy, "squared_error": losses.squared_error}
-
-FUNCTIONS = ("loss", "apply", "network")
-"""What may say what is made of parameters."""
 
 
 class Contents(NamedTuple):
@@ -32,78 +28,6 @@ class Contents(NamedTuple):
     params: Params
     function: Any
     remark: str
-
-
-@dataclass(frozen=True)
-class UserNetwork:
-    """What a user says of parameters of their own.
-
-    Attributes
-    ----------
-    loss, apply, network : ``module:function``, one of the three; the last returns a network, see `modules.build`.
-    criterion : "cross_entropy" or "squared_error", with `apply` and `network`.
-    ignore : the label of what does not count, with cross-entropy.
-    data, label : see `loading.examples`.
-    initial : a file of the parameters before training, like the others.
-    exclude : patterns for the names of arrays that stay fixed.
-    perturb_statistics : whether statistics of normalisation, told by their names, are perturbed as parameters are.
-    settings : of the function that `network` names.
-    """
-
-    loss: str | None = None
-    apply: str | None = None
-    criterion: str = "cross_entropy"
-    data: str | None = None
-    label: str | None = None
-    initial: Path | None = None
-    exclude: tuple[str, ...] = ()
-    perturb_statistics: bool = False
-    ignore: int | None = None
-    network: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def checked(self) -> "UserNetwork":
-        """Itself, if it says enough.
-
-        Raises
-        ------
-        InputError : otherwise.
-        """
-        given = [name for name in FUNCTIONS if getattr(self, name) is not None]
-        if len(given) != 1:
-            what = "given for parameters of your own, one of them, as module:function"
-            got = checks.joined(f"--{name}" for name in given) if given else "none"
-            checks.fail("measure", "--loss, --apply or --network", what, got)
-        if self.data is None:
-            what = "given for parameters of your own: a .npz, .csv or .parquet file, or module:function"
-            checks.fail("measure", "--data", what, "nothing")
-        checks.one_of("measure", "--criterion", self.criterion, CRITERIA)
-        if self.ignore is not None and (self.loss is not None or self.criterion != "cross_entropy"):
-            what = "left out, but for --apply or --network with the criterion cross_entropy"
-            checks.fail("measure", "--ignore-label", what, self.ignore, "A loss of your own knows what counts.")
-        if self.perturb_statistics and self.network is not None:
-            what = "left out for --network, which says itself what is state"
-            checks.fail("measure", "--perturb-statistics", what, "both")
-        if self.settings and self.network is None:
-            what = "left out without --network: they are settings of its function"
-            checks.fail("measure", "--set network.KEY", what, checks.joined(self.settings))
-        return self
-
-    @property
-    def function(self) -> tuple[str, str]:
-        """The option that says what makes outputs, or a loss, of parameters; and its value."""
-        name = next(name for name in FUNCTIONS if getattr(self, name) is not None)
-        return f"--{name}", getattr(self, name)
-
-    @property
-    def scoring(self) -> Criterion:
-        """The criterion, with the label that does not count."""
-        return losses.ignoring("measure", CRITERIA[self.criterion], self.ignore)
-
-    @property
-    def is_given(self) -> bool:
-        """Whether anything at all is said."""
-        return self != UserNetwork()
 
 
 class Files:
@@ -117,21 +41,21 @@ class Files:
         InputError : what cannot be used, see `UserNetwork`, `loading` and `modules`.
         """
         for path in paths:
-            loading.check_kind(path)
+            loading.check_kind("measure", path)
         if settings.split != "train":
             checks.fail("measure", "--split", "left out for data of your own", checks.shown(settings.split))
-        self.paths, self.user, self.settings, self.out = paths, user.checked(), settings, out
+        self.paths, self.user, self.settings, self.out = paths, user.checked("measure"), settings, out
         self.remarks: dict[str, list[str]] = {}
         self.targets: Any = None  # all that a file holds, in its order, so that errors name its rows
         self.option, self.text = user.function
         classes = user.loss is None and user.criterion == "cross_entropy"
-        found = loading.examples(cast(str, user.data), user.label, classes=classes)
+        found = loading.examples("measure", cast(str, user.data), user.label, classes=classes)
         self.batches = self._batches(found)
         if user.network is None:
-            self.function = loading.function(self.option, self.text)
+            self.function = loading.function("measure", self.option, self.text)
         else:
             some = found[0] if isinstance(found, list) else found
-            self.network, self.blueprint = modules.build(user.network, user.settings, some)
+            self.network, self.blueprint = modules.build("measure", user.network, user.settings, some)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -192,12 +116,12 @@ class Files:
 
     def _contents(self, name: str, path: Path) -> Contents:
         """What a file holds, and the function of it."""
-        everything = loading.parameters(path)
+        everything = loading.parameters("measure", path)
         if self.user.network is None:
             found = self._partition(name, self._converted(name, everything), by_name=True)
             function, remark = self.function, found.remark
         else:
-            filled = checkpoints.fill(self.blueprint, everything, name)
+            filled = checkpoints.fill("measure", self.blueprint, everything, name)
             params, state = (self._converted(name, part) for part in filled.variables)
             found, function = self._partition(name, params, by_name=False), self.network.at(state)
             remark = " ".join(filter(None, (_of_state(state), found.remark, filled.note)))
@@ -232,16 +156,74 @@ class Files:
 
     def _try(self, function: Any, params: Params) -> None:
         """Trace the user's function on these parameters and data."""
-        batch, option = self.batches.first, self.option
         if self.user.loss is None:
-            x, y = checks.inputs_and_targets("measure", batch)
-            outputs = loading.called(lambda p, x: jax.eval_shape(function, p, x), option, self.text, params, x)
-            criterion = self.user.scoring
-            loading.called(lambda f, y: jax.eval_shape(criterion, f, y), option, "its criterion", outputs, y)
-            if self.targets is not None:
-                losses.check_targets("measure", criterion, outputs.shape[-1], self.targets)
+            _try_outputs("measure", self.user, function, params, self.batches.first, self.targets)
         else:
-            loading.called(lambda p, batch: jax.eval_shape(function, p, batch), option, self.text, params, batch)
+            trace = lambda p, batch: jax.eval_shape(function, p, batch)  # noqa: E731
+            loading.called("measure", trace, self.option, self.text, params, self.batches.first)
+
+
+def _try_outputs(command: str, user: UserNetwork, function: Any, params: Params, batch: Batch, targets: Any) -> None:
+    """Trace the function that makes outputs, and the criterion; check all targets, unless they are None."""
+    (option, text), criterion = user.function, user.scoring
+    x, y = checks.inputs_and_targets(command, batch)
+    outputs = loading.called(command, lambda p, x: jax.eval_shape(function, p, x), option, text, params, x)
+    loading.called(command, lambda f, y: jax.eval_shape(criterion, f, y), option, "its criterion", outputs, y)
+    if targets is not None:
+        losses.check_targets(command, criterion, outputs.shape[-1], targets)
+
+
+def read_networks(paths: Sequence[Path], user: UserNetwork, split: str) -> list[NetworkOnData]:
+    """The networks of a user's checkpoints, for landscapes.
+
+    Raises
+    ------
+    InputError : a file that cannot be read, or was given twice; arrays that are not the network's; data that are no
+        single batch of classes, or of another part than what is given.
+    """
+    command = "landscape"
+    if user.network is None:
+        checks.fail(command, "--network", "given for checkpoints of your own, as module:function", "nothing")
+    if user.checked(command).criterion == "squared_error":
+        what = "a criterion of classes: a landscape shows loss and accuracy"
+        checks.fail(command, "--criterion", what, checks.shown(user.criterion))
+    if split != "train":
+        checks.fail(command, "--split", "left out for data of your own", checks.shown(split))
+    for path in paths:
+        loading.check_kind(command, path)
+        if list(paths).count(path) > 1:
+            checks.fail(command, "TARGET", "different files", f"{path} twice")
+    data = cast(str, user.data)
+    found = loading.examples(command, data, user.label, classes=True)
+    if isinstance(found, list):
+        checks.fail(command, "--data", "one batch of all examples", f"{data}, which gives a list of {len(found)}")
+    batch = arrays.exact_batches(command, "data", found, dtype="float32")[0]
+    network, blueprint = modules.build(command, user.network, user.settings, batch)
+    x, y = checks.inputs_and_targets(command, batch)
+    digest = fingerprint(jax.tree.map(np.asarray, {"x": x, "y": y}))
+    dataset = Dataset(data, {"x": x, "y": y}, {}, as_it_is, (), 0, data, digest)
+    names, few = [path.name for path in paths], jax.tree.map(lambda leaf: leaf[:2], dataset.train)
+    networks = []
+    for path in paths:
+        filled = checkpoints.fill(command, blueprint, loading.parameters(command, path), path.name)
+        params, state = arrays.exact_tree(command, f"the array of {path} at ", filled.variables, dtype="float32")
+        _try_outputs(command, user, network.at(state), params, few, y)
+        whole = losses.of(network.at(state), user.scoring).__call__  # with the criterion, unlike a `NetworkLoss`
+        program: Any = entry.loss_and_batches(command, whole, params, few, quiet=True)[0]
+        networks.append(
+            NetworkOnData(
+                name=path.name if names.count(path.name) == 1 else str(path),
+                source=str(path),
+                home=Path("out") / paths[0].stem,
+                model=network,
+                dataset=dataset,
+                params=params,
+                state=state,
+                criterion=user.scoring,
+                program=program.digest,
+            )
+        )
+    return networks
 
 
 def _of_state(state: Any) -> str:
