@@ -49,10 +49,25 @@ _HOMES = {
 }
 """The module of each name that is no module itself."""
 
+_EXTRAS = {"data": ("study",), "models": ("study",), "report": ("study", "report"), "study": ("study",)}
+"""What the folders need to which some names lead."""
+
+_NAMES = frozenset(__all__)
+"""All public names, whatever is installed; ``from steppe import *`` asks for `__all__`."""
+
+
+def _loadable(name: str) -> bool:
+    """Whether the extras are there that a name needs."""
+    needed = _EXTRAS.get(_HOMES.get(name, name).partition(".")[0], ())
+    return not (needed and importlib.import_module("steppe.core.extras").missing(*needed))
+
+
+__all__[:] = filter(_loadable, __all__)
+
 
 def __getattr__(name: str) -> Any:
     """Import a name when it is first asked for: the command hears Ctrl-C before JAX is there."""
-    if name not in __all__:
+    if name not in _NAMES:
         raise AttributeError(f"module 'steppe' has no attribute {name!r}")
     if name in _HOMES:
         value = getattr(importlib.import_module(f"steppe.{_HOMES[name]}"), name)
@@ -64,4 +79,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """What an editor completes: the public names, loaded or not."""
-    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
+    return sorted({*_NAMES, *(name for name in globals() if name.startswith("__"))})

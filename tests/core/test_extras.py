@@ -39,6 +39,11 @@ for name in ("study", "models", "data", "report"):
         print(error)
 """
 
+STAR = """
+from steppe import *
+print(sorted({"losses", "measures", "study", "models", "data", "report"} & set(globals())))
+"""
+
 COMMAND = "sys.argv = ['steppe', 'list']; from steppe.cli import main; main()"
 
 
@@ -55,6 +60,10 @@ def test_the_core_works_alone_and_other_parts_say_what_to_install():
     assert printed[2] == "steppe.models needs flax, which is not installed. Run: pip install 'steppe[study]'"
     assert printed[3].startswith("steppe.data needs datasets, ") and "'steppe[study]'" in printed[3]
     assert printed[4].startswith("steppe.report needs ") and "'steppe[study,report]'" in printed[4]
+
+
+def test_everything_is_imported_at_once_that_the_core_alone_has():
+    assert ended(STAR) == (0, ["['losses', 'measures']"], [])
 
 
 def test_the_command_says_its_version_without_any_extra():

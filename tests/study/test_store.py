@@ -120,6 +120,29 @@ def test_a_run_of_another_study_is_not_taken_for_one_of_this(out, tmp_path):
     assert to_train(out) == []
 
 
+@pytest.mark.parametrize(
+    ("lambdas", "declared", "baseline", "said"),
+    [
+        ("[0.05, 0.0, 0.1]", "", "lam=0", ""),
+        ("[0.1, 0.2]", "", "lam=0.1", "The baseline was lam=0, which the specification no longer has. All conditions"),
+        (
+            "[0.0, 0.1]",
+            'baseline = "lam=0.1"',
+            "lam=0.1",
+            "The baseline was lam=0. All conditions are now compared with",
+        ),
+    ],
+)
+def test_a_baseline_stays_where_none_is_declared_and_a_change_is_said(out, lambdas, declared, baseline, said):
+    text = damage.SPEC.replace('baseline = "lam=0"', declared).replace("[0.0, 0.1]", lambdas)
+    told = Told()
+    with Store.open(out, study.spec.parse(text), DATA, told.say) as store:
+        assert store.spec.baseline == baseline
+    assert Store.read(out).spec.baseline == baseline
+    about = [words for words in told.words if words.startswith("The baseline")]
+    assert [words.startswith(said) for words in about] == ([True] if said else [])
+
+
 def test_a_changed_study_toml_costs_no_finished_run(out):
     path = out / "study.toml"
     path.write_text(path.read_text().replace("learning_rate = 0.05", "learning_rate = 0.04"))

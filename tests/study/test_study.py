@@ -178,6 +178,12 @@ BAD_SETTINGS = {
     "published": ([{"title": "t", "caveat": "c", "columns": ["a"], "rows": [[1, 2]]}], "whose rows have 1 cells"),
     "grid.data": ([1], "must be one of 'method', 'then', 'loss', 'augment', 'average', 'model', 'train', got"),
     "baseline": ("lam=2", "study: baseline must be one of 'lam=0', 'lam=0.1', 'lam=1', got 'lam=2'. Did you mean"),
+    "source.mine": (
+        "ab",
+        "study: 'source.mine' must be left out: digests of your code, which Steppe writes, got 'ab'.",
+    ),
+    "landscape.points": (4, "study: landscape.points must be odd, so that the network itself is one of the points"),
+    "landscape.grid_points": (20, "study: landscape.grid_points must be odd"),
     "seeds": (0, "study: seeds must be greater than 0, got 0."),
     "name": ("../x", "study: name must be letters, digits"),
 }

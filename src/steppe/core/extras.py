@@ -26,6 +26,12 @@ class MissingExtra(ImportError):
     """A package is not installed that an extra would bring."""
 
 
+def missing(*extras: str) -> list[str]:
+    """The modules of some extras that are not installed."""
+    modules = dict.fromkeys(module for extra in extras for module in EXTRAS[extra])
+    return [module for module in modules if importlib.util.find_spec(module) is None]
+
+
 def require(part: str, *extras: str, only: tuple[str, ...] = ()) -> None:
     """Fail where a module of some extras is not installed; the message names `part` and the command that installs it.
 
@@ -43,11 +49,10 @@ def require(part: str, *extras: str, only: tuple[str, ...] = ()) -> None:
     MissingExtra
         One of their modules is not installed.
     """
-    modules = only or tuple(dict.fromkeys(module for extra in extras for module in EXTRAS[extra]))
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    if missing:
-        listed = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
-        verb = "is" if len(missing) == 1 else "are"
+    absent = [module for module in missing(*extras) if module in only or not only]
+    if absent:
+        listed = " and ".join(filter(None, (", ".join(absent[:-1]), absent[-1])))
+        verb = "is" if len(absent) == 1 else "are"
         raise MissingExtra(
             f"{part} needs {listed}, which {verb} not installed. Run: pip install 'steppe[{','.join(extras)}]'"
         )

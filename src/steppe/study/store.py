@@ -135,6 +135,7 @@ class Store:
         files.make(files.begin(directory, "study") / "runs", directory)
         with files.lock(directory / ".lock", "study", directory, "runs in"):
             before = _check_folder(directory, spec, data["fingerprint"], say)  # again: it is ours alone only now
+            spec = _with_baseline(before, spec, say) if before else spec
             store = cls(directory, spec.model_copy(update={"seeds": max(spec.seeds, before.seeds if before else 1)}))
             store.fingerprint = data["fingerprint"]
             store._held = {path: _node(path) for path in (directory, directory / "runs")}
@@ -448,6 +449,18 @@ def _tell_conditions(directory: Path, before: Spec, spec: Spec, say: Callable[[s
     if gone or added:
         for name in ("surfaces.npz", "surfaces.npz.sha256", "landscape.html"):
             (directory / name).unlink(missing_ok=True)
+
+
+def _with_baseline(before: Spec, spec: Spec, say: Callable[[str], None]) -> Spec:
+    """The specification with the baseline that the study has had, unless it declares another or no longer has that."""
+    if spec.baseline == before.baseline:
+        return spec
+    if before.baseline in _settings(spec) and not spec.declares_baseline:
+        return spec.model_copy(update={"baseline": before.baseline})
+    why = "" if before.baseline in _settings(spec) else ", which the specification no longer has"
+    say(f"The baseline was {before.baseline}{why}. All conditions are now compared with {spec.baseline}. To compare "
+        "them with another, write baseline = \"NAME\" into the specification and run the study again.")  # fmt: skip
+    return spec
 
 
 def _check_folder(directory: Path, spec: Spec, fingerprint: str, say: Callable[[str], None]) -> Spec | None:

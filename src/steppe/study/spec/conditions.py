@@ -44,6 +44,9 @@ def resolve(raw: Mapping[str, Any], folder: Path = Path(), *, run_code: bool = T
     spec = validated(Spec, raw, "")
     check_margins(spec)
     limits.check_name("name", spec.name)
+    if run_code:  # an older version took an even number, and what it left is read
+        for name in ("points", "grid_points"):
+            limits.check_odd(f"landscape.{name}", getattr(spec.landscape, name))
     limits.check_conditions(spec.grid, len(spec.conditions))
     spec = _resolved_parts(spec, run_code)
     columns = conditions(spec, run_code=run_code)
@@ -57,7 +60,8 @@ def resolve(raw: Mapping[str, Any], folder: Path = Path(), *, run_code: bool = T
             if not others:
                 checks.fail("study", f"control of {column.name!r}", "another condition", repr(column.control))
             checks.one_of("study", f"control of {column.name!r}", column.control, others)
-    return spec.model_copy(update={"baseline": spec.baseline or names[0]})
+    declared = spec.model_fields_set - (set() if spec.baseline else {"baseline"})
+    return Spec.model_construct(declared, **{**dict(spec), "baseline": spec.baseline or names[0]})
 
 
 def conditions(spec: Spec, *, run_code: bool = True) -> list[Condition]:

@@ -168,6 +168,17 @@ def check_conditions(grid: Mapping[str, list[Any]], written: int) -> None:
         checks.fail("study", "grid", f"of at most {CONDITIONS} conditions in all", f"{count}", "Vary fewer things.")
 
 
+def check_odd(where: str, points: int) -> None:
+    """Check that a row of points has one in its middle.
+
+    Raises
+    ------
+    InputError : an even number.
+    """
+    if points % 2 == 0:
+        checks.fail("study", where, "odd, so that the network itself is one of the points", points)
+
+
 def machine_bytes() -> int:
     """The memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

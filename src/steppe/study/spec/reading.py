@@ -82,6 +82,9 @@ def parse(
     for path, value in (overrides or {}).items():
         if path.count(".") > limits.DEPTH:
             checks.fail("study", checks.shown(path), f"a path of at most {limits.DEPTH} dots", "a longer one")
+        if path.partition(".")[0] == "source":
+            checks.fail("study", checks.shown(path), "left out: digests of your code, which Steppe writes",
+                        checks.shown(value), "Edit the code itself.")  # fmt: skip
         if path in varied:
             got = f"a value, {checks.shown(value)}"
             checks.fail("study", path, f"set through grid.{path}, the list that it varies over", got)

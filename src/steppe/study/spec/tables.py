@@ -148,7 +148,7 @@ class Landscape(Table):
     points: Annotated[int, Field(ge=3, le=MOST["points"])] = 41
     """Of a line; an odd number."""
     grid_points: Annotated[int, Field(ge=3, le=MOST["grid_points"])] = 21
-    """Along each side of a plane."""
+    """Along each side of a plane; an odd number."""
     examples: Count = 1024
     """Training examples of the loss."""
 
@@ -222,6 +222,11 @@ class Spec(Table):
     """Digests of a user's code; Steppe writes it."""
     equivalence: dict[str, Real] = Field(default_factory=dict)
     """Columns of the results, each with the smallest difference that matters, a factor where ratios are compared."""
+
+    @property
+    def declares_baseline(self) -> bool:
+        """Whether somebody chose the baseline, and it is not the first condition for want of a choice."""
+        return "baseline" in self.model_fields_set
 
     def toml(self) -> str:
         """The specification as TOML; reading it gives this specification again."""
