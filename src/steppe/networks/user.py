@@ -48,12 +48,11 @@ class Files:
         self.remarks: dict[str, list[str]] = {}
         self.targets: Any = None  # all that a file holds, in its order, so that errors name its rows
         self.option, self.text = user.function
+        self.function = loading.function("measure", self.option, self.text)
         classes = user.loss is None and user.criterion == "cross_entropy"
         found = loading.examples("measure", cast(str, user.data), user.label, classes=classes)
         self.batches = self._batches(found)
-        if user.network is None:
-            self.function = loading.function("measure", self.option, self.text)
-        else:
+        if user.network is not None:
             some = found[0] if isinstance(found, list) else found
             self.network, self.blueprint = modules.build("measure", user.network, user.settings, some)
 
