@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from steppe.methods.monitor import monitor
     from steppe.models.adapters.equinox import from_equinox
     from steppe.models.adapters.nnx import from_nnx
+    from steppe.models.adapters.torch import from_torch
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "data",
     "from_equinox",
     "from_nnx",
+    "from_torch",
     "in_batches",
     "landscape",
     "losses",
@@ -45,6 +47,7 @@ _HOMES = {
     "monitor": "methods.monitor",
     "from_equinox": "models.adapters.equinox",
     "from_nnx": "models.adapters.nnx",
+    "from_torch": "models.adapters.torch",
     **dict.fromkeys(("Batch", "Estimate", "Loss", "Moments", "Params"), "core.types"),
 }
 """The module of each name that is no module itself."""

@@ -18,6 +18,7 @@ EXTRAS = {
     ),
     "report": ("jinja2", "matplotlib", "plotly", "rich"),
     "cli": ("rich", "typer"),
+    "torch": ("torch", "torchax"),
 }
 """The modules that an extra of the package brings, as far as Steppe imports them."""
 

@@ -10,6 +10,7 @@ extras.require("steppe.models", "study", only=("flax",))
 from steppe.models.adapters.equinox import from_equinox
 from steppe.models.adapters.network import network_of, random_argument
 from steppe.models.adapters.nnx import from_nnx
+from steppe.models.adapters.torch import from_torch
 from steppe.models.base import Network, Trained, Variables
 from steppe.models.zoo.convolutional import convolutional
 from steppe.models.zoo.dense import linear, mlp
@@ -53,6 +54,7 @@ __all__ = [
     "convolutional",
     "from_equinox",
     "from_nnx",
+    "from_torch",
     "gru",
     "linear",
     "lstm",
