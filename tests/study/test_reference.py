@@ -13,7 +13,7 @@ from steppe.study.spec import optimisers
 from steppe.study.spec.limits import WHOLE
 from steppe.study.spec.parts import CHAIN
 from steppe.study.spec.settings import _schema
-from steppe.study.spec.tables import Spec
+from steppe.study.spec.tables import Spec, Validation
 
 PAGE = Path(__file__).parents[2] / "docs" / "study.md"
 
@@ -108,6 +108,8 @@ def page() -> str:
     text.append(NAMED)
     chained = {name: function for name, function in CHAIN.items() if name != "none"}
     text += functions("Data sets: `[data]`", "data", data.DATASETS)
+    beside = Validation.model_json_schema()
+    text += ["\n", " ".join(beside["description"].split()), "\n\n", *rows(beside)]
     text += functions("Models: `[model]`", "model", models.MODELS)
     text += functions("Methods: `[method]`, `then`", "method", chained)
     text += functions("Losses: `[loss]`", "loss", losses.LOSSES)

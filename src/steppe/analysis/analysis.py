@@ -22,7 +22,7 @@ from steppe.analysis.equal_loss import EqualLossRatio, equal_loss_ratios
 from steppe.analysis.frames import final_rows
 from steppe.analysis.measurements import Measurements, bounds, compare_measurements, described
 from steppe.analysis.power import Power, power_of
-from steppe.analysis.quantities import CONTROLLED, QUANTITIES, TESTED
+from steppe.analysis.quantities import CONTROLLED, QUANTITIES, TESTED, VALIDATED
 from steppe.analysis.results import Results
 from steppe.analysis.times import time_ratio
 
@@ -96,8 +96,8 @@ class Analysis:
         return self.chosen(dict.fromkeys((*TESTED, *self.results.margins)))
 
     def chosen(self, names: Iterable[str]) -> tuple[QuantityComparison, ...]:
-        """Some of the quantities."""
-        return tuple(self.quantities[name] for name in names)
+        """Some of the quantities, as far as the study has them."""
+        return tuple(self.quantities[name] for name in names if name in self.quantities)
 
 
 def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
@@ -145,7 +145,8 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         margin = margins.get(name) if name in QUANTITIES and QUANTITIES[name].log else None
         return equal_loss_ratios(results.history, seeds, baseline, name, confidence=confidence, margin=margin)
 
-    quantities = {name: compared(name, others if name in (*TESTED, *margins) else {}) for name in known}
+    there = [name for name in known if name not in VALIDATED or name in results.runs.columns]
+    quantities = {name: compared(name, others if name in (*TESTED, *margins) else {}) for name in there}
     return Analysis(
         results=results,
         confidence=confidence,

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars
 
-from steppe.analysis.quantities import QUANTITIES
+from steppe.analysis.quantities import QUANTITIES, VALIDATED
 from steppe.analysis.times import train_seconds
 from steppe.measures.table import heading
 
@@ -98,7 +98,8 @@ def runs(records: Iterable[Mapping[str, Any]], rows: polars.DataFrame, history: 
             known |= ends.get(key, {}) | _over_epochs(path)
         found.append(known | {name: value for name, value in record.items() if value is not None})
     names = dict.fromkeys(name for row in found for name in row)
-    schema = {**FACTS, **{name: polars.Float64 for name in (*QUANTITIES, *names) if name not in FACTS | MACHINE}}
+    there = [name for name in QUANTITIES if name in names or name not in VALIDATED]
+    schema = {**FACTS, **{name: polars.Float64 for name in (*there, *names) if name not in FACTS | MACHINE}}
     schema |= MACHINE
     return polars.DataFrame([{name: row.get(name) for name in schema} for row in found], schema=schema)
 
@@ -135,8 +136,20 @@ def final_rows(rows: polars.DataFrame) -> polars.DataFrame:
 
 
 def _over_epochs(history: polars.DataFrame) -> dict[str, float]:
-    """What is said of all measured epochs of a run together: the best, and the average."""
-    return {name: getattr(history[of], how)() for name, (of, how) in OVER_EPOCHS.items()}
+    """What is said of all measured epochs of a run together: the best, the average, and what validation selects."""
+    found = {name: getattr(history[of], how)() for name, (of, how) in OVER_EPOCHS.items()}
+    return found | _selected(history)
+
+
+def _selected(history: polars.DataFrame) -> dict[str, float]:
+    """The epoch of the highest validation accuracy, of several that of the lowest validation loss, then the first; and
+    the test accuracy there. Nothing without a validation part.
+    """
+    if "validation_accuracy" not in history.columns:
+        return {}
+    by = ["validation_accuracy", "validation_loss", "epoch"]
+    best = history.sort(by, descending=[True, False, False], nulls_last=True).row(0, named=True)
+    return {"selected_epoch": float(best["epoch"]), "selected_test_accuracy": best["test_accuracy"]}
 
 
 def _times(history: polars.DataFrame) -> dict[str, float | None]:

@@ -1,6 +1,7 @@
 """The quantities of a study, and which of them are tested against what.
 
-The families of tests are declared here, before any data: final test accuracy, best test accuracy and tr(H²) at the end,
+The families of tests are declared here, before any data: final test accuracy, best test accuracy, where there is a
+validation part that at the epoch which it selects, and tr(H²) at the end,
 each condition against the baseline, Holm-corrected over the conditions of one quantity; and, where conditions name a
 control, test accuracy and test loss against that, corrected over the conditions that do. tr(H²) spans orders of
 magnitude, so it is tested, and given its interval, on the scale of its logarithm.
@@ -71,6 +72,8 @@ QUANTITIES: dict[str, Quantity] = {
     for quantity in (
         Quantity("test_accuracy", "Final test accuracy", "share"),
         Quantity("best_test_accuracy", "Best test accuracy", "share"),
+        Quantity("selected_test_accuracy", "Test accuracy at the best validation epoch", "share"),
+        Quantity("validation_accuracy", "Final validation accuracy", "share"),
         Quantity("train_accuracy", "Final train accuracy", "share"),
         Quantity(AVERAGE_TR_H2, "Average tr(H²)", "", log=True, direction=LOWER_IS_FLATTER),
         Quantity(TR_H2, "Final tr(H²)", "", log=True, direction=LOWER_IS_FLATTER),
@@ -78,6 +81,7 @@ QUANTITIES: dict[str, Quantity] = {
         Quantity("bottom_eigenvalue", "λ_min", ""),
         Quantity("spectral_range", "λ_max − λ_min", "", log=True, direction=LOWER_IS_FLATTER),
         Quantity("train_loss", "Final train loss", "nats"),
+        Quantity("validation_loss", "Final validation loss", "nats"),
         Quantity("test_loss", "Final test loss", "nats"),
         Quantity("train_seconds", "Training time", "s"),
         Quantity("compile_seconds", "Compile time", "s"),
@@ -93,14 +97,17 @@ TRACED: dict[str, Quantity] = {
 }
 """What tracking gives besides the ends of the spectrum; summarised where a margin is declared for it."""
 
-TESTED = ("test_accuracy", "best_test_accuracy", TR_H2)
-"""What is tested against the baseline, besides what a margin is declared for."""
+VALIDATED = ("selected_test_accuracy", "validation_accuracy", "validation_loss")
+"""What only studies with a validation part have."""
+
+TESTED = ("test_accuracy", "best_test_accuracy", "selected_test_accuracy", TR_H2)
+"""What is tested against the baseline, where it is there, besides what a margin is declared for."""
 
 CONTROLLED = ("test_accuracy", "test_loss")
 """What is tested against a condition's control, a family of tests of its own."""
 
-OUTCOMES = ("test_accuracy", "best_test_accuracy", AVERAGE_TR_H2, TR_H2, "train_seconds")
-LOSSES = ("train_loss", "test_loss", "train_accuracy")
+OUTCOMES = ("test_accuracy", "best_test_accuracy", "selected_test_accuracy", AVERAGE_TR_H2, TR_H2, "train_seconds")
+LOSSES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "validation_accuracy")
 SPECTRUM = ("top_eigenvalue", "bottom_eigenvalue", "spectral_range")
 PUBLISHED = ("test_accuracy", "best_test_accuracy", AVERAGE_TR_H2, "train_seconds")
 COST = ("train_seconds", "compile_seconds", "measure_seconds", "step_memory_mb")

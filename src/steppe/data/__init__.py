@@ -13,6 +13,7 @@ from steppe.data.dataset import Dataset, checked, dataset
 from steppe.data.files import file
 from steppe.data.hub import hub
 from steppe.data.images import cifar100, image_folder
+from steppe.data.splits import with_validation
 from steppe.data.tabular import breast_cancer, digits, moons
 from steppe.data.text import imdb, newsgroups
 from steppe.data.transforms import TRANSFORMS
@@ -31,8 +32,17 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 """Data sets by the name that a study calls them: functions of their settings."""
 
 
-def load(name: str, **settings: object) -> Dataset:
-    """The data set of that name.
+def load(name: str, *, validation: float | None = None, validation_seed: int = 0, **settings: object) -> Dataset:
+    """The data set of that name, with part of its training examples split off to validate on, if asked to.
+
+    Parameters
+    ----------
+    name : str
+        One of `DATASETS`.
+    validation, validation_seed : float and int, optional
+        See `with_validation`.
+    **settings : object
+        Of the data set's function.
 
     Raises
     ------
@@ -54,7 +64,8 @@ def load(name: str, **settings: object) -> Dataset:
     for setting, parameter in known.items():
         if parameter.default is parameter.empty and setting not in settings:
             checks.fail(f"data {name}", setting, "given", "a call without it")
-    return DATASETS[name](**settings)
+    found = DATASETS[name](**settings)
+    return found if validation is None else with_validation(found, validation, validation_seed)
 
 
 __all__ = [
@@ -74,4 +85,5 @@ __all__ = [
     "load",
     "moons",
     "newsgroups",
+    "with_validation",
 ]

@@ -27,6 +27,7 @@ class Dataset:
     classes : the number of classes, at least 2.
     about : one line: where it came from, and what was done to it.
     fingerprint : SHA-256 of all arrays.
+    validation : examples as `train` has them, for tuning and stopping; None where there are none.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Dataset:
     classes: int
     about: str
     fingerprint: str
+    validation: Batch | None = field(default=None, repr=False)
 
 
 def dataset(
@@ -48,6 +50,7 @@ def dataset(
     shape: tuple[int, ...],
     classes: int,
     about: str,
+    validation: tuple[Any, np.ndarray] | None = None,
 ) -> Dataset:
     """A Dataset from ``(x, labels)`` pairs, checked.
 
@@ -56,6 +59,7 @@ def dataset(
     name : what it is called, here and in messages.
     train, test : arrays x, (N, …), nested or not, and labels (N,). N may differ between the parts.
     decode, shape, classes, about : see `Dataset`.
+    validation : a pair as `train` is, where there are examples to validate on.
 
     See Also
     --------
@@ -75,7 +79,8 @@ def dataset(
     """
     where = f"data {name}"
     batches = {}
-    for part, pair in {"train": train, "test": test}.items():
+    given = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
+    for part, pair in given.items():
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             checks.fail(where, part, "a pair of examples and labels, (x, y)", checks.returned(pair))
         x, y = (jax.tree.map(lambda leaf: arrays.numbers(where, part, leaf), one) for one in pair)  # noqa: B023
@@ -88,7 +93,8 @@ def dataset(
         batches[part] = {"x": x, "y": y.astype(np.int32)}
         must = functools.partial(_check_decoded, where, part, tuple(shape), len(y))
         programs.check(programs.Label(where, "decode"), decode, (batches[part],), must)
-    return Dataset(name, batches["train"], batches["test"], decode, shape, classes, about, fingerprint(batches))
+    parts, rest = (batches["train"], batches["test"]), batches.get("validation")
+    return Dataset(name, *parts, decode, shape, classes, about, fingerprint(batches), rest)
 
 
 def checked(given: Dataset) -> Dataset:
@@ -110,12 +116,13 @@ def checked(given: Dataset) -> Dataset:
         if not isinstance(value, kind):
             todo = "Make one by steppe.data.dataset."
             checks.fail("data", f"{attribute} of a Dataset", what, checks.returned(value), todo)
-    for part in (given.train, given.test):
+    parts = [given.train, given.test] + ([] if given.validation is None else [given.validation])
+    for part in parts:
         if not isinstance(part, Mapping) or set(part) != {"x", "y"}:
             checks.fail(f"data {given.name}", "train and test", "dicts of x and y", checks.returned(part))
-    train, test = ((part["x"], part["y"]) for part in (given.train, given.test))
+    train, test, *rest = ((part["x"], part["y"]) for part in parts)
     facts: Any = {name: getattr(given, name) for name in ("decode", "shape", "classes", "about")}
-    return dataset(given.name, train, test, **facts)
+    return dataset(given.name, train, test, **facts, validation=rest[0] if rest else None)
 
 
 def _check_decoded(where: str, part: str, shape: tuple[int, ...], count: int, batch: Any) -> Any:

@@ -1,11 +1,15 @@
-"""A data set that comes whole, split into a part to train on and one to test on."""
+"""Parts of a data set: one that comes whole split into training and test, and what validates split off training."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from steppe.core import checks
+from steppe.data.dataset import Dataset, fingerprint, shuffled
 
 
 def stratified(
@@ -63,3 +67,82 @@ def stratified(
     if len(np.unique(labels[train])) < len(kinds):
         checks.fail(where, "test_fraction", "such that every class is trained on", test_fraction, "Lower it.")
     return train, test, f"stratified split, {len(train)} to train and {len(test)} to test (seed {split_seed})"
+
+
+def with_validation(data: Dataset, validation: float, seed: int = 0) -> Dataset:
+    """The same data with some training examples split off, for tuning and stopping; the test part stays as it is.
+
+    Examples are drawn at random from each class in proportion to its size, and one of each class at least stays to be
+    trained on. Targets that are no single class are drawn from all alike. Both parts keep their order.
+
+    Parameters
+    ----------
+    data : Dataset
+        Without a validation part.
+    validation : float
+        A share of the training examples, above 0 and below 1, or a whole number of them.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    Dataset
+        With another fingerprint.
+
+    Raises
+    ------
+    InputError
+        A share or a number out of range; data that have a validation part.
+
+    Examples
+    --------
+    >>> from steppe import data
+    >>> moons = data.load("moons", validation=0.2)
+    >>> len(moons.train["y"]), len(moons.validation["y"]), len(moons.test["y"])
+    (80, 20, 1000)
+    """
+    where = f"data {data.name}"
+    if data.validation is not None:
+        checks.fail(where, "validation", "left out for data that have a validation part", checks.shown(validation))
+    checks.whole(where, "validation_seed", seed, least=0, most=2**32 - 1)
+    labels, total = np.asarray(data.train["y"]), len(data.train["y"])
+    count = _count(where, validation, total)
+    strata = labels if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) else np.zeros(total, int)
+    chosen = np.zeros(total, bool)
+    chosen[_drawn(where, strata, count, seed)] = True
+    train, held = (jax.tree.map(lambda leaf: leaf[rows], data.train) for rows in (~chosen, chosen))  # noqa: B023
+    about = f"{data.about}; {count} of {total} training examples split off to validate on (seed {seed})"
+    mark = fingerprint({"train": train, "test": data.test, "validation": held})
+    return dataclasses.replace(data, train=train, validation=held, about=about, fingerprint=mark)
+
+
+def _count(where: str, validation: Any, total: int) -> int:
+    """How many examples a share or a number is, of so many."""
+    what = "a share above 0 and below 1, or a whole number of examples"
+    if isinstance(validation, bool) or not isinstance(validation, int | float | np.number):
+        checks.fail(where, "validation", what, checks.shown(validation))
+    if isinstance(validation, int | np.integer):
+        if not 0 < validation < total:
+            checks.fail(where, "validation", f"from 1 to {total - 1}, of {total} training examples", validation)
+        return int(validation)
+    if not 0 < validation < 1:
+        checks.fail(where, "validation", what, checks.shown(float(validation)))
+    count = round(float(validation) * total)
+    if not 0 < count < total:
+        got = f"{float(validation):g}, which is {count} of {total}"
+        checks.fail(where, "validation", "a share of at least one training example, and not of all", got)
+    return count
+
+
+def _drawn(where: str, strata: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """So many rows, in proportion to the sizes of strata, each of which keeps one row at least."""
+    kinds, inverse, sizes = np.unique(strata, return_inverse=True, return_counts=True)
+    if count > len(strata) - len(kinds):
+        what = f"at most {len(strata) - len(kinds)} examples, so that each class has one to train on"
+        checks.fail(where, "validation", what, f"{count}")
+    quotas = sizes * count / len(strata)
+    taken = np.minimum(np.floor(quotas).astype(int), sizes - 1)
+    while taken.sum() < count:  # by the largest remainders
+        taken[np.argmax(np.where(taken < sizes - 1, quotas - taken, -np.inf))] += 1
+    order = shuffled(len(strata), seed)
+    return np.concatenate([order[inverse[order] == kind][: taken[kind]] for kind in range(len(kinds))])

@@ -22,7 +22,7 @@ MOST = 1000
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,59}")
 """What a quantity may be called: a column of tables."""
 
-PREFIXES = ("train_", "test_")
+PREFIXES = ("train_", "validation_", "test_")
 """Of columns of results: the part of the data that a quantity is of."""
 
 SUFFIXES = ("_sem", "_residual", "_converged")
@@ -31,7 +31,8 @@ SUFFIXES = ("_sem", "_residual", "_converged")
 RESERVED = {
     "average_batch_frobenius_squared", "batch_frobenius_squared_sem", "best_test_accuracy", "compile_seconds",
     "condition", "epoch", "epochs", "first_seconds", "host", "lam", "measure_seconds", "objective", "parameters",
-    "seed", "stability_limit", "status", "step_memory_mb", "steps", "train_seconds",
+    "seed", "selected_epoch", "selected_test_accuracy", "stability_limit", "status", "step_memory_mb", "steps",
+    "train_seconds",
 }  # fmt: skip
 """What a study says of its runs itself, and no quantity is called."""
 
@@ -171,8 +172,8 @@ def _check_name(known: Measure, name: Any) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         checks.fail(known.name, "the name of a quantity", what, _returned(name))
     if name.startswith(PREFIXES):
-        checks.fail(known.name, "the name of a quantity", "one without train_ and test_, which Steppe puts before it",
-                    checks.shown(name))  # fmt: skip
+        checks.fail(known.name, "the name of a quantity", "one without train_, validation_ and test_, which Steppe "
+                    "puts before it", checks.shown(name))  # fmt: skip
     if name.endswith(SUFFIXES):
         checks.fail(known.name, "the name of a quantity", "one without _sem, _residual and _converged at its end, "
                     "which Steppe puts there", checks.shown(name))  # fmt: skip

@@ -256,7 +256,8 @@ def curves(folder: Path) -> dict[str, np.ndarray]:
 
 
 def heading(measure: str, quantity: str, split: str) -> str:
-    """The column of a quantity in a table of runs: with its split where it tells of the predictions, or of test data.
+    """The column of a quantity in a table of runs: with its split where it tells of the predictions, or of data that
+    are not trained on.
 
     Examples
     --------
@@ -264,4 +265,5 @@ def heading(measure: str, quantity: str, split: str) -> str:
     ('train_accuracy', 'frobenius_squared')
     """
     family = MEASURES[measure].family if measure in MEASURES else ""
-    return f"{split}_{quantity}" if split == "test" or family in ("fit", "outcome") else quantity
+    prefixed = split in ("test", "validation") or family in ("fit", "outcome")
+    return f"{split}_{quantity}" if prefixed else quantity

@@ -30,22 +30,25 @@ class History:
     Attributes
     ----------
     epochs : how many epochs they span.
-    objectives : of each measured epoch, the mean of what was minimised since the one before.
     """
 
     def __init__(self, rows: polars.DataFrame | None = None) -> None:
         self._rows = polars.DataFrame(schema=ROWS) if rows is None else rows
         self._new: list[Row] = []
-        mine = self._rows.filter(polars.col("measure") == ITSELF, polars.col("quantity") == "objective")
-        self.objectives: list[float] = mine["value"].to_list()
-        self.epochs: int = mine["epoch"].to_list()[-1] if len(mine) else 0
+        self.epochs: int = self._rows["epoch"].max() or 0  # type: ignore[assignment]  # a whole number
+        self._series: dict[tuple[str, str], list[float]] = {}
+        asked = self._rows.filter(polars.col("stage") == "training").select("quantity", "split", "value")
+        for quantity, split, value in asked.iter_rows():
+            self._series.setdefault((quantity, split), []).append(value)
         self._last: list[Row] = self._rows.filter(polars.col("epoch") == self.epochs).to_dicts()
 
     def add(self, epoch: int, objective: float, rows: Iterable[Row]) -> None:
         """What is known after an epoch."""
         self._last = [of_training(epoch, "objective", objective), *rows]
         self._new += self._last
-        self.objectives.append(objective)
+        for row in self._last:
+            if row["stage"] == "training":
+                self._series.setdefault((row["quantity"], row["split"]), []).append(row["value"])
         self.epochs = epoch
 
     @property
@@ -55,6 +58,15 @@ class History:
             self._rows = polars.concat([self._rows, polars.DataFrame(self._new, schema=ROWS)], rechunk=True)
             self._new = []
         return self._rows
+
+    @property
+    def objectives(self) -> list[float]:
+        """Of each measured epoch, the mean of what was minimised since the one before."""
+        return self.series("objective")
+
+    def series(self, quantity: str, split: str = "train") -> list[float]:
+        """The values of a quantity in training, in their order."""
+        return self._series.get((quantity, split), [])
 
     def last(self, measure: str, stage: str = "training") -> list[float]:
         """The values of a measure after the last epoch."""

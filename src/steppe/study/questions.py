@@ -45,6 +45,9 @@ TRACKED = 256
 TOLERANCE = 1e-2
 """The residuals of tracked eigenvalues, relative to the larger: an error is about the square of that."""
 
+SPLITS = ("train", "validation", "test")
+"""Parts of the data."""
+
 ALWAYS = ("loss", "accuracy", "batch_frobenius_squared")
 """What every study asks for, in training and at the end."""
 
@@ -66,7 +69,7 @@ class Sample(NamedTuple):
 
     Attributes
     ----------
-    split : "train" or "test".
+    split : "train", "validation" or "test".
     examples : how many of a fixed shuffle, at most; None for all, in their order.
     size : of a batch.
     drawn : whether each batch is a random one, drawn with replacement, as in training.
@@ -77,9 +80,22 @@ class Sample(NamedTuple):
     size: int
     drawn: bool = False
 
+    def part(self, dataset: Dataset) -> Batch:
+        """The part of the data that they are of.
+
+        Raises
+        ------
+        InputError : the data have no such part.
+        """
+        found: Batch = getattr(dataset, self.split)
+        if found is None:
+            checks.fail("study", "data.validation", "given, for a measure is asked of that part", "none",
+                        "Say which share of the training examples to split off, such as 0.1.")  # fmt: skip
+        return found
+
     def batches(self, dataset: Dataset) -> Batches:
         """The examples on the device, as compact as the data set holds them, their labels decoded."""
-        part: Batch = getattr(dataset, self.split)
+        part = self.part(dataset)
         count = checks.batch_size("study", part)
         if self.drawn and self.examples is not None:
             shape = (self.examples // self.size, self.size)
@@ -120,9 +136,15 @@ class Question(NamedTuple):
             return ("end",)
         return ("training", "end") if last and self.ends else ("training",)
 
+    @property
+    def validates(self) -> bool:
+        """Whether it is what early stopping and the choice of an epoch may look at; asked before everything else."""
+        return self.sample.split == "validation" and self.measure.name in ALWAYS
 
-def questions(spec: Spec) -> list[Question]:
-    """All that a study asks of each network, in the order in which it is asked.
+
+def questions(spec: Spec, *, validation: bool = False) -> list[Question]:
+    """All that a study asks of each network, in the order in which it is asked; `validation` says whether there is such
+    a part of the data.
 
     Raises
     ------
@@ -131,7 +153,9 @@ def questions(spec: Spec) -> list[Question]:
     measure, size = spec.measure, spec.measure.batch_size or spec.train.batch_size
     test, train = Sample("test", None, CHUNK), Sample("train", None, CHUNK)
     mini = Sample("train", measure.batches * size, size, drawn=True)
-    asked = [
+    validating = Sample("validation", None, CHUNK)
+    asked = [_question(name, validating) for name in ("loss", "accuracy") if validation]
+    asked += [
         _question("loss", Sample("train", FITTED, CHUNK)),
         _question("loss", test),
         _question("accuracy", test),
@@ -153,7 +177,8 @@ def _question(name: str, sample: Sample, every: int | None = 1, **settings: Any)
 
 
 def named(names: list[str | dict[str, Any]], source: Source | None = None, *, tracked: bool = False) -> list[Question]:
-    """What ``[measure] names`` asks: names, and tables with a name, settings, and `every` for what training asks, too.
+    """What ``[measure] names`` asks: names, and tables with a name, settings, `every` for what training asks, too, and
+    `split` for examples of another part of the data than the measure is asked of by itself.
 
     Parameters
     ----------
@@ -177,7 +202,7 @@ def named(names: list[str | dict[str, Any]], source: Source | None = None, *, tr
     found: list[Question] = []
     for entry in names:
         given: dict[str, Any] = {"name": entry} if isinstance(entry, str) else dict(entry)
-        name, every = given.pop("name", None), given.pop("every", None)
+        name, every, split = (given.pop(key, None) for key in ("name", "every", "split"))
         if not isinstance(name, str):
             checks.fail("study", "measure.names", "names, or tables with a name", checks.shown(entry))
         measure = lookup(name, source)
@@ -194,7 +219,10 @@ def named(names: list[str | dict[str, Any]], source: Source | None = None, *, tr
                         "Ask `steppe measure` for it.")  # fmt: skip
         if every is not None:
             checks.whole("study", f"measure.names.{name}.every", every)
-        sample = Sample("test", None, CHUNK) if measure.split == "test" else Sample("train", EXAMPLES, BATCH)
+        if split is not None:
+            checks.one_of("study", f"measure.names.{name}.split", split, SPLITS)
+        part, whole = split or measure.split, measure.split == "test"
+        sample = Sample(part, None, CHUNK) if whole else Sample(part, EXAMPLES, BATCH)
         found.append(Question(measure, run.resolve(measure, given), sample, every, ends=True))
     return found
 
@@ -246,14 +274,21 @@ class Examination:
                 if answer.error is not None:
                     raise answer.error
 
+    def validation(self, variables: Variables, epoch: int) -> list[Row]:
+        """What validates a network after an epoch, before it is known whether that is the last; see `answers`."""
+        return list(self._answers([q for q in self.asked if q.validates], variables, epoch, last=False))
+
     def answers(self, variables: Variables, epoch: int, *, last: bool) -> Iterator[Row]:
-        """What is known of a network after an epoch, one row a number (see `measures.table.SCHEMA`).
+        """What else is known of a network after an epoch, one row a number (see `measures.table.SCHEMA`).
 
         Of a network that has diverged only the fit is asked: there is no curvature where there is no loss.
         """
+        return self._answers([q for q in self.asked if not q.validates], variables, epoch, last=last)
+
+    def _answers(self, asked: list[Question], variables: Variables, epoch: int, *, last: bool) -> Iterator[Row]:
         subjects: dict[Sample, Subject] = {}
         diverged = not bool(is_finite(variables))
-        for question in self.asked:
+        for question in asked:
             if not is_due(question.every, epoch, last=last):
                 continue
             sample, fit = question.sample, question.measure.family == "fit"

@@ -13,8 +13,8 @@ def about(rows: polars.DataFrame) -> str:
     def kinds(name: str) -> str:
         return joined(str(value) for value in rows[name].unique(maintain_order=True))
 
-    split = {"train": "training examples", "test": "test examples", "given": "examples"}
-    parts = joined(split.get(part, part) for part in rows["split"].unique(maintain_order=True))
+    split = {"train": "training examples", "given": "examples"}
+    parts = joined(split.get(part, f"{part} examples") for part in rows["split"].unique(maintain_order=True))
     same = " All networks got the same examples and random vectors." if rows["run"].n_unique() > 1 else ""
     quiet = " without dropout" if "given" not in rows["split"] else ""
     size = f"in batches of {kinds('batch_size')}, in {kinds('dtype')}"

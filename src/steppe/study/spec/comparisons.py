@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn
 
-from steppe.analysis.quantities import COST, QUANTITIES, SPECTRUM, TRACED, Quantity
+from steppe.analysis.quantities import COST, QUANTITIES, SPECTRUM, TRACED, VALIDATED, Quantity
 from steppe.core import checks
+from steppe.extensions import is_function
 from steppe.measures import MEASURES
 from steppe.measures.table import heading
 from steppe.study.spec.tables import Spec
@@ -28,6 +29,8 @@ def check_margins(spec: Spec) -> None:
         Otherwise.
     """
     known, patterns = ALWAYS | (TRACKED if spec.track else {}), asked_columns(spec)
+    if "validation" not in spec.data and not is_function(spec.data["name"]):
+        known = {name: quantity for name, quantity in known.items() if name not in VALIDATED}
     open_ended = None in patterns
     names = [*known, *(pattern for pattern in patterns if pattern)]
     for name, margin in spec.equivalence.items():
@@ -38,12 +41,16 @@ def check_margins(spec: Spec) -> None:
 
 def asked_columns(spec: Spec) -> list[str | None]:
     """The columns of results that ``[measure] names`` gives, as patterns; None for those of a user's own measure."""
-    names = [entry.get("name") if isinstance(entry, Mapping) else entry for entry in spec.measure.names]
     found: list[str | None] = []
-    for name in names:
-        known = MEASURES.get(str(name))
+    for entry in spec.measure.names:
+        table = entry if isinstance(entry, Mapping) else {"name": entry}
+        known = MEASURES.get(str(table.get("name")))
         quantities = (known.quantities or (known.name,)) if known else ()
-        found += [heading(known.name, quantity, known.split) for quantity in quantities] if known else [None]
+        found += (
+            [heading(known.name, quantity, str(table.get("split", known.split))) for quantity in quantities]
+            if known
+            else [None]
+        )
     return found
 
 

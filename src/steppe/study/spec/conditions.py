@@ -12,7 +12,7 @@ from steppe.study.spec import limits, optimisers, parts
 from steppe.study.spec.comparisons import check_margins, translate_rivals
 from steppe.study.spec.parts import CHAIN
 from steppe.study.spec.settings import EXACT, Source, modules, settings, validated
-from steppe.study.spec.tables import COMPANIONS, Spec, Train
+from steppe.study.spec.tables import COMPANIONS, Spec, Train, Validation, split_validation
 
 VARIED = ("method", "then", "loss", "augment", "average", "model", "train")
 """What a condition may change."""
@@ -126,7 +126,7 @@ def _resolved_parts(spec: Spec, run_code: bool) -> Spec:
     chain += [settings(f"then.{place}", table, CHAIN, source) for place, table in enumerate(spec.then)]
     _check_chain(chain, source)
     found: dict[str, Any] = {
-        "data": settings("data", spec.data, data.DATASETS, source),
+        "data": _resolved_data(spec.data, source),
         "model": settings("model", spec.model, models.MODELS, source),
         "method": chain[0],
         "then": chain[1:],
@@ -146,6 +146,15 @@ def _resolved_parts(spec: Spec, run_code: bool) -> Spec:
     if spec.train.early_stopping and spec.measure.every > 1:
         checks.fail("study", "measure.every", "1 with early stopping, which looks at each epoch", spec.measure.every)
     return spec.model_copy(update=found)
+
+
+def _resolved_data(table: dict[str, Any], source: Source) -> dict[str, Any]:
+    """A data set with its settings, and what of it is split off to validate on, if anything is."""
+    own, given = split_validation(table)
+    found = settings("data", own, data.DATASETS, source)
+    if given and given.get("validation") is None:
+        checks.fail("study", "data.validation_seed", "left out without data.validation", given["validation_seed"])
+    return found | (validated(Validation, given, "", prefix="data").model_dump() if given else {})
 
 
 def _resolved_training(train: Train, source: Source) -> Train:

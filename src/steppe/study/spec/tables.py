@@ -32,15 +32,43 @@ _networks: dict[Any, Network] = {}
 """The networks that were made last, by what made them: every shape of run, and whatever measures it, asks anew."""
 
 
-class EarlyStopping(Table):
-    """The convergence criterion: stop when the epoch's mean training loss has not fallen by more than
-    `min_delta` for `patience` epochs in a row (line 18 of Algorithm 1; never looks at test data).
+class Validation(Table):
+    """Of every data set, beside its name and settings: training examples that are split off, class by class, for what
+    looks at results before the end: tuning, early stopping, the choice of an epoch. The test part is not looked at.
     """
 
+    validation: Any = None
+    """A share of the training examples below 1, or a whole number of them."""
+    validation_seed: int = Field(default=0, ge=0, le=MOST["split_seed"])
+    """Of the draw."""
+
+    @pydantic.field_validator("validation")
+    @classmethod
+    def _is_share_or_number(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is None or (number and (0 < value < 1 or (isinstance(value, int) and value > 0))):
+            return value
+        raise ValueError("a share above 0 and below 1, or a whole number of examples")
+
+
+class EarlyStopping(Table):
+    """The convergence criterion: stop when the epoch's mean training loss (line 18 of Algorithm 1), or what `on` names,
+    has not improved by more than `min_delta` for `patience` epochs in a row. It never looks at test data, and the
+    network is that of the last epoch.
+    """
+
+    on: Literal["validation_loss", "validation_accuracy"] | None = None
+    """What is looked at after each epoch; the epoch's mean training loss unless said otherwise."""
     patience: Count
     """Epochs in a row without an improvement after which training stops."""
     min_delta: NonNegative = 0.0
-    """How much lower the mean training loss must be to count as improved."""
+    """How much lower a loss, or higher an accuracy, must be to count as improved."""
+
+
+def split_validation(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A table of a data set without what `Validation` says, and that; nothing of it where nothing is split off."""
+    own = {key: value for key, value in table.items() if key not in Validation.model_fields}
+    return own, {key: value for key, value in table.items() if key in Validation.model_fields}
 
 
 class Train(Table):
@@ -71,7 +99,7 @@ class Train(Table):
     penalty_dropout: bool = False
     """Whether penalties see the network with dropout, as it is trained."""
     early_stopping: EarlyStopping | None = None
-    """Stop when the training loss has stopped falling."""
+    """Stop when the training loss, or what validates, has stopped improving."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -245,11 +273,14 @@ class Spec(Table):
         ------
         InputError : see `data.load`, and `data.from_arrays` for what a user's function returns.
         """
-        name, settings = split_name(self.data)
+        own, validation = split_validation(self.data)
+        name, settings = split_name(own)
         if name in data.DATASETS:
-            return data.load(name, **settings)
-        found = build(data.DATASETS, self.data, self.source)
-        return data.checked(found) if isinstance(found, Dataset) else data.from_arrays(name, found)
+            return data.load(name, **settings, **validation)
+        made = build(data.DATASETS, own, self.source)
+        found = data.checked(made) if isinstance(made, Dataset) else data.from_arrays(name, made)
+        share, seed = validation.get("validation"), validation.get("validation_seed", 0)
+        return found if share is None else data.with_validation(found, share, seed)
 
     def build_model(self, dataset: Dataset) -> Network:
         """The network, for a data set; it is made once.

@@ -86,6 +86,10 @@ class Recipe:
         examples, size = checks.batch_size("study", dataset.train), spec.train.batch_size
         if size > examples:
             checks.fail("study", "train.batch_size", f"at most the {examples} training examples", size)
+        stopping = spec.train.early_stopping
+        if stopping and stopping.on and dataset.validation is None:
+            checks.fail("study", "data.validation", f"given, for early stopping on {stopping.on} looks at it", "none",
+                        "Say which share of the training examples to split off, such as 0.1.")  # fmt: skip
         whole = spec.train.accumulate or 1
         parts = {
             table["name"]: table.get("microbatches", whole)
@@ -326,7 +330,9 @@ class Compiler:
         key = json.dumps([*asked, shape.train.batch_size], sort_keys=True)
         if key not in self._examinations:
             recipe = Recipe.of(shape, self.dataset)
-            examination = Examination(recipe.model, self.dataset, questions(shape))
+            examination = Examination(
+                recipe.model, self.dataset, questions(shape, validation=self.dataset.validation is not None)
+            )
             examination.prepare(recipe.initial(jnp.uint32(0)))
             self._examinations[key] = examination
         return self._examinations[key]

@@ -72,10 +72,12 @@ def check_measures(asked: list[Question], recipe: Recipe, margins: Mapping[str, 
     Raises
     ------
     InputError
-        One of a user's own that fails, or one of Steppe that fails with its settings and not with its defaults; two
-        whose quantities would be one column of the results; a margin of what the study does not ask, or that is none
-        on the scale of its quantity.
+        One that is asked of a part that the data do not have; one of a user's own that fails, or one of Steppe that
+        fails with its settings and not with its defaults; two whose quantities would be one column of the results; a
+        margin of what the study does not ask, or that is none on the scale of its quantity.
     """
+    for question in asked:
+        question.sample.part(recipe.dataset)
     further = {name: margin for name, margin in margins.items() if name not in ALWAYS | TRACKED}
     uncertain = [q for q in asked if not q.measure.ships or q.settings != q.measure.defaults or further]
     if not uncertain:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import polars
 
 from steppe.core import trees
+from steppe.measures.table import heading
 from steppe.models import Variables
 from steppe.storage import provenance
 from steppe.study.history import History, Row, of_training
@@ -50,8 +51,10 @@ def train(
             clock.add(took, first=first)
         objective, epoch = sum(map(float, each)) / stride, history.epochs + stride
         began = time.perf_counter()
-        last = epoch == settings.epochs or _converged(history, column.spec, objective)
-        rows = list(examination.answers(trainer.network(progress, compiler.train), epoch, last=last))
+        network = trainer.network(progress, compiler.train)
+        rows = examination.validation(network, epoch)
+        last = epoch == settings.epochs or _converged(history, column.spec, _watched(column.spec, objective, rows))
+        rows += examination.answers(network, epoch, last=last)
         if column.spec.track is not None and is_due(column.spec.track.every, epoch, last=last):
             update = epoch * trainer.steps - 1
             limit = stability_limit(settings, trainer.steps * settings.epochs, update, column.spec.source)
@@ -89,12 +92,25 @@ def _diverged(history: History) -> bool:
     return not all(map(math.isfinite, losses))
 
 
+def _watched(spec: Spec, objective: float, validation: list[Row]) -> float:
+    """What early stopping looks at after an epoch."""
+    on = spec.train.early_stopping and spec.train.early_stopping.on
+    found = [row["value"] for row in validation if heading(row["measure"], row["quantity"], row["split"]) == on]
+    return float(found[0]) if found else objective
+
+
 def _converged(history: History, spec: Spec, *more: float) -> bool:
-    """Whether the epoch's mean training loss has stopped falling (see `EarlyStopping`); with `more` epochs to come."""
-    stopping, objectives = spec.train.early_stopping, [*history.objectives, *more]
-    if stopping is None or len(objectives) <= stopping.patience or not all(map(math.isfinite, objectives)):
+    """Whether what early stopping looks at has stopped improving (see `EarlyStopping`); with `more` epochs to come."""
+    stopping = spec.train.early_stopping
+    if stopping is None:
         return False
-    return min(objectives[-stopping.patience :]) >= min(objectives[: -stopping.patience]) - stopping.min_delta
+    split, _, quantity = (stopping.on or "train_objective").partition("_")
+    values = [*history.series(quantity, split), *more]
+    if len(values) <= stopping.patience or not all(map(math.isfinite, values)):
+        return False
+    sign = -1 if quantity == "accuracy" else 1
+    values = [sign * value for value in values]
+    return min(values[-stopping.patience :]) >= min(values[: -stopping.patience]) - stopping.min_delta
 
 
 def _record(column: Condition, seed: int, trainer: Trainer, history: History, network: Variables) -> dict[str, Any]:
