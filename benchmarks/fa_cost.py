@@ -112,7 +112,7 @@ def epoch(name: str, changes: dict[str, Any], compiler: Compiler) -> tuple[Calla
     progress = [trainer.start(jnp.uint32(0), strengths)]
 
     def run() -> Any:
-        progress[0], loss = trainer.epoch(progress[0], strengths, compiler.train)
+        progress[0], loss, _ = trainer.epoch(progress[0], strengths, compiler.train)
         return loss
 
     return run, trainer.step_memory_mb

@@ -1,16 +1,22 @@
 """Curvature tracked during training: what the columns say, when they are there, and that nothing else changes."""
 
+import zlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import polars
 import pytest
 
-from steppe import InputError, curvature, data, models, report, study
+from steppe import InputError, curvature, data, models, report, sharpness, study
 from steppe.analysis.analysis import analyse
 from steppe.core import losses
+from steppe.measures import table
 from steppe.report.figures import tracking as tracked
 from steppe.study.spec.tables import Train
+from steppe.study.training import chain, tracking
 from steppe.study.training.chain import stability_limit
+from steppe.study.training.program import Recipe
 
 TOML = """
 name = "tiny"
@@ -31,6 +37,7 @@ epochs = 4
 every = 2
 examples = 300
 probes = 3
+every_updates = 5
 [grid]
 "train.learning_rate" = [0.1, 0.05]
 """
@@ -103,7 +110,10 @@ def test_a_run_that_stops_early_is_tracked_at_its_end(tmp_path):
 
 @pytest.mark.slow
 def test_training_is_the_same_with_and_without(finished, tmp_path):
-    plain = study.run(study.spec.parse(TOML.replace("[track]\nevery = 2\nexamples = 300\nprobes = 3\n", "")), tmp_path)
+    plain = study.run(
+        study.spec.parse(TOML.replace("[track]\nevery = 2\nexamples = 300\nprobes = 3\nevery_updates = 5\n", "")),
+        tmp_path,
+    )
     for column in ("train_loss", "test_accuracy", "batch_frobenius_squared"):
         assert plain.history[column].to_list() == finished[0].history[column].to_list()
     assert plain.history["top_eigenvalue"].is_null().all()
@@ -149,3 +159,87 @@ def test_bad_settings_get_one_sentence():
         spec(track__every=0)
     with pytest.raises(InputError, match=r"Did you mean 'examples'"):
         spec(track__exmples=10)
+
+
+UPDATES = """
+name = "updates"
+seeds = 1
+data = {name = "breast-cancer"}
+model = {name = "linear"}
+measure = {batches = 1, probes = 1, every = 2}
+landscape = {points = 3, grid_points = 3, examples = 8}
+[train]
+optimizer = "sgd"
+momentum = 0.0
+learning_rate = 0.1
+batch_size = 455
+epochs = 4
+[track]
+examples = 30
+every = 2
+probes = 1
+every_updates = 3
+"""
+"""Gradient descent, of which an update can be done by hand."""
+
+
+def test_critical_sharpness_is_asked_of_every_fifth_update_and_averaged_for_the_epoch(finished):
+    rows = table.read(finished[1]).filter(measure="critical_sharpness", quantity="critical_sharpness", seed=0)
+    rows = rows.filter(condition="learning_rate=0.1")
+    each, means = rows.filter(rows["update"].is_not_null()), rows.filter(rows["update"].is_null())
+    assert each["update"].to_list() == [5, 10, 15, 20, 25] and each["epoch"].to_list() == [1, 2, 3, 3, 4]
+    assert each["converged"].all() and (each["residual"] <= each["value"] / 16).all()
+    assert means["epoch"].to_list() == [1, 2, 3, 4]
+    np.testing.assert_allclose(
+        means["value"], each.group_by("epoch", maintain_order=True).agg(polars.col("value").mean())["value"]
+    )
+    record = finished[0].runs.filter(condition="learning_rate=0.1", seed=0)
+    assert record["critical_sharpness"].to_list() == each["value"].to_list()[-1:]
+
+
+@pytest.mark.slow
+def test_it_is_that_of_the_very_update_and_batch():
+    dataset = data.load("breast-cancer")
+    asked = study.spec.parse(UPDATES, {"train.batch_size": len(dataset.train["y"]) // 2})
+    recipe = Recipe.of(asked, dataset)
+    train, epoch = jax.tree.map(jnp.asarray, dataset.train), jax.jit(recipe.epoch)
+    progress = epoch(recipe.start(jnp.uint32(0), {}), {}, train)[0]  # two updates; the third is the first of the next
+    found = epoch(progress, {}, train)[2]
+    shuffle = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), zlib.crc32(b"shuffle")), progress.epoch)
+    order = jax.random.permutation(shuffle, recipe.examples)[: asked.train.batch_size]
+    batch = dataset.decode(jax.tree.map(lambda leaf: leaf[order], train))
+    loss, rate = losses.of(recipe.model.at({})), chain.learning_rate(asked.train, 8)(2)
+    update = jax.tree.map(lambda g: -rate * g, jax.grad(loss)(progress.params, batch))
+    expected = sharpness.critical_sharpness(loss, progress.params, update, batch, learning_rate=rate)
+    np.testing.assert_allclose(found.sharpness[0], expected.sharpness, rtol=1e-5)
+    assert found.status.tolist() == [0, tracking.NOT_ASKED]
+
+
+def test_a_study_that_asks_nothing_of_updates_trains_with_the_program_of_a_plain_one():
+    dataset = data.load("breast-cancer")
+
+    def program(text):
+        recipe = Recipe.of(study.spec.parse(text), dataset)
+        progress = jax.eval_shape(recipe.start, jnp.uint32(0), {})
+        return str(jax.make_jaxpr(recipe.epoch)(progress, {}, dataset.train))
+
+    tracked, (plain, _) = UPDATES.replace("every_updates = 3\n", ""), UPDATES.split("[track]")
+    assert program(plain) == program(tracked)
+    assert "while" not in program(plain) and "while" in program(UPDATES)
+    assert "every_updates" not in study.spec.parse(tracked).identity()["track"]
+
+
+def test_updates_without_a_crossing_say_why_and_do_not_count_in_the_mean():
+    spec = study.spec.parse(UPDATES)
+    found = sharpness.CriticalSharpness(
+        *(np.array([0.0, value, np.nan]) for value in (4.0, 0.5, 0.4, 0.6)),
+        np.array([False, True, False]),
+        np.array([tracking.NOT_ASKED, 0, int(sharpness.Crossing.RISES_AT_ONCE)]),
+        np.array([0, 6, 30]),
+    )
+    rows = list(tracking.rows(spec, 7, 3, [found]))
+    values = [(row.get("update"), row["value"]) for row in rows if row["quantity"] == "critical_sharpness"]
+    assert values[0] == (8, 4.0) and values[1][0] == 9 and np.isnan(values[1][1]) and values[2] == (None, 4.0)
+    notes = [row["note"] for row in rows][:3]
+    assert notes[1] == sharpness.Crossing.RISES_AT_ONCE.note and "1 of 2 updates" in notes[2]
+    assert list(tracking.rows(spec, 7, 3, [])) == []

@@ -58,7 +58,7 @@ def histories(rows: polars.DataFrame) -> polars.DataFrame:
         condition, seed, epoch, and for each quantity its value and its _sem, _residual and _converged, null where they
         are not known; named as `measures.table.heading` has it.
     """
-    asked = _headed(rows.filter(polars.col("stage") == "training"))
+    asked = _headed(rows.filter(polars.col("stage") == "training", polars.col("update").is_null()))
     index = [*KEYS, "epoch"]
     keys = asked.select(index).unique(maintain_order=True)
     parts = {"value": "", "sem": "_sem", "residual": "_residual", "converged": "_converged"}
@@ -129,7 +129,8 @@ def finals(rows: polars.DataFrame) -> dict[tuple[Any, ...], dict[str, float]]:
 
 def final_rows(rows: polars.DataFrame) -> polars.DataFrame:
     """The rows of quantities at the end of training, one a run and quantity, with the column `heading`."""
-    ended = rows.filter(polars.col("stage") != "later", polars.col("measure") != "training")
+    of_networks = polars.col("update").is_null()
+    ended = rows.filter(polars.col("stage") != "later", polars.col("measure") != "training", of_networks)
     ended = _headed(ended.filter(polars.col("epoch") == polars.col("epoch").max().over(KEYS)))
     ordered = ended.sort(polars.col("stage") != "end", maintain_order=True)
     return ordered.unique([*KEYS, "heading"], keep="first", maintain_order=True)

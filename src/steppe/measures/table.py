@@ -37,6 +37,7 @@ SCHEMA = {
     "condition": polars.String,
     "seed": polars.Int64,
     "epoch": polars.Int64,
+    "update": polars.Int64,
     "stage": polars.String,
     "measure": polars.String,
     "quantity": polars.String,
@@ -63,18 +64,19 @@ SCHEMA = {
     "measure_seconds": polars.Float64,
     "host": polars.String,
 }
-"""Columns. `epoch` is the number of epochs after which a network was asked; `stage` says when: "training", of what a
+"""Columns. `epoch` is the number of epochs after which a network was asked; `update` counts updates from 1, where a
+number is of one of them, and `epoch` is then the next one that was measured; `stage` says when: "training", of what a
 study asks throughout, "end", of what it asks of the last network alone, or "later", by `steppe measure`. `residual` is
-how far an eigenvalue of the Hessian can be from the number, where it is one. `note` is what to know of the number,
-`remark` what to know of all numbers of its network: which arrays were no parameters. `scale` is "log" where logarithms
-are what is compared; `draw_seed` that of random vectors and of the choice of examples; `settings` the measure's own, as
-JSON; `network` what makes outputs or a loss of parameters; `fingerprint` that of parameters, data, program, measure and
-settings: what makes a row the same."""
+how far an eigenvalue of the Hessian, or what else was searched for, can be from the number. `note` is what to know of
+the number, `remark` what to know of all numbers of its network: which arrays were no parameters. `scale` is "log"
+where logarithms are what is compared; `draw_seed` that of random vectors and of the choice of examples; `settings` the
+measure's own, as JSON; `network` what makes outputs or a loss of parameters; `fingerprint` that of parameters, data,
+program, measure and settings: what makes a row the same."""
 
-ADDED = {"epoch": None, "stage": "later", "residual": None}
+ADDED = {"epoch": None, "update": None, "stage": "later", "residual": None}
 """Columns that tables of older versions lack, and what their rows have there."""
 
-NUMBER = ["run", "epoch", "stage", "measure", "quantity", "split", "settings"]
+NUMBER = ["run", "epoch", "update", "stage", "measure", "quantity", "split", "settings"]
 """Columns that say which of a run's numbers a row is."""
 
 ABOUT_THE_MACHINE = polars.col("quantity").str.contains("seconds|memory|host")

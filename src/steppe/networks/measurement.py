@@ -204,6 +204,7 @@ class _Session:
             "condition": target.condition,
             "seed": target.seed,
             "epoch": target.epoch,
+            "update": None,
             "stage": "later",
             "remark": target.remark,
             "dataset": target.dataset,

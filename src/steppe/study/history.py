@@ -12,8 +12,8 @@ from steppe.measures.table import SCHEMA
 Row = dict[str, Any]
 
 COLUMNS = (
-    "epoch", "stage", "measure", "quantity", "split", "value", "sem", "residual", "converged", "note", "scale",
-    "examples", "batch_size", "probes", "settings", "measure_seconds",
+    "epoch", "update", "stage", "measure", "quantity", "split", "value", "sem", "residual", "converged", "note",
+    "scale", "examples", "batch_size", "probes", "settings", "measure_seconds",
 )  # fmt: skip
 """Those that differ within a run; what all its rows share is in its record."""
 

@@ -18,7 +18,7 @@ from steppe.study.store import Store
 Row = dict[str, Any]
 
 ASKED = ("epoch", "stage", "measure", "quantity", "split", "settings")
-"""What makes a row of a run what it is, whatever the answer."""
+"""What makes a row of a run what it is, whatever the answer; and its update, where it has one."""
 
 
 def of_run(store: Store, spec: Spec, run: Row, rows: polars.DataFrame) -> polars.DataFrame:
@@ -53,7 +53,8 @@ def of_run(store: Store, spec: Spec, run: Row, rows: polars.DataFrame) -> polars
         "host": run.get("host"),
         **_versions(run),
     }
-    marks = [fingerprinted(mark, list(asked)) for asked in rows.select(ASKED).iter_rows()]
+    asked = zip(rows.select(ASKED).iter_rows(), rows["update"], strict=True)
+    marks = [fingerprinted(mark, [*row, *([] if update is None else [update])]) for row, update in asked]
     columns = [polars.lit(value, SCHEMA[column]).alias(column) for column, value in shared.items()]
     whole = rows.with_columns(*columns, polars.Series("fingerprint", marks, polars.String))
     return whole.select([polars.col(column).cast(kind) for column, kind in SCHEMA.items()])

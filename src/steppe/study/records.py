@@ -49,6 +49,8 @@ def rows(stream: BinaryIO, epochs: int) -> polars.DataFrame:
         found = polars.read_parquet(stream)
     except polars.exceptions.PanicException as error:  # no Exception, though damage is all that it tells
         raise files.ContentError("no Parquet file") from error
+    if "update" not in found.columns:  # older versions asked nothing of single updates
+        found = found.insert_column(1, polars.lit(None, ROWS["update"]).alias("update"))
     if dict(found.schema) != ROWS:
         raise files.ContentError("a table of other columns")
     if found.select("epoch", "stage", "measure", "quantity", "split", "settings").null_count().sum_horizontal()[0]:

@@ -166,6 +166,8 @@ class Track(Table):
     """Training examples that are looked at."""
     probes: Annotated[int, Field(gt=0, le=MOST["probes"])] = 8
     """Random vectors for traces."""
+    every_updates: Count | None = None
+    """Updates between two whose critical sharpness is asked, within training time; none unless said otherwise."""
 
 
 class Landscape(Table):

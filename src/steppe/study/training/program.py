@@ -21,11 +21,13 @@ from steppe.data import Dataset, transforms
 from steppe.methods import accumulation
 from steppe.models import Network, Variables
 from steppe.models.base import conform
+from steppe.sharpness import CriticalSharpness, critical_sharpness
 from steppe.study.questions import Examination, questions
 from steppe.study.spec import limits
 from steppe.study.spec.settings import build
 from steppe.study.spec.tables import Spec
-from steppe.study.training.chain import Strengths, chain
+from steppe.study.training import tracking
+from steppe.study.training.chain import Strengths, chain, learning_rate
 
 SWEPT = ("lam", "rho")
 """Strengths of methods that enter a compiled program as an argument, so that a sweep over them compiles once."""
@@ -40,6 +42,9 @@ class Progress(NamedTuple):
     epoch: jax.Array
     seed: jax.Array
 
+
+Epoch = tuple[Progress, jax.Array, CriticalSharpness | None]
+"""What an epoch gives: its progress, the mean training loss, and what `[track]` asks of its updates."""
 
 Carry = tuple[Params, Any, Any]
 """Parameters, state, and the state of the optimiser: what an update changes."""
@@ -188,8 +193,8 @@ class Recipe:
         state = self.model.estimate(variables, Batches((stacked,)), lambda batch: self.dataset.decode(batch)["x"])
         return Variables(params, state)
 
-    def epoch(self, progress: Progress, strengths: Strengths, train: Batch) -> tuple[Progress, jax.Array]:
-        """One pass over the shuffled data, a scan of updates; also the mean training loss.
+    def epoch(self, progress: Progress, strengths: Strengths, train: Batch) -> Epoch:
+        """One pass over the shuffled data, a scan of updates; also the mean training loss, and what is tracked.
 
         Examples beyond the last whole batch sit this epoch out. The state changes by the plain forward pass of each
         update, at the parameters before it. Methods get the loss as a pure function with the state held: their
@@ -204,7 +209,7 @@ class Recipe:
             jax.random.fold_in(_stream(seed, purpose), progress.epoch) for purpose in ("dropout", "augment")
         )
 
-        def update(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+        def update(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, Any]:
             (params, state, opt_state), (rows, step) = carry, now
             key = jax.random.fold_in(dropout, step)
             loss = losses.of(lambda params, x: self._trained(Variables(params, state), x, key)[0], self.criterion)
@@ -214,11 +219,23 @@ class Recipe:
             whole = losses.of(self.model.at(state), self.criterion)
             penalised = {} if self.spec.train.penalty_dropout else {"penalty_loss": whole}
             updates, opt_state = chained.update(grads, opt_state, params, loss=loss, batch=batch, **penalised)
-            return (optax.apply_updates(params, updates), after, opt_state), value
+            found = self._tracked(progress.epoch * self.steps + step, seen, params, updates, batch)
+            return (optax.apply_updates(params, updates), after, opt_state), (value, found)
 
         rows = order[: self.steps * size].reshape(self.steps, size)
-        carry, values = jax.lax.scan(update, progress[:3], (rows, jnp.arange(self.steps)))
-        return Progress(*carry, progress.epoch + 1, seed), jnp.mean(values)
+        carry, (values, found) = jax.lax.scan(update, progress[:3], (rows, jnp.arange(self.steps)))
+        return Progress(*carry, progress.epoch + 1, seed), jnp.mean(values), found
+
+    def _tracked(
+        self, count: jax.Array, loss: Loss, params: Params, updates: Params, batch: Batch
+    ) -> CriticalSharpness | None:
+        """What `[track]` asks of some updates; None where it asks nothing, and the program is that of a plain epoch."""
+        every = self.spec.track and self.spec.track.every_updates
+        if not every:
+            return None
+        rate = learning_rate(self.spec.train, self.steps * self.spec.train.epochs, self.spec.source)(count)
+        ask = functools.partial(critical_sharpness, loss, params, updates, batch, learning_rate=jnp.asarray(rate))
+        return tracking.of_update(every, count + 1, ask)
 
     def _gradient(self, variables: Variables, batch: Batch, key: jax.Array) -> tuple[tuple[jax.Array, Any], Params]:
         """The loss of a batch with the state after, and the gradient: over parts of the batch, where it accumulates.
@@ -301,7 +318,7 @@ class Trainer(NamedTuple):
     """
 
     start: Callable[[jax.Array, Strengths], Progress]
-    epoch: Callable[[Progress, Strengths, Batch], tuple[Progress, jax.Array]]
+    epoch: Callable[[Progress, Strengths, Batch], Epoch]
     network: Callable[[Progress, Batch], Variables]
     steps: int
     compile_seconds: float

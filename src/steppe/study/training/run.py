@@ -16,12 +16,14 @@ import polars
 from steppe.core import trees
 from steppe.measures.table import heading
 from steppe.models import Variables
+from steppe.sharpness import CriticalSharpness
 from steppe.storage import provenance
 from steppe.study.history import History, Row, of_training
 from steppe.study.progress import Watcher
 from steppe.study.questions import is_due, is_finite
 from steppe.study.spec.conditions import Condition
 from steppe.study.spec.tables import Spec
+from steppe.study.training import tracking
 from steppe.study.training.chain import stability_limit
 from steppe.study.training.checkpoints import Checkpoints
 from steppe.study.training.program import Compiler, Trainer, shape_of
@@ -44,10 +46,12 @@ def train(
         every = column.spec.measure.every
         stride = min(every - history.epochs % every, settings.epochs - history.epochs)
         each: list[jax.Array] = []
+        found: list[CriticalSharpness] = []
         clock = _Clock()
         for _ in range(stride):
-            (progress, loss), took, first = stopwatch(trainer.epoch, progress, strengths, compiler.train)
+            (progress, loss, tracked), took, first = stopwatch(trainer.epoch, progress, strengths, compiler.train)
             each.append(loss)
+            found += [] if tracked is None else [tracked]
             clock.add(took, first=first)
         objective, epoch = sum(map(float, each)) / stride, history.epochs + stride
         began = time.perf_counter()
@@ -59,6 +63,7 @@ def train(
             update = epoch * trainer.steps - 1
             limit = stability_limit(settings, trainer.steps * settings.epochs, update, column.spec.source)
             rows.append(of_training(epoch, "stability_limit", limit))
+        rows += tracking.rows(column.spec, history.epochs * trainer.steps + 1, epoch, found)
         rows += clock.rows(epoch)
         rows.append(of_training(epoch, "measure_seconds", time.perf_counter() - began))
         history.add(epoch, objective, rows)
