@@ -18,7 +18,9 @@ from steppe.networks import measurement
 from steppe.networks.settings import Settings
 from steppe.networks.user import UserNetwork
 from steppe.study import measurements
+from steppe.study.progress import Watcher
 from steppe.study.questions import Examination, Question, Sample, named
+from steppe.study.spec.identity import changes
 from steppe.study.spec.reading import parse
 
 TOML = """
@@ -267,3 +269,84 @@ def test_a_study_whose_table_is_damaged_is_reported_from_its_runs(finished, tmp_
     results = study.gathered(study.Store.read(folder))
     assert results.runs.equals(finished[0].runs) and analyse(results).measurements is not None
     assert "What `steppe measure` added is left out" in " ".join(results.notes)
+
+
+class Quiet(Watcher):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.words = []
+
+    def say(self, text):
+        self.words.append(text)
+
+
+@pytest.fixture(scope="module")
+def grown(finished, tmp_path_factory):
+    """The study begun with one measure of three, and asked for the others when its runs had finished."""
+    directory, code = (tmp_path_factory.mktemp(name) for name in ("grown", "code"))
+    (code / "sizes.py").write_text(SIZES)
+    text = TOML.replace('{name = "sam_sharpness", rho = 0.01, every = 1},', "").replace(
+        '{name = "sizes:weight_norm", power = 1.0},', ""
+    )
+    study.run(parse(text, folder=code), directory)
+    before = {path: path.read_bytes() for path in directory.glob("runs/*/*")}
+    watcher = Quiet()
+    results = study.run(parse(TOML, folder=code), directory, watcher=watcher)
+    assert before == {path: path.read_bytes() for path in before}
+    return results, directory, watcher
+
+
+def test_a_measure_named_later_is_asked_of_finished_runs_to_the_bit(finished, grown):
+    for column in ("sam_sharpness", "test_weight_norm", "test_calibration_error", "test_loss"):
+        assert grown[0].runs[column].to_list() == finished[0].runs[column].to_list()
+    rows = table.read(grown[1]).filter(measure="sam_sharpness", seed=0)
+    assert rows.select("epoch", "stage").rows() == [(2, "training"), (2, "end")]
+    assert grown[2].words == []
+
+
+def test_what_was_asked_later_is_asked_once_and_again_where_it_is_damaged(grown, tmp_path, monkeypatch):
+    folder = shutil.copytree(grown[1], tmp_path / "out")
+    spec, asked = study.Store.read(folder).spec, []
+    answers = Examination.answers
+    monkeypatch.setattr(Examination, "answers", lambda *a, **k: asked.append(a[2]) or answers(*a, **k))
+    study.run(spec, folder, watcher=Quiet())
+    assert asked == []
+    path = folder / "runs" / "all-s0" / "additions.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    results = study.gathered(study.Store.read(folder))
+    assert results.runs["sam_sharpness"].null_count() == 1
+    assert "runs/all-s0/additions.parquet" in " ".join(results.notes) and "asked for" in " ".join(results.notes)
+    assert study.run(spec, folder, watcher=Quiet()).runs.equals(grown[0].runs) and asked == [2]
+
+
+def test_what_was_asked_of_another_network_is_no_addition(grown, tmp_path):
+    folder = shutil.copytree(grown[1], tmp_path / "out")
+    names = [folder / "runs" / f"all-s{seed}" / "additions.parquet" for seed in (0, 1)]
+    for suffix in ("", ".sha256"):
+        shutil.copy(f"{names[0]}{suffix}", f"{names[1]}{suffix}")
+    assert len(study.Store.read(folder).additions("all", 1)) == 0 < len(study.Store.read(folder).additions("all", 0))
+
+
+@pytest.mark.parametrize(
+    ("names", "same"),
+    [
+        (["trace", {"name": "calibration_error", "bins": 3}], True),
+        (["trace", "mine:norm"], True),
+        (["soft_rank"], False),
+        ([{"name": "trace", "probes": 3}, "soft_rank"], False),
+        ([], False),
+    ],
+)
+def test_settings_differ_where_a_measure_goes_or_changes_and_not_where_one_comes(names, same):
+    before = {"measure": {"probes": 5, "names": ["trace"]}, "train": {}}
+    source = {"source": {"mine": "ab"}} if "mine:norm" in names else {}
+    assert (list(changes(before, {"measure": {"probes": 5, "names": names}, "train": {}} | source)) == []) is same
+
+
+def test_the_code_of_a_measure_that_comes_is_no_other_study_and_other_code_is():
+    before = {"measure": {"names": []}, "source": {"mynet": "ab"}}
+    after = {"measure": {"names": ["mine:norm"]}, "source": {"mynet": "ab", "mine": "cd"}}
+    assert list(changes(before, after)) == []
+    after["source"]["mynet"] = "ba"
+    assert [path for path, *_ in changes(before, after)] == ["source.mynet"]

@@ -91,8 +91,8 @@ def of_training(epoch: int, quantity: str, value: float | None) -> Row:
     }
 
 
-def written(rows: polars.DataFrame) -> bytes:
+def written(rows: polars.DataFrame, metadata: dict[str, str] | None = None) -> bytes:
     """The rows of a run as a Parquet file; the same rows give the same bytes."""
     buffer = io.BytesIO()
-    rows.write_parquet(buffer)
+    rows.write_parquet(buffer, metadata=metadata)
     return buffer.getvalue()

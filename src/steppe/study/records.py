@@ -45,6 +45,21 @@ def record(stream: BinaryIO) -> dict[str, Any]:
 
 def rows(stream: BinaryIO, epochs: int) -> polars.DataFrame:
     """The rows of a run of so many epochs."""
+    found = _parquet(stream)
+    if (len(found) and (not found["epoch"].is_sorted() or found["epoch"][0] < 1)) or found["epoch"].max() != epochs:
+        raise files.ContentError("rows whose epochs are not the run's")
+    return found
+
+
+def additions(stream: BinaryIO) -> tuple[polars.DataFrame, str | None]:
+    """What a finished run was asked besides, and a digest of the parameters that it was asked of."""
+    found = _parquet(stream)
+    stream.seek(0)
+    return found, polars.read_parquet_metadata(stream).get("parameters")
+
+
+def _parquet(stream: BinaryIO) -> polars.DataFrame:
+    """Rows of a run."""
     try:
         found = polars.read_parquet(stream)
     except polars.exceptions.PanicException as error:  # no Exception, though damage is all that it tells
@@ -55,8 +70,6 @@ def rows(stream: BinaryIO, epochs: int) -> polars.DataFrame:
         raise files.ContentError("a table of other columns")
     if found.select("epoch", "stage", "measure", "quantity", "split", "settings").null_count().sum_horizontal()[0]:
         raise files.ContentError("a table with empty cells")
-    if (len(found) and (not found["epoch"].is_sorted() or found["epoch"][0] < 1)) or found["epoch"].max() != epochs:
-        raise files.ContentError("rows whose epochs are not the run's")
     return found
 
 

@@ -4,6 +4,7 @@
 DIR/study.toml                    the frozen specification
 DIR/data.json                     the fingerprint of the data it runs on
 DIR/runs/<condition>-s<seed>/     parameters.npz, measurements.parquet, run.json, SHA256SUMS: there when it is finished
+                                  additions.parquet: answers to measures that the study names since
 DIR/checkpoints/                  unfinished runs and surfaces
 DIR/surfaces.npz                  loss surfaces
 DIR/landscapes/<name>/            landscape.npz, landscape.html: written by `steppe landscape`
@@ -40,6 +41,7 @@ from steppe.storage import files
 from steppe.storage.checkpoint import Checkpoint
 from steppe.study import migration, records
 from steppe.study import spec as specs
+from steppe.study.history import ROWS as ROWS_OF_A_RUN
 from steppe.study.history import written
 from steppe.study.spec.identity import changes
 from steppe.study.spec.tables import Spec
@@ -48,7 +50,13 @@ SUMS = "SHA256SUMS"
 ROWS, OLD_ROWS = "measurements.parquet", "history.json"
 """What a run says of its network, and the file in which older versions kept it."""
 
+ADDED = "additions.parquet"
+"""What a finished run was asked later, of measures that its study names since; it has a checksum of its own."""
+
 OF_A_RUN = ("parameters.npz", ROWS, "run.json", SUMS)
+BESIDE = (OLD_ROWS, ADDED, f"{ADDED}.sha256")
+"""Further files that a run's folder may hold."""
+
 OF_A_STUDY = (
     "study.toml", "data.json", "surfaces.npz", "measurements.parquet", "measures.parquet", "densities.npz",
     "results.parquet", "summary.md", "report.html", "landscape.html", "measures.html",
@@ -285,6 +293,35 @@ class Store:
         self._check_origin(folder / "run.json", condition, seed, run)
         return run, rows
 
+    def add(self, condition: str, seed: int, rows: polars.DataFrame) -> None:
+        """Keep what a finished run was asked besides, after its earlier additions.
+
+        Raises
+        ------
+        InputError : the study's folder is gone, see `check`.
+        OSError : the disk is full.
+        """
+        self.check()
+        with contextlib.suppress(files.DamagedFile):  # what it held is asked again
+            rows = polars.concat([self.additions(condition, seed), rows])
+        folder = self.run_folder(condition, seed)
+        content = written(rows, {"parameters": files.digest(folder / "parameters.npz")})
+        files.write_checked(folder / ADDED, content)
+
+    def additions(self, condition: str, seed: int) -> polars.DataFrame:
+        """What a finished run was asked besides; no rows where that is nothing, or was another network.
+
+        Raises
+        ------
+        Damaged : it is not what was written there.
+        """
+        path = self.run_folder(condition, seed) / ADDED
+        if not os.path.lexists(path):
+            return polars.DataFrame(schema=ROWS_OF_A_RUN)
+        files.require_sums(path, AGAIN)
+        rows, parameters = files.read(path, records.additions, todo=AGAIN)
+        return rows if parameters == files.digest(path.with_name("parameters.npz")) else rows.clear()
+
     def _make_way(self, condition: str, seed: int, partial: Path) -> None:
         """Clear a run's place of what is not this run, whole; files of somebody else move into the new folder."""
         folder = self.run_folder(condition, seed)
@@ -298,7 +335,7 @@ class Store:
             except files.DamagedFile:
                 files.sweep(folder, OF_A_RUN)
                 for path in folder.iterdir():
-                    _remove(path) if path.name in (*OF_A_RUN, OLD_ROWS) else path.rename(partial / path.name)
+                    _remove(path) if path.name in (*OF_A_RUN, *BESIDE) else path.rename(partial / path.name)
 
     def _check_origin(self, path: Path, condition: str, seed: int, run: Mapping[str, Any]) -> None:
         """Fail where a record is another run's, or has other settings or data; those of older versions lack these."""
@@ -381,7 +418,7 @@ def _remove_run(folder: Path) -> None:
         folder.unlink()
     elif folder.is_dir():
         files.sweep(folder, OF_A_RUN)
-        for name in (*OF_A_RUN, OLD_ROWS):
+        for name in (*OF_A_RUN, *BESIDE):
             (folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty: somebody put something there
             folder.rmdir()

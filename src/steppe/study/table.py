@@ -1,5 +1,6 @@
 """Store → Results: everything that is on disk of a study, as tables."""
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
@@ -79,6 +80,7 @@ def results(store: Store, finished: FinishedRuns) -> Results:
         notes=(
             *_damage(store, damaged),
             *measured.notes,
+            *_unanswered(spec, finished),
             *_withdrawn(store),
             *_infinite(surfaces),
             *_changes(spec),
@@ -105,10 +107,31 @@ def read_runs(store: Store) -> FinishedRuns:
         for seed in range(store.spec.seeds):
             if store.has(column.name, seed):
                 try:
-                    found.append(store.load(column.name, seed))
+                    record, rows = store.load(column.name, seed)
                 except files.DamagedFile as error:
                     damaged.append(error)
+                else:
+                    added = _whole(functools.partial(store.additions, column.name, seed), damaged)
+                    found.append((record, rows if added is None else polars.concat([rows, added])))
     return FinishedRuns([record for record, _ in found], measurements.of_study(store, found), damaged)
+
+
+def unanswered(spec: Spec, finished: FinishedRuns) -> dict[tuple[str, int], list[str]]:
+    """(condition, seed) -> the measures that a study names and that the finished run was not asked."""
+    names = [entry["name"] if isinstance(entry, dict) else entry for entry in spec.measure.names]
+    runs = [(run["condition"], run["seed"]) for run in finished.records if run["status"] == "finished"]
+    ends = finished.rows.filter(polars.col("stage") == "end").select("condition", "seed", "measure")
+    known = set(ends.iter_rows())
+    found = {run: [name for name in names if (*run, name) not in known] for run in runs}
+    return {run: lacking for run, lacking in found.items() if lacking}
+
+
+def _unanswered(spec: Spec, finished: FinishedRuns) -> Iterator[str]:
+    """What runs were not asked yet."""
+    found = unanswered(spec, finished)
+    if found:
+        names = joined(dict.fromkeys(name for names in found.values() for name in names))
+        yield f"Not all runs were asked for {names} yet ({len(found)} were not): run the study again."
 
 
 def _whole(read: Callable[[], T], damaged: list[files.DamagedFile]) -> T | None:

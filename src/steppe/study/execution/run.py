@@ -7,7 +7,7 @@ from steppe.analysis.results import Results
 from steppe.core import checks, programs
 from steppe.data import Dataset
 from steppe.storage import files
-from steppe.study import measurements
+from steppe.study import additions, measurements
 from steppe.study.execution.base import Executor, Run, check_executor
 from steppe.study.execution.local import CHECKPOINT_SECONDS, Local
 from steppe.study.progress import Watcher
@@ -69,6 +69,8 @@ def run(
             executor = executor or Local(checkpoint_seconds, dataset)
             executor.wait(executor.submit(store, missing, watcher))
         finished = read_runs(store)
+        if additions.ask(store, columns, dataset, finished, watcher):
+            finished = read_runs(store)
         _say_lost(missing, finished, watcher)
         _unite(store, finished, watcher)
         add_surfaces(store, columns, dataset, watcher)

@@ -19,17 +19,34 @@ def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]
         yield path, a, b
 
 
+def _asked_alike(before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings after, without measures that only these name, and without the code of such measures.
+
+    What a finished run is asked besides changes nothing of it.
+    """
+    names, more = (each.get("measure", {}).get("names", []) for each in (before, after))
+    added = [entry for entry in more if entry not in names]
+    if not added or any(entry not in more for entry in names):
+        return after
+    code = {str(entry.get("name") if isinstance(entry, Mapping) else entry).rpartition(":")[0] for entry in added}
+    known = before.get("source", {})
+    source = {module: mark for module, mark in after.get("source", {}).items() if module in known or module not in code}
+    kept = {key: value for key, value in after.items() if key != "source"} | ({"source": source} if source else {})
+    return kept | {"measure": {**after["measure"], "names": names}}
+
+
 STUDY_WIDE = ("grid", "conditions", "baseline")
 """What says which conditions there are and which is compared with which; no single run depends on it."""
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """The differences between the settings of two runs.
+    """The differences between the settings of two runs; measures that are only asked besides are none.
 
     Settings of a user's function that only one of them writes out are its defaults: the digest of its source says
     whether those are the same.
     """
     before, after = ({k: v for k, v in each.items() if k not in STUDY_WIDE} for each in (before, after))
+    after = _asked_alike(before, after)
     return differences(_completed(before, after), _completed(after, before))
 
 
