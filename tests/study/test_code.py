@@ -5,6 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import steppe
@@ -151,3 +153,37 @@ def test_the_page_on_code_of_ones_own_runs(tmp_path, monkeypatch):
     assert set(runs["status"]) == {"finished"} and runs["test_entropy"].is_between(0, 1).all()
     assert runs["train_loss"].n_unique() == 4
     assert set(spec.source) == {"mine"}
+
+
+TORCH = """
+import torch
+
+def make(shape, classes, *, width: int = 4):
+    convolution = torch.nn.Conv2d(shape[-1], width, 3)
+    parts = (convolution, torch.nn.BatchNorm2d(width), torch.nn.Flatten(), torch.nn.Dropout(0.1))
+    return torch.nn.Sequential(*parts, torch.nn.Linear(4 * width, classes))
+
+def images():
+    import numpy as np
+    x = np.random.default_rng(0).normal(size=(60, 4, 4, 1)).astype(np.float32)
+    y = np.arange(60) % 3
+    return (x, y), (x[:9], y[:9])
+"""
+
+
+@pytest.mark.slow
+def test_a_study_trains_a_pytorch_module_anew_for_every_seed(folder):
+    (folder / "mynet.py").write_text(TORCH)
+    text = TOML.replace("seeds = 1", "seeds = 2").replace("moons", "mynet:images").replace("= 100", "= 10")
+    text += '[[conditions]]\nname = "fa"\nmethod = {name = "fa", lam = 0.01, probes = 1}\n'
+    (folder / "study.toml").write_text(text)
+    spec = study.load(str(folder / "study.toml"))
+    rows = study.run(spec, folder / "out").runs.to_dicts()
+    assert len(rows) == len({row["train_loss"] for row in rows}) == 4
+    network = spec.build_model(spec.load_data())
+    one, again, other = (network.init(jax.random.key(seed)) for seed in (0, 0, 1))
+    assert jax.tree.all(jax.tree.map(np.array_equal, one, again))
+    assert not np.array_equal(one.params["0.weight"], other.params["0.weight"])
+    x = spec.load_data().train["x"][:8]
+    outputs, state = network.apply(one, x, train=True, key=jax.random.key(0))
+    assert outputs.shape == (8, 3) and state["1.num_batches_tracked"] == 1

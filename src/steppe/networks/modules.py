@@ -11,6 +11,7 @@ from steppe import extensions, models
 from steppe.core import arrays, checks, names, programs
 from steppe.core.types import Batch
 from steppe.models import Network
+from steppe.models.adapters import torch
 from steppe.networks.checkpoints import Blueprint
 
 OPTION = "--network"
@@ -45,8 +46,10 @@ def build(command: str, text: str, settings: Mapping[str, Any], batch: Batch) ->
     """
     function = extensions.function(command, OPTION, text)
     thing = _called(command, function, text, settings, batch)
-    network = models.network_of(thing)
+    network = models.network_of(thing, lambda: _two(command, batch))
     variables = network.init(jax.random.key(0))
+    if torch.is_module(thing):
+        return network, Blueprint(variables, *torch.names_of(thing))
     return network, Blueprint(variables, ignored=_streams(thing))
 
 
@@ -84,6 +87,12 @@ def _takes_data(signature: inspect.Signature) -> bool:
         and first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD, first.VAR_POSITIONAL)
         and first.name not in ("rngs", "key")
     )
+
+
+def _two(command: str, batch: Batch) -> Any:
+    """Inputs of two examples."""
+    x, _ = checks.inputs_and_targets(command, batch)
+    return jax.tree.map(lambda leaf: leaf[:2], x)
 
 
 def _shape(command: str, batch: Batch) -> Any:

@@ -1,11 +1,12 @@
 """PyTorch modules as networks."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steppe.core import extras
 from steppe.core.types import Params
-from steppe.models.base import State, Trained
+from steppe.models.base import Network, State, Trained
 
 if TYPE_CHECKING:
     import torch
@@ -110,3 +111,59 @@ def from_torch(
     from steppe.models.adapters.pytorch import conversion
 
     return TrainedModule(*conversion.trained(module, example, outputs))
+
+
+def is_module(thing: Any) -> bool:
+    """Whether it is a PyTorch module; none is before somebody has imported PyTorch."""
+    library = sys.modules.get("torch")
+    return library is not None and isinstance(thing, library.nn.Module)
+
+
+def from_factory(
+    module: "torch.nn.Module",
+    example: Any,
+    make: "Callable[[], torch.nn.Module] | None" = None,
+    *,
+    channels_last: bool = False,
+) -> Network:
+    """The network of a module; every call of `make` draws the parameters of another one.
+
+    Parameters
+    ----------
+    module, example
+        As for `from_torch`.
+    make : callable or None
+        ``init(key)`` is what it makes after ``torch.manual_seed`` with a number drawn from the key. Without it `init`
+        gives the module's own values whatever the key.
+    channels_last : bool
+        Whether inputs are images, (B, H, W, C), of which the module gets (B, C, H, W).
+    """
+    from steppe.models.adapters.pytorch import factory
+
+    if channels_last:
+        example = factory.channels_first(example)
+    return factory.network(from_torch(module, example), make, channels_last)
+
+
+class Names(NamedTuple):
+    """What checkpoints of a module may call its arrays.
+
+    Attributes
+    ----------
+    aliases : further names of tied weights, to the name that `from_torch` gives them.
+    optional : what a checkpoint may lack: buffers that PyTorch does not save, and counts of batches.
+    """
+
+    aliases: Mapping[str, str]
+    optional: frozenset[str]
+
+
+def names_of(module: "torch.nn.Module") -> Names:
+    """The names of its arrays in checkpoints, see `Names`."""
+    from steppe.models.adapters.pytorch.modules import tensors
+
+    first, saved = tensors(module), module.state_dict(keep_vars=True)
+    known = {id(tensor): name for name, tensor in first.items()}
+    aliases = {name: known[id(tensor)] for name, tensor in saved.items() if known.get(id(tensor), name) != name}
+    counts = {name for name in first if name.rpartition(".")[2] == "num_batches_tracked"}
+    return Names(aliases, frozenset(counts | (first.keys() - saved.keys())))

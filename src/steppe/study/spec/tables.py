@@ -311,4 +311,10 @@ class Spec(Table):
                 return models.network_of(lambda rngs: make(rngs=rngs))
             case "key":
                 return models.network_of(lambda key: make(key=key))
-        return models.network_of(make())
+        images = len(dataset.shape) == 3
+        return models.network_of(make(), functools.partial(_inputs, dataset), make, channels_last=images)
+
+
+def _inputs(dataset: Dataset) -> Any:
+    """Inputs of two training examples."""
+    return dataset.decode(jax.tree.map(lambda leaf: leaf[:2], dataset.train))["x"]

@@ -12,7 +12,7 @@ import torch
 from steppe.core import checks
 from steppe.models.adapters.pytorch import agreement
 from steppe.models.adapters.pytorch.modules import FUNCTION, Module, skeleton, statistics_of, tensors, variables_of
-from steppe.models.adapters.pytorch.operations import array_of
+from steppe.models.adapters.pytorch.operations import numbers_of
 from steppe.models.base import Network, Trained
 
 Arguments = Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]
@@ -72,7 +72,7 @@ def _inputs(example: Any) -> Any:
             return jnp.asarray(example)
         return type(example)(map(_inputs, example))
     if isinstance(example, torch.Tensor):
-        return jnp.asarray(array_of(example))
+        return jnp.asarray(numbers_of(example))
     if hasattr(example, "dtype"):
         if isinstance(example, jax.ShapeDtypeStruct):
             checks.fail(FUNCTION, "example", "an array with values", "a shape without values")

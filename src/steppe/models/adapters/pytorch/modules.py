@@ -11,13 +11,14 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import torch
 from torch.nn.modules.batchnorm import _NormBase
 from torchax.tensor import OperatorNotFound, Tensor
 
 from steppe.core import checks, programs
 from steppe.core.checks import InputError
-from steppe.models.adapters.pytorch.operations import NeedsKey, Translator, array_of, dtype_of
+from steppe.models.adapters.pytorch.operations import NeedsKey, Translator, numbers_of
 from steppe.models.base import State, Variables, conform
 
 FUNCTION = "from_torch"
@@ -72,11 +73,16 @@ def tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def variables_of(module: torch.nn.Module) -> Variables:
     """The values of parameters that ask for a gradient, and of all others: buffers and frozen parameters."""
-    params: dict[str, jax.Array] = {}
-    state: dict[str, jax.Array] = {}
+    return Variables(*(jax.tree.map(jnp.asarray, part) for part in values_of(module)))
+
+
+def values_of(module: torch.nn.Module) -> Variables:
+    """Those of `variables_of` as arrays of NumPy."""
+    params: dict[str, np.ndarray] = {}
+    state: dict[str, np.ndarray] = {}
     for name, tensor in tensors(module).items():
         is_trained = isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad
-        (params if is_trained else state)[name] = jnp.asarray(array_of(tensor), dtype_of(tensor))
+        (params if is_trained else state)[name] = numbers_of(tensor)
     return Variables(params, state)
 
 

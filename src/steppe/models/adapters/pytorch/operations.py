@@ -89,17 +89,20 @@ class Translator(Environment):
 
 
 def array_of(tensor: torch.Tensor) -> Any:
-    """The numbers of a tensor, in the dtype that JAX gives them: integers and floats of 64 bits are cut to 32.
+    """A tensor that is no torchax's as a constant: an array of JAX.
 
-    A scalar stays a Python number, whose dtype gives way to that of arrays, as in PyTorch.
+    A scalar is a Python number, whose dtype gives way to that of arrays, as in PyTorch.
     """
+    numbers = numbers_of(tensor)
+    return jnp.asarray(numbers) if numbers.ndim else numbers.item()
+
+
+def numbers_of(tensor: torch.Tensor) -> np.ndarray:
+    """The numbers of a tensor in the dtype that JAX gives them: integers and floats of 64 bits are cut to 32."""
     with torch._C.DisableTorchFunction(), torch.utils._mode_utils.no_dispatch():
         plain = tensor.detach().cpu()
-        if plain.ndim == 0 and plain.dtype not in mappings.NUMPY_UNSUPPORTED_DTYPES:
-            return plain.item()
         wide = plain.to(torch.float32) if plain.dtype in mappings.NUMPY_UNSUPPORTED_DTYPES else plain
-        numbers = np.array(wide.resolve_conj().resolve_neg().numpy())
-    return jnp.asarray(numbers.astype(dtype_of(tensor)))
+        return np.array(wide.resolve_conj().resolve_neg().numpy()).astype(dtype_of(tensor))
 
 
 def dtype_of(tensor: torch.Tensor) -> Any:
