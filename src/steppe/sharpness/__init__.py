@@ -17,6 +17,7 @@ from steppe.sharpness.perturbed.keskar import keskar_sharpness
 from steppe.sharpness.perturbed.pac_bayes import PacBayes, pac_bayes
 from steppe.sharpness.perturbed.tolerance import Tolerance, pac_bayes_alpha, pac_bayes_sigma
 from steppe.sharpness.perturbed.worst_case import worst_sharpness
+from steppe.sharpness.preconditioned import PreconditionedSharpness, preconditioned_sharpness, preconditioner
 
 __all__ = [
     "CriticalSharpness",
@@ -26,6 +27,7 @@ __all__ = [
     "InterpolatingInformation",
     "NormalisedCurvature",
     "PacBayes",
+    "PreconditionedSharpness",
     "Tolerance",
     "average_sharpness",
     "critical_sharpness",
@@ -38,6 +40,8 @@ __all__ = [
     "pac_bayes",
     "pac_bayes_alpha",
     "pac_bayes_sigma",
+    "preconditioned_sharpness",
+    "preconditioner",
     "random_sharpness",
     "relative_flatness",
     "sam_sharpness",
