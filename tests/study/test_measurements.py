@@ -17,11 +17,15 @@ from steppe.measures.registry import lookup
 from steppe.networks import measurement
 from steppe.networks.settings import Settings
 from steppe.networks.user import UserNetwork
+from steppe.report import markdown
+from steppe.report.study import document
+from steppe.storage import files
 from steppe.study import measurements
 from steppe.study.progress import Watcher
 from steppe.study.questions import Examination, Question, Sample, named
 from steppe.study.spec.identity import changes
 from steppe.study.spec.reading import parse
+from steppe.study.store import OF_A_RUN, SUMS
 
 TOML = """
 name = "tiny"
@@ -48,6 +52,7 @@ import jax, jax.numpy as jnp
 from steppe.measures import Quantity
 
 def weight_norm(subject, *, power: float = 2.0):
+    "How long is the vector of all weights?"
     total = sum(jnp.sum(jnp.abs(leaf) ** power) for leaf in jax.tree.leaves(subject.params))
     yield Quantity("weight_norm", total ** (1 / power))
 """
@@ -350,3 +355,22 @@ def test_the_code_of_a_measure_that_comes_is_no_other_study_and_other_code_is():
     assert list(changes(before, after)) == []
     after["source"]["mynet"] = "ba"
     assert [path for path, *_ in changes(before, after)] == ["source.mynet"]
+
+
+def test_the_report_shows_the_question_of_a_users_own_measure(finished):
+    """Its docstring's first line, read from the rows: reading a study runs no code."""
+    shown = markdown.render(document(analyse(finished[0])))
+    assert "How long is the vector of all weights?" in shown and "source" in shown
+
+
+def test_rows_of_a_version_without_questions_are_read(finished, tmp_path):
+    folder = shutil.copytree(finished[1], tmp_path / "out")
+    for path in (folder / table.NAME, *folder.glob("runs/*/measurements.parquet")):
+        polars.read_parquet(path).drop("question", "update").write_parquet(path)
+    (folder / f"{table.NAME}.sha256").unlink()
+    for path in folder.glob("runs/*"):
+        sums = [(files.digest(path / name), name) for name in OF_A_RUN if name != SUMS]
+        (path / SUMS).write_text(files.listed(sums))
+    results = study.gathered(study.Store.read(folder))
+    assert results.notes == () and results.runs.equals(finished[0].runs)
+    assert set(table.read(folder)["question"]) == {""}

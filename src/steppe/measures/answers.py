@@ -47,6 +47,7 @@ class Answer(NamedTuple):
     seconds : how long it took.
     error : why it could not be measured.
     source : a digest of the source of a user's own measure.
+    question : of the measure, in words.
     """
 
     measure: str
@@ -55,6 +56,7 @@ class Answer(NamedTuple):
     seconds: float
     error: checks.InputError | None = None
     source: str = ""
+    question: str = ""
 
     @property
     def rows(self) -> list[Quantity]:
@@ -69,7 +71,7 @@ def ask(subject: Subject, measure: str | Measure, settings: Mapping[str, Any]) -
         quantities, error = evaluate(known, subject, settings), None
     except checks.InputError as reason:
         quantities, error = [], reason
-    return Answer(known.name, settings, quantities, time.perf_counter() - began, error, known.source)
+    return Answer(known.name, settings, quantities, time.perf_counter() - began, error, known.source, known.question)
 
 
 def evaluate(measure: str | Measure, subject: Subject, settings: Mapping[str, Any]) -> list[Quantity]:

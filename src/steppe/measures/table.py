@@ -40,6 +40,7 @@ SCHEMA = {
     "update": polars.Int64,
     "stage": polars.String,
     "measure": polars.String,
+    "question": polars.String,
     "quantity": polars.String,
     "value": polars.Float64,
     "sem": polars.Float64,
@@ -66,14 +67,15 @@ SCHEMA = {
 }
 """Columns. `epoch` is the number of epochs after which a network was asked; `update` counts updates from 1, where a
 number is of one of them, and `epoch` is then the next one that was measured; `stage` says when: "training", of what a
-study asks throughout, "end", of what it asks of the last network alone, or "later", by `steppe measure`. `residual` is
-how far an eigenvalue of the Hessian, or what else was searched for, can be from the number. `note` is what to know of
-the number, `remark` what to know of all numbers of its network: which arrays were no parameters. `scale` is "log"
-where logarithms are what is compared; `draw_seed` that of random vectors and of the choice of examples; `settings` the
-measure's own, as JSON; `network` what makes outputs or a loss of parameters; `fingerprint` that of parameters, data,
-program, measure and settings: what makes a row the same."""
+study asks throughout, "end", of what it asks of the last network alone, or "later", by `steppe measure`. `question` is
+that of the measure in words, which of a user's own only its code says. `residual` is how far an eigenvalue of the
+Hessian, or what else was searched for, can be from the number. `note` is what to know of the number, `remark` what to
+know of all numbers of its network: which arrays were no parameters. `scale` is "log" where logarithms are what is
+compared; `draw_seed` that of random vectors and of the choice of examples; `settings` the measure's own, as JSON;
+`network` what makes outputs or a loss of parameters; `fingerprint` that of parameters, data, program, measure and
+settings: what makes a row the same."""
 
-ADDED = {"epoch": None, "update": None, "stage": "later", "residual": None}
+ADDED = {"epoch": None, "update": None, "stage": "later", "question": "", "residual": None}
 """Columns that tables of older versions lack, and what their rows have there."""
 
 NUMBER = ["run", "epoch", "update", "stage", "measure", "quantity", "split", "settings"]
@@ -91,6 +93,7 @@ def columns(answer: Answer, found: Quantity) -> dict[str, Any]:
     settings = answer.settings if not answer.source else {**answer.settings, "source": answer.source[:16]}
     return {
         "measure": answer.measure,
+        "question": answer.question,
         "quantity": found.name,
         "value": found.value,
         "sem": found.sem,
@@ -225,14 +228,19 @@ def read(folder: Path) -> polars.DataFrame:
     rows, checked = files.read(path, _parquet, todo=AGAIN)
     if checked:
         files.require_sums(path, AGAIN)
-    lacking = {name: value for name, value in ADDED.items() if name not in rows.columns}
-    if set(rows.columns) | set(lacking) == set(SCHEMA):
-        rows = rows.with_columns(polars.lit(v, SCHEMA[name]).alias(name) for name, v in lacking.items())
-        rows = rows.select(list(SCHEMA))
+    rows = completed(rows, SCHEMA)
     if dict(rows.schema) != SCHEMA:
         checks.fail("measure", str(path), "a table of this version's columns", "one with others",
                     AGAIN)  # fmt: skip
     return rows
+
+
+def completed(rows: polars.DataFrame, schema: Mapping[str, Any]) -> polars.DataFrame:
+    """Rows with the columns of `schema` that older versions did not write; as they are where others lack, too."""
+    lacking = {name: value for name, value in ADDED.items() if name in schema and name not in rows.columns}
+    if {*rows.columns, *lacking} != set(schema):
+        return rows
+    return rows.with_columns(polars.lit(v, SCHEMA[n]).alias(n) for n, v in lacking.items()).select(list(schema))
 
 
 def _parquet(stream: BinaryIO) -> tuple[polars.DataFrame, bool]:

@@ -102,12 +102,14 @@ def _asked(rows: polars.DataFrame) -> Table:
     """Each measure: its question, its settings, and what it does not change under."""
     under = {"nodes": "nodes", "layers": "layers", "none": NOTHING}
     settings = dict(rows.select("measure", "settings").unique(maintain_order=True).rows())
+    words = dict(rows.filter(polars.col("question") != "").select("measure", "question").unique().rows())
     lines = []
     for name in [*MEASURES, *(name for name in settings if name not in MEASURES)]:
         if name in settings:
             known = MEASURES.get(name)
             shown = ", ".join(f"{k} {v}" for k, v in json.loads(settings[name]).items() if v is not None)
-            facts = (known.question, shown or NOTHING, under[known.invariance]) if known else ("", shown, "")
+            question = known.question if known else words.get(name, "")
+            facts = (question or NOTHING, shown or NOTHING, under[known.invariance] if known else NOTHING)
             lines.append((Cell(name), *map(Cell, facts)))
     columns = ("Measure", "Question", "Settings", "Unchanged by rescaling")
     caption = (

@@ -12,8 +12,8 @@ from steppe.measures.table import SCHEMA
 Row = dict[str, Any]
 
 COLUMNS = (
-    "epoch", "update", "stage", "measure", "quantity", "split", "value", "sem", "residual", "converged", "note",
-    "scale", "examples", "batch_size", "probes", "settings", "measure_seconds",
+    "epoch", "update", "stage", "measure", "question", "quantity", "split", "value", "sem", "residual", "converged",
+    "note", "scale", "examples", "batch_size", "probes", "settings", "measure_seconds",
 )  # fmt: skip
 """Those that differ within a run; what all its rows share is in its record."""
 
@@ -80,6 +80,7 @@ def of_training(epoch: int, quantity: str, value: float | None) -> Row:
         "epoch": epoch,
         "stage": "training",
         "measure": ITSELF,
+        "question": "",
         "quantity": quantity,
         "split": "train",
         "value": value,

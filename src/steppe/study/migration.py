@@ -92,6 +92,7 @@ def _measured(when: Row, name: str, known: tuple[str, str, str], value: float | 
     return {
         **when,
         "measure": measure,
+        "question": "",
         "quantity": quantity,
         "split": split,
         "value": math.nan if value is None else float(value),

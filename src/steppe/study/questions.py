@@ -295,7 +295,8 @@ class Examination:
             if sample not in subjects:
                 subjects[sample] = self._subject(sample, variables)
             if diverged and not fit:
-                answer = Answer(question.measure.name, question.settings, [], 0.0, checks.InputError(DIVERGED))
+                name, words = question.measure.name, question.measure.question
+                answer = Answer(name, question.settings, [], 0.0, checks.InputError(DIVERGED), question=words)
             else:
                 answer = ask(subjects[sample], question.measure, question.settings)
             if fit and question.measure.ships:  # a fit of a user's own may have no value and the network be sound

@@ -13,6 +13,7 @@ from steppe.analysis import frames
 from steppe.analysis.results import Surfaces
 from steppe.core import checks
 from steppe.core.types import Params
+from steppe.measures.table import completed
 from steppe.models import Variables
 from steppe.storage import files
 from steppe.study.history import ROWS
@@ -64,8 +65,7 @@ def _parquet(stream: BinaryIO) -> polars.DataFrame:
         found = polars.read_parquet(stream)
     except polars.exceptions.PanicException as error:  # no Exception, though damage is all that it tells
         raise files.ContentError("no Parquet file") from error
-    if "update" not in found.columns:  # older versions asked nothing of single updates
-        found = found.insert_column(1, polars.lit(None, ROWS["update"]).alias("update"))
+    found = completed(found, ROWS)
     if dict(found.schema) != ROWS:
         raise files.ContentError("a table of other columns")
     if found.select("epoch", "stage", "measure", "quantity", "split", "settings").null_count().sum_horizontal()[0]:

@@ -14,7 +14,7 @@ import numpy as np
 import polars
 
 from steppe.storage.checkpoint import Checkpoint, Values
-from steppe.study.history import History, written
+from steppe.study.history import ROWS, History, written
 from steppe.study.training.program import Progress
 
 NAME = "progress"
@@ -70,4 +70,6 @@ def _restored(arrays: Values, like: Progress) -> tuple[Progress, History]:
     if any(array.shape != leaf.shape for array, leaf in zip(found, leaves, strict=True)):
         raise ValueError("it is of another program")
     rows = polars.read_parquet(io.BytesIO(arrays["rows"].tobytes()))
+    if dict(rows.schema) != ROWS:
+        raise ValueError("it is of another version")
     return jax.tree.unflatten(structure, map(jnp.asarray, found)), History(rows)
