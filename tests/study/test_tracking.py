@@ -14,7 +14,7 @@ from steppe.core import losses
 from steppe.measures import table
 from steppe.report.figures import tracking as tracked
 from steppe.study.spec.tables import Train
-from steppe.study.training import chain, tracking
+from steppe.study.training import chain, preconditioning, tracking
 from steppe.study.training.chain import stability_limit
 from steppe.study.training.program import Recipe
 
@@ -243,3 +243,32 @@ def test_updates_without_a_crossing_say_why_and_do_not_count_in_the_mean():
     notes = [row["note"] for row in rows][:3]
     assert notes[1] == sharpness.Crossing.RISES_AT_ONCE.note and "1 of 2 updates" in notes[2]
     assert list(tracking.rows(spec, 7, 3, [])) == []
+
+
+@pytest.mark.slow
+def test_adam_is_compared_with_its_own_limit(tmp_path):
+    asked = UPDATES.replace("every_updates = 3", "preconditioned = true").replace("momentum = 0.0\n", "")
+    asked = asked.replace('optimizer = "sgd"', 'optimizer = {name = "adam", b1 = 0.5}\nschedule = "constant"')
+    study.run(study.spec.parse(asked), tmp_path)
+    rows = table.read(tmp_path).filter(epoch=4)
+    value = lambda name: rows.filter(quantity=name)["value"].to_list()
+    assert value("preconditioned_limit") == pytest.approx([(2 + 2 * 0.5) / (1 - 0.5) / 0.1])
+    assert value("preconditioned_sharpness")[0] > value("top_eigenvalue")[0]  # |g| is below 1
+    assert rows.filter(quantity="preconditioned_sharpness")["converged"].all()
+
+
+def test_an_optimiser_that_does_not_precondition_is_refused_in_one_sentence():
+    for changes, words in (
+        ({"optimizer": "sgd"}, "left out with the optimiser 'sgd'"),
+        ({"optimizer": "adam", "weight_decay": 0.1}, "left out with train.weight_decay"),
+    ):
+        with pytest.raises(InputError, match=words):
+            preconditioning.settings_of(Train(learning_rate=0.1, batch_size=1, epochs=1, **changes))
+    known = preconditioning.settings_of(
+        Train(learning_rate=0.1, batch_size=1, epochs=1, optimizer="adamw", weight_decay=0.1)
+    )
+    assert known["weight_decay"] == 0.1 and known["b1"] == 0.9
+    rms = {"name": "rmsprop", "momentum": 0.9}
+    assert preconditioning.settings_of(Train(learning_rate=0.1, batch_size=1, epochs=1, optimizer=rms)) == {
+        "decay": 0.9, "eps": 1e-8, "eps_in_sqrt": True, "momentum": 0.9, "nesterov": False,
+    }  # fmt: skip

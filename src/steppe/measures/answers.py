@@ -31,7 +31,8 @@ SUFFIXES = ("_sem", "_residual", "_converged")
 RESERVED = {
     "average_batch_frobenius_squared", "batch_frobenius_squared_sem", "best_test_accuracy", "compile_seconds",
     "condition", "critical_learning_rate", "critical_sharpness", "epoch", "epochs", "first_seconds", "host", "lam",
-    "measure_seconds", "objective", "parameters", "seed", "selected_epoch", "selected_test_accuracy", "stability_limit",
+    "measure_seconds", "objective", "parameters", "preconditioned_limit",
+    "preconditioned_sharpness", "seed", "selected_epoch", "selected_test_accuracy", "stability_limit",
     "status", "step_memory_mb", "steps", "train_seconds",
 }  # fmt: skip
 """What a study says of its runs itself, and no quantity is called."""

@@ -162,7 +162,7 @@ def questions(spec: Spec, *, validation: bool = False) -> list[Question]:
         _question("batch_frobenius_squared", mini, probes=measure.probes),
     ]
     if spec.track is not None:
-        track = Sample("train", spec.track.examples, TRACKED)
+        track = Sample("train", spec.track.examples, TRACKED)  # see `Examination.tracked`
         tracked = functools.partial(_question, sample=track, every=spec.track.every)
         *traces, ends = TRACK
         asked += [tracked(name, probes=spec.track.probes) for name in traces]
@@ -310,6 +310,10 @@ class Examination:
                     "examples": examples,
                     "batch_size": min(sample.size, examples),
                 }
+
+    def tracked(self, examples: int, variables: Variables) -> Subject:
+        """The network on the examples of `[track]`."""
+        return self._subject(Sample("train", examples, TRACKED), variables)
 
     def _subject(self, sample: Sample, variables: Variables) -> Subject:
         """The network on a sample: what was found out of an earlier one is used again."""

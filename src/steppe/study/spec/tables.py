@@ -166,6 +166,8 @@ class Track(Table):
     """Training examples that are looked at."""
     probes: Annotated[int, Field(gt=0, le=MOST["probes"])] = 8
     """Random vectors for traces."""
+    preconditioned: bool | None = None
+    """Whether λ_max is also that of the Hessian in the units of Adam's or RMSProp's steps, beside its own limit."""
     every_updates: Count | None = None
     """Updates between two whose critical sharpness is asked, within training time; none unless said otherwise."""
 

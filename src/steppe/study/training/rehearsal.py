@@ -23,6 +23,7 @@ from steppe.study.questions import BATCH, Decoding, Question, Sample
 from steppe.study.spec import parts
 from steppe.study.spec.comparisons import ALWAYS, TRACKED, fail_unasked
 from steppe.study.spec.optimisers import check_form
+from steppe.study.training import preconditioning
 from steppe.study.training.chain import learning_rate
 from steppe.study.training.program import Recipe
 
@@ -40,11 +41,13 @@ def check_parts(recipe: Recipe) -> None:
     InputError
         A transform whose batch has another form; a loss that is not one real scalar of the dtype of the outputs, or not
         finite at the start; a method whose updates have not the form of the gradients, or whose state changes its own;
-        a learning rate that becomes negative or no number.
+        a learning rate that becomes negative or no number; an optimiser that has no preconditioner to track.
     """
     spec = recipe.spec
     if isinstance(spec.train.learning_rate, Mapping):
         _check_rates(recipe)
+    if spec.track is not None and spec.track.preconditioned:
+        preconditioning.settings_of(spec.train)
     named = [table["name"] for table in (spec.loss, *spec.augment) if _is_users(table)]
     methods = [table for table in (spec.method, *spec.then) if _is_users(table)]
     if not named and not methods:

@@ -23,7 +23,7 @@ from steppe.study.progress import Watcher
 from steppe.study.questions import is_due, is_finite
 from steppe.study.spec.conditions import Condition
 from steppe.study.spec.tables import Spec
-from steppe.study.training import tracking
+from steppe.study.training import preconditioning, tracking
 from steppe.study.training.chain import stability_limit
 from steppe.study.training.checkpoints import Checkpoints
 from steppe.study.training.program import Compiler, Trainer, shape_of
@@ -63,6 +63,7 @@ def train(
             update = epoch * trainer.steps - 1
             limit = stability_limit(settings, trainer.steps * settings.epochs, update, column.spec.source)
             rows.append(of_training(epoch, "stability_limit", limit))
+            rows += preconditioning.rows(column.spec, examination, progress, trainer.steps, epoch)
         rows += tracking.rows(column.spec, history.epochs * trainer.steps + 1, epoch, found)
         rows += clock.rows(epoch)
         rows.append(of_training(epoch, "measure_seconds", time.perf_counter() - began))
