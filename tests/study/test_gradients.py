@@ -154,7 +154,7 @@ def test_an_epoch_in_parts_is_the_epoch_to_rounding_and_one_part_is_its_very_pro
     made, parts, one = recipe(), recipe(train__accumulate=4), recipe(train__accumulate=1)
     start = made.start(jnp.uint32(0), {})
     train = jax.tree.map(jnp.asarray, made.dataset.train)
-    (whole, value), (found, other) = (jax.jit(each.epoch)(start, {}, train) for each in (made, parts))
+    (whole, value, *_), (found, other, *_) = (jax.jit(each.epoch)(start, {}, train) for each in (made, parts))
     np.testing.assert_allclose(value, other, rtol=1e-5)
     np.testing.assert_allclose(flat(found.params), flat(whole.params), rtol=1e-4, atol=1e-6)
     programs = [str(jax.make_jaxpr(each.epoch)(start, {}, train)) for each in (made, one)]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -67,13 +67,22 @@ def check_options(model: str, *, dropout: float = 0.0, normalization: str | None
         checks.one_of(f"model {model}", "normalization", normalization, get_args(Normalization))
 
 
+class BatchNorm(nnx.BatchNorm):
+    """Flax's, in the dtype of what comes in: its statistics are float32, whatever the network computes in."""
+
+    def __call__(self, x: jax.Array, *given: Any, **named: Any) -> jax.Array:
+        """What comes in, normalised."""
+        values: jax.Array = super().__call__(x, *given, **named).astype(x.dtype)
+        return values
+
+
 def normalize(kind: str | None, channels: int, rngs: nnx.Rngs, *, zero_scale: bool = False) -> Layer:
     """A layer that normalises channels, which stand last; None leaves them as they are."""
     if kind is None:
         return _unchanged
     scale = nnx.initializers.zeros if zero_scale else nnx.initializers.ones
     if kind == "batch":
-        return nnx.BatchNorm(channels, momentum=MOMENTUM, scale_init=scale, rngs=rngs)
+        return BatchNorm(channels, momentum=MOMENTUM, scale_init=scale, rngs=rngs)
     return nnx.GroupNorm(channels, math.gcd(channels, GROUPS), scale_init=scale, rngs=rngs)
 
 

@@ -96,6 +96,8 @@ class Train(Table):
     """Equal parts of an update's batch, one after another: the same update in the memory of a part."""
     epochs: Annotated[int, Field(gt=0, le=MOST["epochs"])]
     """Passes over the training data."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """In which networks compute during training; parameters, optimiser, loss and all that is measured are float32."""
     penalty_dropout: bool = False
     """Whether penalties see the network with dropout, as it is trained."""
     early_stopping: EarlyStopping | None = None

@@ -21,6 +21,7 @@ from steppe.data import Dataset, transforms
 from steppe.methods import accumulation
 from steppe.models import Network, Variables
 from steppe.models.base import conform
+from steppe.models.precision import mixed_precision
 from steppe.sharpness import CriticalSharpness, critical_sharpness
 from steppe.study.questions import Examination, questions
 from steppe.study.spec import limits
@@ -80,6 +81,11 @@ class Recipe:
     dataset: Dataset
     model: Network
 
+    @functools.cached_property
+    def trained(self) -> Network:
+        """The network as training computes it: what is minimised, attacked and penalised."""
+        return mixed_precision(self.model) if self.spec.train.dtype == "bfloat16" else self.model
+
     @classmethod
     def of(cls, spec: Spec, dataset: Dataset) -> "Recipe":
         """The recipe of a specification, for a data set.
@@ -112,8 +118,23 @@ class Recipe:
             checks.fail("study", "model.dropout", f"0 with {word}, whose parts cannot share the masks",
                         spec.model["dropout"])  # fmt: skip
         recipe = cls(spec, dataset, spec.build_model(dataset))
+        recipe._check_dtype()
         recipe._check_state({name for name in parts.keys() - penalties if parts[name] != whole})
         return recipe
+
+    def _check_dtype(self) -> None:
+        """Fail where a network cannot be trained in bfloat16."""
+        if self.spec.train.dtype != "bfloat16":
+            return
+        leaves = jax.tree.leaves(jax.eval_shape(self.model.init, jax.random.key(0)).params)
+        others = sorted({str(leaf.dtype) for leaf in leaves} - {"float32"})
+        if others:
+            checks.fail("study", "train.dtype", f"left out with this network, whose parameters are {others[0]}",
+                        "'bfloat16'")  # fmt: skip
+        if "closed_form" in {
+            value for table in (self.spec.method, *self.spec.then) for value in map(str, table.values())
+        }:
+            checks.fail("study", "train.dtype", "left out with closed_form, which is in float32", "'bfloat16'")
 
     def _check_state(self, split: set[str]) -> None:
         """Fail for what a network with state cannot have; `split` names the methods of the loss whose parts of the
@@ -216,7 +237,7 @@ class Recipe:
             seen = accumulation.accumulate("study", loss, self.spec.train.accumulate)
             batch = self._augmented(jax.random.fold_in(augmenting, step), self._batch(train, rows), seen, params)
             (value, after), grads = self._gradient(Variables(params, state), batch, key)
-            whole = losses.of(self.model.at(state), self.criterion)
+            whole = losses.of(self.trained.at(state), self.criterion)
             penalised = {} if self.spec.train.penalty_dropout else {"penalty_loss": whole}
             updates, opt_state = chained.update(grads, opt_state, params, loss=loss, batch=batch, **penalised)
             found = self._tracked(progress.epoch * self.steps + step, seen, params, updates, batch)
@@ -273,7 +294,7 @@ class Recipe:
 
     def _trained(self, variables: Variables, x: Any, key: jax.Array) -> tuple[jax.Array, Any]:
         """The function that is trained: outputs with dropout, and the state after."""
-        outputs, state = self.model.apply(variables, x, key=key, train=True)
+        outputs, state = self.trained.apply(variables, x, key=key, train=True)
         return outputs, conform("study", state, variables.state)
 
     def _batch(self, examples: Batch, rows: jax.Array) -> Batch:
