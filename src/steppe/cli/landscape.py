@@ -40,7 +40,7 @@ def landscape(
     data: Data = None,
     label: Label = None,
     criterion: Annotated[
-        str, typer.Option(metavar="cross_entropy", help="Loss of the outputs of --network.")
+        str, typer.Option(metavar="cross_entropy|next_token", help="Loss of the outputs of --network.")
     ] = "cross_entropy",
     ignore_label: IgnoreLabel = None,
     changes: Annotated[

@@ -55,7 +55,7 @@ def measure(
     network: Network = None,
     criterion: Annotated[
         str,
-        typer.Option(metavar="cross_entropy|squared_error", help="Loss of the outputs of --network or --apply."),
+        typer.Option(metavar="cross_entropy|squared_error|next_token", help="Loss of the outputs."),
     ] = "cross_entropy",
     data: Data = None,
     label: Label = None,
@@ -79,6 +79,8 @@ def measure(
         fail("measure", "--measures, --quick and --all", "given one at a time", "several", "Pass one of them at most.")
     names = measures.split(",") if measures is not None else "quick" if quick else "all" if every else "standard"
     chosen = tuple(select(names))
+    if criterion == "next_token" and measures is None:
+        chosen = tuple(select([*chosen, "perplexity"]))
     options = settings_of(changes or [], "measure", "sam_sharpness.rho=0.1")
     user = UserNetwork(
         loss=loss,

@@ -1,11 +1,12 @@
 """Criteria, functions of outputs and targets, each a mean over the batch; and the loss that one makes of a network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from steppe.core import arrays, checks, programs
@@ -283,6 +284,133 @@ def weighted_cross_entropy(
     return WeightedCrossEntropy(class_weights, ignore)
 
 
+@dataclass(frozen=True)
+class TokenCrossEntropy:
+    """The criterion that `token_cross_entropy` makes; equal for equal settings, so that it compiles once."""
+
+    ignore: int | None
+
+    def __call__(self, logits: jax.Array, targets: Any) -> jax.Array:
+        """The weighted mean over the tokens, in nats; 0 where none counts."""
+        labels, weights = _whole("token_cross_entropy", labels_of(targets)), self.weights(targets)
+        arrays.check_labels("token_cross_entropy", labels, logits.shape[-1], ignore=self.ignore)
+        values = cross_entropies(logits, jnp.where(weights == 0, 0, labels))
+        weights = weights.astype(values.dtype)
+        total = jnp.sum(weights)
+        return jnp.sum(jnp.where(weights == 0, 0, weights * values)) / jnp.where(total == 0, 1, total)
+
+    def weights(self, targets: Any) -> jax.Array:
+        """The weight of each token, in the shape of the labels."""
+        counts = WeightedCrossEntropy(None, self.ignore).weights(labels_of(targets))
+        if not isinstance(targets, Mapping):
+            return counts
+        weights = jnp.asarray(targets["weights"])
+        if weights.shape != counts.shape:
+            checks.fail("token_cross_entropy", "weights", f"one for each label, {counts.shape}",
+                        checks.returned(weights))  # fmt: skip
+        return jnp.where(counts == 0, 0, weights.astype(jnp.promote_types(weights.dtype, counts.dtype)))
+
+    def weight(self, targets: Any) -> jax.Array:
+        """What divides the sum: the weights of all tokens together."""
+        return jnp.sum(self.weights(targets))
+
+
+def token_cross_entropy(*, ignore: int | None = -100) -> TokenCrossEntropy:
+    """Cross-entropy over tokens with a weight each, −Σ w log p(y) / Σ w, over all labels that are not ignored.
+
+    It knows what divides it, its ``weight(targets)``: batches, micro-batches and single examples count by it, so that a
+    loss over several batches is that of all their tokens together, however many each holds.
+
+    Parameters
+    ----------
+    ignore : int, optional
+        The label of what does not count, such as padding or a prompt. None: every token counts.
+
+    Returns
+    -------
+    TokenCrossEntropy
+        A criterion of logits (B, T, V) and targets: labels (B, T), or ``{"labels": (B, T), "weights": (B, T)}`` with
+        weights of at least 0. Accuracy counts each label of a weight above 0 once.
+
+    Raises
+    ------
+    InputError
+        Labels that are no integers, or none of V; weights of another shape, when called.
+
+    See Also
+    --------
+    next_tokens : the targets of a causal language model.
+    weighted_cross_entropy : weights by class; without weights of tokens the two are the same.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> targets = {"labels": jnp.array([[1, 0, -100]]), "weights": jnp.array([[1.0, 3.0, 1.0]])}
+    >>> criterion = token_cross_entropy()
+    >>> float(criterion(jnp.zeros((1, 3, 2)), targets)), float(criterion.weight(targets))
+    (0.693147..., 4.0)
+    """
+    if ignore is not None:
+        ignore = checks.whole("token_cross_entropy", "ignore", ignore, least=-(2**31))
+    return TokenCrossEntropy(ignore)
+
+
+def next_tokens(tokens: Any, *, mask: Any = None, weights: Any = None, ignore: int = -100) -> Any:
+    """The targets of a causal language model: at each position the token that comes next, yₜ = xₜ₊₁.
+
+    Parameters
+    ----------
+    tokens : array
+        (B, T) whole numbers: the inputs, or labels in their places with `ignore` where nothing is to be predicted, as
+        Hugging Face has them.
+    mask : array, optional
+        (B, T), 0 where a token is padding, which then nobody has to predict.
+    weights : array, optional
+        (B, T), how much it counts to predict each token.
+    ignore : int
+        The label of what does not count; that of the last position, after which nothing comes.
+
+    Returns
+    -------
+    array or dict
+        Labels (B, T); with `weights` a dictionary of both, for `token_cross_entropy`. Without,
+        ``weighted_cross_entropy(ignore=-100)`` takes them, too.
+
+    Raises
+    ------
+    InputError
+        Tokens that are no whole numbers of shape (B, T) with T at least 2; a mask or weights of another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> next_tokens(np.array([[5, 6, 7, 0]]), mask=np.array([[1, 1, 1, 0]])).tolist()
+    [[6, 7, -100, -100]]
+    """
+    xp: Any = np if isinstance(tokens, np.ndarray) else jnp
+    known = xp.asarray(tokens)
+    if known.ndim != 2 or known.shape[1] < 2 or not jnp.issubdtype(known.dtype, jnp.integer):
+        what = "whole numbers of shape (B, T), T at least 2"
+        checks.fail("next_tokens", "tokens", what, checks.returned(known))
+    parts = {"mask": mask, "weights": weights}
+    for name, part in parts.items():
+        if part is not None and xp.shape(part) != known.shape:
+            got = checks.returned(xp.asarray(part))
+            checks.fail("next_tokens", name, f"one number for each token, {known.shape}", got)
+    counts = True if mask is None else xp.asarray(mask)[:, 1:] != 0
+    labels = xp.where(counts, known[:, 1:].astype(np.int32), ignore)
+    labels = xp.concatenate([labels, xp.full((len(known), 1), ignore, np.int32)], axis=1).astype(np.int32)
+    if weights is None:
+        return labels
+    rest = xp.asarray(weights)[:, 1:]
+    return {"labels": labels, "weights": xp.concatenate([rest, xp.zeros_like(rest[:, :1])], axis=1)}
+
+
+def labels_of(targets: Any) -> Any:
+    """The labels among targets that may have weights beside them, see `token_cross_entropy`."""
+    return targets["labels"] if isinstance(targets, Mapping) and "labels" in targets else targets
+
+
 def ignoring(function: str, criterion: Criterion, ignore: int | None) -> Criterion:
     """A criterion for which one label does not count; `function` is named in errors.
 
@@ -323,6 +451,7 @@ def check_targets(function: str, criterion: Criterion, outputs: int, targets: An
     """
     if criterion is squared_error or not is_builtin(criterion):
         return
+    targets = labels_of(targets)
     if jnp.issubdtype(targets.dtype, jnp.floating):
         arrays.check_probabilities(function, targets, outputs)
     else:
@@ -332,9 +461,9 @@ def check_targets(function: str, criterion: Criterion, outputs: int, targets: An
 def any_counts(criterion: Criterion, targets: Sequence[Any]) -> bool:
     """Whether some label of several arrays counts for a criterion, or nobody can tell here."""
     ignore = getattr(criterion, "ignore", None)
-    if ignore is None or any(map(checks.is_traced, targets)):
+    if ignore is None or any(map(checks.is_traced, map(labels_of, targets))):
         return True
-    return any(bool(jnp.any(labels != ignore)) for labels in targets)
+    return any(bool(jnp.any(labels_of(one) != ignore)) for one in targets)
 
 
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -371,7 +500,7 @@ def _without_settings(criterion: Criterion) -> Callable[[], Criterion]:
 def is_builtin(criterion: Criterion) -> bool:
     """Whether a criterion is Steppe's own: it never changes, and is known for what it is."""
     return criterion in (cross_entropy, squared_error, unhinged) or isinstance(
-        criterion, (SmoothedCrossEntropy, WeightedCrossEntropy)
+        criterion, (SmoothedCrossEntropy, TokenCrossEntropy, WeightedCrossEntropy)
     )
 
 
@@ -482,15 +611,15 @@ def parts_of(weights: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf / jnp.where(jnp.sum(leaf) == 0, 1, jnp.sum(leaf)), weights)
 
 
-def count_mask(criterion: Criterion | None, labels: jax.Array) -> jax.Array:
+def count_mask(criterion: Criterion | None, targets: Any) -> jax.Array:
     """Whether each label counts: those that weigh nothing in a criterion, such as padding, do not."""
     weights = getattr(criterion, "weights", None)
-    return jnp.ones(labels.shape, bool) if weights is None else weights(labels) > 0
+    return jnp.ones(targets.shape, bool) if weights is None else weights(targets) > 0
 
 
-def readable_labels(counts: jax.Array, labels: jax.Array) -> jax.Array:
+def readable_labels(counts: jax.Array, targets: Any) -> jax.Array:
     """Labels with a class in the place of those that do not count, so that all of them can be read."""
-    labels = jnp.asarray(arrays.exact("accuracy", "y", labels))
+    labels = jnp.asarray(arrays.exact("accuracy", "y", labels_of(targets)))
     return labels if labels.dtype == bool else jnp.where(counts, labels, 0)
 
 

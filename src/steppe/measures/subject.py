@@ -202,7 +202,7 @@ class Subject:
         """Whether outputs are logits and targets are integer labels, or bools."""
         if self.outputs is None:
             return False
-        _, y = checks.inputs_and_targets("measure", self.batches.first)
+        y = losses.labels_of(checks.inputs_and_targets("measure", self.batches.first)[1])
         integers = hasattr(y, "dtype") and (jnp.issubdtype(y.dtype, jnp.integer) or y.dtype == bool)
         return integers and getattr(self.outputs, "shape", ())[:-1] == y.shape
 

@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from steppe import extensions, models
-from steppe.core import arrays, checks, names, programs
+from steppe.core import arrays, checks, losses, names, programs
 from steppe.core.types import Batch
 from steppe.models import Network
 from steppe.models.adapters import torch
@@ -104,7 +104,7 @@ def _shape(command: str, batch: Batch) -> Any:
 def _classes(command: str, batch: Batch) -> int:
     """How many classes there are: one more than the largest label; of real targets, how many numbers each has."""
     _, y = checks.inputs_and_targets(command, batch)
-    y = arrays.numbers(command, "--data", y)
+    y = arrays.numbers(command, "--data", losses.labels_of(y))
     if y.dtype.kind in "iub":
         return max(int(y.max()) + 1, 2)
     return int(y.shape[-1]) if y.ndim > 1 else 1

@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from steppe.core import checks, losses
-from steppe.core.types import Criterion
+from steppe.core.types import Batch, Criterion
 from steppe.measures import MEASURES, run
 from steppe.measures.registry import Measure, lookup
 from steppe.study.spec.limits import MOST, WHOLE
 
 DTYPES = ("float32", "float64")
 
-CRITERIA = {"cross_entropy": losses.cross_entropy, "squared_error": losses.squared_error}
+CRITERIA = ("cross_entropy", "squared_error", "next_token")
+"""What a loss may be of outputs and targets; the last of texts, whose targets are the tokens that come next."""
+
+IGNORED = -100
+"""The label that does not count among tokens, unless a user says another."""
 
 FUNCTIONS = ("loss", "apply", "network")
 """What may say what is made of parameters."""
@@ -90,8 +95,8 @@ class UserNetwork:
     Attributes
     ----------
     loss, apply, network : ``module:function``, one of the three; the last returns a network, see `modules.build`.
-    criterion : "cross_entropy" or "squared_error", with `apply` and `network`.
-    ignore : the label of what does not count, with cross-entropy.
+    criterion : one of `CRITERIA`, with `apply` and `network`.
+    ignore : the label of what does not count, with cross-entropy and next_token.
     data, label : see `loading.examples`.
     initial : a file of the parameters before training, like the others.
     exclude : patterns for the names of arrays that stay fixed.
@@ -127,8 +132,8 @@ class UserNetwork:
             what = "given for parameters of your own: a .npz, .csv or .parquet file, or module:function"
             checks.fail(command, "--data", what, "nothing")
         checks.one_of(command, "--criterion", self.criterion, CRITERIA)
-        if self.ignore is not None and (self.loss is not None or self.criterion != "cross_entropy"):
-            what = "left out, but for --apply or --network with the criterion cross_entropy"
+        if self.ignore is not None and (self.loss is not None or self.criterion == "squared_error"):
+            what = "left out, but for --apply or --network with the criterion cross_entropy or next_token"
             checks.fail(command, "--ignore-label", what, self.ignore, "A loss of your own knows what counts.")
         if self.perturb_statistics and self.network is not None:
             what = "left out for --network, which says itself what is state"
@@ -144,10 +149,40 @@ class UserNetwork:
         name = next(name for name in FUNCTIONS if getattr(self, name) is not None)
         return f"--{name}", getattr(self, name)
 
-    @property
-    def scoring(self) -> Criterion:
-        """The criterion, with the label that does not count."""
-        return losses.ignoring("--ignore-label", CRITERIA[self.criterion], self.ignore)
+    def scoring(self, batch: Batch) -> Criterion:
+        """The criterion of these data, with the label that does not count."""
+        if self.criterion == "squared_error":
+            return losses.squared_error
+        if self.criterion == "cross_entropy":
+            return losses.ignoring("--ignore-label", losses.cross_entropy, self.ignore)
+        ignore = IGNORED if self.ignore is None else self.ignore
+        weighted = isinstance(checks.inputs_and_targets("next_token", batch)[1], Mapping)
+        return losses.token_cross_entropy(ignore=ignore) if weighted else losses.weighted_cross_entropy(ignore=ignore)
+
+    def with_targets(self, command: str, found: Batch) -> Batch:
+        """Data as they were read, with the targets that the criterion asks for.
+
+        Of texts, next_token makes them: of ``x`` or ``input_ids``, tokens (B, T), of ``y`` or ``labels`` where only
+        some are predicted, of an ``attention_mask`` (which goes to the network, too) or ``mask``, and of ``weights``.
+
+        Raises
+        ------
+        InputError : no tokens.
+        """
+        if self.criterion != "next_token" or self.loss is not None:
+            return found
+        if not isinstance(found, Mapping) or not {"x", "input_ids"} & set(found):
+            what = "arrays with tokens, x or input_ids, where the criterion is next_token"
+            got = (
+                f"the arrays {checks.joined(map(str, found))}" if isinstance(found, Mapping) else checks.returned(found)
+            )
+            checks.fail(command, "--data", what, got)
+        tokens = found["x"] if "x" in found else found["input_ids"]
+        labels = found.get("y", found.get("labels", tokens))
+        mask, ignore = found.get("attention_mask", found.get("mask")), IGNORED if self.ignore is None else self.ignore
+        y = losses.next_tokens(np.asarray(labels), mask=mask, weights=found.get("weights"), ignore=ignore)
+        inputs = {name: found[name] for name in ("input_ids", "attention_mask") if name in found}
+        return {"x": inputs if len(inputs) == 2 else tokens, "y": y}
 
     @property
     def is_given(self) -> bool:

@@ -51,10 +51,10 @@ class Files:
         self.function = loading.function("measure", self.option, self.text)
         classes = user.loss is None and user.criterion == "cross_entropy"
         found = loading.examples("measure", cast(str, user.data), user.label, classes=classes)
-        self.batches = self._batches(found)
+        parts = [user.with_targets("measure", part) for part in (found if isinstance(found, list) else [found])]
+        self.batches = self._batches(parts if isinstance(found, list) else parts[0])
         if user.network is not None:
-            some = found[0] if isinstance(found, list) else found
-            self.network, self.blueprint = modules.build("measure", user.network, user.settings, some)
+            self.network, self.blueprint = modules.build("measure", user.network, user.settings, parts[0])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -108,7 +108,7 @@ class Files:
             batch_size=max(size for _, size in self.batches.shapes),
             loss=function if self.user.loss else None,
             apply=None if self.user.loss else function,
-            criterion=self.user.scoring,
+            criterion=losses.cross_entropy if self.user.loss else self.user.scoring(self.batches.first),
             initial=None if before is None else lambda: self._contents(f"--initial {before.name}", before).params,
             remark=remark,
         )
@@ -164,7 +164,7 @@ class Files:
 
 def _try_outputs(command: str, user: UserNetwork, function: Any, params: Params, batch: Batch, targets: Any) -> None:
     """Trace the function that makes outputs, and the criterion; check all targets, unless they are None."""
-    (option, text), criterion = user.function, user.scoring
+    (option, text), criterion = user.function, user.scoring(batch)
     x, y = checks.inputs_and_targets(command, batch)
     outputs = loading.called(command, lambda p, x: jax.eval_shape(function, p, x), option, text, params, x)
     loading.called(command, lambda f, y: jax.eval_shape(criterion, f, y), option, "its criterion", outputs, y)
@@ -196,18 +196,19 @@ def read_networks(paths: Sequence[Path], user: UserNetwork, split: str) -> list[
     found = loading.examples(command, data, user.label, classes=True)
     if isinstance(found, list):
         checks.fail(command, "--data", "one batch of all examples", f"{data}, which gives a list of {len(found)}")
-    batch = arrays.exact_batches(command, "data", found, dtype="float32")[0]
+    batch = arrays.exact_batches(command, "data", user.with_targets(command, found), dtype="float32")[0]
     network, blueprint = modules.build(command, user.network, user.settings, batch)
     x, y = checks.inputs_and_targets(command, batch)
     digest = fingerprint(jax.tree.map(np.asarray, {"x": x, "y": y}))
     dataset = Dataset(data, {"x": x, "y": y}, {}, as_it_is, (), 0, data, digest)
+    criterion = user.scoring(dataset.train)
     names, few = [path.name for path in paths], jax.tree.map(lambda leaf: leaf[:2], dataset.train)
     networks = []
     for path in paths:
         filled = checkpoints.fill(command, blueprint, loading.parameters(command, path), path.name)
         params, state = arrays.exact_tree(command, f"the array of {path} at ", filled.variables, dtype="float32")
         _try_outputs(command, user, network.at(state), params, few, y)
-        whole = losses.of(network.at(state), user.scoring).__call__  # with the criterion, unlike a `NetworkLoss`
+        whole = losses.of(network.at(state), criterion).__call__  # with the criterion, unlike a `NetworkLoss`
         program: Any = entry.loss_and_batches(command, whole, params, few, quiet=True)[0]
         networks.append(
             NetworkOnData(
@@ -218,7 +219,7 @@ def read_networks(paths: Sequence[Path], user: UserNetwork, split: str) -> list[
                 dataset=dataset,
                 params=params,
                 state=state,
-                criterion=user.scoring,
+                criterion=criterion,
                 program=program.digest,
             )
         )

@@ -95,9 +95,7 @@ def _over_batches(loss: losses.NetworkLoss, params: object, batches: Batches, *,
     def of(batch: object) -> Bins:
         x, y = checks.inputs_and_targets("calibration_error", batch)
         counts = losses.count_mask(loss.criterion, y)
-        return _binned(
-            loss.apply(params, x), losses.readable_labels(counts, y), jnp.broadcast_to(counts, y.shape), bins
-        )
+        return _binned(loss.apply(params, x), losses.readable_labels(counts, y), counts, bins)
 
     return average(of, batches).error
 

@@ -1,13 +1,20 @@
 """How well a network fits, beside which everything else is read; see `measures`."""
 
+import math
 from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 
-from steppe.core import trees
+from steppe.core import checks, losses, trees
 from steppe.measures.registry import measure
 from steppe.measures.subject import Quantity, Subject
+
+KINDS = (losses.WeightedCrossEntropy, losses.TokenCrossEntropy)
+"""Cross-entropies that have settings."""
+
+MOST = 700.0
+"""Nats whose exponential a float holds."""
 
 
 @measure(family="fit", cost="⅓", invariance="nodes", chosen="quick")
@@ -20,6 +27,14 @@ def loss(subject: Subject) -> Iterator[Quantity]:
 def accuracy(subject: Subject) -> Iterator[Quantity]:
     """How many predictions are right?"""
     yield Quantity("accuracy", subject.accuracy())
+
+
+@measure(family="fit", cost="⅓", invariance="nodes", needs="labels", chosen="all")
+def perplexity(subject: Subject) -> Iterator[Quantity]:
+    """Between how many equally likely labels, or tokens, is a prediction unsure, exp(loss)?"""
+    if not isinstance(subject.criterion, KINDS) and subject.criterion is not losses.cross_entropy:
+        checks.fail("perplexity", "criterion", "cross-entropy", checks.shown(subject.criterion))
+    yield Quantity("perplexity", math.exp(min(subject.value, MOST)), log=True)
 
 
 @measure(family="fit", cost="0", needs="initial", begins=True, chosen="quick", better="")
