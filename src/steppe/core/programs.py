@@ -70,6 +70,25 @@ class Program:
         trace = self.traces[Signature.of(arguments)]
         return ClosedJaxpr(trace.jaxpr, [self.consts[i] for i in trace.consts])
 
+    def exchange(self, before: Any, after: Any, function: Callable[..., Any]) -> "Program":
+        """The same operations with other arrays: those that are leaves of `before` become the leaves of `after`.
+
+        Parameters
+        ----------
+        before, after : pytrees of one structure
+            The arrays of `before` are told by what they are, not by their values.
+        function : callable
+            What has become of the function that was captured, for shapes to come.
+        """
+        pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+        others = {id(old): new for old, new in pairs}
+        return Program(self.traces, [others.get(id(const), const) for const in self.consts], self.label, function)
+
+    def computes(self, other: "Program") -> bool:
+        """Whether another program has the same operations, and arrays of the same bytes."""
+        alike = self.traces == other.traces and len(self.consts) == len(other.consts)
+        return alike and all(map(_same, self.consts, other.consts))
+
     def structure(self, *arguments: Any) -> Any:
         """Of its value for arguments of these shapes, as a pytree."""
         return self.traces[Signature.of(arguments)].structure

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from steppe.core import batches as batches_
-from steppe.core import checks
+from steppe.core import checks, programs
 from steppe.core.batches import Batches
 from steppe.core.types import Apply, Batch, Params
 from steppe.data import Dataset
@@ -256,6 +256,7 @@ class Examination:
     def __init__(self, network: Network, dataset: Dataset, asked: list[Question]) -> None:
         self.network, self.dataset, self.asked = network, dataset, asked
         self._subjects: dict[Sample, Subject] = {}
+        self._states: dict[Sample, Any] = {}
 
     def prepare(self, variables: Variables) -> None:
         """Ask once what is asked in training, of a network before it, so that all programs are compiled.
@@ -318,13 +319,36 @@ class Examination:
     def _subject(self, sample: Sample, variables: Variables) -> Subject:
         """The network on a sample: what was found out of an earlier one is used again."""
         params, state = variables
-        apply = Decoding(self.network.at(state), self.dataset)
         if sample in self._subjects:
-            return self._subjects[sample].at(params, apply if jax.tree.leaves(state) else None)
+            known = self._subjects[sample]
+            if not jax.tree.leaves(state):
+                return known.at(params)
+            apply, before = self._at(state), self._states[sample]
+            return known.at(params, apply if before is None else known.apply.exchange(before, state, apply))
         key = _stream(DRAWS) if sample.drawn else jax.random.key(0)
-        subject = Subject(apply=apply, params=params, batches=sample.batches(self.dataset), key=key)
+        state = jax.tree.map(jnp.array, state)  # each leaf an array of its own, to be told from all others
+        subject = Subject(apply=self._at(state), params=params, batches=sample.batches(self.dataset), key=key)
         self._subjects[sample] = subject
+        self._states[sample] = state if self._is_argument(state, subject) else None
         return subject
+
+    def _at(self, state: Any) -> Apply:
+        return Decoding(self.network.at(state), self.dataset)
+
+    def _is_argument(self, state: Any, subject: Subject) -> bool:
+        """Whether the program of a subject depends on the state through its arrays alone, which may be exchanged.
+
+        It is told by capturing the network once more, in another state. Where the program holds what was computed of a
+        state in other ways, or a key, the network is captured anew whenever it is asked.
+        """
+        leaves = jax.tree.leaves(state)
+        if not leaves or any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves):
+            return False
+        other = jax.tree.map(_other, state)
+        apply = self._at(other)
+        anew: programs.Program = subject.at(subject.params, apply).apply
+        exchanged: programs.Program = subject.apply.exchange(state, other, apply)
+        return exchanged.computes(anew)
 
 
 @jax.jit
@@ -332,6 +356,11 @@ def is_finite(variables: Variables) -> jax.Array:
     """Whether all parameters and statistics are numbers."""
     leaves = [leaf for leaf in jax.tree.leaves(variables) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def _other(leaf: jax.Array) -> jax.Array:
+    """An array of the same shape and dtype whose every number is another."""
+    return ~leaf if leaf.dtype == bool else leaf + jnp.ones_like(leaf)
 
 
 def _stream(purpose: str) -> jax.Array:
