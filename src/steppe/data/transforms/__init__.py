@@ -10,15 +10,28 @@ from collections.abc import Callable
 
 from steppe.data.transforms.adversarial import fgsm, pgd
 from steppe.data.transforms.base import Transform, chain
-from steppe.data.transforms.images import crop
+from steppe.data.transforms.images import crop, cutout, flip, resized_crop
 from steppe.data.transforms.labels import label_noise, target_noise
 from steppe.data.transforms.mixing import mixup
 
 TRANSFORMS: dict[str, Callable[..., Transform]] = {
-    transform.__name__: transform for transform in (label_noise, mixup, crop, fgsm, pgd)
+    transform.__name__: transform for transform in (label_noise, mixup, crop, flip, resized_crop, cutout, fgsm, pgd)
 }
 """Transforms by the name that a study calls them: functions of their settings; `classes` is filled in from the data.
 
 A study classifies: `target_noise`, for real targets, is for code."""
 
-__all__ = ["TRANSFORMS", "Transform", "chain", "crop", "fgsm", "label_noise", "mixup", "pgd", "target_noise"]
+__all__ = [
+    "TRANSFORMS",
+    "Transform",
+    "chain",
+    "crop",
+    "cutout",
+    "fgsm",
+    "flip",
+    "label_noise",
+    "mixup",
+    "pgd",
+    "resized_crop",
+    "target_noise",
+]
