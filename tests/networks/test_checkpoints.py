@@ -421,3 +421,95 @@ def test_files_of_pytorch_are_read_in_every_form_that_holds_arrays_alone(tmp_pat
         (tmp_path / name).write_bytes(content) if content is not None else torch.save({"epoch": 1}, tmp_path / name)
         with pytest.raises(InputError, match="must be a PyTorch checkpoint of arrays alone"):
             loading.parameters("measure", tmp_path / name)
+
+
+TORCH = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, width: int = 4):
+        super().__init__()
+        self.module = nn.Sequential(nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(0.5))
+        self.head = nn.Linear(4 * width, 3)
+        self.register_buffer("shift", torch.ones(1), persistent=False)
+
+    def forward(self, x):
+        return self.head(self.module(x).flatten(1) + self.shift)
+
+
+class Gpt(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(5, 4)
+        self.head = nn.Linear(4, 5, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, tokens):
+        return self.head(torch.tanh(self.embed(tokens)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["pt", "compiled and parallel", "lightning", "safetensors"])
+def test_checkpoints_of_pytorch_give_the_loss_that_pytorch_gives(here, monkeypatch, form):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("torchax")
+    from safetensors.torch import save_model
+
+    monkeypatch.syspath_prepend(here)
+    Path("torchnets.py").write_text(TORCH)
+    import torchnets
+
+    torch.manual_seed(0)
+    net = torchnets.Net()
+    net.module[1].running_mean += 0.3
+    x = np.random.default_rng(0).normal(size=(6, 1, 4, 4)).astype(np.float32)
+    data = {"x": x, "y": np.arange(6) % 3}
+    state = net.state_dict()
+    match form:
+        case "pt":
+            torch.save({k: v for k, v in state.items() if "tracked" not in k}, "net.pt")  # as before PyTorch 0.4.1
+        case "compiled and parallel":
+            torch.save({f"_orig_mod.module.{name}": value for name, value in state.items()}, "net.pt")
+        case "lightning":
+            torch.save({"state_dict": {f"net.{name}": value for name, value in state.items()}, "epoch": 3,
+                        "optimizer_states": [torch.optim.Adam(net.parameters()).state_dict()]}, "net.pt")  # fmt: skip
+        case "safetensors":
+            save_model(net, "net.safetensors")
+    path = Path("net.safetensors" if form == "safetensors" else "net.pt")
+    network, blueprint = modules.build("measure", "torchnets:Net", {}, data)
+    (params, trained_state), _ = fill("measure", blueprint, loading.parameters("measure", path), path.name)
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(net.eval()(torch.tensor(x)), torch.tensor(data["y"]))
+    found = steppe.losses.cross_entropy(network.at(trained_state)(params, x), data["y"])
+    np.testing.assert_allclose(found, float(expected), rtol=1e-5)
+    batch_norm = [f"module.1.{name}" for name in ("num_batches_tracked", "running_mean", "running_var")]
+    assert sorted(trained_state) == [*batch_norm, "shift"]
+
+
+@pytest.mark.slow
+def test_tied_weights_of_pytorch_are_one_array_under_whatever_name_a_file_has_them(here, monkeypatch):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("torchax")
+    from safetensors.torch import save_model
+
+    monkeypatch.syspath_prepend(here)
+    Path("torchnets.py").write_text(TORCH)
+    import torchnets
+
+    tied = torchnets.Gpt()
+    torch.save(tied.state_dict(), "both.pt")
+    save_model(tied, "one.safetensors")  # which leaves one of the two out
+    tokens = np.array([[1, 2, 3], [0, 4, 1]])
+    batch = {"x": tokens, "y": steppe.losses.next_tokens(tokens)}
+    _, blueprint = modules.build("measure", "torchnets:Gpt", {}, batch)
+    assert blueprint.aliases == {"head.weight": "embed.weight"}
+    for name in ("both.pt", "one.safetensors"):
+        (params, _), _ = fill("measure", blueprint, loading.parameters("measure", Path(name)), name)
+        assert list(params) == ["embed.weight"]
+        np.testing.assert_array_equal(params["embed.weight"], tied.embed.weight.detach().numpy())
+    torch.save({"embed.weight": torch.ones(5, 4), "head.weight": torch.zeros(5, 4)}, "untied.pt")
+    with pytest.raises(InputError, match="one array in the network, with two values"):
+        fill("measure", blueprint, loading.parameters("measure", Path("untied.pt")), "untied.pt")

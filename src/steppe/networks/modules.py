@@ -1,10 +1,11 @@
-"""A network that a user's function makes, as `checkpoints` fills it: of Flax NNX, Equinox, or a pair of functions."""
+"""A network that a user's function makes, as `checkpoints` fills it, of any framework or as a pair of functions."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from steppe import extensions, models
@@ -108,6 +109,13 @@ def _classes(command: str, batch: Batch) -> int:
     if y.dtype.kind in "iub":
         return max(int(y.max()) + 1, 2)
     return int(y.shape[-1]) if y.ndim > 1 else 1
+
+
+def _example(command: str, batch: Batch) -> Any:
+    """Inputs of two examples, floats of 32 bits, as PyTorch's modules take them."""
+    x, _ = checks.inputs_and_targets(command, batch)
+    few = jax.tree.map(lambda leaf: np.asarray(leaf[:2]), x)
+    return jax.tree.map(lambda leaf: leaf.astype(np.float32) if leaf.dtype == np.float64 else leaf, few)
 
 
 def _streams(thing: Any) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The arrays of a PyTorch checkpoint, by PyTorch's loader of weights alone, which executes nothing."""
+"""PyTorch's checkpoints: their arrays, by its loader of weights alone, which executes nothing; and their names."""
 
 import pickle
 import re
@@ -47,6 +47,25 @@ def arrays(command: str, path: Path) -> Params:
     if kept is None:
         checks.fail(command, "TARGET", what, f"{path}, which holds no arrays", AGAIN)
     return kept
+
+
+def names(module: Any) -> tuple[dict[str, str], frozenset[str]]:
+    """What checkpoints of a module call its tensors where these have several names, and which they may lack.
+
+    Tied tensors have several; buffers that are not persistent are in no checkpoint, and counts of batches not in all.
+
+    Returns
+    -------
+    dict, frozenset
+        From other names to the first one; first names. First names are those of `from_torch`.
+    """
+    from steppe.models.adapters.pytorch.modules import tensors
+
+    first = {id(tensor): name for name, tensor in tensors(module).items()}
+    saved = {name: first[id(t)] for name, t in module.state_dict(keep_vars=True).items() if id(t) in first}
+    counts = {name for name in first.values() if name.rpartition(".")[2] == "num_batches_tracked"}
+    aliases = {name: own for name, own in saved.items() if name != own}
+    return aliases, frozenset(set(first.values()) - set(saved.values()) | counts)
 
 
 def _size(path: Path) -> int:
