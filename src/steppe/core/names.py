@@ -1,13 +1,16 @@
 """What the arrays of a network, and the layers that hold them, are called: one way for every part that names them."""
 
+import difflib
+import fnmatch
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 from jax.tree_util import DictKey, GetAttrKey, keystr
 
+from steppe.core import checks
 from steppe.core.types import Params
 
 Path = tuple[Any, ...]
@@ -81,6 +84,57 @@ def last_steps(tree: Params) -> list[str]:
     ['weight', 'kernel']
     """
     return [re.split(r"[./]", _written(path))[-1] for path in paths(tree)]
+
+
+def match(known: list[str], patterns: str | Sequence[str]) -> list[bool]:
+    """Which names some globs choose.
+
+    ``*`` stands for anything, steps included, ``?`` for one character. Steps may be written with dots or slashes
+    whatever the names have, and a pattern that names a module or a layer chooses all that is in it.
+
+    Parameters
+    ----------
+    known : list[str]
+        Names of arrays, see `names`.
+    patterns : str or sequence of str
+        One glob, or several: what any of them chooses.
+
+    Returns
+    -------
+    list[bool]
+        One for each name.
+
+    Raises
+    ------
+    InputError
+        A pattern that chooses nothing, with names that are near; no pattern.
+
+    Examples
+    --------
+    >>> known = ["blocks/0/attn/q/kernel", "blocks/0/mlp/kernel", "head/kernel"]
+    >>> match(known, "blocks.*.attn.*"), match(known, ["head", "*.mlp"])
+    ([True, False, False], [False, True, True])
+    """
+    several = [patterns] if isinstance(patterns, str) else list(patterns)
+    if not several:
+        checks.fail("where", "pattern", "a glob of the parameters' names", "none")
+    dotted = [name.replace("/", ".") for name in known]
+    chosen = [False] * len(known)
+    for pattern in several:
+        glob = pattern.replace("/", ".").rstrip(".")
+        fits = [any(fnmatch.fnmatchcase(name, form) for form in (glob, f"{glob}.*")) for name in dotted]
+        if not any(fits):
+            checks.fail("where", "pattern", "a glob that matches the name of a parameter", checks.shown(pattern),
+                        _near(pattern, known))  # fmt: skip
+        chosen = [a or b for a, b in zip(chosen, fits, strict=True)]
+    return chosen
+
+
+def _near(pattern: str, known: list[str]) -> str:
+    """A few names that are like a pattern that matches none, or the first ones."""
+    like = difflib.get_close_matches(re.sub(r"[*?.]+", "/", pattern), known, n=3, cutoff=0.3)
+    listed = ", ".join(like or known[:6]) + ("" if like or len(known) <= 6 else f" and {len(known) - 6} more")
+    return f"{'Near are' if like else 'There are'}: {listed}."
 
 
 def paths(tree: Params) -> list[Path]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import PyTreeDef
 
-from steppe.core import checks
+from steppe.core import checks, names
 from steppe.core.types import Params
 
 Kind = TypeVar("Kind")
@@ -112,18 +112,26 @@ def zero_sums(like: Params) -> Params:
 def mask_of(tree: Params, where: Any) -> Any:
     """What `where` says of a tree: None for all of it, or a pytree of bools that is a prefix of it.
 
-    `where` is one of these, or a function from the tree to one. A pytree of bools stays one where it can be called, as
-    an Equinox module can.
+    `where` is one of these, a glob of the names of its arrays or a list of globs (`names.match`), or a function from
+    the tree to any of these. A pytree of bools stays one where it can be called, as an Equinox module can.
+
+    Examples
+    --------
+    >>> mask_of({"attn": {"kernel": 1.0, "bias": 2.0}, "head": 3.0}, "attn.k*")
+    {'attn': {'bias': False, 'kernel': True}, 'head': False}
     """
     flags = jax.tree.leaves(where)
+    if flags and all(isinstance(flag, str) for flag in flags):
+        return jax.tree.unflatten(structure(tree), names.match(names.names(tree), flags))
     is_mask = bool(flags) and all(isinstance(flag, (bool, np.bool_)) for flag in flags)
-    return where(tree) if callable(where) and not is_mask else where
+    return mask_of(tree, where(tree)) if callable(where) and not is_mask else where
 
 
 def partition(tree: Params, where: Any) -> tuple[Params, Params]:
     """The leaves that a mask chooses and the others: two trees, each with None in the place of the other's leaves.
 
-    `where` is None (all), a pytree of bools that is a prefix of `tree`, or a function from the tree to one.
+    `where` is None (all), a pytree of bools that is a prefix of `tree`, a glob of names or several, or a function from
+    the tree to one of these; see `mask_of`.
     """
     mask = mask_of(tree, where)
     mask = True if mask is None else mask

@@ -28,8 +28,9 @@ def hessian(loss: Loss, params: Params, batches: Batch | list[Batch], *, where: 
     loss : ``loss(params, batch)``, the mean over the batch; deterministic.
     params : pytree of floating arrays, n scalars.
     batches : a list of batches, or anything else: one batch.
-    where : restrict H to some parameters: a pytree of bools, a prefix of params, or a function from params to one.
-        Vectors then hold None in the place of all others.
+    where : restrict H to some parameters, to its block of these: globs of their names, ``"blocks.*.attn"`` or a list of
+        such (see `steppe.core.names`; what a module's name matches is all in it); a pytree of bools, a prefix of
+        params; or a function from params to one of these. Vectors then hold None in the place of all others.
 
     Returns
     -------

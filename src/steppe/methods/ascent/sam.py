@@ -29,8 +29,9 @@ def sam(
     rho : ρ ≥ 0: a float, a traced value, or an Optax schedule. A literal 0 is the plain optimiser, bitwise and at no
         cost.
     every : on updates 0, k, 2k, … the gradient is replaced, on the others it stays.
-    where : perturb some parameters only: a pytree of bools, a prefix of params, or a function from params to one. g in
-        the step ρ g/‖g‖ is then the gradient in these parameters and zero elsewhere. All parameters receive their
+    where : perturb some parameters only: globs of their names, ``"blocks.*.attn"`` or a list of such (what a module's
+        name matches is all in it); a pytree of bools, a prefix of params; or a function from params to one of these. g
+        in the step ρ g/‖g‖ is then the gradient in these parameters and zero elsewhere. All parameters receive their
         gradient at the perturbed point (as in "SAM-ON", Mueller et al. 2023).
     microbatches : take the gradient in so many equal parts of the batch: the same one, to rounding, in the memory of
         one part. The loss must treat examples alike: dropout masks that it closes over are those of one part, repeated.

@@ -59,8 +59,9 @@ def fa(
         matrix under cross-entropy (`curvature.ggn`). The loss, or `penalty_loss`, must be made by `losses.of`.
     adaptive : penalise tr((W H W)²), W = diag(θ), the curvature in units of the weights: unchanged when a layer of a
         ReLU network is multiplied and the next one divided by the same number.
-    where : restrict the penalty to some parameters: a pytree of bools, a prefix of params, or a function from params
-        to one. H is then the block of the chosen parameters, and only they receive the penalty's gradient.
+    where : restrict the penalty to some parameters: globs of their names, ``"blocks.*.attn"`` or a list of such; a
+        pytree of bools, a prefix of params; or a function from params to one of these. H is then the block of the
+        chosen parameters, and only they receive the penalty's gradient.
     microbatches : compute H in so many equal parts of the batch: the same penalty in the memory of one part, at the
         cost of a network without layers. Every number of parts, 1 included, sees the same random vectors, other ones
         than None, which computes H from the whole batch in the cheapest way. The loss must treat examples alike:

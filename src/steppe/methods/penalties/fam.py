@@ -44,8 +44,8 @@ def fam(
         the batch last; ``curvature.last_layer(loss, params, batch).name`` says which one that
         is, and so does the logger ``steppe``, at level INFO.
     every : the penalty acts on updates 0, k, 2k, ….
-    where : add the gradient of κ to some parameters only: a pytree of bools, a prefix of params, or a function from
-        params to one. It changes neither the layer nor κ.
+    where : add the gradient of κ to some parameters only: globs of their names, a pytree of bools, or a function from
+        params to one of these, see `fa`. It changes neither the layer nor κ.
     microbatches : compute κ, which is a mean over examples, in so many equal parts of the batch; see `sam`.
 
     Returns

@@ -19,7 +19,11 @@ from steppe.core.types import Moments
 from steppe.study.spec import limits, shares
 
 OWNED = {"key", "where", "classes", "rngs"}
-"""Arguments that a study sets itself, or that only code can give."""
+"""Arguments that a study sets itself, or that only code can give: of `where`, all but globs of names."""
+
+METHODS = ("method", "then")
+Globs = str | Annotated[list[str], Field(min_length=1, max_length=limits.LENGTH)] | None
+"""Which parameters a method moves or penalises, by their names."""
 
 GIFTS = {"model": ("rngs", "key"), "method": ("key",), "then": ("key",), "augment": ("classes",), "train": ("key",)}
 """Those that it sets, by the table of the part."""
@@ -202,6 +206,8 @@ def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]
         if name in OWNED:
             if parameter.default is parameter.empty and name not in GIFTS.get(part.partition(".")[0], ()):
                 checks.fail("study", f"{part}.name", form, f"one that needs {name}, which a study does not give it")
+            if name == "where" and part.partition(".")[0] in METHODS:
+                fields[name] = (Globs, None)
             continue
         annotation = Literal["closed_form"] | None if name in EXACT else _plain(hints[name], name, part in SHARED)
         if annotation is None and parameter.default is parameter.empty:
