@@ -271,7 +271,7 @@ def test_training_does_what_a_loop_of_flax_does():
             batch = recipe.dataset.decode(jax.tree.map(lambda leaf, rows=rows: leaf[rows], train))
             grads = nnx.grad(lambda m, batch=batch: losses.cross_entropy(m(batch["x"]), batch["y"]))(module)
             optimizer.update(module, grads)
-        progress, _ = epoch(progress, {}, train)
+        progress, *_ = epoch(progress, {}, train)
     for found, kind in ((progress.params, nnx.Param), (progress.state, nnx.BatchStat)):
         expected = nnx.to_pure_dict(nnx.state(module, kind))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected)

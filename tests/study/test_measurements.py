@@ -211,6 +211,12 @@ def test_what_is_tracked_is_named_for_the_end_alone():
         named([{"name": "frobenius_squared", "every": 1}], tracked=True)
 
 
+def test_a_measure_is_asked_of_epochs_that_are_measured():
+    assert named([{"name": "trace", "every": 4}], stride=2)[0].every == 4
+    with pytest.raises(InputError, match=r"measure\.names\.trace\.every must be a multiple of measure\.every, 2"):
+        named([{"name": "trace", "every": 3}], stride=2)
+
+
 def test_a_fit_of_a_users_own_without_a_value_is_no_divergence():
     """What follows it is asked all the same."""
     network = models.build("linear", (2,), 2)

@@ -113,7 +113,7 @@ def test_a_margin_of_a_named_measure_judges_it_in_the_one_analysis(out):
     found = analyse(study.gathered(answered(out)))
     by = found.quantities["test_calibration_error"]
     assert by in found.tested and by.verdict("lam=0.1") is Verdict.EQUIVALENT and by.margin == 0.05
-    assert by.quantity.direction == "lower is better" and by.quantity.label == "calibration error"
+    assert by.quantity.direction == "lower is better" and by.quantity.label == "Calibration error"
     assert found.quantities["test_loss"] in found.tested
     text = written(out)
     assert "Calibration error (lower is better) was equivalent within 0.05 under lam=0.1" in text
@@ -130,6 +130,26 @@ def test_a_late_margin_of_a_named_measure_is_said(out):
     declare(out, test_calibration_error=0.02)
     assert late_margins(out)["test_calibration_error"] == LateMargin(0.02, 4, 4, (0.05,))
     assert "margin of equivalence for calibration error, 0.02, was changed from 0.05" in written(out)
+
+
+@pytest.mark.parametrize(("batch_size", "said"), [("", True), ("measure.batch_size = 8\n", False)])
+def test_conditions_of_other_batch_sizes_are_said_not_to_compare_by_their_tr_h2(out, batch_size, said):
+    text = damage.SPEC.replace('"method.lam" = [0.0, 0.1]', '"train.batch_size" = [8, 16]').replace(
+        "lam=0", "batch_size=8"
+    )
+    files.write_checked(out / "study.toml", study.spec.parse(text.replace("grid =", f"{batch_size}grid =")).toml())
+    notes = " ".join(study.gathered(Store.read(out)).notes)
+    assert ("mini-batches of 8 to 16 examples, depending on the condition" in notes) == said
+
+
+def test_a_study_whose_every_run_diverged_says_so(out):
+    store = Store.read(out)
+    for condition, seed in damage.NAMES:
+        run, rows = store.load(condition, seed)
+        network = store.network(condition, seed)
+        shutil.rmtree(store.run_folder(condition, seed))
+        store.save(condition, seed, network, rows, run | {"status": "diverged"})
+    assert "Every run diverged, so there is nothing to conclude." in written(out)
 
 
 def written(out) -> str:

@@ -9,7 +9,7 @@ from steppe.core.checks import joined
 from steppe.data import Dataset
 from steppe.study.history import ROWS
 from steppe.study.progress import Watcher
-from steppe.study.questions import Examination, named
+from steppe.study.questions import Examination, further
 from steppe.study.spec.conditions import Condition
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
@@ -55,7 +55,7 @@ class Examinations:
         """Those of some measures that a study names."""
         key = json.dumps([spec.model, lacking], sort_keys=True)
         if key not in self._known:
-            asked = named(spec.measure.names, spec.source, tracked=spec.track is not None)
+            asked = further(spec)
             chosen = [question for question in asked if question.measure.name in lacking]
             self._known[key] = Examination(spec.build_model(self.dataset), self.dataset, chosen)
         return self._known[key]

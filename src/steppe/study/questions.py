@@ -168,7 +168,13 @@ def questions(spec: Spec, *, validation: bool = False) -> list[Question]:
         asked += [tracked(name, probes=spec.track.probes) for name in traces]
         asked.append(tracked(ends, tol=TOLERANCE))
     asked += [_question(name, train, every=None) for name in ("loss", "accuracy")]
-    return asked + named(measure.names, spec.source, tracked=spec.track is not None)
+    return asked + further(spec)
+
+
+def further(spec: Spec) -> list[Question]:
+    """What ``[measure] names`` of a study asks; see `named`."""
+    measure = spec.measure
+    return named(measure.names, spec.source, tracked=spec.track is not None, stride=measure.every)
 
 
 def _question(name: str, sample: Sample, every: int | None = 1, **settings: Any) -> Question:
@@ -176,7 +182,9 @@ def _question(name: str, sample: Sample, every: int | None = 1, **settings: Any)
     return Question(measure, run.resolve(measure, settings), sample, every)
 
 
-def named(names: list[str | dict[str, Any]], source: Source | None = None, *, tracked: bool = False) -> list[Question]:
+def named(
+    names: list[str | dict[str, Any]], source: Source | None = None, *, tracked: bool = False, stride: int = 1
+) -> list[Question]:
     """What ``[measure] names`` asks: names, and tables with a name, settings, `every` for what training asks, too, and
     `split` for examples of another part of the data than the measure is asked of by itself.
 
@@ -188,6 +196,8 @@ def named(names: list[str | dict[str, Any]], source: Source | None = None, *, tr
         Of the study's code.
     tracked : bool
         Whether the study has a table ``[track]``.
+    stride : int
+        Epochs between two of which networks are measured.
 
     Raises
     ------
@@ -217,8 +227,9 @@ def named(names: list[str | dict[str, Any]], source: Source | None = None, *, tr
         if measure.needs == "initial":
             checks.fail("study", "measure.names", "measures of the trained network alone", checks.shown(name),
                         "Ask `steppe measure` for it.")  # fmt: skip
-        if every is not None:
-            checks.whole("study", f"measure.names.{name}.every", every)
+        if every is not None and checks.whole("study", f"measure.names.{name}.every", every) % stride:
+            what = f"a multiple of measure.every, {stride}: other epochs are not measured"
+            checks.fail("study", f"measure.names.{name}.every", what, every)
         if split is not None:
             checks.one_of("study", f"measure.names.{name}.split", split, SPLITS)
         part, whole = split or measure.split, measure.split == "test"

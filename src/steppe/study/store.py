@@ -305,6 +305,7 @@ class Store:
         with contextlib.suppress(files.DamagedFile):  # what it held is asked again
             rows = polars.concat([self.additions(condition, seed), rows])
         folder = self.run_folder(condition, seed)
+        files.sweep(folder, (ADDED,))
         content = written(rows, {"parameters": files.digest(folder / "parameters.npz")})
         files.write_checked(folder / ADDED, content)
 

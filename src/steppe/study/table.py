@@ -14,7 +14,7 @@ from steppe.core.checks import joined
 from steppe.storage import files
 from steppe.study import measurements
 from steppe.study.records import FACTS
-from steppe.study.spec.conditions import conditions
+from steppe.study.spec.conditions import Condition, conditions
 from steppe.study.spec.identity import differences
 from steppe.study.spec.reading import load, shipped
 from steppe.study.spec.tables import Spec
@@ -83,6 +83,7 @@ def results(store: Store, finished: FinishedRuns) -> Results:
             *_unanswered(spec, finished),
             *_withdrawn(store),
             *_infinite(surfaces),
+            *_batch_sizes(columns),
             *_changes(spec),
             *_notes(list(made_with.values())),
         ),
@@ -172,6 +173,17 @@ def _late_margins(spec: Spec, runs: list[dict[str, Any]]) -> Iterator[tuple[str,
         if others:
             earlier = tuple(dict.fromkeys(float(then) for then in others if then is not None))
             yield name, LateMargin(margin, len(others), len(runs), earlier)
+
+
+def _batch_sizes(columns: list[Condition]) -> Iterator[str]:
+    """That tr(H²) of mini-batches is not the same quantity where these differ in size."""
+    sizes = sorted({column.spec.measure.batch_size or column.spec.train.batch_size for column in columns})
+    if len(sizes) > 1:
+        yield (
+            f"tr(H²) is that of mini-batches of {sizes[0]} to {sizes[-1]} examples, depending on the condition. The "
+            "smaller a batch, the larger it is, whatever the network: it does not compare conditions whose batches "
+            "differ in size. A study with measure.batch_size measures all of them alike."
+        )
 
 
 def _infinite(surfaces: Surfaces | None) -> Iterator[str]:

@@ -8,7 +8,7 @@ from steppe.analysis.quantities import TESTED, TR_H2, Quantity
 from steppe.analysis.verdict import Verdict
 from steppe.core.checks import joined
 from steppe.report.formats import percent
-from steppe.report.wording.sizes import margin_size, sentence_case, size, size_range
+from steppe.report.wording.sizes import margin_size, size, size_range
 from steppe.report.wording.verdicts import direction
 
 
@@ -16,6 +16,8 @@ def conclusion(analysis: Analysis) -> str:
     """What a study came to."""
     seeds, baseline = analysis.seeds, analysis.results.baseline
     others = [c for c in analysis.results.conditions if c != baseline and seeds[c]]
+    if not any(seeds.values()) and sum(map(len, analysis.diverged.values())) == analysis.results.planned:
+        return "Every run diverged, so there is nothing to conclude."
     if not any(seeds.values()):
         return "No run has finished yet, so there is nothing to conclude."
     if not seeds.get(baseline):
@@ -79,7 +81,7 @@ def _quantity(subject: str, found: QuantityComparison) -> str:
 def _declared(found: QuantityComparison) -> str:
     """What became of a quantity that is tested because a margin is declared for it."""
     way = found.quantity.direction
-    return _quantity(f"{sentence_case(found.quantity.label)}{f' ({way})' if way else ''}", found)
+    return _quantity(f"{found.quantity.label}{f' ({way})' if way else ''}", found)
 
 
 def _certain(names: Sequence[str], seen: Mapping[str, Comparison]) -> str:

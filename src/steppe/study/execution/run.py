@@ -11,7 +11,7 @@ from steppe.study import additions, measurements
 from steppe.study.execution.base import Executor, Run, check_executor
 from steppe.study.execution.local import CHECKPOINT_SECONDS, Local
 from steppe.study.progress import Watcher
-from steppe.study.questions import named
+from steppe.study.questions import further
 from steppe.study.spec.conditions import Condition, conditions
 from steppe.study.spec.tables import Spec
 from steppe.study.store import ForeignRun, Store
@@ -57,7 +57,7 @@ def run(
     executor = executor if executor is None else check_executor(executor)
     dataset = spec.load_data()
     columns = conditions(spec)
-    asked = named(spec.measure.names, spec.source, tracked=spec.track is not None)
+    asked = further(spec)
     _rehearse(columns, dataset)
     check_measures(asked, Recipe.of(shape_of(columns[0].spec)[0], dataset), spec.equivalence)
     facts = {"about": dataset.about, "fingerprint": dataset.fingerprint}
