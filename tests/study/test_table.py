@@ -155,3 +155,24 @@ def test_a_study_whose_every_run_diverged_says_so(out):
 def written(out) -> str:
     """The report as text."""
     return markdown.render(document(analyse(study.gathered(Store.read(out)))))
+
+
+def test_a_measure_that_failed_in_one_run_is_missing_there_and_no_bound(out):
+    """The report says of which run, and why."""
+    answered(out)
+    store = Store.read(out)
+    run, rows = store.load("lam=0.1", 1)
+    network, is_answer = store.network("lam=0.1", 1), polars.col("measure") == "calibration_error"
+    shutil.rmtree(store.run_folder("lam=0.1", 1))
+    failed = rows.with_columns(
+        value=polars.when(is_answer).then(float("nan")).otherwise("value"),
+        converged=~is_answer & polars.col("converged"),
+        note=polars.when(is_answer).then(polars.lit("not measured: it broke")).otherwise("note"),
+    )  # fmt: skip
+    store.save("lam=0.1", 1, network, failed, run)
+    found = analyse(study.gathered(Store.read(out)))
+    measured = found.measurements.quantities["calibration_error"]
+    assert measured.bounds == {"lam=0": 0, "lam=0.1": 0} and measured.summaries["lam=0.1"].count == 1
+    text = written(out)
+    assert "calibration_error of lam=0.1-s1: not measured: it broke." in text
+    assert "Calibration error is missing or not finite in 1 finished run." in text

@@ -139,7 +139,9 @@ def compare_measurements(
             Quantity(name, name, log=name in log),
             {c: dict(_of(own, c).sort("seed").select("seed", "value").rows()) for c in measured},
             references,
-            bounds={c: int((~_of(own, c)["converged"]).sum()) for c in measured},
+            bounds={
+                c: len(_of(own, c).filter(polars.col("value").is_finite(), ~polars.col("converged"))) for c in measured
+            },
             confidence=confidence,
             margin=_margin(margins, own, name in log),
         )
@@ -204,7 +206,7 @@ def latest(rows: polars.DataFrame) -> polars.DataFrame:
     Where several measures give a quantity of one name, as those of users may, the name says which.
     """
     last = rows.group_by("measure").agg(polars.col(name).last() for name in ASKED if name != "measure")
-    rows = rows.join(last, on=list(ASKED), how="semi")
+    rows = rows.join(last, on=list(ASKED), how="semi", nulls_equal=True)  # older versions did not write all of them
     rows = rows.unique(["run", "measure", "quantity"], keep="last", maintain_order=True)
     several = polars.col("measure").n_unique().over("quantity") > 1
     whose = polars.format("{} of {}", "quantity", "measure")

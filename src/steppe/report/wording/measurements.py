@@ -28,6 +28,13 @@ def network_remarks(rows: polars.DataFrame) -> list[str]:
     return [f"{joined(runs)}: {remark}" for remark, runs in found.rows()]
 
 
+def _not_measured(rows: polars.DataFrame) -> list[str]:
+    """What has no number, of which runs, and why."""
+    by = rows.filter(~polars.col("value").is_finite()).group_by("quantity", "note", maintain_order=True)
+    found = by.agg(polars.col("run").unique(maintain_order=True)).iter_rows()
+    return [f"{quantity} of {joined(runs)}: {note.removesuffix('.')}." for quantity, note, runs in found]
+
+
 def notes(found: Measurements) -> list[str]:
     """What a reader must know first."""
     sentences = []
@@ -45,6 +52,7 @@ def notes(found: Measurements) -> list[str]:
     lost = sorted(name for name, by in found.quantities.items() if by.without_logarithm)
     if lost:
         sentences.append(f"Values of 0 or less have no logarithm and are left out of tests: {joined(lost)}.")
+    sentences += _not_measured(found.rows)
     if found.others:
         sentences.append("Other measurements, with other settings or examples, are in measurements.parquet.")
     return sentences + network_remarks(found.rows)
