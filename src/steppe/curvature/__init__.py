@@ -7,6 +7,7 @@ from steppe.curvature.estimators.estimates import diagonal, estimate, frobenius_
 from steppe.curvature.estimators.loss_moments import loss_moments
 from steppe.curvature.estimators.xtrace import xtrace
 from steppe.curvature.hessians import fisher, ggn, hessian, per_layer
+from steppe.curvature.layer_table import LayerCurvature, layer_table
 from steppe.curvature.layers.detection import Layer, find_layers
 from steppe.curvature.layers.last import last_layer
 from steppe.curvature.operators import Operator, rescaled
@@ -25,6 +26,7 @@ __all__ = [
     "Density",
     "Eigenpairs",
     "Layer",
+    "LayerCurvature",
     "Operator",
     "Quadrature",
     "SpectralRange",
@@ -39,6 +41,7 @@ __all__ = [
     "ggn",
     "hessian",
     "last_layer",
+    "layer_table",
     "loss_moments",
     "mirsky",
     "moments",

@@ -35,6 +35,35 @@ def frobenius_squared(subject: Subject, *, probes: int = PROBES) -> Iterator[Qua
     yield Quantity.of("frobenius_squared", subject.moments(probes).frobenius_squared, log=True)
 
 
+@measure(
+    family="curvature",
+    cost="2.5 × probes (80)",
+    chosen="all",
+    copies=10,
+    quantities=("layer_trace.*", "layer_frobenius_squared.*", "layer_top_eigenvalue.*"),
+)
+def layer_curvature(
+    subject: Subject, *, probes: int = PROBES, eigenvalues: bool = False, max_products: int = 1000
+) -> Iterator[Quantity]:
+    """In which layers does the loss curve? Of each layer's own parameters, with all others held."""
+    rows = curvature.layer_table(
+        subject.loss,
+        subject.params,
+        subject.batches,
+        probes=probes,
+        eigenvalues=eigenvalues,
+        max_products=max_products,
+        key=subject.key_of("layer_curvature"),
+    )
+    for row in rows:
+        layer = row.layer.replace("/", ".")
+        yield Quantity.of(f"layer_trace.{layer}", row.trace)
+        yield Quantity.of(f"layer_frobenius_squared.{layer}", row.frobenius_squared, log=True)
+        if eigenvalues:
+            name = f"layer_top_eigenvalue.{layer}"
+            yield _eigenvalue(name, row.top_eigenvalue, row.residual, row.converged, "lower", log=True)
+
+
 @measure(family="curvature", cost="2.5 × probes (12)", chosen="all")
 def batch_frobenius_squared(subject: Subject, *, probes: int = 5) -> Iterator[Quantity]:
     """How large is the Hessian of one mini-batch's loss, tr(H²): what a penalty acts on?"""
