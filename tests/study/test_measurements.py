@@ -327,7 +327,9 @@ def test_what_was_asked_later_is_asked_once_and_again_where_it_is_damaged(grown,
     path.write_bytes(path.read_bytes()[:-9])
     results = study.gathered(study.Store.read(folder))
     assert results.runs["sam_sharpness"].null_count() == 1
-    assert "runs/all-s0/additions.parquet" in " ".join(results.notes) and "asked for" in " ".join(results.notes)
+    assert "runs/all-s0/additions.parquet" in " ".join(results.notes) and "Answers to sam_sharpness" in " ".join(
+        results.notes
+    )
     assert study.run(spec, folder, watcher=Quiet()).runs.equals(grown[0].runs) and asked == [2]
 
 

@@ -13,6 +13,7 @@ from steppe.data import Dataset
 from steppe.landscape.points import alike
 from steppe.models import Network
 from steppe.networks.network import NetworkOnData
+from steppe.study.records import RunRecord
 from steppe.study.spec.conditions import conditions
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
@@ -34,7 +35,7 @@ class FinishedRun(NetworkOnData):
     folder: Path
     study: Path
     spec: Spec
-    record: dict[str, Any]
+    record: RunRecord
 
 
 def finished_runs(command: str, folders: Sequence[Path | str]) -> list[FinishedRun]:

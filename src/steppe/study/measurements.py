@@ -1,7 +1,7 @@
 """What runs say of their networks, as rows of one long table: during training, and at its end."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars
@@ -10,18 +10,16 @@ from steppe.core import checks
 from steppe.measures import table
 from steppe.measures.table import SCHEMA, fingerprinted
 from steppe.storage import files
-from steppe.study.records import run_name
+from steppe.study.records import RunRecord, run_name
 from steppe.study.spec.conditions import conditions
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
-
-Row = dict[str, Any]
 
 ASKED = ("epoch", "stage", "measure", "quantity", "split", "settings")
 """What makes a row of a run what it is, whatever the answer; and its update, where it has one."""
 
 
-def of_run(store: Store, spec: Spec, run: Row, rows: polars.DataFrame) -> polars.DataFrame:
+def of_run(store: Store, spec: Spec, run: RunRecord, rows: polars.DataFrame) -> polars.DataFrame:
     """All rows of one finished run, in the columns of `measures.table.SCHEMA`.
 
     Parameters
@@ -60,14 +58,14 @@ def of_run(store: Store, spec: Spec, run: Row, rows: polars.DataFrame) -> polars
     return whole.select([polars.col(column).cast(kind) for column, kind in SCHEMA.items()])
 
 
-def _versions(run: Row) -> dict[str, str | None]:
+def _versions(run: RunRecord) -> dict[str, str | None]:
     """Of the software that made a run, as far as its record says."""
     pairs = (part.partition(" ")[::2] for part in run.get("made_with", {}).get("versions", "").split(", "))
     known = dict(pairs)
     return {f"{name}_version": known.get(name) for name in ("steppe", "jax")}
 
 
-def of_study(store: Store, runs: list[tuple[Row, polars.DataFrame]]) -> polars.DataFrame:
+def of_study(store: Store, runs: list[tuple[RunRecord, polars.DataFrame]]) -> polars.DataFrame:
     """All rows of some runs of a study."""
     specs = {column.name: column.spec for column in conditions(store.spec, run_code=False)}
     frames = [of_run(store, specs[run["condition"]], run, rows) for run, rows in runs]

@@ -1,7 +1,8 @@
 """Runs that older versions wrote, as rows of today's table: a record with results in it, and a history in JSON."""
 
 import math
-from typing import BinaryIO
+from collections.abc import Mapping
+from typing import Any, BinaryIO
 
 import polars
 
@@ -45,7 +46,7 @@ COLUMNS = {"epoch": polars.Int64, **NUMBERS, **{f"{end}_residual": polars.Float6
 """What a row of a history may hold, and of which kind."""
 
 
-def rows(stream: BinaryIO, record: Row) -> polars.DataFrame:
+def rows(stream: BinaryIO, record: Mapping[str, Any]) -> polars.DataFrame:
     """The rows of a run with that record, from its history.
 
     Raises

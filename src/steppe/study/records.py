@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Required, TypedDict
 
 import jax
 import numpy as np
@@ -22,14 +22,43 @@ FACTS = frames.FACTS | frames.MACHINE
 """What a run's record says besides its settings, and of which kind. Older versions wrote times, too."""
 
 
+class RunRecord(TypedDict, total=False):
+    """What is known of a run besides its measurements, as ``run.json`` holds it.
+
+    Attributes
+    ----------
+    condition, seed, lam : which run it is.
+    status : "finished" or "diverged".
+    epochs, steps, parameters : how much was trained.
+    compile_seconds, step_memory_mb, host, made_with : of the machine.
+    data, settings : the fingerprint of the data, and every setting; older versions wrote neither.
+    equivalence : the margins that stood when it was trained.
+    """
+
+    condition: Required[str]
+    seed: Required[int]
+    status: Required[str]
+    epochs: Required[int]
+    lam: float | None
+    steps: int
+    parameters: int
+    compile_seconds: float
+    step_memory_mb: float
+    host: str
+    made_with: dict[str, str]
+    data: str
+    settings: dict[str, Any]
+    equivalence: dict[str, float]
+
+
 def run_name(condition: str, seed: int) -> str:
     """What a run is called: its id for executors, its folder, and its name in tables."""
     return f"{condition}-s{seed}"
 
 
-def record(stream: BinaryIO) -> dict[str, Any]:
+def record(stream: BinaryIO) -> RunRecord:
     """A run's record."""
-    run: dict[str, Any] = json_of(stream)
+    run: RunRecord = json_of(stream)
     check_row(run, FACTS, ("condition", "seed", "status", "epochs"))
     if run["status"] not in ("finished", "diverged"):
         raise files.ContentError(f"a record whose status is {checks.shown(run['status'])}")

@@ -43,6 +43,7 @@ from steppe.study import migration, records
 from steppe.study import spec as specs
 from steppe.study.history import ROWS as ROWS_OF_A_RUN
 from steppe.study.history import written
+from steppe.study.records import RunRecord
 from steppe.study.spec.identity import changes
 from steppe.study.spec.tables import Spec
 
@@ -235,9 +236,7 @@ class Store:
         except files.DamagedFile:
             return False
 
-    def save(
-        self, condition: str, seed: int, network: Variables, rows: polars.DataFrame, run: Mapping[str, Any]
-    ) -> None:
+    def save(self, condition: str, seed: int, network: Variables, rows: polars.DataFrame, run: RunRecord) -> None:
         """Put a finished run on disk, whole: it appears under its name only when every byte is written.
 
         What somebody else put into its folder stays there. A whole run that is another one is set aside.
@@ -271,7 +270,7 @@ class Store:
         files.sync(folder.parent)
         self.forget(folder.name)
 
-    def load(self, condition: str, seed: int) -> tuple[dict[str, Any], polars.DataFrame]:
+    def load(self, condition: str, seed: int) -> tuple[RunRecord, polars.DataFrame]:
         """A finished run's record, and its rows of the long table (see `study.history`); all its files are checked.
 
         Raises
@@ -338,7 +337,7 @@ class Store:
                 for path in folder.iterdir():
                     _remove(path) if path.name in (*OF_A_RUN, *BESIDE) else path.rename(partial / path.name)
 
-    def _check_origin(self, path: Path, condition: str, seed: int, run: Mapping[str, Any]) -> None:
+    def _check_origin(self, path: Path, condition: str, seed: int, run: RunRecord) -> None:
         """Fail where a record is another run's, or has other settings or data; those of older versions lack these."""
         if (run["condition"], run["seed"]) != (condition, seed):
             got = f"the record of {records.run_name(run['condition'], run['seed'])}"

@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import polars
 
@@ -13,7 +13,7 @@ from steppe.analysis.results import LateMargin, PublishedTable, Results, Surface
 from steppe.core.checks import joined
 from steppe.storage import files
 from steppe.study import measurements
-from steppe.study.records import FACTS
+from steppe.study.records import FACTS, RunRecord
 from steppe.study.spec.conditions import Condition, conditions
 from steppe.study.spec.identity import differences
 from steppe.study.spec.reading import load, shipped
@@ -33,7 +33,7 @@ class FinishedRuns(NamedTuple):
     damaged : why others cannot be read.
     """
 
-    records: list[dict[str, Any]]
+    records: list[RunRecord]
     rows: polars.DataFrame
     damaged: list[files.DamagedFile]
 
@@ -132,7 +132,7 @@ def _unanswered(spec: Spec, finished: FinishedRuns) -> Iterator[str]:
     found = unanswered(spec, finished)
     if found:
         names = joined(dict.fromkeys(name for names in found.values() for name in names))
-        yield f"Not all runs were asked for {names} yet ({len(found)} were not): run the study again."
+        yield f"Answers to {names} are missing in {len(found)} of {len(finished.records)} runs: run the study again."
 
 
 def _whole(read: Callable[[], T], damaged: list[files.DamagedFile]) -> T | None:
@@ -164,7 +164,7 @@ def _withdrawn(store: Store) -> Iterator[str]:
         )
 
 
-def _late_margins(spec: Spec, runs: list[dict[str, Any]]) -> Iterator[tuple[str, LateMargin]]:
+def _late_margins(spec: Spec, runs: list[RunRecord]) -> Iterator[tuple[str, LateMargin]]:
     """Quantity -> its margin, where some runs were trained while it did not stand as it does now."""
     for name in dict.fromkeys([*spec.equivalence, *(name for run in runs for name in run.get("equivalence", {}))]):
         margin = spec.equivalence.get(name)

@@ -9,7 +9,7 @@ from steppe.core import checks
 from steppe.models import Variables
 from steppe.storage.checkpoint import Checkpoint
 from steppe.study.progress import Watcher
-from steppe.study.records import run_name
+from steppe.study.records import RunRecord, run_name
 from steppe.study.spec.conditions import conditions
 from steppe.study.spec.tables import Spec
 
@@ -39,13 +39,11 @@ class Storage(Protocol):
         """Whether a finished run is there, undamaged and of this study."""
         ...
 
-    def load(self, condition: str, seed: int) -> tuple[dict[str, Any], polars.DataFrame]:
+    def load(self, condition: str, seed: int) -> tuple[RunRecord, polars.DataFrame]:
         """A finished run's record and rows; it fails where they are damaged or another run's."""
         ...
 
-    def save(
-        self, condition: str, seed: int, network: Variables, rows: polars.DataFrame, run: Mapping[str, Any]
-    ) -> None:
+    def save(self, condition: str, seed: int, network: Variables, rows: polars.DataFrame, run: RunRecord) -> None:
         """Keep a finished run, whole or not at all."""
         ...
 

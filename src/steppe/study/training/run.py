@@ -7,7 +7,6 @@ how many seeds were asked for.
 
 import math
 import time
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from steppe.storage import provenance
 from steppe.study.history import History, Row, of_training
 from steppe.study.progress import Watcher
 from steppe.study.questions import is_due, is_finite
+from steppe.study.records import RunRecord
 from steppe.study.spec.conditions import Condition
 from steppe.study.spec.tables import Spec
 from steppe.study.training import preconditioning, tracking
@@ -32,7 +32,7 @@ from steppe.study.training.timing import Stopwatch
 
 def train(
     column: Condition, seed: int, compiler: Compiler, stopwatch: Stopwatch, checkpoints: Checkpoints, watcher: Watcher
-) -> tuple[Variables, polars.DataFrame, dict[str, Any]]:
+) -> tuple[Variables, polars.DataFrame, RunRecord]:
     """Train one run to its end, measuring now and then outside the training time: network, rows, record."""
     settings = column.spec.train
     shape, strengths = shape_of(column.spec)
@@ -119,7 +119,7 @@ def _converged(history: History, spec: Spec, *more: float) -> bool:
     return min(values[-stopping.patience :]) >= min(values[: -stopping.patience]) - stopping.min_delta
 
 
-def _record(column: Condition, seed: int, trainer: Trainer, history: History, network: Variables) -> dict[str, Any]:
+def _record(column: Condition, seed: int, trainer: Trainer, history: History, network: Variables) -> RunRecord:
     """What is known of a run besides its measurements."""
     return {
         "condition": column.name,
