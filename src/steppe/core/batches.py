@@ -4,9 +4,11 @@ Where a function takes `batches`, a Python *list* is a list of batches; anything
 size, or by the weight that its loss is divided by, see `losses.weighted`.
 """
 
+import contextlib
 import itertools
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,10 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe.core import arrays, checks, trees
+from steppe.core import arrays, checks, programs, trees
 from steppe.core.types import Batch
 
 Value = TypeVar("Value")
+Item = TypeVar("Item")
+
+HOST_BYTES = 2**26
+"""Of batches that come to the device together, or two batches where those are larger."""
 
 
 @jax.tree_util.register_dataclass
@@ -69,6 +75,11 @@ class Batches:
         for stack, (count, _) in zip(self.stacks, self.shapes, strict=True):
             for place in range(count):
                 yield jax.tree.map(operator.itemgetter(place), stack)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether they are arrays of the host, which come to the device some at a time; see `sum_from_host`."""
+        return any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(self.stacks))
 
     @property
     def by_size(self) -> "Batches":
@@ -170,18 +181,131 @@ def weighted_sum(function: Callable[[Batch], Value], batches: Batches, weights: 
     """
     if not batches.several:
         return function(batches.first)
-    like = jax.eval_shape(function, batches.first)
+    like, add = jax.eval_shape(function, batches.first), _adder(function)
     total = trees.zero_sums(like)
+    for both, (count, _) in zip(zip(batches.stacks, weights, strict=True), batches.shapes, strict=True):
+        total = add(total, _first(both))[0] if count == 1 else jax.lax.scan(add, total, both)[0]
+    mean: Value = jax.tree.map(lambda leaf, t: t.astype(leaf.dtype), like, total)
+    return mean
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Constant:
+    """A weight that all batches of a stack have: a constant of the program, with which the compiler computes."""
+
+    value: float
+
+
+def add_some(function: Callable[[Batch], Any], total: Any, stack: Batch, weights: Any, count: jax.Array) -> Any:
+    """A total of `weighted_sum` and the first `count` batches of a stack, added one by one as there.
+
+    Parameters
+    ----------
+    function : callable
+        Of a batch, as in `weighted_sum`.
+    total : pytree
+        What was added before; `trees.zero_sums` at first.
+    stack, weights : pytree
+        Batches of one shape, leaves (K, size, ...), and their weights, (K,) or `Constant`. A lone batch is added
+        without a loop.
+    count : jax.Array
+        How many of the K count.
+    """
+    length = len(jax.tree.leaves(stack)[0])
+    spread = jax.tree.map(
+        lambda weight: jnp.asarray(np.full(length, weight.value)) if isinstance(weight, Constant) else weight,
+        weights,
+        is_leaf=lambda node: isinstance(node, Constant),
+    )
+    add, both = _adder(function), (stack, spread)
+    if length == 1:
+        return add(total, _first(both))[0]
+    return jax.lax.fori_loop(
+        0, count, lambda at, total: add(total, jax.tree.map(lambda leaf: leaf[at], both))[0], total
+    )
+
+
+def sum_from_host(add: Callable[..., Any], total: Any, batches: Batches, weights: tuple[Any, ...]) -> Any:
+    """What `weighted_sum` adds up over batches that stay on the host: they come to the device some at a time.
+
+    Parameters
+    ----------
+    add : callable
+        ``add(total, stack, weights, count)``, compiled: `add_some` of a function.
+    total : pytree
+        Where to begin: `trees.zero_sums`.
+    batches : Batches
+        Arrays of NumPy, which may be mapped from files.
+    weights : tuple
+        As in `weighted_sum`.
+
+    Raises
+    ------
+    InputError
+        Arrays that cannot be read, or do not fit on the device.
+    """
+    for stack, shares, (count, _) in zip(batches.stacks, weights, batches.shapes, strict=True):
+        both = stack, jax.tree.map(_constant, shares)
+        each = sum(leaf.nbytes // count for leaf in jax.tree.leaves(both))
+        most = min(count, max(2, HOST_BYTES // max(each, 1)))  # one alone would be added otherwise
+
+        def part(place: int, both: Any = both, most: int = most) -> Any:
+            return jax.tree.map(lambda array: jax.device_put(_padded(array[place * most :][:most], most)), both)
+
+        with contextlib.closing(prefetched(part, -(-count // most))) as stream:
+            for place, some in enumerate(stream):
+                total = jax.block_until_ready(add(total, *some, np.int32(min(most, count - place * most))))
+    return total
+
+
+def prefetched(load: Callable[[int], Item], count: int) -> Generator[Item]:
+    """``load(0)`` to ``load(count - 1)``, each begun in a thread when the one before it is taken.
+
+    When this generator ends or is closed, its thread has ended.
+
+    Raises
+    ------
+    InputError
+        What `load` raises, in one sentence.
+
+    Examples
+    --------
+    >>> list(prefetched(lambda place: place**2, 4))
+    [0, 1, 4, 9]
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="steppe-loader") as thread:
+        ahead = thread.submit(load, 0)
+        for place in range(count):
+            try:
+                item = ahead.result()
+            except Exception as error:  # of the file system, of memory, of the device
+                checks.fail("study", "data", "readable throughout", f"a failure: {programs.line(error)}")
+            if place + 1 < count:
+                ahead = thread.submit(load, place + 1)
+            yield item
+
+
+def _constant(weights: Any) -> Any:
+    """Weights that are known before a program is, and equal, as one."""
+    known = isinstance(weights, np.ndarray) and bool((weights == weights[0]).all())
+    return Constant(float(weights[0])) if known else weights
+
+
+def _padded(leaf: np.ndarray, count: int) -> np.ndarray:
+    """An array with so many rows: zeros where it has fewer, so that all are of one shape."""
+    return np.concatenate([leaf, np.zeros((count - len(leaf), *leaf.shape[1:]), leaf.dtype)])
+
+
+def _adder(function: Callable[[Batch], Any]) -> Callable[[Any, tuple[Batch, Any]], tuple[Any, None]]:
+    """Add one batch's share to a total; what its derivatives need is computed again."""
 
     def add(total: Any, at: tuple[Batch, Any]) -> tuple[Any, None]:
         batch, shares = at
         more = lambda share, t, p: jax.tree.map(lambda t, p: _more(t, share, p), t, p)  # noqa: E731
         return jax.tree.map(more, shares, total, jax.checkpoint(function)(batch)), None
 
-    for both, (count, _) in zip(zip(batches.stacks, weights, strict=True), batches.shapes, strict=True):
-        total = add(total, _first(both))[0] if count == 1 else jax.lax.scan(add, total, both)[0]
-    mean: Value = jax.tree.map(lambda leaf, t: t.astype(leaf.dtype), like, total)
-    return mean
+    return add
 
 
 def _more(total: jax.Array, share: Any, part: jax.Array) -> jax.Array:

@@ -17,7 +17,13 @@ from steppe.core.batches import Batches
 from steppe.core.programs import compiled, label_of, user_errors
 from steppe.core.types import Apply, Batch, Criterion, Estimate, Key, Loss, Moments, Params
 from steppe.curvature import Operator, Quadrature
-from steppe.sharpness.evaluation import mean_loss, mean_loss_and_accuracy, rounding
+from steppe.sharpness.evaluation import (
+    mean_loss,
+    mean_loss_and_accuracy,
+    mean_loss_and_accuracy_from_host,
+    mean_loss_from_host,
+    rounding,
+)
 
 Value = TypeVar("Value")
 
@@ -162,7 +168,8 @@ class Subject:
     def _measured_fit(self) -> tuple[float, float]:
         with user_errors(label_of(self.loss)):
             if self.labelled:
-                loss, accuracy = _mean_loss_and_accuracy(cast(losses.NetworkLoss, self.loss), self.params, self.batches)
+                network = cast(losses.NetworkLoss, self.loss)
+                loss, accuracy = _mean_loss_and_accuracy(network, self.params, self.batches)
                 return float(loss), float(accuracy)
             return float(_mean_loss(self.loss, self.params, self.batches)), math.nan
 
@@ -226,11 +233,23 @@ def _remedy(params: Params, batches: Batches) -> str:
     return "Parameters and data are: has training diverged, or are there labels that are no classes?"
 
 
-@compiled
 def _mean_loss(loss: Loss, params: Params, batches: Batches) -> jax.Array:
+    return (mean_loss_from_host if batches.on_host else _compiled_loss)(loss, params, batches)
+
+
+def _mean_loss_and_accuracy(loss: losses.NetworkLoss, params: Params, batches: Batches) -> tuple[jax.Array, jax.Array]:
+    if batches.on_host:
+        return mean_loss_and_accuracy_from_host("measure", loss, params, batches)
+    return _compiled_loss_and_accuracy(loss, params, batches)
+
+
+@compiled
+def _compiled_loss(loss: Loss, params: Params, batches: Batches) -> jax.Array:
     return mean_loss(loss, params, batches)
 
 
 @compiled
-def _mean_loss_and_accuracy(loss: losses.NetworkLoss, params: Params, batches: Batches) -> tuple[jax.Array, jax.Array]:
+def _compiled_loss_and_accuracy(
+    loss: losses.NetworkLoss, params: Params, batches: Batches
+) -> tuple[jax.Array, jax.Array]:
     return mean_loss_and_accuracy("measure", loss, params, batches)

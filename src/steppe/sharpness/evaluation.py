@@ -1,5 +1,6 @@
 """What the measures that move the weights share: checks at the door, the loss over batches, moves, directions."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from steppe.core import checks, losses, predictions, trees
-from steppe.core.batches import Batches, average, weighted_sum
+from steppe.core.batches import Batches, add_some, average, sum_from_host, weighted_sum
+from steppe.core.programs import compiled
 from steppe.core.types import Apply, Batch, Criterion, Estimate, Loss, Params
 from steppe.curvature import layers
 
@@ -82,16 +84,52 @@ def mean_loss_and_accuracy(
     function: str, loss: losses.NetworkLoss, params: Params, batches: Batches
 ) -> tuple[jax.Array, jax.Array]:
     """`mean_loss` and `mean_accuracy` of a network from one pass over the batches."""
+    weights = tuple(zip(batches.shares, _ones(batches), strict=True))
+    value, (right, counted) = weighted_sum(_loss_and_right(function, loss, params), batches, weights)
+    return value, right / counted
 
+
+def mean_loss_and_accuracy_from_host(
+    function: str, loss: losses.NetworkLoss, params: Params, batches: Batches
+) -> tuple[jax.Array, jax.Array]:
+    """`mean_loss_and_accuracy` over batches that stay on the host: the same bits."""
+    weights = tuple(zip(batches.shares, _ones(batches), strict=True))
+    like = jax.eval_shape(_loss_and_right(function, loss, params), batches.first)
+    add = functools.partial(_add_loss_and_right, loss, params, function=function)
+    value, (right, counted) = sum_from_host(add, trees.zero_sums(like), batches, weights)
+    return value, right / counted
+
+
+def _loss_and_right(
+    function: str, loss: losses.NetworkLoss, params: Params
+) -> Callable[[Batch], tuple[jax.Array, tuple[jax.Array, jax.Array]]]:
     def of(batch: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         outputs = loss.apply(params, _inputs(function, batch))
         value = jnp.asarray(loss.criterion(outputs, checks.inputs_and_targets(function, batch)[1]))
         right = _right(function, outputs, batch, loss.criterion)
         return value.astype(trees.accumulator_dtype(value)), right
 
-    weights = tuple(zip(batches.shares, _ones(batches), strict=True))
-    value, (right, counted) = weighted_sum(of, batches, weights)
-    return value, right / counted
+    return of
+
+
+@compiled(static=("function",))
+def _add_loss_and_right(
+    loss: losses.NetworkLoss, params: Params, total: Any, stack: Batch, weights: Any, count: jax.Array, *, function: str
+) -> Any:
+    return add_some(_loss_and_right(function, loss, params), total, stack, weights, count)
+
+
+def mean_loss_from_host(loss: Loss, params: Params, batches: Batches) -> jax.Array:
+    """`mean_loss` over batches that stay on the host: the same bits."""
+    like = jax.eval_shape(functools.partial(scalar, loss, params), batches.first)
+    add = functools.partial(_add_loss, loss, params)
+    total: jax.Array = sum_from_host(add, trees.zero_sums(like), batches, batches.shares)
+    return total
+
+
+@compiled
+def _add_loss(loss: Loss, params: Params, total: Any, stack: Batch, weights: Any, count: jax.Array) -> Any:
+    return add_some(functools.partial(scalar, loss, params), total, stack, weights, count)
 
 
 def _inputs(function: str, batch: Batch) -> Any:

@@ -93,10 +93,15 @@ class Sample(NamedTuple):
                         "Say which share of the training examples to split off, such as 0.1.")  # fmt: skip
         return found
 
-    def batches(self, dataset: Dataset) -> Batches:
-        """The examples on the device, as compact as the data set holds them, their labels decoded."""
+    def batches(self, dataset: Dataset, *, on_host: bool = False) -> Batches:
+        """The examples on the device, as compact as the data set holds them, their labels decoded.
+
+        With `on_host` all training examples, which may not fit there, stay on the host.
+        """
         part = self.part(dataset)
         count = checks.batch_size("study", part)
+        if on_host and self.split == "train" and self.examples is None:
+            return self._of_host(dataset, part, count)
         if self.drawn and self.examples is not None:
             shape = (self.examples // self.size, self.size)
             rows = np.asarray(jax.random.randint(_stream(DRAWS), shape, 0, count)).ravel()
@@ -106,6 +111,19 @@ class Sample(NamedTuple):
         labels = jax.jit(lambda batch: dataset.decode(batch)["y"])
         pieces = batches_.in_batches(chosen, self.size)
         return batches_.gather("study", [{"x": piece["x"], "y": labels(piece)} for piece in pieces])
+
+    def _of_host(self, dataset: Dataset, part: Batch, count: int) -> Batches:
+        """All examples, whole batches and what is left, as views of the data set's arrays; their labels decoded."""
+        labels = jax.jit(lambda batch: dataset.decode(batch)["y"])
+        y = np.concatenate([np.asarray(labels(piece)) for piece in batches_.in_batches(part, self.size)])
+        whole = count // self.size
+        cuts = [(0, whole * self.size, (whole, self.size)), (whole * self.size, count, (1, count % self.size))]
+        stacks = (
+            jax.tree.map(lambda leaf: leaf[begin:end].reshape(*shape, *leaf.shape[1:]), {"x": part["x"], "y": y})  # noqa: B023
+            for begin, end, shape in cuts
+            if end > begin
+        )
+        return Batches(tuple(stacks))
 
 
 def is_due(every: int | None, epoch: int, *, last: bool) -> bool:
@@ -262,10 +280,12 @@ class Examination:
         What the study runs on.
     asked : list of Question
         In the order of their answers.
+    on_host : bool
+        Whether the training examples do not fit on the device.
     """
 
-    def __init__(self, network: Network, dataset: Dataset, asked: list[Question]) -> None:
-        self.network, self.dataset, self.asked = network, dataset, asked
+    def __init__(self, network: Network, dataset: Dataset, asked: list[Question], *, on_host: bool = False) -> None:
+        self.network, self.dataset, self.asked, self.on_host = network, dataset, asked, on_host
         self._subjects: dict[Sample, Subject] = {}
         self._states: dict[Sample, Any] = {}
 
@@ -338,7 +358,8 @@ class Examination:
             return known.at(params, apply if before is None else known.apply.exchange(before, state, apply))
         key = _stream(DRAWS) if sample.drawn else jax.random.key(0)
         state = jax.tree.map(jnp.array, state)  # each leaf an array of its own, to be told from all others
-        subject = Subject(apply=self._at(state), params=params, batches=sample.batches(self.dataset), key=key)
+        batches = sample.batches(self.dataset, on_host=self.on_host)
+        subject = Subject(apply=self._at(state), params=params, batches=batches, key=key)
         self._subjects[sample] = subject
         self._states[sample] = state if self._is_argument(state, subject) else None
         return subject

@@ -98,6 +98,9 @@ class Train(Table):
     """Passes over the training data."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """In which networks compute during training; parameters, optimiser, loss and all that is measured are float32."""
+    data_on: Literal["device", "host"] | None = None
+    """Where the training data lie, by their size unless said otherwise; from the host they come in blocks of batches,
+    and results are the same, bit for bit."""
     penalty_dropout: bool = False
     """Whether penalties see the network with dropout, as it is trained."""
     early_stopping: EarlyStopping | None = None
@@ -267,9 +270,9 @@ class Spec(Table):
         return tomli_w.dumps(self.model_dump(exclude_none=True), multiline_strings=True)
 
     def identity(self) -> dict[str, Any]:
-        """What results depend on: everything but words, margins and the number of seeds."""
+        """What results depend on: everything but words, margins, the number of seeds, and where the data lie."""
         words = {"title", "about", "published", "seeds", "landscape", "equivalence"}
-        found = self.model_dump(exclude=words, exclude_none=True)
+        found = self.model_dump(exclude={name: True for name in words} | {"train": {"data_on"}}, exclude_none=True)
         return found if self.source else {k: v for k, v in found.items() if k != "source"}
 
     def load_data(self) -> Dataset:

@@ -6,7 +6,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,9 @@ from steppe.study.questions import Examination, questions
 from steppe.study.spec import limits
 from steppe.study.spec.settings import build
 from steppe.study.spec.tables import Spec
-from steppe.study.training import tracking
+from steppe.study.training import loader, tracking
 from steppe.study.training.chain import Strengths, chain, learning_rate
+from steppe.study.training.loader import Block
 
 SWEPT = ("lam", "rho")
 """Strengths of methods that enter a compiled program as an argument, so that a sweep over them compiles once."""
@@ -49,6 +50,12 @@ Epoch = tuple[Progress, jax.Array, CriticalSharpness | None]
 
 Carry = tuple[Params, Any, Any]
 """Parameters, state, and the state of the optimiser: what an update changes."""
+
+Known: TypeAlias = tuple[jax.Array, Any]
+"""What an update gives besides: its loss, and what is tracked; or what those of an epoch give, one row an update."""
+
+Update: TypeAlias = Callable[[Carry, tuple[jax.Array, jax.Array]], tuple[Carry, Known]]
+"""One update as a function of what it changes, and of the rows of its batch with its number."""
 
 
 def shape_of(spec: Spec) -> tuple[Spec, Strengths]:
@@ -223,14 +230,59 @@ class Recipe:
         Penalties see evaluation mode, with the statistics from before the update, or with `penalty_dropout` the
         function that is trained. Transforms see whole batches, also where the gradient is accumulated over parts.
         """
-        seed, size = progress.seed, self.spec.train.batch_size
-        chained = self._chain(seed, strengths)
-        order = jax.random.permutation(jax.random.fold_in(_stream(seed, "shuffle"), progress.epoch), self.examples)
+        chained = self._chain(progress.seed, strengths)
+        order = self.order(progress.seed, progress.epoch)
+        update = self._update(chained, progress, train)
+        rows = order[: self.steps * self.spec.train.batch_size].reshape(self.steps, self.spec.train.batch_size)
+        carry, (values, found) = jax.lax.scan(update, progress[:3], (rows, jnp.arange(self.steps)))
+        return Progress(*carry, progress.epoch + 1, progress.seed), jnp.mean(values), found
+
+    def order(self, seed: jax.Array, epoch: jax.Array) -> jax.Array:
+        """The training examples as an epoch has them, one after another."""
+        return jax.random.permutation(jax.random.fold_in(_stream(seed, "shuffle"), epoch), self.examples)
+
+    def part_of_epoch(
+        self, progress: Progress, known: Known, strengths: Strengths, block: Block
+    ) -> tuple[Progress, Known, jax.Array]:
+        """Some updates of an epoch, on a block of its batches.
+
+        Each update is that of `epoch`, in a loop as there, and so is the mean loss after the last block: data on the
+        host and on the device give the same bits.
+
+        Parameters
+        ----------
+        progress : Progress
+            Before the first of these updates, but `epoch`, which stays.
+        known : Known
+            What the updates of this epoch gave so far, one row an update.
+        strengths : Strengths
+            As in `epoch`.
+        block : Block
+            Its batches.
+
+        Returns
+        -------
+        tuple[Progress, Known, jax.Array]
+            After the updates; what is known then; the mean loss, once all updates are.
+        """
+        update = self._update(self._chain(progress.seed, strengths), progress, block.examples)
+
+        def step(place: jax.Array, carried: tuple[Carry, Known]) -> tuple[Carry, Known]:
+            carry, known = carried
+            carry, new = update(carry, (block.rows[place], block.first + place))
+            return carry, jax.tree.map(lambda rows, row: rows.at[block.first + place].set(row), known, new)
+
+        carry, known = jax.lax.fori_loop(0, block.number, step, (progress[:3], known))
+        params, state, opt_state = carry
+        return Progress(params, state, opt_state, progress.epoch, progress.seed), known, jnp.mean(known[0])
+
+    def _update(self, chained: optax.GradientTransformationExtraArgs, progress: Progress, train: Batch) -> Update:
+        """One update in the epoch that comes, on the rows of a batch among `train`."""
         dropout, augmenting = (
-            jax.random.fold_in(_stream(seed, purpose), progress.epoch) for purpose in ("dropout", "augment")
+            jax.random.fold_in(_stream(progress.seed, purpose), progress.epoch) for purpose in ("dropout", "augment")
         )
 
-        def update(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, Any]:
+        def update(carry: Carry, now: tuple[jax.Array, jax.Array]) -> tuple[Carry, Known]:
             (params, state, opt_state), (rows, step) = carry, now
             key = jax.random.fold_in(dropout, step)
             loss = losses.of(lambda params, x: self._trained(Variables(params, state), x, key)[0], self.criterion)
@@ -243,9 +295,7 @@ class Recipe:
             found = self._tracked(progress.epoch * self.steps + step, seen, params, updates, batch)
             return (optax.apply_updates(params, updates), after, opt_state), (value, found)
 
-        rows = order[: self.steps * size].reshape(self.steps, size)
-        carry, (values, found) = jax.lax.scan(update, progress[:3], (rows, jnp.arange(self.steps)))
-        return Progress(*carry, progress.epoch + 1, seed), jnp.mean(values), found
+        return update
 
     def _tracked(
         self, count: jax.Array, loss: Loss, params: Params, updates: Params, batch: Batch
@@ -333,6 +383,7 @@ class Trainer(NamedTuple):
     Attributes
     ----------
     start, epoch, network : as in `Recipe`; `epoch` consumes its Progress.
+    train : the training data that they take, on the device or on the host.
     steps : updates in an epoch.
     compile_seconds : how long compilation took.
     step_memory_mb : what the compiler plans for an epoch beyond parameters and data, in megabytes (10⁶ bytes).
@@ -341,23 +392,29 @@ class Trainer(NamedTuple):
     start: Callable[[jax.Array, Strengths], Progress]
     epoch: Callable[[Progress, Strengths, Batch], Epoch]
     network: Callable[[Progress, Batch], Variables]
+    train: Batch
     steps: int
     compile_seconds: float
     step_memory_mb: float
 
 
 class Compiler:
-    """Compiles what runs need, once for each shape. `train` are the training data on the device."""
+    """Compiles what runs need, once for each shape."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
-        self.train = jax.tree.map(jnp.asarray, dataset.train)
         self._trainers: dict[str, Trainer] = {}
         self._examinations: dict[str, Examination] = {}
+        self._on_host: dict[str | None, bool] = {}
+
+    @functools.cached_property
+    def train(self) -> Batch:
+        """The training data on the device."""
+        return jax.tree.map(jnp.asarray, self.dataset.train)
 
     def trainer(self, shape: Spec, strengths: Strengths) -> Trainer:
         """The training of a shape (see `shape_of`)."""
-        key = shape_key(shape)
+        key = f"{shape_key(shape)} {shape.train.data_on}"
         if key not in self._trainers:
             self._trainers[key] = self._compiled_trainer(Recipe.of(shape, self.dataset), strengths)
         return self._trainers[key]
@@ -365,21 +422,53 @@ class Compiler:
     def examination(self, shape: Spec) -> Examination:
         """What is asked of a shape's network, which depends on no method."""
         asked = [shape.model, shape.measure.model_dump(), shape.track and shape.track.model_dump()]
-        key = json.dumps([*asked, shape.train.batch_size], sort_keys=True)
+        key = json.dumps([*asked, shape.train.batch_size, shape.train.data_on], sort_keys=True)
         if key not in self._examinations:
             recipe = Recipe.of(shape, self.dataset)
-            examination = Examination(
-                recipe.model, self.dataset, questions(shape, validation=self.dataset.validation is not None)
-            )
+            asked_ = questions(shape, validation=self.dataset.validation is not None)
+            examination = Examination(recipe.model, self.dataset, asked_, on_host=self._is_on_host(shape))
             examination.prepare(recipe.initial(jnp.uint32(0)))
             self._examinations[key] = examination
         return self._examinations[key]
 
+    def _is_on_host(self, shape: Spec) -> bool:
+        """Whether the training data of a shape stay on the host, decided once."""
+        asked = shape.train.data_on
+        if asked not in self._on_host:
+            self._on_host[asked] = loader.stays_on_host(self.dataset.train, asked)
+        return self._on_host[asked]
+
     def _compiled_trainer(self, recipe: Recipe, strengths: Strengths) -> Trainer:
-        began = time.perf_counter()
-        start = jax.jit(recipe.start)
+        began, on_host = time.perf_counter(), self._is_on_host(recipe.spec)
+        start, train = jax.jit(recipe.start), self.dataset.train if on_host else self.train
         progress = jax.eval_shape(start, jnp.uint32(0), strengths)
-        epoch = jax.jit(recipe.epoch, donate_argnums=0).lower(progress, strengths, self.train).compile()
-        memory = cast(Any, epoch.memory_analysis()).temp_size_in_bytes / 1e6
+        epoch: Callable[[Progress, Strengths, Batch], Epoch]
+        program: Any
+        if on_host:
+            epoch, program = _host_epoch(recipe, progress, strengths)
+        else:
+            epoch = program = jax.jit(recipe.epoch, donate_argnums=0).lower(progress, strengths, train).compile()
+        memory = program.memory_analysis().temp_size_in_bytes / 1e6
         network = jax.jit(recipe.network) if recipe.spec.average else recipe.network
-        return Trainer(start, epoch, network, recipe.steps, time.perf_counter() - began, memory)
+        if on_host:
+            network = functools.partial(_without_data, network)
+        return Trainer(start, epoch, network, train, recipe.steps, time.perf_counter() - began, memory)
+
+
+def _host_epoch(recipe: Recipe, progress: Progress, strengths: Strengths) -> tuple[loader.HostEpoch, Any]:
+    """An epoch on data of the host, and the program of one block of it."""
+    if recipe.spec.average is not None and recipe.model.statistics is not None:
+        todo = "Statistics of averaged weights are estimated from all training data. Take GroupNorm, or no average."
+        checks.fail("study", "train.data_on", '"device" where weights are averaged with BatchNorm', '"host"', todo)
+    size, train = recipe.spec.train.batch_size, recipe.dataset.train
+    most = loader.batches_of_block(train, size, recipe.steps)
+    _, mean, found = jax.eval_shape(recipe.epoch, progress, strengths, train)
+    known = jax.ShapeDtypeStruct((recipe.steps,), mean.dtype), found
+    block = loader.block_shape(train, size, most)
+    program = jax.jit(recipe.part_of_epoch, donate_argnums=(0, 1)).lower(progress, known, strengths, block).compile()
+    return loader.HostEpoch(jax.jit(recipe.order), program, known, size, most), program
+
+
+def _without_data(network: Callable[[Progress, Batch], Variables], progress: Progress, train: Batch) -> Variables:
+    """The network of a run whose data stay on the host, which nothing of it needs."""
+    return network(progress, {})

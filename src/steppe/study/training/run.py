@@ -49,13 +49,13 @@ def train(
         found: list[CriticalSharpness] = []
         clock = _Clock()
         for _ in range(stride):
-            (progress, loss, tracked), took, first = stopwatch(trainer.epoch, progress, strengths, compiler.train)
+            (progress, loss, tracked), took, first = stopwatch(trainer.epoch, progress, strengths, trainer.train)
             each.append(loss)
             found += [] if tracked is None else [tracked]
             clock.add(took, first=first)
         objective, epoch = sum(map(float, each)) / stride, history.epochs + stride
         began = time.perf_counter()
-        network = trainer.network(progress, compiler.train)
+        network = trainer.network(progress, trainer.train)
         rows = examination.validation(network, epoch)
         last = epoch == settings.epochs or _converged(history, column.spec, _watched(column.spec, objective, rows))
         rows += examination.answers(network, epoch, last=last)
@@ -72,7 +72,7 @@ def train(
         watcher.epoch(objective, *history.last("batch_frobenius_squared"))
         checkpoints.offer(progress, history)
     watcher.skip(settings.epochs - history.epochs)
-    network = trainer.network(progress, compiler.train)
+    network = trainer.network(progress, trainer.train)
     return network, history.rows, _record(column, seed, trainer, history, network)
 
 
