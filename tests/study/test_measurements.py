@@ -252,8 +252,21 @@ def test_a_report_of_a_run_trained_again_is_of_its_new_network(changed, finished
     results = study.gathered(study.Store.read(changed))
     before, now = (r.runs.filter(seed=1)["sam_sharpness"].item() for r in (finished[0], results))
     measured = analyse(results).measurements.quantities["sam_sharpness"].values["all"]
-    assert now == before + 1 and measured == {0: 7.0, 1: now}
+    assert now == before + 1 and measured == {0: finished[0].runs["sam_sharpness"][0], 1: now}
     assert "all-s1 were trained again" in " ".join(results.notes)
+
+
+def test_what_a_study_names_is_reported_whatever_was_asked_of_one_run_later(finished, tmp_path):
+    folder = shutil.copytree(finished[1], tmp_path / "out")
+    settings = Settings(("calibration_error",), examples=8)
+    measurement.measure(measurement.read_targets([folder / "runs" / "all-s0"], UserNetwork(), settings), settings)
+    found = analyse(study.gathered(study.Store.read(folder))).measurements
+    assert list(found.quantities["calibration_error"].values["all"].values()) == found_in(finished)
+    assert found.others and not analyse(finished[0]).measurements.others
+
+
+def found_in(finished):
+    return finished[0].runs["test_calibration_error"].to_list()
 
 
 def test_what_is_asked_later_of_a_network_trained_again_stays(changed):

@@ -108,7 +108,8 @@ def compare_measurements(
 ) -> Measurements | None:
     """What the measurements of a study's networks say besides its own tables; None where there are none.
 
-    Of several measurements by one measure, with different settings or examples, the last one counts. Each condition is
+    Of several measurements by one measure, with different settings or examples, that of the study counts, otherwise the
+    last one. Each condition is
     compared with the baseline, corrected over the conditions of one quantity; a quantity that is only a bound in some
     run is not tested.
 
@@ -191,13 +192,16 @@ def _margin(margins: Mapping[str, float], rows: polars.DataFrame, log: bool) -> 
 
 
 def _further(rows: polars.DataFrame) -> polars.DataFrame:
-    """Answers that the study's own tables do not show: later ones, and those of the end that are no quantity there."""
+    """Answers that the study's own tables do not show: later ones, and those of the end that are no quantity there.
+
+    The latter come last: what a study names is what its report shows, whatever somebody asked of a run later.
+    """
     asked = rows.select("measure", "quantity", "split").unique()
     known = [table.heading(*row) in QUANTITIES for row in asked.iter_rows()]
     shown = asked.filter(polars.Series(known, dtype=polars.Boolean))
     ended = rows.filter(polars.col("stage") == "end").join(shown, on=asked.columns, how="anti", maintain_order="left")
     later = rows.filter(polars.col("stage") == "later")
-    return polars.concat([ended, later])
+    return polars.concat([later, ended])
 
 
 def latest(rows: polars.DataFrame) -> polars.DataFrame:
