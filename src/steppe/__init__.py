@@ -4,7 +4,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from steppe import analysis, curvature, data, landscape, measures, methods, models, report, sharpness, study
+    from steppe import (
+        analysis,
+        curvature,
+        data,
+        landscape,
+        measures,
+        methods,
+        models,
+        outcomes,
+        report,
+        sharpness,
+        study,
+    )
     from steppe.core import losses
     from steppe.core.batches import in_batches
     from steppe.core.checks import InputError
@@ -36,6 +48,7 @@ __all__ = [
     "methods",
     "models",
     "monitor",
+    "outcomes",
     "report",
     "sharpness",
     "study",

@@ -7,7 +7,7 @@ from jax.flatten_util import ravel_pytree
 
 from steppe import InputError, curvature, measures
 from steppe.core import names
-from steppe.curvature.layer_table import _moments_by_layer
+from steppe.curvature.layer_table import layer_moments
 from support.networks import dense_ggn, dense_hessian, mlp_apply, mlp_batch, mlp_loss, mlp_network, mlp_params
 
 PARAMS, BATCH = mlp_params(0, (3, 4, 2)), mlp_batch(1, 6, 3, 2)
@@ -40,7 +40,7 @@ def test_each_row_is_that_of_its_dense_block(dense):
 def test_over_many_draws_the_means_are_right_and_the_errors_are_as_large_as_they_say(dense):
     H = curvature.hessian(mlp_loss, PARAMS, BATCH)
     draws = jax.vmap(lambda key: jax.random.split(key, 6))(jax.random.split(jax.random.key(1), 1500))
-    traces, norms = jax.jit(lambda H, draws: jax.lax.map(lambda keys: _moments_by_layer(H, keys), draws))(H, draws)
+    traces, norms = jax.jit(lambda H, draws: jax.lax.map(lambda keys: layer_moments(H, keys), draws))(H, draws)
     squared = {layer: block @ block for layer, block in dense.items()}
     for found, matrices in ((traces, dense), (norms, squared)):
         exact = np.array([np.trace(block) for block in matrices.values()])

@@ -117,7 +117,7 @@ def layer_table(
     key = checks.key_array("layer_table", key)
     blocks = per_layer(make, function, params, batches, **options)
     A = make(function, params, batches, **options)
-    traces, norms = _moments_by_layer(A, jax.random.split(key, probes))
+    traces, norms = layer_moments(A, jax.random.split(key, probes))
     rows = []
     for place, (layer, block) in enumerate(blocks.items()):
         value, residual, converged = float("nan"), float("nan"), False
@@ -134,7 +134,7 @@ def layer_table(
 
 
 @operators.compiled
-def _moments_by_layer(A: Operator, keys: jax.Array) -> tuple[Estimate, Estimate]:
+def layer_moments(A: Operator, keys: jax.Array) -> tuple[Estimate, Estimate]:
     """Tr A_ll and ‖A_ll‖²_F of every layer, arrays (L,)."""
     own = names.layers(A.like)
     layers = list(dict.fromkeys(own))

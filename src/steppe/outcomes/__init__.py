@@ -1,5 +1,6 @@
-"""What a network's function does: whether its probabilities are right."""
+"""What a network's function does: whether its probabilities are right, and how many bits its weights need."""
 
 from steppe.outcomes.calibration import expected_calibration_error
+from steppe.outcomes.precision import LayerPrecision, precision_table
 
-__all__ = ["expected_calibration_error"]
+__all__ = ["LayerPrecision", "expected_calibration_error", "precision_table"]
