@@ -445,3 +445,51 @@ def test_a_training_step_in_optax_works_on():
         updates, state = tx.update(jax.grad(plain)(w, B), state, w, loss=plain, batch=B)
         w = optax.apply_updates(w, updates)
     assert float(plain(w, B)) < float(plain(W, B))
+
+
+def precision_seen(seen, square=lambda w, b: jnp.mean((b @ w) ** 2)):
+    """A loss that notes the precision of products whenever it is traced."""
+
+    def loss(w, b):
+        seen.append(jax.config.jax_default_matmul_precision)
+        return square(w, b)
+
+    return loss
+
+
+LOOKS = {
+    "product": lambda loss, w, b: curvature.hessian(loss, w, b).matvec(w),
+    "moments": lambda loss, w, b: curvature.loss_moments(loss, w, b, 0, probes=2),
+    "sharpness": lambda loss, w, b: sharpness.worst_sharpness(loss, w, b, rho=0.1, steps=1, key=0),
+    "measure": lambda loss, w, b: measures.measure(["loss"], loss=loss, params=w, batches=b),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+@pytest.mark.parametrize("asked", [None, "tensorfloat32"])
+def test_what_measures_multiplies_in_full_float32_unless_asked_otherwise(look, asked):
+    seen = []
+    with jax.default_matmul_precision(asked):
+        look(precision_seen(seen), jnp.ones((3, 2)), jnp.ones((4, 3)))
+        assert jax.config.jax_default_matmul_precision == asked
+    assert set(seen) == {asked or "highest"}
+
+
+def test_the_programs_that_measure_hold_that_precision():
+    """As captured, and as compiled: derivatives take the precision of what they are of."""
+    captured = capture(Label("example"), lambda w, b: jnp.mean((b @ w) ** 2), [(jnp.ones((3, 2)), jnp.ones((4, 3)))])
+    text = jax.jit(jax.grad(captured)).lower(jnp.ones((3, 2)), jnp.ones((4, 3))).as_text()
+    assert text.count("dot_general") == text.count("precision = [HIGHEST, HIGHEST]") == 2
+
+
+def test_a_training_step_keeps_its_own_precision():
+    seen = []
+    loss, w, b = precision_seen(seen), jnp.ones((3, 2)), jnp.ones((4, 3))
+    tx = optax.chain(methods.fa(0.1, probes=1, every=1), optax.sgd(0.1))
+
+    @jax.jit
+    def step(w, state):
+        return tx.update(jax.grad(loss)(w, b), state, w, loss=loss, batch=b)
+
+    step(w, tx.init(w))
+    assert set(seen) == {None}

@@ -243,7 +243,7 @@ def require_value(label: Label, value: Any) -> Any:
 
 def _traced(label: Label, function: Callable[..., Any], arguments: tuple, arrays: dict[int, Any], todo: str) -> Trace:
     """One trace of a function; the arrays that it holds join `arrays`. `todo` follows an error of its own."""
-    with user_errors(label, own=True, todo=todo):
+    with user_errors(label, own=True, todo=todo), full_precision(arguments):
         closed, value = _jaxpr(function, arguments)
         if not any(map(checks.is_traced, jax.tree.leaves(arguments))):
             with _untraced(object()):
@@ -262,6 +262,30 @@ def _traced(label: Label, function: Callable[..., Any], arguments: tuple, arrays
             arrays[id(const)] = const
     consts = tuple(places[id(const)] for const in closed.consts)
     return Trace(closed.jaxpr, jax.tree.structure(value), consts, written.digest, written.opaque)
+
+
+def full_precision(arguments: Any) -> contextlib.AbstractContextManager:
+    """A context in which products of float32 are those of float32, for what measures.
+
+    GPUs and TPUs multiply in fewer bits unless told otherwise (TF32: a Hessian with errors of 2 %). A precision that
+    the user set stays, and so does that of a program which is being traced: a training step is its author's.
+
+    Parameters
+    ----------
+    arguments : pytree
+        Of the function that measures; traced ones say that the program is another's.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> with full_precision(jnp.ones(2)):
+    ...     print(jax.config.jax_default_matmul_precision)
+    highest
+    """
+    is_set = jax.config.jax_default_matmul_precision is not None
+    if is_set or any(map(checks.is_traced, jax.tree.leaves(arguments))):
+        return contextlib.nullcontext()
+    return cast(contextlib.AbstractContextManager, jax.default_matmul_precision("highest"))
 
 
 def _jaxpr(function: Callable[..., Any], arguments: tuple) -> tuple[ClosedJaxpr, Any]:
@@ -476,7 +500,7 @@ def compiled(function: Callable[..., Any] | None = None, /, *, static: Sequence[
     @functools.wraps(function)
     def called(*arguments: Any, **options: Any) -> Any:
         try:
-            with _unlogged():
+            with _unlogged(), full_precision((arguments, options)):
                 return fast(*arguments, **options)
         except Exception as error:
             explain(error, label_of((arguments, options)))

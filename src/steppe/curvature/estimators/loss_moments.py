@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from steppe.core import arrays, batches, checks, entry, trees
+from steppe.core import arrays, batches, checks, entry, programs, trees
 from steppe.core.types import Batch, Key, Loss, Moments, Params
 from steppe.curvature import hessians, layers
 from steppe.curvature.estimators import estimates, layer_probes
@@ -93,6 +93,13 @@ def loss_moments(
     checks.whole("loss_moments", "probes", probes)
     checks.one_of("loss_moments", "distribution", distribution, DISTRIBUTIONS)
     key = checks.key_array("loss_moments", key)
+    with programs.full_precision((params, batch, key)):
+        return _moments(loss, params, batch, key, probes, distribution)
+
+
+def _moments(
+    loss: Loss, params: Params, batch: Batch, key: jax.Array, probes: int, distribution: estimates.Distribution
+) -> Moments:
     program = layers.program(loss, params, batch, "loss_moments")
     entry.check_targets("loss_moments", loss, params, batches.gather("loss_moments", [batch]))
     if not program.layers:
