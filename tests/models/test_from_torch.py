@@ -388,3 +388,12 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
         ImportError, match=r"from_torch needs torch and torchax, which are not installed.*pip install 'steppe\[torch\]'"
     ):
         steppe.from_torch(None, None)
+
+
+def test_a_device_without_the_options_of_the_hasty_compiler_compiles_as_it_does(monkeypatch):
+    """Seen on a GPU, which has none of the options of CPUs."""
+    from steppe.models.adapters.pytorch import agreement
+
+    monkeypatch.setattr(agreement, "HASTE", {"xla_of_no_device": True})
+    net = torch.nn.Linear(3, 2)
+    assert steppe.from_torch(net, torch.ones(2, 3)).params.keys() == {"weight", "bias"}
