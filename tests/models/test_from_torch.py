@@ -254,6 +254,11 @@ REFUSED = {
     "dropout that is always on": (lambda m, x: functional.dropout(m.layer(x)), "outputs that differ by"),
     "a count of calls": (lambda m, x: m.layer(x) * next(CALLS), "the same twice for the same arguments|differ by"),
     "a slope of its own": (lambda m, x: Untranslated.apply(m.layer(x)), "along a random direction where PyTorch has"),
+    "a tensor made apart": (
+        lambda m, x: torch.zeros(4, 2, dtype=x.dtype).copy_(m.layer(x)),
+        r"Make it by x\.new_zeros",
+    ),
+    "no backward pass": (lambda m, x: torch.sigmoid(m.layer(x)).mul_(2), "whose backward pass fails"),
     ".data": (lambda m, x: m.layer(x) * m.layer.weight.data.sum(), "gradients in layer.weight differ by"),
 }
 
@@ -350,6 +355,8 @@ def test_a_modules_own_training_mode_is_kept():
 def test_weights_that_hooks_compute_and_their_buffers_are_pytorchs():
     module = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(3, 4)), nn.Tanh(), nn.Linear(4, 2))
     trained = from_torch(module, X)
+    older = torch.nn.utils.spectral_norm(nn.Linear(3, 2))
+    assert "weight_orig" in from_torch(older, X).params
     assert "0.parametrizations.weight.original" in trained.params
     _, state = trained.network.apply(trained.variables, X.numpy(), train=True)
     module.train()(X)

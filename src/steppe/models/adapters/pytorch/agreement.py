@@ -163,7 +163,11 @@ def _gradient(module: torch.nn.Module, outputs: torch.Tensor, cotangent: np.ndar
     weights = torch.tensor(cotangent, dtype=outputs.dtype)
     found: tuple[torch.Tensor | None, ...] = (None,) * len(trained)
     if outputs.requires_grad:
-        found = torch.autograd.grad(outputs, list(trained.values()), weights, allow_unused=True)
+        try:
+            found = torch.autograd.grad(outputs, list(trained.values()), weights, allow_unused=True)
+        except Exception as error:
+            checks.fail(FUNCTION, "module", "differentiable by PyTorch",
+                        f"one whose backward pass fails: {programs.line(error)}")  # fmt: skip
     return {
         name: np.zeros(tuple(tensor.shape)) if slope is None else _numpy(slope).astype(np.float64)
         for (name, tensor), slope in zip(trained.items(), found, strict=True)

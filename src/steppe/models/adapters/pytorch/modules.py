@@ -99,10 +99,6 @@ def skeleton(module: torch.nn.Module) -> torch.nn.Module:
         like = torch.empty_like(tensor, device="meta")
         is_parameter = isinstance(tensor, torch.nn.Parameter)
         memo[id(tensor)] = torch.nn.Parameter(like, tensor.requires_grad) if is_parameter else like
-    for owner in module.modules():  # weights that hooks have computed, which PyTorch does not copy
-        for value in vars(owner).values():
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
     return copied(module, memo)
 
 
@@ -114,6 +110,11 @@ def copied(module: torch.nn.Module, memo: dict[int, Any] | None = None) -> torch
     InputError
         A module that cannot be copied.
     """
+    memo = memo or {}
+    for owner in module.modules():  # weights that hooks have computed, which PyTorch does not copy
+        for value in vars(owner).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
     try:
         return copy.deepcopy(module, memo)
     except Exception as error:
@@ -255,6 +256,12 @@ VALUES = ("ConcretizationTypeError", "TracerArrayConversionError", "TracerIntege
           "TracerBoolConversionError", "NonConcreteBooleanIndexError", "UnexpectedTracerError")  # fmt: skip
 
 
+def _failure(line: str) -> tuple[str, str, str]:
+    """What a module must be that fails, and what to do."""
+    return ("one that JAX can run on inputs of these shapes", f"one that fails: {line}",
+            "Compare the shapes with those of the example.")  # fmt: skip
+
+
 @contextlib.contextmanager
 def _explained(train: bool) -> Iterator[None]:
     """Errors of the translation in one sentence, the original chained."""
@@ -271,13 +278,18 @@ def _explained(train: bool) -> Iterator[None]:
     except OperatorNotFound as error:
         _refuse(error, "made of operations that JAX has", f"one with another: {programs.line(error)}",
                 "Write that part in other operations of PyTorch.")  # fmt: skip
+    except AttributeError as error:
+        if "_elem" in str(error) or "_env" in str(error):
+            _refuse(error, "one that writes into tensors that it makes from its inputs",
+                    "one that writes into another, such as torch.zeros(…)",
+                    "Make it by x.new_zeros(…), or with device=x.device and dtype=x.dtype.")  # fmt: skip
+        _refuse(error, *_failure(programs.line(error)))
     except Exception as error:
         if {kind.__name__ for kind in type(error).__mro__} & set(VALUES):
             _refuse(error, "one whose operations do not depend on the values of tensors",
                     "one that needs such a value (if, .item(), a mask as an index, the length of a sequence)",
                     "Use torch.where, or multiply by the mask.")  # fmt: skip
-        _refuse(error, "one that JAX can run on inputs of these shapes", f"one that fails: {programs.line(error)}",
-                "Compare the shapes with those of the example.")  # fmt: skip
+        _refuse(error, *_failure(programs.line(error)))
 
 
 def _refuse(error: Exception, what: str, got: str, todo: str) -> None:
