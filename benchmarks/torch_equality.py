@@ -17,21 +17,21 @@ import torch
 
 import steppe
 
+with contextlib.suppress(RuntimeError):  # a torchvision for CUDA beside a PyTorch for CPUs lacks these two
+    _library = torch.library.Library("torchvision", "FRAGMENT")
+    for _name in ("nms", "qnms"):
+        _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
 HASTE: Any = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def resnet() -> tuple[torch.nn.Module, Any]:
-    with contextlib.suppress(RuntimeError):  # a torchvision for CUDA beside a PyTorch for CPUs lacks these two
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import torchvision
 
     return torchvision.models.resnet18(), torch.randn(2, 3, 64, 64)
 
 
 def vit() -> tuple[torch.nn.Module, Any]:
-    resnet()  # timm imports torchvision
     import timm
 
     return timm.create_model("vit_small_patch16_224", pretrained=False), torch.randn(2, 3, 224, 224)
