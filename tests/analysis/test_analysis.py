@@ -59,7 +59,7 @@ def study(outcomes, *, baseline="lam=0", planned=None, conditions=None) -> Resul
 
 
 def power_of(found) -> str:
-    return noting.power(found.power, found.alpha)
+    return noting.power(found.power, found.alpha, found.judged.quantity)
 
 
 def test_summaries_and_tests_are_those_of_statistics():

@@ -110,7 +110,7 @@ def test_a_transform_takes_numpy_arrays(name):
 
 
 def test_the_registry_names_functions_of_settings_and_classes_is_asked_for_where_it_is_needed():
-    names = {"label_noise", "mixup", "crop", "flip", "resized_crop", "cutout", "fgsm", "pgd"}
+    names = {"label_noise", "target_noise", "mixup", "crop", "flip", "resized_crop", "cutout", "fgsm", "pgd"}
     assert set(augment.TRANSFORMS) == names
     needs = {name for name, make in augment.TRANSFORMS.items() if "classes" in inspect.signature(make).parameters}
     assert needs == {"label_noise", "mixup"}

@@ -386,7 +386,7 @@ def test_page_summary_and_terminal_say_the_same(whole):
     analysis = analyse(results)
     said = (Page(html).text, " ".join(summary.split()), " ".join(terminal(results, width=4000).split()))
     for told in said:
-        assert conclusion(analysis) in told and power(analysis.power, analysis.alpha) in told
+        assert conclusion(analysis) in told and power(analysis.power, analysis.alpha, analysis.judged.quantity) in told
         assert "No difference shown" in told and "Significantly lower (by a factor of" in told
 
 

@@ -121,7 +121,7 @@ def test_a_study_splits_what_it_says_and_without_it_is_what_it_was():
     without = spec(data=plain)
     assert not {"validation", "validation_seed"} & without.identity()["data"].keys()
     assert without.load_data().fingerprint == data.load("moons", examples=60, test_examples=50).fingerprint
-    assert not any(question.sample.split == "validation" for question in questions(without))
+    assert not any(question.sample.split == "validation" for question in questions(without, without.load_data()))
 
 
 def test_a_data_set_of_one_s_own_is_split_too(tmp_path, monkeypatch):
@@ -217,7 +217,7 @@ def selected(**series):
     ]
     rows += [of_training(1, "measure_seconds", 0.0) | {"condition": "a", "seed": 0}]
     table = polars.DataFrame(rows, infer_schema_length=None)
-    table = table.with_columns(residual=polars.lit(None, polars.Float64))
+    table = table.with_columns(residual=polars.lit(None, polars.Float64), update=polars.lit(None, polars.Int64))
     record = {"condition": "a", "seed": 0, "status": "finished", "epochs": len(series["test_accuracy"])}
     return runs([record], table, histories(table)).row(0, named=True)
 

@@ -22,7 +22,7 @@ from steppe.analysis.equal_loss import EqualLossRatio, equal_loss_ratios
 from steppe.analysis.frames import final_rows
 from steppe.analysis.measurements import Measurements, bounds, compare_measurements, described
 from steppe.analysis.power import Power, power_of
-from steppe.analysis.quantities import CONTROLLED, QUANTITIES, TESTED, VALIDATED
+from steppe.analysis.quantities import CONTROLLED, OPTIONAL, QUANTITIES
 from steppe.analysis.results import Results
 from steppe.analysis.times import time_ratio
 
@@ -93,7 +93,12 @@ class Analysis:
     @property
     def tested(self) -> tuple[QuantityComparison, ...]:
         """The quantities that are compared with the baseline, as declared."""
-        return self.chosen(dict.fromkeys((*TESTED, *self.results.margins)))
+        return self.chosen(dict.fromkeys((*self.results.tested, *self.results.margins)))
+
+    @property
+    def judged(self) -> QuantityComparison:
+        """By what predictions are judged: the test accuracy, or the test loss of a regression."""
+        return self.quantities[self.results.judged]
 
     def chosen(self, names: Iterable[str]) -> tuple[QuantityComparison, ...]:
         """Some of the quantities, as far as the study has them."""
@@ -132,10 +137,10 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
     def compared(name: str, references: Mapping[str, str]) -> QuantityComparison:
         values = {c: _values(finished, c, name) for c in conditions}
         found = compare_quantity(
-            known[name],
+            known[name]._replace(unit="") if results.is_regression and known[name].unit == "nats" else known[name],
             values,
             references,
-            bounds=bounds(ends, name) if name not in TESTED else None,
+            bounds=bounds(ends, name) if name not in results.tested else None,
             confidence=confidence,
             margin=margins.get(name),
         )
@@ -145,19 +150,21 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         margin = margins.get(name) if name in QUANTITIES and QUANTITIES[name].log else None
         return equal_loss_ratios(results.history, seeds, baseline, name, confidence=confidence, margin=margin)
 
-    there = [name for name in known if name not in VALIDATED or name in results.runs.columns]
-    quantities = {name: compared(name, others if name in (*TESTED, *margins) else {}) for name in there}
+    there = [name for name in known if name not in OPTIONAL or name in results.runs.columns]
+    quantities = {name: compared(name, others if name in (*results.tested, *margins) else {}) for name in there}
     return Analysis(
         results=results,
         confidence=confidence,
         seeds=seeds,
         diverged={c: some for c, some in _seeds(results.runs.filter(~is_finished), conditions).items() if some},
         quantities=quantities,
-        controls={name: compared(name, results.controls) for name in CONTROLLED} if results.controls else {},
+        controls={name: compared(name, results.controls) for name in CONTROLLED if name in there}
+        if results.controls
+        else {},
         equal_loss={name: found for name in AT_EQUAL_LOSS if (found := at_equal_loss(name))},
         cost={c: time_ratio(finished, c, baseline, confidence=confidence) for c in conditions},
         control_cost={c: time_ratio(finished, c, d, confidence=confidence) for c, d in results.controls.items()},
-        power=power_of(quantities["test_accuracy"], round(1 - confidence, 12)),
+        power=power_of(quantities[results.judged], round(1 - confidence, 12)),
         looks=_looks(results.history),
         lambdas=_lambdas(results.runs, conditions),
         curves={

@@ -8,7 +8,7 @@ import polars
 
 from steppe.analysis.quantities import FITTED_LOSS, TR_H2
 
-CURVES = {"test_accuracy": False, FITTED_LOSS: False, TR_H2: True}
+CURVES = {"test_accuracy": False, "test_loss": False, FITTED_LOSS: False, TR_H2: True}
 """What is followed over epochs, and whether its mean over seeds is the geometric one."""
 
 EIGENVALUES = ("top_eigenvalue", "bottom_eigenvalue")

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars
 
-from steppe.analysis.quantities import QUANTITIES, VALIDATED
+from steppe.analysis.quantities import ACCURACIES, QUANTITIES, REGRESSED, VALIDATED
 from steppe.analysis.times import train_seconds
 from steppe.measures.table import heading
 
@@ -98,7 +98,8 @@ def runs(records: Iterable[Mapping[str, Any]], rows: polars.DataFrame, history: 
             known |= ends.get(key, {}) | _over_epochs(path)
         found.append(known | {name: value for name, value in record.items() if value is not None})
     names = dict.fromkeys(name for row in found for name in row)
-    there = [name for name in QUANTITIES if name in names or name not in VALIDATED]
+    optional = {*REGRESSED, *VALIDATED, *(ACCURACIES if "test_r_squared" in names else ())}
+    there = [name for name in QUANTITIES if name in names or name not in optional]
     schema = {**FACTS, **{name: polars.Float64 for name in (*there, *names) if name not in FACTS | MACHINE}}
     schema |= MACHINE
     return polars.DataFrame([{name: row.get(name) for name in schema} for row in found], schema=schema)
@@ -138,19 +139,21 @@ def final_rows(rows: polars.DataFrame) -> polars.DataFrame:
 
 def _over_epochs(history: polars.DataFrame) -> dict[str, float]:
     """What is said of all measured epochs of a run together: the best, the average, and what validation selects."""
-    found = {name: getattr(history[of], how)() for name, (of, how) in OVER_EPOCHS.items()}
-    return found | _selected(history)
+    there = {name: history[of] for name, (of, _) in OVER_EPOCHS.items() if history[of].count()}
+    return {name: getattr(column, OVER_EPOCHS[name][1])() for name, column in there.items()} | _selected(history)
 
 
 def _selected(history: polars.DataFrame) -> dict[str, float]:
     """The epoch of the highest validation accuracy, of several that of the lowest validation loss, then the first; and
-    the test accuracy there. Nothing without a validation part.
+    the test accuracy there. In a regression that of the lowest loss, and the test loss. Nothing without a validation
+    part.
     """
-    if "validation_accuracy" not in history.columns:
+    if "validation_loss" not in history.columns:
         return {}
-    by = ["validation_accuracy", "validation_loss", "epoch"]
-    best = history.sort(by, descending=[True, False, False], nulls_last=True).row(0, named=True)
-    return {"selected_epoch": float(best["epoch"]), "selected_test_accuracy": best["test_accuracy"]}
+    by = [name for name in ("validation_accuracy", "validation_loss", "epoch") if name in history.columns]
+    best = history.sort(by, descending=["accuracy" in name for name in by], nulls_last=True).row(0, named=True)
+    judged = "test_accuracy" if "validation_accuracy" in by else "test_loss"
+    return {"selected_epoch": float(best["epoch"]), f"selected_{judged}": best[judged]}
 
 
 def _times(history: polars.DataFrame) -> dict[str, float | None]:

@@ -74,6 +74,9 @@ QUANTITIES: dict[str, Quantity] = {
         Quantity("best_test_accuracy", "Best test accuracy", "share"),
         Quantity("selected_test_accuracy", "Test accuracy at the best validation epoch", "share"),
         Quantity("validation_accuracy", "Final validation accuracy", "share"),
+        Quantity("test_r_squared", "Final test R²"),
+        Quantity("validation_r_squared", "Final validation R²"),
+        Quantity("train_r_squared", "Final train R²"),
         Quantity("train_accuracy", "Final train accuracy", "share"),
         Quantity(AVERAGE_TR_H2, "Average tr(H²)", "", log=True, direction=LOWER_IS_FLATTER),
         Quantity(TR_H2, "Final tr(H²)", "", log=True, direction=LOWER_IS_FLATTER),
@@ -83,6 +86,7 @@ QUANTITIES: dict[str, Quantity] = {
         Quantity("train_loss", "Final train loss", "nats"),
         Quantity("validation_loss", "Final validation loss", "nats"),
         Quantity("test_loss", "Final test loss", "nats"),
+        Quantity("selected_test_loss", "Test loss at the best validation epoch", "nats"),
         Quantity("train_seconds", "Training time", "s"),
         Quantity("compile_seconds", "Compile time", "s"),
         Quantity("measure_seconds", "Measuring time", "s"),
@@ -97,17 +101,40 @@ TRACED: dict[str, Quantity] = {
 }
 """What tracking gives besides the ends of the spectrum; summarised where a margin is declared for it."""
 
-VALIDATED = ("selected_test_accuracy", "validation_accuracy", "validation_loss")
+ACCURACIES = ("test_accuracy", "best_test_accuracy", "train_accuracy")
+"""What studies of classes have, and regressions have not."""
+
+REGRESSED = ("test_r_squared", "validation_r_squared", "train_r_squared", "selected_test_loss")
+"""What only regressions have."""
+
+VALIDATED = ("selected_test_accuracy", "selected_test_loss", "validation_accuracy", "validation_loss",
+             "validation_r_squared")  # fmt: skip
 """What only studies with a validation part have."""
+
+OPTIONAL = {*ACCURACIES, *REGRESSED, *VALIDATED}
+"""What a study has where its columns are there."""
 
 TESTED = ("test_accuracy", "best_test_accuracy", "selected_test_accuracy", TR_H2)
 """What is tested against the baseline, where it is there, besides what a margin is declared for."""
 
+REGRESSION_TESTED = ("test_loss", "selected_test_loss", TR_H2)
+"""The same of a regression."""
+
 CONTROLLED = ("test_accuracy", "test_loss")
 """What is tested against a condition's control, a family of tests of its own."""
 
-OUTCOMES = ("test_accuracy", "best_test_accuracy", "selected_test_accuracy", AVERAGE_TR_H2, TR_H2, "train_seconds")
-LOSSES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "validation_accuracy")
+OUTCOMES = (
+    "test_accuracy",
+    "best_test_accuracy",
+    "selected_test_accuracy",
+    "test_r_squared",
+    "selected_test_loss",
+    AVERAGE_TR_H2,
+    TR_H2,
+    "train_seconds",
+)
+LOSSES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "validation_accuracy", "train_r_squared",
+          "validation_r_squared")  # fmt: skip
 SPECTRUM = ("top_eigenvalue", "bottom_eigenvalue", "spectral_range")
 PUBLISHED = ("test_accuracy", "best_test_accuracy", AVERAGE_TR_H2, "train_seconds")
 COST = ("train_seconds", "compile_seconds", "measure_seconds", "step_memory_mb")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars
 
+from steppe.analysis.quantities import REGRESSION_TESTED, TESTED
 from steppe.measures.table import SCHEMA
 
 
@@ -118,3 +119,23 @@ class Results:
     late_margins: Mapping[str, LateMargin] = field(default_factory=dict)
     measurements: polars.DataFrame = field(default_factory=lambda: polars.DataFrame(schema=SCHEMA))
     curves: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether real numbers are predicted, so that there is no accuracy."""
+        return "test_accuracy" not in self.runs.columns
+
+    @property
+    def loss_unit(self) -> str:
+        """Of the loss: nats, and none of a squared error, which has the square of the targets' unit."""
+        return "" if self.is_regression else "nats"
+
+    @property
+    def judged(self) -> str:
+        """The quantity by which predictions are judged."""
+        return "test_loss" if self.is_regression else "test_accuracy"
+
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """The quantities that are tested against the baseline, as declared, where they are there."""
+        return REGRESSION_TESTED if self.is_regression else TESTED

@@ -508,6 +508,7 @@ LOSSES: dict[str, Callable[..., Criterion]] = {
     "cross_entropy": _without_settings(cross_entropy),
     "smoothed_cross_entropy": smoothed_cross_entropy,
     "unhinged": _without_settings(unhinged),
+    "squared_error": _without_settings(squared_error),
 }
 """Criteria for classes by the name that a study calls them: functions of their settings that return a criterion."""
 

@@ -6,6 +6,16 @@ import jax.numpy as jnp
 from steppe.core import arrays, checks
 
 
+class RealOutputs(int):
+    """How many real numbers a network answers with, where it might be a number of classes: it learns a regression.
+
+    Examples
+    --------
+    >>> RealOutputs(2) + 1, isinstance(RealOutputs(2), int)
+    (3, True)
+    """
+
+
 def predicted(logits: jax.Array) -> jax.Array:
     """The predicted classes, (B, ...) int32: the largest of K logits (B, ..., K), or the sign of one, (B, ..., 1)."""
     if logits.shape[-1] == 1:

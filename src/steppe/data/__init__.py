@@ -14,7 +14,7 @@ from steppe.data.files import file
 from steppe.data.hub import hub
 from steppe.data.images import cifar100, image_folder
 from steppe.data.splits import with_validation
-from steppe.data.tabular import breast_cancer, digits, moons
+from steppe.data.tabular import breast_cancer, diabetes, digits, moons
 from steppe.data.text import imdb, newsgroups
 from steppe.data.transforms import TRANSFORMS
 
@@ -22,6 +22,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "20newsgroups": newsgroups,
     "breast-cancer": breast_cancer,
     "cifar100": cifar100,
+    "diabetes": diabetes,
     "digits": digits,
     "file": file,
     "hub": hub,
@@ -76,6 +77,7 @@ __all__ = [
     "checked",
     "cifar100",
     "dataset",
+    "diabetes",
     "digits",
     "file",
     "from_arrays",

@@ -16,7 +16,7 @@ WHOLE = 2**53
 """Up to here floats tell whole numbers apart."""
 
 
-def from_arrays(name: str, parts: Any, *, about: str = "") -> Dataset:
+def from_arrays(name: str, parts: Any, *, about: str = "", real: bool = False) -> Dataset:
     """A data set of arrays that fit into memory.
 
     Parameters
@@ -29,6 +29,8 @@ def from_arrays(name: str, parts: Any, *, about: str = "") -> Dataset:
         as float32, as they are: scale them first. Labels y, (N,), are whole numbers or text, numbered in sorted order.
     about : str
         One line: where the data came from.
+    real : bool
+        Whether y, (N,) or (N, K), are real numbers to be predicted, and no labels.
 
     Returns
     -------
@@ -49,13 +51,18 @@ def from_arrays(name: str, parts: Any, *, about: str = "") -> Dataset:
     """
     train, test = _pair(name, "parts", parts, ("train", "test"))
     (x, labels), (x_test, labels_test) = (
-        _examples(name, part, _pair(name, part, pair, ("x", "y"))) for part, pair in (("train", train), ("test", test))
+        _examples(name, part, _pair(name, part, pair, ("x", "y")), real)
+        for part, pair in (("train", train), ("test", test))
     )
     if x.shape[1:] != x_test.shape[1:]:
         got = f"some of shape {x_test.shape[1:]}"
         checks.fail(f"data {name}", "x of test", f"examples of shape {x.shape[1:]}, as those of train", got)
     if x.dtype != x_test.dtype:
         x, x_test = x.astype(np.float32), x_test.astype(np.float32)
+    decode = as_it_is if x.dtype == np.float32 else as_floats
+    if real:
+        return dataset(name, (x, labels), (x_test, labels_test), decode=decode, shape=x.shape[1:], classes=0,
+                       about=about or "arrays, real targets")  # fmt: skip
     kinds = np.unique(labels)
     unknown = np.flatnonzero(~np.isin(labels_test, kinds))
     if len(unknown):
@@ -65,7 +72,7 @@ def from_arrays(name: str, parts: Any, *, about: str = "") -> Dataset:
         name,
         (x, np.searchsorted(kinds, labels)),
         (x_test, np.searchsorted(kinds, labels_test)),
-        decode=as_it_is if x.dtype == np.float32 else as_floats,
+        decode=decode,
         shape=x.shape[1:],
         classes=len(kinds),
         about=about or f"arrays, classes {listed(kinds)}",
@@ -89,10 +96,13 @@ def _pair(name: str, what: str, pair: Any, keys: tuple[str, str]) -> tuple[Any, 
     return pair[0], pair[1]
 
 
-def _examples(name: str, part: str, pair: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """The examples of a part as float32 or small whole numbers, and its labels."""
+def _examples(name: str, part: str, pair: tuple[Any, Any], real: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The examples of a part as float32 or small whole numbers, and its labels or real targets."""
     where = f"data {name}"
-    x, labels = arrays.numbers(where, f"x of {part}", pair[0]), _labels(where, f"y of {part}", pair[1])
+    x, read = arrays.numbers(where, f"x of {part}", pair[0]), arrays.numbers if real else _labels
+    labels = read(where, f"y of {part}", pair[1])
+    if not labels.ndim:
+        checks.fail(where, f"y of {part}", "real numbers, (N,) or (N, K)", checks.returned(labels))
     if x.dtype.kind == "c" or not x.ndim:
         checks.fail(where, f"x of {part}", "real numbers, (N, …)", checks.returned(x))
     if len(x) != len(labels):

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from steppe.core import arrays, checks, programs
-from steppe.core.types import Batch
+from steppe.core import arrays, checks, losses, programs
+from steppe.core.predictions import RealOutputs
+from steppe.core.types import Batch, Criterion
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by: use the fingerprint
@@ -24,7 +25,7 @@ class Dataset:
         may be nested under "x" whose leaves share the leading axis.
     decode : a compact batch -> ``{"x": (B, *shape) float32, "y": (B,) int32}``; pure, so that it runs compiled.
     shape : of one decoded example.
-    classes : the number of classes, at least 2.
+    classes : the number of classes, at least 2; 0 where targets are real numbers, y (N,) or (N, K) float32.
     about : one line: where it came from, and what was done to it.
     fingerprint : SHA-256 of all arrays.
     validation : examples as `train` has them, for tuning and stopping; None where there are none.
@@ -39,6 +40,16 @@ class Dataset:
     about: str
     fingerprint: str
     validation: Batch | None = field(default=None, repr=False)
+
+    @property
+    def outputs(self) -> int:
+        """What a network for these data is made for: the number of classes, or of real outputs."""
+        return self.classes or RealOutputs(self.train["y"].shape[1] if self.train["y"].ndim > 1 else 1)
+
+    @property
+    def criterion(self) -> Criterion:
+        """The loss that is measured, whatever is trained on: cross-entropy, or squared error of real targets."""
+        return losses.cross_entropy if self.classes else losses.squared_error
 
 
 def dataset(
@@ -68,7 +79,8 @@ def dataset(
     Raises
     ------
     InputError : parts that are no pairs; no examples; x and labels of different lengths; labels that are not whole
-        numbers from 0 to classes − 1; NaN or infinity among the features; a decode that fails, or parts that do not
+        numbers from 0 to classes − 1, or targets that are no real numbers; NaN or infinity among the features; a decode
+        that fails, or parts that do not
         decode to examples of that shape.
 
     Examples
@@ -78,19 +90,22 @@ def dataset(
     Dataset(name='mine', shape=(3,), classes=2, about='three rows', fingerprint='...')
     """
     where = f"data {name}"
-    batches = {}
+    batches: dict[str, Batch] = {}
     given = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
     for part, pair in given.items():
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             checks.fail(where, part, "a pair of examples and labels, (x, y)", checks.returned(pair))
         x, y = (jax.tree.map(lambda leaf: arrays.numbers(where, part, leaf), one) for one in pair)  # noqa: B023
-        _check_labels(name, part, y, classes)
+        if classes:
+            _check_labels(name, part, y, classes)
+        else:
+            _check_targets(name, part, y, batches["train"]["y"].shape[1:] if batches else y.shape[1:])
         for leaf in jax.tree.leaves(x):
-            if np.shape(leaf)[:1] != y.shape:
+            if np.shape(leaf)[:1] != y.shape[:1]:
                 got = f"a part of {len(leaf)}" if np.ndim(leaf) else "a part with a single number"
                 checks.fail(where, part, f"{len(y)} examples, one for each label", got)
             check_finite(name, part, leaf)
-        batches[part] = {"x": x, "y": y.astype(np.int32)}
+        batches[part] = {"x": x, "y": y.astype(np.int32 if classes else np.float32)}
         must = functools.partial(_check_decoded, where, part, tuple(shape), len(y))
         programs.check(programs.Label(where, "decode"), decode, (batches[part],), must)
     parts, rest = (batches["train"], batches["test"]), batches.get("validation")
@@ -149,6 +164,22 @@ def _check_labels(name: str, part: str, labels: np.ndarray, classes: int) -> Non
     if len(outside):
         row = int(outside[0])
         checks.fail(where, "labels", f"from 0 to {classes - 1}", f"a label {labels[row]} in row {row} of {part}")
+
+
+def _check_targets(name: str, part: str, targets: np.ndarray, shape: tuple[int, ...]) -> None:
+    where = f"data {name}"
+    if targets.ndim not in (1, 2) or targets.dtype.kind not in "fiu" or (targets.ndim == 2 and not targets.shape[1]):
+        checks.fail(where, f"targets of {part}", "real numbers, (N,) or (N, K)", checks.returned(targets))
+    if len(targets) == 0:
+        checks.fail(where, part, "at least one example", "an empty part")
+    if targets.shape[1:] != shape:
+        got = f"an array of shape {targets.shape}"
+        checks.fail(where, f"targets of {part}", f"of shape (N, {', '.join(map(str, shape))}) as those of train", got)
+    broken = np.argwhere(~(np.abs(targets) <= np.finfo(np.float32).max))
+    if len(broken):
+        row, *rest = broken[0].tolist()
+        checks.fail(where, "targets", "finite numbers", f"a value {targets[row, *rest]} in row {row} of {part}",
+                    "Fill or drop missing values first.")  # fmt: skip
 
 
 def check_finite(name: str, part: str, leaf: np.ndarray, columns: Sequence[str] = ()) -> None:

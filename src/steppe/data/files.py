@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
 
@@ -22,8 +22,9 @@ def file(
     test_fraction: float = 0.2,
     split_seed: int = 0,
     standardize: bool = True,
+    targets: Literal["classes", "real"] | None = None,
 ) -> Dataset:
-    """Your own table or arrays, with classes to predict.
+    """Your own table or arrays, with classes or real numbers to predict.
 
     Parameters
     ----------
@@ -32,7 +33,9 @@ def file(
     label : the column, or array, that holds the classes: whole numbers or strings, numbered in sorted order.
     test_file : another file, with the same columns in the same order, to test on. Without one the file is split.
     test_fraction, split_seed : of the split, stratified by class.
-    standardize : subtract the training part's mean of each feature and divide by its standard deviation.
+    standardize : subtract the training part's mean of each feature and divide by its standard deviation; of real
+        targets, too, so that a squared error of 1 is that of their mean.
+    targets : "real" where the label holds numbers to predict and no classes.
 
     Raises
     ------
@@ -48,6 +51,9 @@ def file(
     >>> print(file(file=str(path), label="kind").about)
     flowers.csv, label 'kind', classes rose, tulip; stratified split, 8 to train and 2 to test (seed 0); ...
     """
+    checks.one_of("data file", "targets", targets, (None, "classes", "real"))
+    if targets == "real":
+        return _regression(file, label, test_file, test_fraction, split_seed, standardize)
     x, labels, columns = features_and_labels("file", file, label)
     kinds = np.unique(labels)
     if len(kinds) < 2:
@@ -66,6 +72,27 @@ def file(
         checks.fail("data file", f"label {label!r} of test_file", "among those of the training file", got)
     parts = (x, np.searchsorted(kinds, labels)), (x_test, np.searchsorted(kinds, labels_test))
     return table("file", *parts, len(kinds), f"{about}; tested on {Path(test_file).name}", standardize)
+
+
+def _regression(
+    file: str, label: str, test_file: str | None, test_fraction: float, split_seed: int, standardize: bool
+) -> Dataset:
+    """A file with numbers to predict."""
+    parts = [features_and_labels(setting, name, label, classes=False)
+             for setting, name in (("file", file), ("test_file", test_file)) if name is not None]  # fmt: skip
+    for _, targets, _ in parts:
+        if targets.dtype.kind not in "fiub":
+            checks.fail("data file", f"label {label!r}", "numbers to predict", f"{checks.returned(targets)}")
+    about = f"{Path(file).name}, real target {label!r}"
+    (x, y, columns), *rest = parts
+    if not rest:
+        return split_table("file", (x, y.astype(float)), about, test_fraction, standardize, split_seed, real=True)
+    x_test, y_test, columns_test = rest[0]
+    _check_columns(columns, columns_test)
+    if x_test.shape[1:] != x.shape[1:]:
+        checks.fail("data file", "test_file", f"examples of shape {x.shape[1:]}", f"a shape of {x_test.shape[1:]}")
+    pair = (x, y.astype(float)), (x_test, y_test.astype(float))
+    return table("file", *pair, 0, f"{about}; tested on {Path(str(test_file)).name}", standardize)
 
 
 def _origin(path: Path) -> Origin:

@@ -66,7 +66,8 @@ def stratified(
     )
     if len(np.unique(labels[train])) < len(kinds):
         checks.fail(where, "test_fraction", "such that every class is trained on", test_fraction, "Lower it.")
-    return train, test, f"stratified split, {len(train)} to train and {len(test)} to test (seed {split_seed})"
+    how = "stratified" if len(kinds) > 1 else "random"
+    return train, test, f"{how} split, {len(train)} to train and {len(test)} to test (seed {split_seed})"
 
 
 def with_validation(data: Dataset, validation: float, seed: int = 0) -> Dataset:

@@ -80,6 +80,32 @@ def digits(
     return dataclasses.replace(found, decode=decode, shape=(8, 8, 1))
 
 
+def diabetes(*, test_fraction: float = 0.2, standardize: bool = True, split_seed: int = 0) -> Dataset:
+    """Diabetes progression: 442 patients, 10 features, a real target, the disease after a year (Efron et al. 2004).
+
+    Parameters
+    ----------
+    test_fraction, split_seed : of the random split.
+    standardize : subtract the training part's mean of each feature, and of the target, and divide by its standard
+        deviation, so that a squared error of 1 is that of the mean.
+
+    Raises
+    ------
+    InputError : settings out of range.
+
+    Examples
+    --------
+    >>> data = diabetes()
+    >>> data.train["x"].shape, data.test["x"].shape, data.classes, data.outputs
+    ((353, 10), (89, 10), 0, 1)
+    """
+    from sklearn.datasets import load_diabetes
+
+    pair = load_diabetes(return_X_y=True, scaled=False)
+    about = "Diabetes progression (scikit-learn), 442 patients with 10 features, a real target"
+    return split_table("diabetes", pair, about, test_fraction, standardize, split_seed, real=True)
+
+
 def moons(*, examples: int = 100, test_examples: int = 1000, noise: float = 0.25, split_seed: int = 0) -> Dataset:
     """Two interleaved half circles in the plane, two classes, with normal noise on both coordinates.
 
@@ -124,13 +150,17 @@ def split_table(
     split_seed: int,
     *,
     names: Sequence[object] = (),
+    real: bool = False,
 ) -> Dataset:
-    """A table split at random, stratified by class; labels y are 0 to K − 1, and `names` what they stand for."""
+    """A table split at random, stratified by class; labels y are 0 to K − 1, and `names` what they stand for, or `real`
+    targets.
+    """
     x, y = table_and_labels
     todo = "Give a test_file, or drop that class."
-    *rows, split = stratified(name, y, test_fraction, split_seed, names=names, todo=todo)
+    strata = np.zeros(len(y), int) if real else y
+    *rows, split = stratified(name, strata, test_fraction, split_seed, names=names, todo=todo)
     train, test = ((x[part], y[part]) for part in rows)
-    return table(name, train, test, len(np.unique(y)), f"{about}; {split}", standardize)
+    return table(name, train, test, 0 if real else len(np.unique(y)), f"{about}; {split}", standardize)
 
 
 def table(
@@ -141,7 +171,7 @@ def table(
     about: str,
     standardize: bool,
 ) -> Dataset:
-    """A table in two parts, standardised by the statistics of its training part if asked."""
+    """A table in two parts, standardised by the statistics of its training part if asked, real targets, too."""
     (x, y), (x_test, y_test) = train, test
     checks.one_of(f"data {name}", "standardize", standardize, (True, False))
     if standardize:
@@ -149,6 +179,9 @@ def table(
         deviation[x.max(axis=0) == x.min(axis=0)] = 1  # constant: its deviation is 0, or a rounding error of the mean
         x, x_test = (x - mean) / deviation, (x_test - mean) / deviation
         about += "; features standardised by the training part"
+        if not classes:
+            y, y_test = ((part - y.mean(axis=0)) / (y.std(axis=0) or 1.0) for part in (y, y_test))
+            about += ", and so are targets"
     arrays.check_resolved(
         f"data {name}", "features", x, np.float32, todo="Let them be standardised: standardize = true."
     )

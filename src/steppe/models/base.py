@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from steppe.core import batches, checks, names, trees
 from steppe.core.batches import Batches
+from steppe.core.predictions import RealOutputs
 from steppe.core.types import Apply, Moments, Params
 
 State: TypeAlias = Any
@@ -198,8 +199,8 @@ class Trained(NamedTuple):
 
 
 def logits(classes: int) -> int:
-    """How many logits a classifier has: two classes need one."""
-    return 1 if classes == 2 else classes
+    """How many logits a classifier has: two classes need one. A regression has as many outputs as it says."""
+    return 1 if classes == 2 and not isinstance(classes, RealOutputs) else int(classes)
 
 
 def changes(function: Callable[..., State], *arguments: Any) -> list[bool]:

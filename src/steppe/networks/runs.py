@@ -98,6 +98,7 @@ class _Reader:
             dataset=dataset,
             params=params,
             state=state,
+            criterion=dataset.criterion,
             folder=path,
             study=study,
             spec=spec,

@@ -166,6 +166,7 @@ class Runs:
             split=settings.split,
             batch_size=min(settings.batch_size, batches.examples),
             apply=network.model.at(as_dtype("state", network.state, settings.dtype)),
+            criterion=network.criterion,
             initial=lambda: self._initial(network),
         )
 

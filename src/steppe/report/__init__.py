@@ -56,7 +56,7 @@ def write(results: Results, directory: str | os.PathLike, *, confidence: float =
     folder = Path(directory)
     analysis = analyse(results, confidence=confidence)
     made = folder.exists()
-    view = landscapes.study_view(results.surfaces, results.conditions)
+    view = landscapes.study_view(results.surfaces, results.conditions, results.loss_unit)
     surfaces = landscape.surfaces_document(results.name, results.title, view)
     document = study.document(analysis, surfaces_page=SURFACES if surfaces else "")
     files = {

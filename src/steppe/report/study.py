@@ -35,18 +35,30 @@ def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
     """All of them, in order; those that have nothing to show are left out when they are rendered."""
     results, baseline, chosen = analysis.results, analysis.results.baseline, analysis.chosen
     yield _about(results.about)
-    yield _outcomes(chosen(OUTCOMES), {c: len(seeds) for c, seeds in analysis.seeds.items()}, baseline)
+    yield _outcomes(
+        chosen(("test_loss", *OUTCOMES) if results.is_regression else OUTCOMES),
+        {c: len(seeds) for c, seeds in analysis.seeds.items()},
+        baseline,
+    )
     yield _comparisons(analysis.tested, tuple(analysis.controls.values()), analysis.control_cost, baseline)
-    yield Section("Statistical power", (Paragraph(power(analysis.power, analysis.alpha)),), brief=True, style="prose")
-    yield Section("Training curves", (Gallery(partial(curves.pictures, analysis.curves, analysis.trajectories)),))
+    yield Section(
+        "Statistical power",
+        (Paragraph(power(analysis.power, analysis.alpha, analysis.judged.quantity)),),
+        brief=True,
+        style="prose",
+    )
+    yield Section(
+        "Training curves",
+        (Gallery(partial(curves.pictures, analysis.curves, analysis.trajectories, results.is_regression)),),
+    )
     yield Section("Curvature during training", (Gallery(partial(tracking.pictures, analysis.tracked)),))
     yield _table(conditions.spectrum(chosen(SPECTRUM), baseline))
     yield _table(comparisons.at_equal_loss(analysis.equal_loss, analysis.confidence))
-    drawn = partial(outcomes.pictures, chosen(("test_accuracy", TR_H2)), analysis.lambdas)
-    yield Section("Accuracy and tr(H²) by condition", (Gallery(drawn),))
+    drawn = partial(outcomes.pictures, chosen((results.judged, TR_H2)), analysis.lambdas)
+    yield Section(f"{'Test loss' if results.is_regression else 'Accuracy'} and tr(H²) by condition", (Gallery(drawn),))
     yield _table(conditions.losses(chosen(LOSSES), baseline))
     yield _cost(chosen(COST), analysis.cost, baseline)
-    yield _surfaces(landscapes.study_view(results.surfaces, results.conditions), surfaces_page)
+    yield _surfaces(landscapes.study_view(results.surfaces, results.conditions, results.loss_unit), surfaces_page)
     if analysis.measurements:
         yield measures.study_section(analysis.measurements, baseline)
     yield _published(results.published, chosen(PUBLISHED))

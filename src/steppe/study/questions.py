@@ -157,12 +157,11 @@ class Question(NamedTuple):
     @property
     def validates(self) -> bool:
         """Whether it is what early stopping and the choice of an epoch may look at; asked before everything else."""
-        return self.sample.split == "validation" and self.measure.name in ALWAYS
+        return self.sample.split == "validation" and self.measure.name in ("loss", "accuracy", "r_squared")
 
 
-def questions(spec: Spec, *, validation: bool = False) -> list[Question]:
-    """All that a study asks of each network, in the order in which it is asked; `validation` says whether there is such
-    a part of the data.
+def questions(spec: Spec, dataset: Dataset) -> list[Question]:
+    """All that a study asks of each network on its data, in the order in which it is asked.
 
     Raises
     ------
@@ -172,11 +171,11 @@ def questions(spec: Spec, *, validation: bool = False) -> list[Question]:
     test, train = Sample("test", None, CHUNK), Sample("train", None, CHUNK)
     mini = Sample("train", measure.batches * size, size, drawn=True)
     validating = Sample("validation", None, CHUNK)
-    asked = [_question(name, validating) for name in ("loss", "accuracy") if validation]
+    fit = ("loss", "accuracy") if dataset.classes else ("loss", "r_squared")
+    asked = [_question(name, validating) for name in fit if dataset.validation is not None]
     asked += [
         _question("loss", Sample("train", FITTED, CHUNK)),
-        _question("loss", test),
-        _question("accuracy", test),
+        *(_question(name, test) for name in fit),
         _question("batch_frobenius_squared", mini, probes=measure.probes),
     ]
     if spec.track is not None:
@@ -185,7 +184,7 @@ def questions(spec: Spec, *, validation: bool = False) -> list[Question]:
         *traces, ends = TRACK
         asked += [tracked(name, probes=spec.track.probes) for name in traces]
         asked.append(tracked(ends, tol=TOLERANCE))
-    asked += [_question(name, train, every=None) for name in ("loss", "accuracy")]
+    asked += [_question(name, train, every=None) for name in fit]
     return asked + further(spec)
 
 
@@ -358,8 +357,8 @@ class Examination:
             return known.at(params, apply if before is None else known.apply.exchange(before, state, apply))
         key = _stream(DRAWS) if sample.drawn else jax.random.key(0)
         state = jax.tree.map(jnp.array, state)  # each leaf an array of its own, to be told from all others
-        batches = sample.batches(self.dataset, on_host=self.on_host)
-        subject = Subject(apply=self._at(state), params=params, batches=batches, key=key)
+        criterion, batches = self.dataset.criterion, sample.batches(self.dataset, on_host=self.on_host)
+        subject = Subject(apply=self._at(state), criterion=criterion, params=params, batches=batches, key=key)
         self._subjects[sample] = subject
         self._states[sample] = state if self._is_argument(state, subject) else None
         return subject

@@ -13,9 +13,9 @@ import numpy as np
 from steppe import landscape
 from steppe.analysis.results import Surfaces
 from steppe.core import batches as many
-from steppe.core import checks
+from steppe.core import checks, losses, programs
 from steppe.core.batches import Batches
-from steppe.core.types import Batch, Params
+from steppe.core.types import Apply, Batch, Params
 from steppe.data import Dataset
 from steppe.data.dataset import fingerprint, shuffled
 from steppe.landscape.points import Function, Prepare
@@ -134,7 +134,8 @@ def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watch
     for column in whole:
         watcher.stage(f"loss surface of {column.name}")
         params, state = store.network(column.name, 0)
-        function = landscape.loss_and_accuracy(column.spec.build_model(dataset).at(state))
+        apply = column.spec.build_model(dataset).at(state)
+        function: Function = landscape.loss_and_accuracy(apply) if dataset.classes else _SquaredError(apply)
         directions = [landscape.filter_normalised(key, params) for key in (1, 2)]
         question = [column.name, network_fingerprint(params, state), settings.model_dump(), dataset.fingerprint]
         checkpoint = Checkpoint(place, [question, provenance.machine()])
@@ -145,6 +146,17 @@ def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watch
         grids.append(grid["loss"])
     store.save_surfaces(dataclasses.replace(blank, lines=np.stack(lines), grids=np.stack(grids)))
     store.forget("surfaces")
+
+
+@programs.holder
+@dataclasses.dataclass(frozen=True)
+class _SquaredError:
+    """The loss of a regression. Equal for equal parts."""
+
+    apply: Apply
+
+    def __call__(self, params: Params, batch: Batch) -> dict[str, jax.Array]:
+        return {"loss": losses.squared_error(self.apply(params, batch["x"]), batch["y"])}
 
 
 def network_fingerprint(params: Params, state: Any) -> str:

@@ -15,11 +15,10 @@ from steppe.data.transforms.labels import label_noise, target_noise
 from steppe.data.transforms.mixing import mixup
 
 TRANSFORMS: dict[str, Callable[..., Transform]] = {
-    transform.__name__: transform for transform in (label_noise, mixup, crop, flip, resized_crop, cutout, fgsm, pgd)
+    transform.__name__: transform
+    for transform in (label_noise, target_noise, mixup, crop, flip, resized_crop, cutout, fgsm, pgd)
 }
-"""Transforms by the name that a study calls them: functions of their settings; `classes` is filled in from the data.
-
-A study classifies: `target_noise`, for real targets, is for code."""
+"""Transforms by the name that a study calls them: functions of their settings; `classes` is filled in from the data."""
 
 __all__ = [
     "TRANSFORMS",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from steppe.core import checks, losses, trees
 from steppe.measures.registry import measure
@@ -35,6 +36,17 @@ def perplexity(subject: Subject) -> Iterator[Quantity]:
     if not isinstance(subject.criterion, KINDS) and subject.criterion is not losses.cross_entropy:
         checks.fail("perplexity", "criterion", "cross-entropy", checks.shown(subject.criterion))
     yield Quantity("perplexity", math.exp(min(subject.value, MOST)), log=True)
+
+
+@measure(family="fit", cost="⅓", invariance="nodes", needs="outputs", chosen="all", better="higher")
+def r_squared(subject: Subject) -> Iterator[Quantity]:
+    """Which part of the variance of real targets is predicted, R² = 1 − Σ (f − y)² / Σ (y − ȳ)²?"""
+    if subject.criterion is not losses.squared_error:
+        checks.fail("r_squared", "criterion", "squared error", checks.shown(subject.criterion))
+    targets = np.concatenate([np.asarray(checks.inputs_and_targets("measure", batch)[1], float)
+                              for batch in subject.batches.members()])  # fmt: skip
+    variance = float(np.mean(np.var(targets, axis=0)))
+    yield Quantity("r_squared", 1 - subject.value / variance if variance else math.nan)
 
 
 @measure(family="fit", cost="0", needs="initial", begins=True, chosen="quick", better="")

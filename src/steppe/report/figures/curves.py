@@ -26,10 +26,22 @@ KINDS = {
     TR_H2: _Kind("tr(H²)", "tr(H²)", log=True),
 }
 
+REGRESSION_KINDS = {
+    "test_loss": _Kind("Test loss", "Mean squared error of test examples"),
+    FITTED_LOSS: _Kind("Train loss", "Mean squared error of training examples, without dropout"),
+    TR_H2: KINDS[TR_H2],
+}
 
-def pictures(curves: Mapping[str, Mapping[str, Curve]], trajectories: Mapping[str, Trajectory]) -> list[Picture]:
-    """Test accuracy, train loss and tr(H²) over epochs: the loss that is compared, not that which was trained on."""
-    drawn = (*(_curves(curves[name], kind) for name, kind in KINDS.items()), _trajectories(trajectories))
+
+def pictures(
+    curves: Mapping[str, Mapping[str, Curve]], trajectories: Mapping[str, Trajectory], is_regression: bool = False
+) -> list[Picture]:
+    """Test accuracy, train loss and tr(H²) over epochs: the loss that is compared, not that which was trained on. In a
+    regression the losses are squared errors.
+    """
+    kinds = REGRESSION_KINDS if is_regression else KINDS
+    unit = "" if is_regression else " (nats)"
+    drawn = (*(_curves(curves[name], kind) for name, kind in kinds.items()), _trajectories(trajectories, unit))
     return [picture for picture in drawn if picture is not None]
 
 
@@ -62,7 +74,7 @@ def _curves(curves: Mapping[str, Curve], kind: _Kind) -> Picture | None:
     return picture(figure, f"{kind.label} over epochs: {ends}.", caption)
 
 
-def _trajectories(trajectories: Mapping[str, Trajectory]) -> Picture | None:
+def _trajectories(trajectories: Mapping[str, Trajectory], unit: str) -> Picture | None:
     """tr(H²) over training loss, epoch by epoch: what tells a flatter network from one that has fitted more."""
     paths = {c: path for c, path in trajectories.items() if len(path.loss)}
     if not paths:
@@ -74,7 +86,7 @@ def _trajectories(trajectories: Mapping[str, Trajectory]) -> Picture | None:
         ax.plot(loss[-1], value[-1], style[c].marker, color=style[c].color, ms=7, mec="white", mew=0.8, zorder=3)
     log_axis(ax.xaxis, [v for path in paths.values() for v in path.loss])
     log_axis(ax.yaxis, [v for path in paths.values() for v in path.value])
-    ax.set(xlabel="Train loss without dropout (nats)", ylabel="tr(H²)")
+    ax.set(xlabel=f"Train loss without dropout{unit}", ylabel="tr(H²)")
     legend(figure, ax)
     caption = (
         "tr(H²) against training loss, epoch by epoch: geometric means over seeds; the marker is the last epoch. "

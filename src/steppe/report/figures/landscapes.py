@@ -57,7 +57,7 @@ class View:
 
     Attributes
     ----------
-    quantity, unit : "Loss" in nats, or "Accuracy" in %.
+    quantity, unit : "Loss" in nats, or in no unit where it is a squared error, or "Accuracy" in %.
     part : "Train" or "Test".
     names : C names.
     looks : the names that share out the colours, in order; mostly the same.
@@ -83,7 +83,7 @@ class View:
     @property
     def label(self) -> str:
         """The quantity with its part and unit, for an axis."""
-        return f"{self.part} {self.quantity.lower()} ({self.unit})"
+        return f"{self.part} {self.quantity.lower()}" + (f" ({self.unit})" if self.unit else "")
 
 
 class Scale(NamedTuple):
@@ -95,14 +95,14 @@ class Scale(NamedTuple):
     cut: bool
 
 
-def study_view(found: Surfaces | None, conditions: Sequence[str]) -> View | None:
+def study_view(found: Surfaces | None, conditions: Sequence[str], unit: str = "nats") -> View | None:
     """The training loss around a study's networks, if it was computed; conditions share out the colours."""
     if found is None or not len(found.conditions):
         return None
     names = found.conditions
     order = tuple(conditions) if set(names) <= set(conditions) else names
     arrays = found.steps, found.lines, found.grid_steps, found.grids
-    return View("Loss", "nats", "Train", names, order, *arrays, ((0.0, 0.0),), "random", found.about)
+    return View("Loss", unit, "Train", names, order, *arrays, ((0.0, 0.0),), "random", found.about)
 
 
 def landscape_views(found: Landscape) -> tuple[View, View]:

@@ -64,7 +64,7 @@ def at_equal_loss(ratios: Mapping[str, Mapping[str, EqualLossRatio]], confidence
     caption = (
         "Each quantity divided by that of the baseline run with the same seed at the same training loss, over the "
         "measured epochs whose loss the baseline also passes through: geometric means over epochs, then over seeds. "
-        "The loss is cross-entropy without dropout, of the same network, on up to 2,048 training examples. −λ_min is "
+        "The loss is without dropout, of the same network, on up to 2,048 training examples. −λ_min is "
         "compared where λ_min is below zero by more than its residual in both runs. In brackets: "
         f"{percent(confidence)} confidence intervals over seeds. “Lower” and “higher” mean that the interval excludes "
         "1, “equivalent” that it lies within a declared margin. These comparisons are not corrected for the number of "

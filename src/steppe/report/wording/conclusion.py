@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import Comparison, QuantityComparison, Ratio
-from steppe.analysis.quantities import TESTED, TR_H2, Quantity
+from steppe.analysis.quantities import TR_H2, Quantity
 from steppe.analysis.verdict import Verdict
 from steppe.core.checks import joined
 from steppe.report.formats import percent
-from steppe.report.wording.sizes import margin_size, size, size_range
+from steppe.report.wording.sizes import margin_size, mid_sentence, size, size_range
 from steppe.report.wording.verdicts import direction
 
 
@@ -27,9 +27,9 @@ def conclusion(analysis: Analysis) -> str:
     sentences = (
         _quantity("tr(H²) at the end of training (lower is flatter)", analysis.quantities[TR_H2]),
         _equal_loss(analysis.equal_loss.get(TR_H2, {})),
-        _quantity("Final test accuracy", analysis.quantities["test_accuracy"]),
-        *(_declared(by) for by in analysis.tested if by.quantity.name not in TESTED),
-        _controls(analysis.controls.get("test_accuracy")),
+        _quantity(analysis.judged.quantity.label, analysis.judged),
+        *(_declared(by) for by in analysis.tested if by.quantity.name not in analysis.results.tested),
+        _controls(analysis.controls.get(analysis.results.judged)),
         _cost(baseline, {c: analysis.cost[c] for c in others}),
         _foundation(sorted(len(seeds[c]) for c in (baseline, *others)), baseline, analysis.alpha),
     )
@@ -152,21 +152,21 @@ def _equal_loss(ratios: Mapping[str, Ratio]) -> str:
 
 
 def _controls(found: QuantityComparison | None) -> str:
-    """Accuracy against the controls."""
+    """Accuracy, or the loss of a regression, against the controls."""
     comparisons = found.comparisons if found else {}
     judged = {c: x.verdict for c, x in comparisons.items() if x.verdict is not Verdict.UNTESTABLE}
     if not found or not judged:
         return ""
-    parts = []
+    parts, judged_by = [], mid_sentence(found.quantity.label)
     for verdict in (Verdict.HIGHER, Verdict.LOWER, Verdict.EQUIVALENT):
         those = [f"{c} (control: {found.references[c]})" for c, v in judged.items() if v is verdict]
         word = f"significantly {verdict.value}" if verdict.directed else verdict.value
         parts += [f"{word} under {joined(those)}"] if those else []
     if parts:
-        return f"Against its control, final test accuracy was {joined(parts)}."
+        return f"Against its control, {judged_by} was {joined(parts)}."
     if len(judged) == 1:
-        return f"Against its control, no difference in final test accuracy was shown under {joined(judged)}."
-    return f"Against controls, no difference in final test accuracy was shown under any of {len(judged)} conditions."
+        return f"Against its control, no difference in {judged_by} was shown under {joined(judged)}."
+    return f"Against controls, no difference in {judged_by} was shown under any of {len(judged)} conditions."
 
 
 def _cost(baseline: str, cost: Mapping[str, Ratio]) -> str:

@@ -1,5 +1,6 @@
 """What a reader must know first, and what so few seeds can show."""
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 from steppe.analysis.analysis import Analysis
@@ -8,7 +9,7 @@ from steppe.analysis.power import Power
 from steppe.analysis.quantities import Quantity
 from steppe.analysis.results import LateMargin
 from steppe.core.checks import joined
-from steppe.report.wording.sizes import margin_size, mid_sentence, points
+from steppe.report.wording.sizes import margin_size, mid_sentence, size
 
 Seeds = Mapping[str, tuple[int, ...]]
 
@@ -20,7 +21,7 @@ def notes(analysis: Analysis) -> list[str]:
         *analysis.results.notes,
         *_missing_runs(seeds, diverged, planned),
         *_missing_values(analysis.tested, sum(map(len, seeds.values()))),
-        *_looks(analysis.looks),
+        *(() if analysis.results.is_regression else _looks(analysis.looks)),
         *(
             late_margin(analysis.quantities[name].quantity, late)
             for name, late in analysis.results.late_margins.items()
@@ -89,8 +90,11 @@ def _looks(looks: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def power(found: Power | None, alpha: float) -> str:
-    """What so many seeds can and cannot show, from the spread of final test accuracy within conditions."""
+def power(found: Power | None, alpha: float, quantity: Quantity) -> str:
+    """What so many seeds can and cannot show, from the spread of a final quantity within conditions."""
+    final = mid_sentence(quantity.label)
+    judged = final.removeprefix("final ")
+    shown = functools.partial(size, quantity)
     if found is None:
         return (
             "No difference can be tested yet: that takes a baseline and another condition with at least two finished "
@@ -102,16 +106,16 @@ def power(found: Power | None, alpha: float) -> str:
         else f"{found.seeds} seeds in the smallest condition tested"
     )
     if found.sd == 0:
-        return f"With {runs} and no spread at all in final test accuracy, the power of the tests cannot be estimated."
+        return f"With {runs} and no spread at all in {final}, the power of the tests cannot be estimated."
     text = (
-        f"With {runs} and the spread seen here (standard deviation {points(found.sd)} within conditions), Welch’s test "
-        f"at the {100 * alpha:g} % level finds a true difference in test accuracy of {points(found.half)} only half of "
-        f"the time, and {points(found.most)} four times in five; smaller differences are missed more often."
+        f"With {runs} and the spread seen here (standard deviation {shown(found.sd)} within conditions), Welch’s test "
+        f"at the {100 * alpha:g} % level finds a true difference in {judged} of {shown(found.half)} only half of "
+        f"the time, and {shown(found.most)} four times in five; smaller differences are missed more often."
     )
     if found.tested > 1:
         text += (
             f" At Holm’s strictest step for {found.tested} comparisons ({100 * alpha / found.tested:.3g} %) these "
-            f"differences are {points(found.strict_half)} and {points(found.strict_most)}."
+            f"differences are {shown(found.strict_half)} and {shown(found.strict_most)}."
         )
     return text + (
         " “No difference shown” therefore does not mean that there is none. The spread is itself an estimate from few "

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn
 
-from steppe.analysis.quantities import COST, QUANTITIES, SPECTRUM, TRACED, VALIDATED, Quantity
+from steppe.analysis.quantities import COST, QUANTITIES, REGRESSED, SPECTRUM, TRACED, VALIDATED, Quantity
 from steppe.core import checks
 from steppe.extensions import is_function
 from steppe.measures import MEASURES
@@ -29,8 +29,10 @@ def check_margins(spec: Spec) -> None:
         Otherwise.
     """
     known, patterns = ALWAYS | (TRACKED if spec.track else {}), asked_columns(spec)
+    absent = {name for name in known if "accuracy" in name} if spec.is_regression else set(REGRESSED)
     if "validation" not in spec.data and not is_function(spec.data["name"]):
-        known = {name: quantity for name, quantity in known.items() if name not in VALIDATED}
+        absent |= set(VALIDATED)
+    known = {name: quantity for name, quantity in known.items() if name not in absent}
     open_ended = None in patterns
     names = [*known, *(pattern for pattern in patterns if pattern)]
     for name, margin in spec.equivalence.items():

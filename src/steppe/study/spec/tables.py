@@ -275,6 +275,11 @@ class Spec(Table):
         found = self.model_dump(exclude={name: True for name in words} | {"train": {"data_on"}}, exclude_none=True)
         return found if self.source else {k: v for k, v in found.items() if k != "source"}
 
+    @property
+    def is_regression(self) -> bool:
+        """Whether targets are real numbers, as the loss says."""
+        return bool(self.loss["name"] == "squared_error")
+
     def load_data(self) -> Dataset:
         """The data set.
 
@@ -287,7 +292,9 @@ class Spec(Table):
         if name in data.DATASETS:
             return data.load(name, **settings, **validation)
         made = build(data.DATASETS, own, self.source)
-        found = data.checked(made) if isinstance(made, Dataset) else data.from_arrays(name, made)
+        found = (
+            data.checked(made) if isinstance(made, Dataset) else data.from_arrays(name, made, real=self.is_regression)
+        )
         share, seed = validation.get("validation"), validation.get("validation_seed", 0)
         return found if share is None else data.with_validation(found, share, seed)
 
@@ -301,7 +308,7 @@ class Spec(Table):
         name, _ = split_name(self.model)
         function = find_function("model", name, models.MODELS, self.source)
         words, wide = json.dumps(self.model, sort_keys=True), jax.config.read("jax_enable_x64")
-        key = (function, words, dataset.shape, dataset.classes, wide)
+        key = (function, words, dataset.shape, dataset.outputs, not dataset.classes, wide)
         if key not in _networks:
             if len(_networks) >= NETWORKS:
                 del _networks[next(iter(_networks))]
@@ -311,8 +318,8 @@ class Spec(Table):
     def _network(self, function: Callable[..., Any], dataset: Dataset) -> Network:
         name, settings = split_name(self.model)
         if name in models.MODELS:
-            return models.build(name, dataset.shape, dataset.classes, **settings)
-        make = functools.partial(build, models.MODELS, self.model, self.source, dataset.shape, dataset.classes)
+            return models.build(name, dataset.shape, dataset.outputs, **settings)
+        make = functools.partial(build, models.MODELS, self.model, self.source, dataset.shape, dataset.outputs)
         match models.random_argument(function):
             case "rngs":
                 return models.network_of(lambda rngs: make(rngs=rngs))

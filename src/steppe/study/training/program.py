@@ -104,6 +104,7 @@ class Recipe:
         examples, size = checks.batch_size("study", dataset.train), spec.train.batch_size
         if size > examples:
             checks.fail("study", "train.batch_size", f"at most the {examples} training examples", size)
+        _check_loss(spec, dataset)
         stopping = spec.train.early_stopping
         if stopping and stopping.on and dataset.validation is None:
             checks.fail("study", "data.validation", f"given, for early stopping on {stopping.on} looks at it", "none",
@@ -372,6 +373,19 @@ class Recipe:
         return self.model.moments(params, batch["x"], batch["y"])
 
 
+def _check_loss(spec: Spec, dataset: Dataset) -> None:
+    """Fail for a loss of classes where targets are real numbers, and the other way round."""
+    name, stopping = spec.loss["name"], spec.train.early_stopping
+    if spec.is_regression and dataset.classes:
+        checks.fail("study", "loss.name", "a loss of classes, which these data have", repr(name),
+                    'Where they hold numbers to predict, say so: targets = "real" of data "file".')  # fmt: skip
+    if not dataset.classes and name in losses.LOSSES and not spec.is_regression:
+        checks.fail("study", "loss.name", "'squared_error' for data with real targets", repr(name))
+    if not dataset.classes and stopping and stopping.on == "validation_accuracy":
+        checks.fail("study", "train.early_stopping.on", "'validation_loss' for data with real targets",
+                    "'validation_accuracy'")  # fmt: skip
+
+
 def _stream(seed: jax.Array, purpose: str) -> jax.Array:
     """A stream of randomness for each purpose: the same seed starts, shuffles and drops alike in every condition."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
@@ -425,7 +439,7 @@ class Compiler:
         key = json.dumps([*asked, shape.train.batch_size, shape.train.data_on], sort_keys=True)
         if key not in self._examinations:
             recipe = Recipe.of(shape, self.dataset)
-            asked_ = questions(shape, validation=self.dataset.validation is not None)
+            asked_ = questions(shape, self.dataset)
             examination = Examination(recipe.model, self.dataset, asked_, on_host=self._is_on_host(shape))
             examination.prepare(recipe.initial(jnp.uint32(0)))
             self._examinations[key] = examination

@@ -92,7 +92,8 @@ def check_measures(asked: list[Question], recipe: Recipe, margins: Mapping[str, 
     for measure, settings, (split, *_), *_ in uncertain:
         sample = Sample(split, BATCH, BATCH)
         apply = Decoding(recipe.model.at(variables.state), recipe.dataset)
-        subject = Subject(apply=apply, params=variables.params, batches=sample.batches(recipe.dataset))
+        criterion, batches = recipe.dataset.criterion, sample.batches(recipe.dataset)
+        subject = Subject(apply=apply, criterion=criterion, params=variables.params, batches=batches)
         answer = ask(subject, measure, settings)
         if answer.error is not None and not (measure.ships and ask(subject, measure, measure.defaults).error):
             raise answer.error
