@@ -67,6 +67,17 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     return array
 
 
+def mapped(path: Path) -> np.ndarray:
+    """The array of an .npy file, read where and when it is used: it may be larger than the memory.
+
+    Raises
+    ------
+    Exception
+        Of many kinds: a file that is no such array, a damaged one, or one of Python objects.
+    """
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # a plain view of the mapped file
+
+
 def kind_of(path: Path) -> str:
     """What is at a path that is no file, in words."""
     kinds = {

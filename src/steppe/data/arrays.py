@@ -35,7 +35,8 @@ def from_arrays(name: str, parts: Any, *, about: str = "", real: bool = False) -
     Returns
     -------
     Dataset
-        Bytes of images stay bytes until a batch of them is used.
+        Bytes of images stay bytes until a batch of them is used, and arrays that are mapped from files, as
+        ``numpy.load(path, mmap_mode="r")`` gives them, stay mapped if they are float32 or small whole numbers.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def _examples(name: str, part: str, pair: tuple[Any, Any], real: bool) -> tuple[
     check_finite(name, part, x)
     if x.dtype.itemsize > 2 and x.dtype != np.float32:
         arrays.check_resolved(where, f"x of {part}", x, np.float32)
-    return x.astype(np.float32), labels
+    return x.astype(np.float32, copy=False), labels
 
 
 def _labels(where: str, what: str, labels: Any) -> np.ndarray:

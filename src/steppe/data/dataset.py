@@ -13,6 +13,9 @@ from steppe.core import arrays, checks, losses, programs
 from steppe.core.predictions import RealOutputs
 from steppe.core.types import Batch, Criterion
 
+CHUNK = 2**24
+"""Numbers that are looked at together: arrays may be mapped from files and larger than the memory."""
+
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by: use the fingerprint
 class Dataset:
@@ -186,13 +189,16 @@ def check_finite(name: str, part: str, leaf: np.ndarray, columns: Sequence[str] 
     """Fail at the first value that is NaN, infinite or beyond float32, naming its row (from 0) and column."""
     if not np.issubdtype(leaf.dtype, np.floating):
         return
-    good = np.abs(leaf) <= np.finfo(np.float32).max  # false for NaN as well
-    if not good.all():
-        row, *rest = np.argwhere(~good)[0].tolist()
-        feature = repr(columns[rest[0]]) if columns else ", ".join(map(str, rest))
-        place = f"row {row} of {part}" + (f", feature {feature}" if rest else "")
-        checks.fail(f"data {name}", "features", "finite numbers", f"a value {leaf[row, *rest]} in {place}",
-                    "Fill or drop missing values first.")  # fmt: skip
+    each = max(1, CHUNK // max(leaf[:1].size, 1))
+    for begin in range(0, len(leaf), each):
+        some = leaf[begin : begin + each]
+        good = np.abs(some) <= np.finfo(np.float32).max  # false for NaN as well
+        if not good.all():
+            row, *rest = np.argwhere(~good)[0].tolist()
+            feature = repr(columns[rest[0]]) if columns else ", ".join(map(str, rest))
+            place = f"row {begin + row} of {part}" + (f", feature {feature}" if rest else "")
+            checks.fail(f"data {name}", "features", "finite numbers", f"a value {some[row, *rest]} in {place}",
+                        "Fill or drop missing values first.")  # fmt: skip
 
 
 def fingerprint(batches: Any) -> str:

@@ -7,11 +7,12 @@ from typing import Literal, NoReturn
 import numpy as np
 
 from steppe.core import arrays, checks
-from steppe.data.archives import check_fits, kind_of, npz
-from steppe.data.dataset import Dataset, check_finite, listed
+from steppe.data.archives import check_fits, kind_of, mapped, npz
+from steppe.data.arrays import as_floats
+from steppe.data.dataset import Dataset, check_finite, dataset, listed
 from steppe.data.frames import LESS, Contents, Origin, as_classes, from_frame, nearest
 from steppe.data.sources import first_line, read_parquet
-from steppe.data.tabular import split_table, table
+from steppe.data.tabular import split_table, standardizing, table
 
 
 def file(
@@ -29,8 +30,10 @@ def file(
     Parameters
     ----------
     file : path of a CSV or Parquet table, all columns but the label numeric; or of an npz with an array of labels (N,)
-        and one other array of features (N, …), or several of shape (N,).
-    label : the column, or array, that holds the classes: whole numbers or strings, numbered in sorted order.
+        and one other array of features (N, …), or several of shape (N,); or of an npy with an array of features, which
+        is mapped and not read, so that it may be larger than the memory.
+    label : the column, or array, that holds the classes: whole numbers or strings, numbered in sorted order. For an npy
+        another npy in the same folder: file = "train/x.npy", label = "y.npy", test_file = "test/x.npy".
     test_file : another file, with the same columns in the same order, to test on. Without one the file is split.
     test_fraction, split_seed : of the split, stratified by class.
     standardize : subtract the training part's mean of each feature and divide by its standard deviation; of real
@@ -52,6 +55,10 @@ def file(
     flowers.csv, label 'kind', classes rose, tulip; stratified split, 8 to train and 2 to test (seed 0); ...
     """
     checks.one_of("data file", "targets", targets, (None, "classes", "real"))
+    if isinstance(file, str | Path) and Path(file).suffix.lower() == ".npy":
+        if targets == "real":
+            checks.fail("data file", "targets", "classes with an .npy file", "'real'", "Take an .npz file for them.")
+        return _of_mapped(file, label, test_file, standardize)
     if targets == "real":
         return _regression(file, label, test_file, test_fraction, split_seed, standardize)
     x, labels, columns = features_and_labels("file", file, label)
@@ -93,6 +100,56 @@ def _regression(
         checks.fail("data file", "test_file", f"examples of shape {x.shape[1:]}", f"a shape of {x_test.shape[1:]}")
     pair = (x, y.astype(float)), (x_test, y_test.astype(float))
     return table("file", *pair, 0, f"{about}; tested on {Path(str(test_file)).name}", standardize)
+
+
+def _of_mapped(file: str, label: str, test_file: str | None, standardize: bool) -> Dataset:
+    """Arrays of .npy files, mapped; standardised where a batch of them is decoded."""
+    checks.one_of("data file", "standardize", standardize, (True, False))
+    if test_file is None:
+        todo = "Save the examples to test on in a file of their own."
+        checks.fail("data file", "test_file", "given with an .npy file, which is not split", "none", todo)
+    (x, labels), (x_test, labels_test) = (
+        _mapped_part(setting, Path(name), label) for setting, name in (("file", file), ("test_file", test_file))
+    )
+    if (x_test.shape[1:], x_test.dtype) != (x.shape[1:], x.dtype):
+        checks.fail("data file", "test_file", f"like {file}, {checks.returned(x)}", checks.returned(x_test))
+    kinds = np.unique(labels)
+    unknown = np.setdiff1d(labels_test, kinds)
+    if len(unknown):
+        got = f"a label {unknown[0].item()!r}, which is not"
+        checks.fail("data file", f"label {label!r} of test_file", "among those of the training file", got)
+    about = f"{Path(file).name}, mapped, label {label!r}, classes {listed(kinds)}; tested on {test_file}"
+    parts = (x, np.searchsorted(kinds, labels)), (x_test, np.searchsorted(kinds, labels_test))
+    decode = standardizing(x) if standardize else as_floats
+    done = "; features standardised by the training part" if standardize else ""
+    return dataset("file", *parts, decode=decode, shape=x.shape[1:], classes=len(kinds), about=about + done)
+
+
+def _mapped_part(setting: str, path: Path, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Features of one file, and labels of another beside it, which are read."""
+    if path.suffix.lower() != ".npy":
+        checks.fail("data file", setting, "an .npy file, as file is", checks.shown(str(path)))
+    if Path(label).suffix.lower() != ".npy":
+        checks.fail("data file", "label", "the name of an .npy file in the same folder", checks.shown(label))
+    found = []
+    for one in (path, path.parent / label):
+        if not one.is_file():
+            checks.fail(
+                "data file", setting, "a file that exists, with one of labels beside it", checks.shown(str(one))
+            )
+        try:
+            found.append(mapped(one))
+        except Exception as error:  # damaged ones fail in many ways
+            _damaged(one, "npy array without pickled objects", error)
+    x, labels = found
+    small = x.dtype.kind == "b" or (x.dtype.kind in "iu" and x.dtype.itemsize <= 2)
+    if not (small or x.dtype in (np.float32, np.float16)) or not x.dtype.isnative or not x.flags.c_contiguous:
+        got = checks.returned(x) + ("" if x.flags.c_contiguous else " in the order of Fortran")
+        what = "float32, float16, or whole numbers of 8 or 16 bits, in C's order, so that it need not be copied"
+        checks.fail("data file", str(path), what, got, "Convert it: numpy.save(path, x.astype(numpy.float32)).")
+    if x.ndim < 2:
+        checks.fail("data file", str(path), "features (N, …)", checks.returned(x))
+    return x, as_classes(_origin(path), np.array(labels), label)
 
 
 def _origin(path: Path) -> Origin:

@@ -1,13 +1,14 @@
 """Tables that ship with scikit-learn, and what is done to every table."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from steppe.core import arrays, checks
 from steppe.core.types import Batch
-from steppe.data.dataset import Dataset, as_it_is, dataset
+from steppe.data.dataset import CHUNK, Dataset, as_it_is, dataset
 from steppe.data.splits import stratified
 
 
@@ -187,3 +188,22 @@ def table(
     )
     parts = (x.astype(np.float32), y), (x_test.astype(np.float32), y_test)
     return dataset(name, *parts, decode=as_it_is, shape=x.shape[1:], classes=classes, about=about)
+
+
+def standardizing(x: np.ndarray) -> Callable[[Batch], Batch]:
+    """Decode features to their distance from their mean over x, (N, …), in units of their deviation.
+
+    x is read twice, some rows at a time, and stays as it is. A feature that does not vary becomes 0.
+    """
+    each = max(1, CHUNK // max(x[0].size, 1))
+    pieces = [slice(begin, begin + each) for begin in range(0, len(x), each)]
+    mean = sum(x[piece].sum(axis=0, dtype=np.float64) for piece in pieces) / len(x)
+    variance = sum(((x[piece] - mean) ** 2).sum(axis=0) for piece in pieces) / len(x)
+    varies = np.any([(x[piece] != x[0]).any(axis=0) for piece in pieces], axis=0)
+    inverse = 1 / np.where(varies & (variance > 0), np.sqrt(variance), 1)
+    shift, scale = (jnp.asarray(array, jnp.float32)[None] for array in (np.where(varies, mean, x[0]), inverse))
+
+    def decode(batch: Batch) -> Batch:
+        return {**batch, "x": (batch["x"].astype(jnp.float32) - shift) * scale}
+
+    return decode
