@@ -37,27 +37,26 @@ def trained(tx, updates=5):
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
-def test_the_preconditioner_is_what_divides_the_first_moment_in_a_step(name, x64):
+def test_the_preconditioner_is_what_divides_the_steps(name, x64):
     make, settings = OPTIMISERS[name]
-    params, batch, state = trained(make(), 2)
-    gradient = jax.tree.map(jnp.zeros_like, params)  # a step that adds no gradient to the first moment
-    change, after = make().update(gradient, state, params)
-    P = ravel_pytree(preconditioner(after, params, settings))[0]
-    if "rms" in name:  # no momentum: the step is −η g/P
-        gradient = jax.grad(mlp_loss)(params, batch)
-        change, after = make().update(gradient, state, params)
-        P, first = ravel_pytree(preconditioner(after, params, settings))[0], ravel_pytree(gradient)[0]
+    tx, w, g = make(), jnp.array([1.0, -2.0]), jnp.array([0.3, 2.0])
+    state = tx.init(w)
+    for factor in (1.0, 0.5):
+        change, state = tx.update(factor * g, state, w)
+    P = np.asarray(preconditioner(state, w, settings))
+    if "rms" in name:  # no momentum
+        first = 0.5 * np.asarray(g)
     else:
-        known = ADAM | settings | ({"b1": 0.5} if name == "injected" else {})
-        adam = next(node for node in jax.tree.leaves(after, is_leaf=lambda n: hasattr(n, "mu")) if hasattr(node, "mu"))
-        first = ravel_pytree(adam.mu)[0]
-        if name == "nadam":
-            first = first * known["b1"] * (1 - known["b1"] ** 3) / (1 - known["b1"] ** 4)
-        first = first + known["weight_decay"] * P * ravel_pytree(params)[0]
-    np.testing.assert_allclose(ravel_pytree(change)[0], -0.01 * first / P, rtol=1e-9)
+        adam = next(node for node in jax.tree.leaves(state, is_leaf=lambda n: hasattr(n, "mu")) if hasattr(node, "mu"))
+        first, known = np.asarray(adam.mu), ADAM | settings
+        if name == "nadam":  # what Nesterov's form puts in its place, over what P has of the first moment's correction
+            b1 = known["b1"]
+            first = (b1 * first / (1 - b1**3) + (1 - b1) * 0.5 * np.asarray(g) / (1 - b1**2)) * (1 - b1**2)
+        first = first + known["weight_decay"] * P * np.asarray(w)
+    np.testing.assert_allclose(change, -0.01 * first / P, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw in a chain", "rmsprop"])
+@pytest.mark.parametrize("name", ["adamw in a chain", "rmsprop"])
 def test_it_is_the_largest_eigenvalue_of_the_dense_preconditioned_hessian(name, x64):
     make, settings = OPTIMISERS[name]
     params, batch, state = trained(make())

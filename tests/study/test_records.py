@@ -2,12 +2,15 @@ import io
 
 import jax
 import numpy as np
+import polars
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from steppe.storage import files
 from steppe.study import records
+from steppe.study.history import ROWS, of_training
+from steppe.study.history import written as written_rows
 from support.properties import cheap
 
 STEPS = st.one_of(st.integers(0, 12), st.text("abk_", min_size=1, max_size=4))
@@ -64,3 +67,9 @@ def test_a_file_of_any_bytes_that_are_no_arrays_is_called_damaged(whole, content
     path.write_bytes(content)
     with pytest.raises(files.DamagedFile):
         files.read(path, files.read_arrays)
+
+
+def test_rows_of_versions_that_asked_nothing_of_updates_are_read():
+    rows = polars.DataFrame([of_training(1, "objective", 0.5)], schema=ROWS)
+    older = io.BytesIO(written_rows(rows.drop("update")))
+    assert records.rows(older, 1).equals(rows, null_equal=True)
