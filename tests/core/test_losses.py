@@ -252,10 +252,16 @@ def test_unhinged_is_linear_in_the_logits_so_that_its_gauss_newton_matrix_is_zer
 
 def test_the_registry_holds_functions_of_settings_that_return_criteria():
     settings = {name: list(inspect.signature(make).parameters) for name, make in losses.LOSSES.items()}
-    assert settings == {"cross_entropy": [], "smoothed_cross_entropy": ["smoothing"], "unhinged": []}
-    for make in losses.LOSSES.values():
+    assert settings == {
+        "cross_entropy": [],
+        "smoothed_cross_entropy": ["smoothing"],
+        "unhinged": [],
+        "squared_error": [],
+    }
+    for name, make in losses.LOSSES.items():
         assert make() == make()
-        assert make()(logits_of(K), jnp.asarray(LABELS[K])).shape == ()
+        y = logits_of(K) if name == "squared_error" else jnp.asarray(LABELS[K])
+        assert make()(logits_of(K), y).shape == ()
     assert losses.LOSSES["cross_entropy"]() is losses.cross_entropy
     assert losses.LOSSES["smoothed_cross_entropy"](smoothing=0.2) == losses.smoothed_cross_entropy(0.2)
 
