@@ -104,7 +104,7 @@ def test_a_function_whose_settings_cannot_be_written_down_is_refused(function, w
         ([Quantity(3, 1.0)], "the name of a quantity must be a name of letters.*got 3"),
         ([Quantity("", 1.0)], "the name of a quantity"),
         ([Quantity("top 5", 1.0)], "got 'top 5'"),
-        ([Quantity("test_accuracy", 1.0)], "without train_ and test_"),
+        ([Quantity("test_accuracy", 1.0)], "without train_, validation_ and test_"),
         ([Quantity("condition", 1.0)], "a column of a study"),
         ([Quantity("top_eigenvalue_3", 1.0)], "the measure top_eigenvalues gives"),
         ([Quantity("accuracy", 1.0)], "the measure accuracy gives"),
