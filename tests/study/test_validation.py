@@ -151,6 +151,7 @@ def test_a_data_set_of_one_s_own_is_split_too(tmp_path, monkeypatch):
          "data.validation must be given, for early stopping on validation_loss looks at it, got none"),
         ({"measure__names": [{"name": "trace", "split": "validation"}], "data": {"name": "moons"}},
          "data.validation must be given, for a measure is asked of that part, got none"),
+        ({"equivalence": {"test_loss": 0.1}, "data": {"examples": 60}, "loss": {}}, "data.name must be given"),
         ({"equivalence": {"validation_loss": 0.1}, "data": {"name": "moons"}}, "validation_loss"),
         ({"measure__names": [{"name": "trace", "split": "held"}]},
          "measure.names.trace.split must be one of 'train', 'validation', 'test', got 'held'"),

@@ -30,7 +30,7 @@ def check_margins(spec: Spec) -> None:
     """
     known, patterns = ALWAYS | (TRACKED if spec.track else {}), asked_columns(spec)
     absent = {name for name in known if "accuracy" in name} if spec.is_regression else set(REGRESSED)
-    if "validation" not in spec.data and not is_function(spec.data["name"]):
+    if "validation" not in spec.data and not is_function(spec.data.get("name")):
         absent |= set(VALIDATED)
     known = {name: quantity for name, quantity in known.items() if name not in absent}
     open_ended = None in patterns

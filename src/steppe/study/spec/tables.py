@@ -278,7 +278,7 @@ class Spec(Table):
     @property
     def is_regression(self) -> bool:
         """Whether targets are real numbers, as the loss says."""
-        return bool(self.loss["name"] == "squared_error")
+        return bool(self.loss.get("name") == "squared_error")
 
     def load_data(self) -> Dataset:
         """The data set.
