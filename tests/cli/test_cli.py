@@ -48,6 +48,10 @@ def vector(params, batch):
     return batch["x"] @ params["w"]
 
 number = 3
+
+def net():
+    from flax import nnx
+    return nnx.Linear(3, 2, rngs=nnx.Rngs(0))
 """
 
 PARTS = """
@@ -105,7 +109,7 @@ def here(tmp_path, monkeypatch):
     header = b'{"w":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}'
     Path("float8.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"1234")
     os.mkfifo("fifo.toml")
-    Path("torch.pt").write_bytes(b"a pickle")
+    Path("net.pkl").write_bytes(b"a pickle")
     Path("cut.safetensors").write_bytes(b"eight bytes and then nothing")
     (Path("short") / "imdb").mkdir(parents=True)
     for part in ("train", "test"):
@@ -225,7 +229,7 @@ BAD = {
     ),
     "nothing to measure": ("measure weigths.npz", "Did you mean 'weights.npz'?"),
     "no run and no parameters": ("measure thesis", "got 'thesis'. It is none of these."),
-    "pickled parameters": ("measure torch.pt", "Pickled files can run code and are never read"),
+    "pickled parameters": ("measure net.pkl", "Pickled files can run code and are never read"),
     "damaged parameters": (
         "measure cut.safetensors --loss mine:loss --data toy.npz",
         "TARGET must be a whole safetensors file, got cut.safetensors",
@@ -233,6 +237,10 @@ BAD = {
     "parameters without a network": (
         "measure weights.npz --data toy.npz",
         "--loss, --apply or --network must be given",
+    ),
+    "another network's parameters": (
+        "measure weights.npz --network mine:net --data toy.npz",
+        "weights.npz: it lacks bias, kernel; it has more w.",
     ),
     "parameters without data": ("measure weights.npz --loss mine:loss", "--data must be given"),
     "no such module": (f"{OWN} mien:loss", "got 'mien'. Did you mean 'mine'?"),

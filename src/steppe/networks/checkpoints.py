@@ -237,6 +237,8 @@ def _remedy(missing: list[str], extra: list[str], unfit: list[str]) -> str:
     lost, more = ({steps(name)[-1:] for name in those} for those in (missing, extra))
     if ("kernel",) in lost and ("weight",) in more:
         return "These are PyTorch's names: let --network return the PyTorch module that they are of."
+    if ("weight",) in lost and ("kernel",) in more:
+        return "These are Flax's names: let --network return the Flax module that they are of."
     if missing and not extra and not unfit and lost <= {("mean",), ("var",)}:
         return "Save the network's state, too, and not its parameters alone."
     if unfit and not missing and not extra:
