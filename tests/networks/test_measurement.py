@@ -669,4 +669,4 @@ def test_the_table_in_the_docs_is_the_registry():
 
 if __name__ == "__main__":
     text = DOCS.read_text(encoding="utf-8")
-    DOCS.write_text(re.sub(r"\| measure \|.*?\n(?!\|)", lambda _: table() + "\n", text, count=1, flags=re.S), "utf-8")
+    DOCS.write_text(re.sub(r"\| measure \|.*?\n(?!\|)", lambda _: table(), text, count=1, flags=re.S), "utf-8")
