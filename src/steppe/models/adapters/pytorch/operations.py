@@ -1,7 +1,7 @@
 """The operations of PyTorch as JAX computes them: torchax's, and our own where those are wrong or slow.
 
 torchax leaves BatchNorm's statistics as they are, draws dropout from a key that `jax.jit` freezes, unrolls recurrent
-networks and computes convolutions in a layout that is slow on CPUs.
+networks and computes convolutions in a layout that is slow on CPUs inside loops.
 """
 
 import functools
@@ -120,7 +120,7 @@ def convolution(
     x: jax.Array, weight: jax.Array, bias: jax.Array | None, stride: Any, padding: Any, dilation: Any,
     *rest: Any, transposed: bool = False, output_padding: Any = None, groups: int = 1,
 ) -> jax.Array:  # fmt: skip
-    """``aten::convolution`` and ``aten::conv2d``, with channels last inside, which CPUs compute two times faster."""
+    """``aten::convolution`` and ``aten::conv2d``, with channels last inside: in loops CPUs compute no other layout well."""
     if len(rest) == 3:
         transposed, output_padding, groups = rest
     elif rest:
