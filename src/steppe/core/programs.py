@@ -282,7 +282,7 @@ def full_precision(arguments: Any) -> contextlib.AbstractContextManager:
     ...     print(jax.config.jax_default_matmul_precision)
     highest
     """
-    is_set = jax.config.jax_default_matmul_precision is not None
+    is_set = jax.config.jax_default_matmul_precision is not None  # type: ignore[attr-defined]  # set by JAX itself
     if is_set or any(map(checks.is_traced, jax.tree.leaves(arguments))):
         return contextlib.nullcontext()
     return cast(contextlib.AbstractContextManager, jax.default_matmul_precision("highest"))
