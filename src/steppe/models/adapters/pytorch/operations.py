@@ -120,7 +120,7 @@ def convolution(
     x: jax.Array, weight: jax.Array, bias: jax.Array | None, stride: Any, padding: Any, dilation: Any,
     *rest: Any, transposed: bool = False, output_padding: Any = None, groups: int = 1,
 ) -> jax.Array:  # fmt: skip
-    """``aten::convolution`` and ``aten::conv2d``, with channels last inside: in loops CPUs compute no other layout well."""
+    """``aten::convolution`` and ``aten::conv2d``, channels last inside, which CPUs need in loops."""
     if len(rest) == 3:
         transposed, output_padding, groups = rest
     elif rest:
