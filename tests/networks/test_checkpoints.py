@@ -24,6 +24,7 @@ from steppe.core.extras import MissingExtra
 from steppe.models import Variables
 from steppe.networks import landscapes, loading, modules
 from steppe.networks.checkpoints import Blueprint, fill
+from steppe.networks.settings import UserNetwork
 from support.properties import cheap
 
 NETS = """
@@ -513,3 +514,24 @@ def test_tied_weights_of_pytorch_are_one_array_under_whatever_name_a_file_has_th
     torch.save({"embed.weight": torch.ones(5, 4), "head.weight": torch.zeros(5, 4)}, "untied.pt")
     with pytest.raises(InputError, match="one array in the network, with two values"):
         fill("measure", blueprint, loading.parameters("measure", Path("untied.pt")), "untied.pt")
+
+
+@pytest.mark.slow
+def test_counts_of_batches_that_differ_are_no_obstacle_between_two_pytorch_networks(here, monkeypatch):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("torchax")
+    monkeypatch.syspath_prepend(here)
+    Path("torchnets.py").write_text(TORCH)
+    import torchnets
+
+    np.savez("images.npz", x=np.ones((4, 1, 4, 4), np.float32), y=np.arange(4) % 3)
+    for count in (3, 7):
+        net = torchnets.Net()
+        net.module[1].num_batches_tracked += count
+        torch.save(net.state_dict(), f"{count}.pt")
+    user = UserNetwork(network="torchnets:Net", data="images.npz")
+    settings = landscapes.Settings(along="between", points=3, grid=0)
+    question = landscapes.read_question([Path("3.pt"), Path("7.pt")], settings, user)
+    assert [int(network.state["module.1.num_batches_tracked"]) for network in question.networks] == [3, 7]
+    torch.save(net.state_dict() | {"module.1.running_mean": torch.ones(4)}, "moved.pt")
+    landscapes.read_question([Path("3.pt"), Path("moved.pt")], settings, user)  # statistics are estimated anew

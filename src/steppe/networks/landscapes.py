@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from steppe.core import checks, names
+from steppe.core.types import Params
 from steppe.models import Variables
 from steppe.networks.network import NetworkOnData
 from steppe.networks.runs import finished_runs
@@ -179,11 +180,26 @@ def read_question(
 def _check_states(start: NetworkOnData, end: NetworkOnData) -> None:
     """Fail for two networks between which no state is known: one that is no statistic, and not the same in both."""
     variables = Variables(start.params, start.state)
-    known = start.model.is_statistic(variables, chosen(start.dataset, "train", 2).first["x"])
-    parts = zip(names.names(start.state), known, *map(jax.tree.leaves, (start.state, end.state)), strict=True)
-    if other := [name for name, estimated, one, two in parts if not estimated and not np.array_equal(one, two)]:
+    x = chosen(start.dataset, "train", 2).first["x"]
+    free = [
+        known or not read for known, read in zip(start.model.is_statistic(variables, x), _reads(start, x), strict=True)
+    ]
+    parts = zip(names.names(start.state), free, *map(jax.tree.leaves, (start.state, end.state)), strict=True)
+    if other := [name for name, is_free, one, two in parts if not is_free and not np.array_equal(one, two)]:
         what = "two networks with the same state with --along between, statistics of normalisation aside"
         checks.fail("landscape", "TARGET", what, f"different {', '.join(other)}", "Steppe cannot interpolate it.")
+
+
+def _reads(network: NetworkOnData, x: Any) -> list[bool]:
+    """Whether evaluation reads each leaf of the state: not a count of batches that training has seen."""
+
+    def outputs(params: Params, x: Any, state: Any) -> Any:
+        return network.model.apply(Variables(params, state), x)[0]
+
+    program = jax.make_jaxpr(outputs)(network.params, x, network.state).jaxpr
+    used = {id(value) for equation in program.eqns for value in equation.invars} | set(map(id, program.outvars))
+    count = len(jax.tree.leaves(network.state))
+    return [id(value) in used for value in program.invars[len(program.invars) - count :]]
 
 
 NAME = "landscape.npz"
