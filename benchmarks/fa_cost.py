@@ -17,7 +17,8 @@ import timing
 from steppe import data, methods, study
 from steppe.data.tabular import as_it_is
 from steppe.data.text import dense
-from steppe.study.training.program import Compiler, Recipe, shape_of
+from steppe.study.training.program import Compiler
+from steppe.study.training.recipe import Recipe, shape_of
 
 UPDATES = 40
 

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from steppe import InputError, curvature, methods, study
 from steppe.core import losses, names, trees
-from steppe.study.training.program import Recipe
+from steppe.study.training.recipe import Recipe
 from support.networks import dense_hessian
 
 PARAMS = {

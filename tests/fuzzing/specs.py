@@ -17,7 +17,7 @@ from steppe.cli.settings import parsed
 from steppe.core import losses
 from steppe.study import spec as specs
 from steppe.study.spec import limits
-from steppe.study.training.program import Recipe, shape_of
+from steppe.study.training.recipe import Recipe, shape_of
 
 LARGE = 10_000
 

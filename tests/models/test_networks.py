@@ -27,7 +27,7 @@ from steppe.study import Store
 from steppe.study.history import History
 from steppe.study.records import arrays_of, variables
 from steppe.study.training.checkpoints import Checkpoints
-from steppe.study.training.program import Recipe, _stream, shape_of
+from steppe.study.training.recipe import Recipe, _stream, shape_of
 from support.networks import dense_hessian
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)

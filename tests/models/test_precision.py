@@ -10,7 +10,7 @@ from steppe import InputError, models, study
 from steppe.core import losses
 from steppe.models import Variables
 from steppe.models.precision import mixed_precision
-from steppe.study.training.program import Recipe
+from steppe.study.training.recipe import Recipe
 
 SMALL = {
     "linear": ((8,), {}),

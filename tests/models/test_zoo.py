@@ -12,7 +12,7 @@ from steppe import InputError, curvature, data, losses, models, study
 from steppe.models.zoo import parts
 from steppe.models.zoo.recurrent import Recurrent
 from steppe.models.zoo.resnet import Block
-from steppe.study.training.program import Recipe, shape_of
+from steppe.study.training.recipe import Recipe, shape_of
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(4, 8, 8, 1)).astype(np.float32)

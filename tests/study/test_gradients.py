@@ -10,7 +10,7 @@ from steppe import InputError, study
 from steppe.core import losses
 from steppe.models import Variables
 from steppe.study.training.chain import chain
-from steppe.study.training.program import Recipe
+from steppe.study.training.recipe import Recipe
 from steppe.study.training.rehearsal import check_parts
 from support.networks import dense_hessian
 

@@ -17,7 +17,7 @@ from steppe.report.study import document
 from steppe.report.tables.comparisons import against_controls
 from steppe.report.wording.conclusion import conclusion
 from steppe.study.questions import Examination, Question, Sample
-from steppe.study.training.program import Recipe, shape_of
+from steppe.study.training.recipe import Recipe, shape_of
 from support.networks import dense_hessian
 
 SPEC = """

@@ -15,7 +15,7 @@ from steppe.data.transforms import target_noise
 from steppe.report import markdown
 from steppe.report.study import document
 from steppe.study.store import Store
-from steppe.study.training.program import Recipe
+from steppe.study.training.recipe import Recipe
 
 SPEC = """
 name = "tiny"

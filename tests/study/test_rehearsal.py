@@ -9,7 +9,7 @@ import steppe
 from steppe import data, study
 from steppe.study.execution.run import _rehearse
 from steppe.study.questions import named
-from steppe.study.training.program import Recipe
+from steppe.study.training.recipe import Recipe
 from steppe.study.training.rehearsal import check_measures
 
 TOML = """

@@ -16,7 +16,7 @@ from steppe.report.figures import tracking as tracked
 from steppe.study.spec.tables import Train
 from steppe.study.training import chain, preconditioning, tracking
 from steppe.study.training.chain import stability_limit
-from steppe.study.training.program import Recipe
+from steppe.study.training.recipe import Recipe
 
 TOML = """
 name = "tiny"

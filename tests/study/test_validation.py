@@ -17,7 +17,7 @@ from steppe.report import markdown
 from steppe.report.study import document
 from steppe.study.history import History, of_training
 from steppe.study.questions import questions
-from steppe.study.training.program import Recipe
+from steppe.study.training.recipe import Recipe
 from steppe.study.training.rehearsal import check_measures
 from steppe.study.training.run import _converged, _watched
 

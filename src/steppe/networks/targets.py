@@ -19,7 +19,7 @@ from steppe.storage import files
 from steppe.study import spec as specs
 from steppe.study.store import Store
 from steppe.study.surfaces import chosen
-from steppe.study.training.program import Recipe
+from steppe.study.training.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)

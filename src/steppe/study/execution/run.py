@@ -17,7 +17,7 @@ from steppe.study.spec.tables import Spec
 from steppe.study.store import ForeignRun, Store
 from steppe.study.surfaces import add_surfaces
 from steppe.study.table import FinishedRuns, read_runs, results
-from steppe.study.training.program import Recipe, shape_key, shape_of
+from steppe.study.training.recipe import Recipe, shape_key, shape_of
 from steppe.study.training.rehearsal import check_measures, check_parts
 
 CODE = programs.Label("study", "the code that it names")

@@ -15,7 +15,7 @@ import polars
 
 from steppe.storage.checkpoint import Checkpoint, Values
 from steppe.study.history import ROWS, History, written
-from steppe.study.training.program import Progress
+from steppe.study.training.recipe import Progress
 
 NAME = "progress"
 

@@ -20,7 +20,7 @@ from steppe.study.spec.optimisers import OPTIMISERS
 from steppe.study.spec.settings import split_name
 from steppe.study.spec.tables import Spec, Train
 from steppe.study.training.chain import learning_rate
-from steppe.study.training.program import Progress
+from steppe.study.training.recipe import Progress
 
 ADAPTIVE = ("adam", "adamw", "nadam", "nadamw", "amsgrad", "rmsprop")
 """Optimisers whose preconditioner is known."""

@@ -25,7 +25,7 @@ from steppe.study.spec.comparisons import ALWAYS, TRACKED, fail_unasked
 from steppe.study.spec.optimisers import check_form
 from steppe.study.training import preconditioning
 from steppe.study.training.chain import learning_rate
-from steppe.study.training.program import Recipe
+from steppe.study.training.recipe import Recipe
 
 RATES = 1000
 """Updates, spread over all, whose learning rates are looked at."""

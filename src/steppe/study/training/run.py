@@ -26,7 +26,8 @@ from steppe.study.spec.tables import Spec
 from steppe.study.training import preconditioning, tracking
 from steppe.study.training.chain import stability_limit
 from steppe.study.training.checkpoints import Checkpoints
-from steppe.study.training.program import Compiler, Trainer, shape_of
+from steppe.study.training.program import Compiler, Trainer
+from steppe.study.training.recipe import shape_of
 from steppe.study.training.timing import Stopwatch
 
 
