@@ -87,7 +87,7 @@ def evaluate(measure: str | Measure, subject: Subject, settings: Mapping[str, An
     known.check(subject)
     with programs.user_errors(programs.label_of(subject.loss)):  # what is computed may fail when its value is read
         answer = list(known.function(subject, **settings)) if known.ships else _of_users(known, subject, settings)
-    touched = known.needs != "initial" and (subject.batches.several or known.needs == "outputs")
+    touched = known.needs != "initial" and (subject.batches.several or known.needs in ("outputs", "targets"))
     return [_settled(quantity, subject.note if touched else "") for quantity in answer]
 
 

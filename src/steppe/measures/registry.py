@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 from steppe import extensions
-from steppe.core import checks
+from steppe.core import checks, losses
 from steppe.measures.subject import Quantity, Subject
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,7 +63,8 @@ class Measure:
     cost : in gradients over the data (forward and backward; a forward pass is a third), a formula of its settings.
     invariance : what it does not change under: "nodes", rescaling of the hidden nodes of a ReLU network one by one;
         "layers", of whole layers alone; "none".
-    needs : "loss"; "outputs", of the network; "labels", outputs and integer labels; "initial" parameters.
+    needs : "loss"; "outputs", of the network; "labels", outputs and integer labels; "targets",
+        outputs and real targets, with squared error; "initial" parameters.
     begins : whether it looks at the parameters before training, where they are known.
     chosen : the least of `SETS` that holds it.
     copies : of the parameters that it keeps at once, about, with its default settings.
@@ -79,7 +80,7 @@ class Measure:
     family: Family
     cost: str
     invariance: Literal["nodes", "layers", "none"] = "none"
-    needs: Literal["loss", "outputs", "labels", "initial"] = "loss"
+    needs: Literal["loss", "outputs", "labels", "targets", "initial"] = "loss"
     begins: bool = False
     chosen: Literal["quick", "standard", "all"] = "standard"
     copies: int = FEW
@@ -134,12 +135,14 @@ class Measure:
         """
         if self.needs == "initial" and subject.initial is None:
             checks.fail(self.name, "initial", "given: the parameters before training", "nothing")
-        if self.needs in ("outputs", "labels") and subject.apply is None:
+        if self.needs in ("outputs", "labels", "targets") and subject.apply is None:
             checks.fail(self.name, "apply", "given: it is measured of the outputs", "a loss alone")
         if self.needs == "labels" and not subject.labelled:
             _, y = checks.inputs_and_targets("measure", subject.batches.first)
             got = f"{checks.returned(y)} for outputs that are {checks.returned(subject.outputs)}"
             checks.fail(self.name, "y", "integer labels, one for each row of outputs", got)
+        if self.needs == "targets" and subject.criterion is not losses.squared_error:
+            checks.fail(self.name, "criterion", "squared error", checks.shown(subject.criterion))
 
 
 MEASURES: dict[str, Measure] = {}

@@ -38,11 +38,9 @@ def perplexity(subject: Subject) -> Iterator[Quantity]:
     yield Quantity("perplexity", math.exp(min(subject.value, MOST)), log=True)
 
 
-@measure(family="fit", cost="⅓", invariance="nodes", needs="outputs", chosen="all", better="higher")
+@measure(family="fit", cost="⅓", invariance="nodes", needs="targets", chosen="all", better="higher")
 def r_squared(subject: Subject) -> Iterator[Quantity]:
     """Which part of the variance of real targets is predicted, R² = 1 − Σ (f − y)² / Σ (y − ȳ)²?"""
-    if subject.criterion is not losses.squared_error:
-        checks.fail("r_squared", "criterion", "squared error", checks.shown(subject.criterion))
     targets = np.concatenate([np.asarray(checks.inputs_and_targets("measure", batch)[1], float)
                               for batch in subject.batches.members()])  # fmt: skip
     variance = float(np.mean(np.var(targets, axis=0)))
