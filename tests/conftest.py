@@ -13,6 +13,7 @@ import pytest
 from steppe import study
 
 MADE = pytest.StashKey[str]()
+SLOW = Path(__file__).with_name("slow.txt")
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 """Compiled programs of one run of the tests, shared by its processes: half of all compilation is the same again."""
 
@@ -49,11 +50,30 @@ grid = {"method.lam" = [0.0, 0.1]}
 """
 
 
+def pytest_addoption(parser):
+    """Take a file for the times of tests, of which `slow.txt` is made."""
+    parser.addoption("--record-times", metavar="FILE", help="Append the processor time of each test, in seconds.")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Record the time of a test, with that of the processes that it started."""
+    began = sum(os.times()[:4])
+    result = yield
+    if file := item.config.getoption("--record-times"):
+        with open(file, "a") as times:
+            times.write(f"{sum(os.times()[:4]) - began:.2f} {item.nodeid}\n")
+    return result
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark what is slow: of a test marked `first_is_fast` all cases but the first."""
+    """Mark what is slow: what `slow.txt` names, and of a test marked `first_is_fast` all cases but the first."""
+    slow = set(SLOW.read_text().splitlines())
     met = set()
     for item in items:
+        if item.nodeid in slow:
+            item.add_marker("slow")
         if item.get_closest_marker("first_is_fast"):
             if item.function in met:
                 item.add_marker("slow")

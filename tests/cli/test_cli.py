@@ -311,7 +311,7 @@ def row(here, name, words, err):
 
 def test_no_network_and_no_local_copy_is_said_within_seconds(here, monkeypatch, capsys):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("steppe.data.sources._hub_answers", lambda: False)
+    monkeypatch.setattr("steppe.data.sources.hub_answers", lambda: False)
     status, _, err = run(monkeypatch, capsys, "run", "fa-imdb")
     assert status == 2
     assert "Connect to the network, or set STEPPE_DATA to a folder that holds imdb/train.parquet" in err
