@@ -317,7 +317,6 @@ def test_no_network_and_no_local_copy_is_said_within_seconds(here, monkeypatch, 
     assert "Connect to the network, or set STEPPE_DATA to a folder that holds imdb/train.parquet" in err
 
 
-@pytest.mark.optimised
 def test_a_study_from_command_to_report_and_back(here, monkeypatch, capsys):
     status, out, err = run(monkeypatch, capsys, *TINY)
     assert (status, err) == (0, "")  # quiet where there is no terminal

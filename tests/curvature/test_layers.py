@@ -389,7 +389,6 @@ def test_eager_jit_scan_and_vmap_agree_and_nothing_is_compiled_twice():
     np.testing.assert_allclose(jax.lax.scan(lambda c, key: (c, value(key)), 0, keys)[1], one_by_one, rtol=1e-5)
 
 
-@pytest.mark.optimised
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize("kind", ["gram", "sketched"])

@@ -163,7 +163,6 @@ def test_memory_does_not_grow_with_the_number_of_batches():
     assert memory[1] < 1.1 * memory[0]
 
 
-@pytest.mark.optimised
 @pytest.mark.slow
 def test_products_work_under_jit_vmap_and_strict_promotion(strict):
     params, batch = mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32)

@@ -377,7 +377,6 @@ def test_soft_rank_counts_negative_eigenvalues_as_zero(x64):
     assert abs(found.mean - 1) <= 4 * found.sem + 1e-9
 
 
-@pytest.mark.optimised
 @pytest.mark.slow
 def test_everything_works_under_jit_and_in_float32():
     H = curvature.hessian(mlp_loss, mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32))

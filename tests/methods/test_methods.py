@@ -126,7 +126,6 @@ def test_runs_under_jit_scan_and_vmap_over_the_strength_and_is_compiled_once(x64
         close(final(strengths[i]), single, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.optimised
 @pytest.mark.slow
 @each_method
 def test_a_run_that_is_saved_and_restored_goes_on_with_the_same_bits(name, tmp_path):

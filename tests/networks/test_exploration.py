@@ -107,7 +107,6 @@ class Counting(Watcher):
         self.told.append(count)
 
 
-@pytest.mark.optimised
 @pytest.mark.slow
 @pytest.mark.parametrize("along", ["random", "between", "eigenvectors"])
 def test_a_landscape_that_was_killed_goes_on_with_the_same_bits(tiny, tmp_path, monkeypatch, along):

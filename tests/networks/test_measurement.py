@@ -200,7 +200,6 @@ def _everywhere():
     }
 
 
-@pytest.mark.optimised
 @pytest.mark.slow
 def test_every_measure_gives_numbers_for_a_classifier(everywhere):
     rows = everywhere["same"].values()
@@ -511,7 +510,6 @@ def own(tiny, monkeypatch):
     sys.modules.pop("mine", None)
 
 
-@pytest.mark.optimised
 @pytest.mark.slow
 def test_all_forms_of_a_file_give_the_numbers_of_the_run(own):
     names = ("loss", "accuracy", "trace", "sam_sharpness", "fisher_rao")

@@ -269,7 +269,6 @@ ALL = {
 }
 
 
-@pytest.mark.optimised
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_criteria_compile_once_keep_float32_and_give_the_same_under_jit(strict, name):

@@ -212,7 +212,6 @@ ALL = {
 }
 
 
-@pytest.mark.optimised
 @pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])

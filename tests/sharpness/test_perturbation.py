@@ -531,7 +531,6 @@ ALL = {
 }
 
 
-@pytest.mark.optimised
 @pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])

@@ -355,7 +355,6 @@ ALL = {
 }
 
 
-@pytest.mark.optimised
 @pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", ALL)
 def test_measures_compile_once_keep_float32_and_give_the_same_under_jit(strict, name):

@@ -284,7 +284,6 @@ study.run(study.load(sys.argv[1]), sys.argv[2], checkpoint_seconds=0, watcher=Ki
 """
 
 
-@pytest.mark.optimised
 @pytest.mark.slow
 def test_killed_and_resumed_it_ends_with_the_same_bits(finished, tmp_path):
     folder, results = finished
