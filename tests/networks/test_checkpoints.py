@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 import steppe
-from steppe import InputError, cli
+from steppe import InputError
 from steppe.core import names
 from steppe.core.extras import MissingExtra
 from steppe.models import Variables
 from steppe.networks import landscapes, loading, modules
 from steppe.networks.checkpoints import Blueprint, fill
 from steppe.networks.settings import UserNetwork
+from support.command import run
 from support.properties import cheap
 
 NETS = """
@@ -187,17 +188,6 @@ def here(tmp_path, monkeypatch):
     np.savez("data.npz", x=rng.normal(size=(12, 3)).astype(np.float32), y=np.arange(12) % 3)
     yield tmp_path
     sys.modules.pop("nets", None)
-
-
-def run(monkeypatch, capsys, *arguments):
-    """(exit status, standard output, standard error) of a command."""
-    monkeypatch.setattr(sys, "argv", ["steppe", *map(str, arguments)])
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as stop:
-        status = stop.code
-    return status, *capsys.readouterr()
 
 
 def trained_net(seed=0):

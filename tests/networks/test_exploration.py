@@ -4,7 +4,6 @@ import base64
 import dataclasses
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from fuzzing.damage import aged
-from steppe import InputError, cli, landscape, models, report, study
+from steppe import InputError, landscape, models, report, study
 from steppe.networks import exploration as exploring
 from steppe.networks.landscapes import Settings, read, read_question
 from steppe.report.figures import interactive as turning
@@ -22,6 +21,7 @@ from steppe.storage.checkpoint import Checkpoint
 from steppe.study import surfaces
 from steppe.study.progress import Watcher
 from steppe.study.records import flattened
+from support.command import run
 from support.runs import result_of
 
 
@@ -208,13 +208,7 @@ def test_names_cannot_break_out_of_the_pages_script():
 
 
 def command(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["steppe", "landscape", *map(str, arguments)])
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as stop:
-        status = stop.code
-    return status, *capsys.readouterr()
+    return run(monkeypatch, capsys, "landscape", *arguments)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from fuzzing.damage import aged
-from steppe import InputError, cli, report, sharpness, study
+from steppe import InputError, report, sharpness, study
 from steppe.analysis.measurements import compare_measurements
 from steppe.analysis.verdict import Verdict
 from steppe.core import losses
@@ -33,6 +33,7 @@ from steppe.networks.runs import finished_runs
 from steppe.networks.settings import Settings, UserNetwork
 from steppe.report.wording.measurements import notes
 from steppe.study.progress import Watcher
+from support.command import run
 from support.networks import dense_hessian, mlp_apply, mlp_batch, mlp_params
 from support.runs import result_of
 
@@ -280,18 +281,6 @@ def take(*paths, own=None, out=None, watcher=None, **settings):
     return measuring.measure(
         measuring.read_targets(list(paths), own or UserNetwork(), chosen, out), chosen, watcher=watcher
     )
-
-
-def run(monkeypatch, capsys, *arguments):
-    """(exit status, standard output, standard error) of a command."""
-    monkeypatch.setattr(sys, "argv", ["steppe", *map(str, arguments)])
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as stop:
-        status = stop.code
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 @pytest.mark.slow
