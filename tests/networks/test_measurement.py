@@ -642,8 +642,13 @@ def test_lists_name_every_measure_with_its_cost(monkeypatch, capsys):
 
 def table() -> str:
     """The registry as Markdown."""
-    needs = {"loss": "a loss", "outputs": "outputs", "labels": "outputs, labels", "targets": "outputs, real targets",
-             "initial": "initial parameters"}
+    needs = {
+        "loss": "a loss",
+        "outputs": "outputs",
+        "labels": "outputs, labels",
+        "targets": "outputs, real targets",
+        "initial": "initial parameters",
+    }
     under = {"nodes": "nodes", "layers": "layers", "none": "–"}
     lines = ["| measure | question | cost | unchanged by rescaling | needs | in |", "|---|---|---|---|---|---|"]
     for m in MEASURES.values():

@@ -15,6 +15,7 @@ from steppe.cli.run import run
 from steppe.cli.show import show
 from steppe.core import process
 from steppe.core.checks import InputError
+from steppe.storage.compilation import cache_programs
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
@@ -24,6 +25,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "landscape": landscape,
     "list": list_,
 }
+
+COMPILING = ("run", "measure", "landscape")
+"""Commands that compile."""
 
 COMPLETE = "_STEPPE_COMPLETE"
 """The variable by which a shell asks for completions."""
@@ -39,11 +43,14 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def steppe(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
     ] = False,
 ) -> None:
     """Train neural networks towards flat minima, measure how flat they are, and find out whether it helped."""
+    if context.invoked_subcommand in COMPILING:
+        cache_programs()
 
 
 for _name, _command in COMMANDS.items():
