@@ -8,11 +8,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
-from steppe.analysis import power as power_of_tests
-from steppe.analysis.comparison import compare, compare_all
-from steppe.analysis.power import detectable_difference
+from steppe.analysis import compare, compare_all, detectable_difference, holm, summary, welch_power
 from steppe.analysis.quantities import Quantity
-from steppe.analysis.tests import holm, summary
 from steppe.analysis.verdict import Verdict
 from steppe.core.checks import InputError
 from steppe.report.wording import verdicts
@@ -117,7 +114,7 @@ def test_holm_leaves_undone_tests_outside_the_family():
 
 def test_a_lone_comparison_needs_no_correction():
     found = compare_all(by_seed([1, 2, 3]), {"a": by_seed([2, 3, 5])})["a"]
-    assert found.welch.holm == found.welch.p and found.paired.holm == found.paired.p
+    assert found.welch.corrected == found.welch.p and found.paired.corrected == found.paired.p
 
 
 EQUAL = "no difference shown: identical in every run"
@@ -159,7 +156,7 @@ def test_verdict_follows_holm_and_the_size_asked_for():
     alone = compare(base, far)
     assert alone.welch.p < 0.05 and verdict(alone).startswith("significantly higher")
     among = compare_all(base, {str(i): far for i in range(5)})["0"]
-    assert among.welch.holm > 0.05 and verdict(among) == "no difference shown"
+    assert among.welch.corrected > 0.05 and verdict(among) == "no difference shown"
     assert verdict(alone, Quantity("a", "A", "share")) == "significantly higher (by 283.3 points)"
     assert alone.verdict is Verdict.HIGHER and among.verdict is Verdict.INCONCLUSIVE
 
@@ -179,14 +176,14 @@ def test_power_is_what_simulated_experiments_find(effect, count, alpha):
     rng, trials = np.random.default_rng(3), 20_000
     x, y = rng.normal(0, 1, (count, trials)), rng.normal(effect, 1, (count, trials))
     found = np.mean(stats.ttest_ind(y, x, equal_var=False).pvalue <= alpha)
-    expected = power_of_tests.welch_power(effect, count, alpha=alpha)
+    expected = welch_power(effect, count, alpha=alpha)
     assert abs(found - expected) < 4 * math.sqrt(expected * (1 - expected) / trials)
 
 
 def test_power_meets_students_for_many_runs_and_stays_below_it_for_few():
     student = TTestIndPower()
-    assert power_of_tests.welch_power(0.4, 100) == pytest.approx(student.power(0.4, 100, 0.05), abs=1e-3)
-    assert power_of_tests.welch_power(3.0, 3) < student.power(3.0, 3, 0.05) - 0.05
+    assert welch_power(0.4, 100) == pytest.approx(student.power(0.4, 100, 0.05), abs=1e-3)
+    assert welch_power(3.0, 3) < student.power(3.0, 3, 0.05) - 0.05
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
@@ -194,7 +191,7 @@ def test_power_meets_students_for_many_runs_and_stays_below_it_for_few():
 @pytest.mark.parametrize("alpha", [0.05, 0.05 / 14])
 def test_the_detectable_difference_is_found_as_often_as_it_says(count, power, alpha):
     found = detectable_difference(count, 0.5, power=power, alpha=alpha)
-    assert power_of_tests.welch_power(found / 0.5, count, alpha=alpha) == pytest.approx(power, abs=1e-4)
+    assert welch_power(found / 0.5, count, alpha=alpha) == pytest.approx(power, abs=1e-4)
 
 
 def test_more_runs_less_spread_and_less_power_detect_smaller_differences():

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from statsmodels.stats.weightstats import ttost_ind
 
-from steppe.analysis import tests
-from steppe.analysis.comparison import compare, compare_all, compare_quantity
+from steppe.analysis import compare, compare_all
+from steppe.analysis.comparison import compare_quantity
 from steppe.analysis.quantities import Quantity
+from steppe.analysis.statistics.effects import LARGE_T
 from steppe.analysis.verdict import Verdict
 from steppe.report.wording.verdicts import verdict as words
 
@@ -83,7 +84,7 @@ def test_equivalence_is_statsmodels_tost():
 def test_the_interval_of_a_huge_effect_comes_at_once_and_continues_that_of_a_large_one(sign):
     x = {0: 0.0, 1: 1.0, 2: -1.0}
     large, huge = (compare(x, {seed: sign * shift + v for seed, v in x.items()}).hedges_g for shift in (816.0, 8.16e5))
-    assert tests.LARGE_T / 2 < 816 / math.sqrt(2 / 3) < tests.LARGE_T
+    assert LARGE_T / 2 < 816 / math.sqrt(2 / 3) < LARGE_T
     np.testing.assert_allclose(np.array(huge) / 1e3, large, rtol=1e-3)
 
 
@@ -98,8 +99,8 @@ def test_a_certain_difference_within_the_margin_is_equivalent_and_both_facts_are
 def test_equivalence_is_a_family_of_its_own():
     base = {0: 1.0, 1: 1.1, 2: 0.9}
     found = compare_all(base, {"near": {0: 1.0, 1: 1.1, 2: 0.95}, "far": {0: 9.0, 1: 9.1, 2: 8.9}}, margin=0.5)
-    assert found["near"].equivalence.holm == 2 * found["near"].equivalence.p
-    assert found["far"].welch.holm == 2 * found["far"].welch.p
+    assert found["near"].equivalence.corrected == 2 * found["near"].equivalence.p
+    assert found["far"].welch.corrected == 2 * found["far"].welch.p
     assert found["far"].equivalence.p > 0.5
 
 

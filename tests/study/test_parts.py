@@ -209,7 +209,7 @@ def test_a_control_is_compared_besides_the_baseline(controlled):
     accuracy = found.controls["test_accuracy"].comparisons
     assert set(accuracy) == {"good", "idle"}
     np.testing.assert_allclose(accuracy["good"].difference, 0.05, atol=0.01)
-    assert accuracy["good"].welch.holm == pytest.approx(2 * accuracy["good"].welch.p)
+    assert accuracy["good"].welch.corrected == pytest.approx(2 * accuracy["good"].welch.p)
     assert "Against its control, final test accuracy was significantly higher under good (control: longer)" in (
         conclusion(found)
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import polars
 
-from steppe.analysis.comparison import QuantityComparison, Ratio, compare_quantity
+from steppe.analysis.comparison import QuantityComparison, compare_quantity
 from steppe.analysis.curves import (
     CURVES,
     TRACKED,
@@ -25,6 +25,7 @@ from steppe.analysis.power import Power, power_of
 from steppe.analysis.quantities import CONTROLLED, OPTIONAL, QUANTITIES
 from steppe.analysis.results import Results
 from steppe.analysis.times import time_ratio
+from steppe.analysis.verdict import Ratio
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars
 
-from steppe.analysis.comparison import Ratio, ratio
 from steppe.analysis.quantities import FITTED_LOSS, TR_H2
+from steppe.analysis.verdict import Ratio, ratio
 
 EMPTY = np.zeros(0), np.zeros(0)
 """The path of a run without a history."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars
 
-from steppe.analysis.comparison import Ratio, ratio
+from steppe.analysis.verdict import Ratio, ratio
 
 
 def time_ratio(finished: polars.DataFrame, condition: str, other: str, *, confidence: float = 0.95) -> Ratio:

@@ -2,8 +2,14 @@
 
 import enum
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from steppe.analysis.tests import RESOLUTION, TTest
+from steppe.analysis.statistics.differences import PValue
+from steppe.analysis.statistics.samples import RESOLUTION, summary
+
+LARGEST_LOG = 700.0
+"""The exponential of more is beyond float64."""
 
 
 class Verdict(enum.Enum):
@@ -26,13 +32,13 @@ class Verdict(enum.Enum):
         return self in (Verdict.HIGHER, Verdict.LOWER)
 
     @classmethod
-    def from_tests(cls, difference: float, welch: TTest, equivalence: TTest, alpha: float) -> "Verdict":
+    def from_tests(cls, difference: float, test: PValue, equivalence: PValue, alpha: float) -> "Verdict":
         """The verdict of a test of a difference and one of equivalence, each at level α after its correction."""
-        if welch.status not in ("tested", "identical"):
+        if test.status not in ("tested", "identical"):
             return cls.UNTESTABLE
         if equivalence.decisive <= alpha:  # false for NaN
             return cls.EQUIVALENT
-        if welch.decisive <= alpha:
+        if test.decisive <= alpha:
             return cls.HIGHER if difference > 0 else cls.LOWER
         return cls.INCONCLUSIVE
 
@@ -49,3 +55,50 @@ class Verdict(enum.Enum):
         if low > RESOLUTION:
             return cls.HIGHER
         return cls.LOWER if high < -RESOLUTION else cls.INCONCLUSIVE
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A quantity of a condition over another's, seed by seed.
+
+    Attributes
+    ----------
+    ratio, low, high : float
+        The geometric mean over seeds, and Student's interval for it, from the logarithms; NaN where there is none.
+    seeds : int
+        Seeds that could be compared.
+    margin : float
+        The factor within which ratios do not matter; NaN where none is declared.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    seeds: int
+    margin: float = math.nan
+
+    @property
+    def verdict(self) -> Verdict:
+        """By its interval, not corrected for the number of conditions."""
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low > 0):
+            return Verdict.UNTESTABLE
+        return Verdict.from_interval(math.log(self.low), math.log(self.high), math.log(self.margin))
+
+
+def ratio(logs: Iterable[float], *, confidence: float = 0.95, margin: float | None = None) -> Ratio:
+    """The ratio whose logarithms over seeds these are.
+
+    Examples
+    --------
+    >>> found = ratio([math.log(2.0), math.log(2.1), math.log(1.9)])
+    >>> round(found.ratio, 2), found.verdict.name
+    (2.0, 'HIGHER')
+    """
+    found = summary(logs, confidence=confidence)
+    middle, low, high = (exponential(log) for log in (found.mean, found.low, found.high))
+    return Ratio(middle, low, high, found.count, math.nan if margin is None else margin)
+
+
+def exponential(log: float) -> float:
+    """The number whose logarithm this is, or the nearest one that float64 holds."""
+    return math.exp(min(max(log, -LARGEST_LOG), LARGEST_LOG))

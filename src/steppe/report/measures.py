@@ -151,7 +151,7 @@ def _compared(found: QuantityComparison, condition: str, baseline: str) -> Cell:
     if comparison is None:
         return Cell(text, "the baseline was not measured")
     if comparison.verdict.directed:
-        p = p_value(comparison.welch.holm)
+        p = p_value(comparison.test.corrected)
         log = found.quantity.log
         change = f"× {number(comparison.ratio.ratio, 2)}" if log else signed(comparison.difference, digits=2)
         return Cell(text, f"{change}, p {p if '<' in p else f'= {p}'}", strong=True)

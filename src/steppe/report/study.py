@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from steppe.analysis.analysis import Analysis
-from steppe.analysis.comparison import QuantityComparison, Ratio
+from steppe.analysis.comparison import QuantityComparison
 from steppe.analysis.quantities import COST, LOSSES, OUTCOMES, PUBLISHED, SPECTRUM, TR_H2
 from steppe.analysis.results import PublishedTable
+from steppe.analysis.verdict import Ratio
 from steppe.report import measures
 from steppe.report.document import Beside, Block, Code, Document, Gallery, Link, Paragraph, Section, Sentences, Table
 from steppe.report.figures import curves, landscapes, outcomes, tracking

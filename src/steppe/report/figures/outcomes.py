@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from steppe.analysis.comparison import QuantityComparison, Ratio
+from steppe.analysis.comparison import QuantityComparison
+from steppe.analysis.verdict import Ratio
 from steppe.report.document import Picture
 from steppe.report.figures.drawing import Look, canvas, condition_axis, log_axis, looks, picture
 from steppe.report.formats import number, percent

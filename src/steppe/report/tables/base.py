@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from steppe.analysis.comparison import QuantityComparison, Ratio
+from steppe.analysis.comparison import QuantityComparison
 from steppe.analysis.quantities import Quantity
+from steppe.analysis.verdict import Ratio
 from steppe.report.document import Cell, Row, Table
 from steppe.report.formats import NOTHING, interval, number, spread
 

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 
-from steppe.analysis.comparison import Comparison, QuantityComparison, Ratio
+from steppe.analysis.comparison import QuantityComparison
 from steppe.analysis.equal_loss import QUANTITIES as AT_EQUAL_LOSS
 from steppe.analysis.equal_loss import EqualLossRatio
+from steppe.analysis.judgement import Comparison
 from steppe.analysis.quantities import Quantity
-from steppe.analysis.tests import Effect
-from steppe.analysis.verdict import Verdict
+from steppe.analysis.statistics.effects import Effect
+from steppe.analysis.verdict import Ratio, Verdict
 from steppe.report.document import Cell, Row, Table
 from steppe.report.formats import NOTHING, interval, number, p_value, percent, signed
 from steppe.report.tables.base import ratio_cell, table
@@ -106,8 +107,8 @@ def _row(quantity: Quantity, name: str, found: Comparison) -> Row:
         Cell(name),
         Cell(sentence_case(verdict(quantity, found)), strong=settled),
         _difference(quantity, found),
-        *(Cell(p_value(p)) for p in (found.welch.p, found.welch.holm, found.paired.p, found.paired.holm)),
-        Cell(p_value(found.equivalence.holm)),
+        *(Cell(p_value(p)) for p in (found.welch.p, found.welch.corrected, found.paired.p, found.paired.corrected)),
+        Cell(p_value(found.equivalence.corrected)),
         _effect(found.hedges_g),
         Cell(_effect_size(found.d_z)),
     )

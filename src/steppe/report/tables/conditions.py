@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from steppe.analysis.comparison import QuantityComparison, Ratio
+from steppe.analysis.comparison import QuantityComparison
+from steppe.analysis.verdict import Ratio
 from steppe.report.document import Cell, Table
 from steppe.report.formats import percent
 from steppe.report.tables.base import (

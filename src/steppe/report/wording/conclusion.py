@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from steppe.analysis.analysis import Analysis
-from steppe.analysis.comparison import Comparison, QuantityComparison, Ratio
+from steppe.analysis.comparison import QuantityComparison
+from steppe.analysis.judgement import Comparison
 from steppe.analysis.quantities import TR_H2, Quantity
-from steppe.analysis.verdict import Verdict
+from steppe.analysis.verdict import Ratio, Verdict
 from steppe.core.checks import joined
 from steppe.report.formats import percent
 from steppe.report.wording.sizes import margin_size, mid_sentence, size, size_range

@@ -2,8 +2,8 @@
 
 import math
 
-from steppe.analysis.comparison import LARGEST_LOG
 from steppe.analysis.quantities import Quantity
+from steppe.analysis.verdict import LARGEST_LOG
 
 
 def size(quantity: Quantity, difference: float) -> str:

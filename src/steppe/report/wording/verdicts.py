@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-from steppe.analysis.comparison import Comparison, Disagreement, QuantityComparison, Ratio
+from steppe.analysis.comparison import QuantityComparison
+from steppe.analysis.judgement import Comparison, Disagreement
 from steppe.analysis.quantities import Quantity
-from steppe.analysis.verdict import Verdict
+from steppe.analysis.verdict import Ratio, Verdict
 from steppe.report.wording.sizes import margin_size, size
 
 NO_DIFFERENCE, CANNOT_TELL = "no difference shown", "cannot tell"
@@ -15,7 +16,7 @@ def verdict(quantity: Quantity, found: Comparison) -> str:
 
     Examples
     --------
-    >>> from steppe.analysis.comparison import compare
+    >>> from steppe.analysis import compare
     >>> plain = Quantity("loss", "Loss")
     >>> verdict(plain, compare({0: 1.0, 1: 1.1, 2: 0.9}, {0: 3.0, 1: 3.1, 2: 2.9}))
     'significantly higher (by 2)'

@@ -1,0 +1,1 @@
+"""Statistics of arrays: tests, effect sizes, intervals, corrections, power. Nothing here knows of studies."""
