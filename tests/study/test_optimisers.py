@@ -1,5 +1,7 @@
 """Optimisers and learning-rate schedules by name."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,11 @@ import optax
 import pytest
 
 from steppe import InputError, study
+from steppe.core import trees
 from steppe.study.spec.conditions import conditions
-from steppe.study.spec.optimisers import OPTIMISERS, SCHEDULES
+from steppe.study.spec.optimisers import OPTIMISERS, SCHEDULES, values
 from steppe.study.training.chain import learning_rate, optimiser, stability_limit
+from steppe.study.training.recipe import Recipe
 
 SPEC = """
 name = "tiny"
@@ -103,7 +107,7 @@ def test_the_rate_of_a_schedule_at_each_update_is_optax_s():
     np.testing.assert_array_equal([rate(k) for k in range(6)], [expected(k) for k in range(6)])
 
 
-REFUSED = {"lbfgs": "needs gradients, its state and parameters only", "noisy_sgd": "whose state is numbers"}
+REFUSED = {"sophia": "needs gradients, its state, parameters, value, grad and value_fn only"}
 
 
 @pytest.mark.filterwarnings("ignore:`optimistic_adam` is deprecated")
@@ -115,6 +119,71 @@ def test_every_optimiser_of_optax_is_one_of_a_study_or_is_refused(name):
     else:
         found = spec(train__optimizer={"name": name})
         assert study.spec.parse(found.toml()) == found
+
+
+def steps(name, loss, start, updates, **settings):
+    """What some updates of an optimiser lead to, told all that a study tells it, and its state."""
+    found = spec(train__optimizer={"name": name, **settings}, train__learning_rate=0.5, train__schedule="constant")
+    tx = optax.with_extra_args_support(optimiser(found.train, updates, jax.random.key(3)))
+
+    @jax.jit
+    def update(params, state):
+        value, grads = jax.value_and_grad(loss)(params, None)
+        step, state = tx.update(grads, state, params, loss=loss, batch=None, **values(loss, value, grads))
+        return optax.apply_updates(params, step), state
+
+    params, state = start, tx.init(start)
+    for _ in range(updates):
+        params, state = update(params, state)
+    return params, state
+
+
+def test_an_optimiser_that_searches_along_a_line_is_told_the_loss_of_the_batch():
+    def valley(w, _):
+        return (1 - w[0]) ** 2 + 100 * (w[1] - w[0] ** 2) ** 2
+
+    found, _ = steps("lbfgs", valley, jnp.array([-1.2, 1.0]), 60)
+    assert valley(found, None) < 1e-6  # where a gradient of length 0.5 would have gone to infinity
+
+
+def test_an_optimiser_that_draws_keeps_numbers_and_draws_what_optax_draws():
+    start = jnp.array([1.0, -2.0])
+    found, state = steps("noisy_sgd", lambda w, _: jnp.sum(w**2), start, 3)
+    assert not any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(state))
+    tx = optax.noisy_sgd(0.5, key=jax.random.key(3))
+    params, state = start, tx.init(start)
+    for _ in range(3):
+        step, state = tx.update(2 * params, state)
+        params = optax.apply_updates(params, step)
+    np.testing.assert_array_equal(found, params)
+
+
+def test_what_a_schedule_free_optimiser_averages_is_what_is_tested():
+    found = spec(train__optimizer={"name": "schedule_free_sgd", "b1": 0.8}, train__schedule="constant")
+    recipe = Recipe.of(found, found.load_data())
+    progress = recipe.start(jnp.uint32(0), {})
+    after = progress._replace(params=jax.tree.map(lambda leaf: leaf + 0.1, progress.params))
+    (state,) = (node for _, node in trees.instances(after.opt_state, optax.contrib.ScheduleFreeState))
+    expected = jax.tree.map(lambda y, z: (y - 0.2 * z) / 0.8, after.params, state.z)
+    tested = recipe.network(after, recipe.dataset.train).params
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), tested, expected)
+    with pytest.raises(InputError, match="average must be left out with schedule_free_sgd, which averages"):
+        Recipe.of(spec('average = {name = "ema"}\n', train__optimizer={"name": "schedule_free_sgd"}), recipe.dataset)
+
+
+COUNTS = [
+    ({"name": "linear_schedule", "init_value": 0.1, "end_value": 0.0, "transition_steps": "1%"},
+     r"transition_steps must be at least 1, got '1%', which is 0 of 8 updates"),
+    ({"name": "exponential_decay", "init_value": 0.1, "decay_rate": 0.5, "transition_steps": -2}, "at least 1, got -2"),
+    ({"name": "warmup_constant_schedule", "init_value": 0.0, "peak_value": 0.1, "warmup_steps": 0},
+     "warmup_steps must be at least 1, got 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "words"), COUNTS)
+def test_a_schedule_that_would_silently_be_constant_is_refused(table, words):
+    with pytest.raises(InputError, match=words):
+        learning_rate(spec(train__learning_rate=table).train, 8)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -177,7 +246,7 @@ BAD = {
 def test_what_an_optimiser_or_schedule_cannot_be_is_refused_in_one_sentence(said):
     with pytest.raises(InputError, match=said) as refusal:
         spec(**{f"train.{key}": value for key, value in BAD[said].items()})
-    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 600
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 700
 
 
 MINE = """
@@ -190,7 +259,20 @@ def number(learning_rate):
     return 3
 def noise(*, first: float):
     return first
+def groups(learning_rate):
+    transforms = {"trained": optax.sgd(learning_rate), "frozen": optax.set_to_zero()}
+    return optax.multi_transform(transforms, {"layers": {0: "frozen", 1: "trained"}})
 """
+
+
+def test_an_optimiser_of_one_s_own_is_tried_on_the_parameters_of_the_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mygroups.py").write_text(MINE)
+    found = spec(train__optimizer={"name": "mygroups:groups"})
+    Recipe.of(found, found.load_data())
+    other = spec(train__optimizer={"name": "mygroups:groups"}, model__hidden=[4, 4])
+    with pytest.raises(InputError, match=r"mygroups:groups must be an optimiser that needs .* fails with these"):
+        Recipe.of(other, other.load_data())
 
 
 def test_an_optimiser_and_a_schedule_of_one_s_own_train_and_their_source_is_in_the_identity(tmp_path, monkeypatch):

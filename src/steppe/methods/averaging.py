@@ -154,12 +154,13 @@ def _averaging(name: str, weight: Callable[[jax.Array, Any], jax.Array]) -> opta
 
 
 def averaged_params(opt_state: Any, params: Params | None = None) -> Params:
-    """The average that `ema` or `swa` keeps, found in the state of the whole chain.
+    """The average that `ema`, `swa` or Optax's `schedule_free` keeps, found in the state of the whole chain.
 
     Parameters
     ----------
-    opt_state : the state of an optimiser, however nested, with one `AverageState` in it.
-    params : the average comes in the dtypes of these; otherwise in those it is kept in, at least float32.
+    opt_state : the state of an optimiser, however nested, with one average in it.
+    params : the average comes in the dtypes of these; otherwise in those it is kept in, at least float32. Schedule-free
+        optimisers need them: they keep x, what is to be tested, as y = b₁ x + (1 − b₁) z, which is what is trained.
 
     Returns
     -------
@@ -167,7 +168,7 @@ def averaged_params(opt_state: Any, params: Params | None = None) -> Params:
 
     Raises
     ------
-    InputError : no average in the state, or more than one.
+    InputError : no average in the state, or more than one; a schedule-free one without params.
 
     Examples
     --------
@@ -176,8 +177,23 @@ def averaged_params(opt_state: Any, params: Params | None = None) -> Params:
     >>> averaged_params(tx.init({"w": jnp.ones(2)}))  # before the first update: the initial parameters
     {'w': Array([1., 1.], dtype=float32)}
     """
-    found = [node for _, node in trees.instances(opt_state, AverageState)]
+    found = _averages(opt_state)
     if len(found) != 1:
         got = f"one with {len(found) or 'none'}"
         checks.fail("averaged_params", "opt_state", "a state with one average", got, "Put one ema or swa in the chain.")
-    return found[0].mean if params is None else as_like(found[0].mean, params)
+    (state,) = found
+    if isinstance(state, AverageState):
+        return state.mean if params is None else as_like(state.mean, params)
+    if params is None:
+        checks.fail("averaged_params", "params", "given with the state of a schedule-free optimiser", None)
+    return optax.contrib.schedule_free_eval_params(state, params)
+
+
+def is_averaging(opt_state: Any) -> bool:
+    """Whether the state of an optimiser, or its shapes, hold an average that `averaged_params` finds."""
+    return bool(_averages(opt_state))
+
+
+def _averages(opt_state: Any) -> list[Any]:
+    kinds: tuple[type[Any], ...] = (AverageState, optax.contrib.ScheduleFreeState)
+    return [node for kind in kinds for _, node in trees.instances(opt_state, kind)]

@@ -1,7 +1,9 @@
 """Optimisers and learning-rate schedules of Optax by name, or a user's own, checked before anything runs."""
 
+import functools
 import inspect
 import math
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,33 +13,45 @@ import jax.numpy as jnp
 import optax
 
 from steppe.core import checks, programs
+from steppe.core.types import Batch, Loss, Params
 from steppe.study.spec import shares
 from steppe.study.spec.settings import Source, build
 
 
+def _named(module: types.ModuleType) -> dict[str, Callable[..., Any]]:
+    """The functions of a part of Optax that may be meant, by name."""
+    kinds = types.FunctionType | functools.partial
+    found = {name: made for name, made in vars(module).items() if isinstance(made, kinds)}
+    return {name: found[name] for name in sorted(found) if not name.startswith(("_", "scale_by_"))}
+
+
 def _is_optimiser(function: Callable[..., Any]) -> bool:
+    """Whether it makes an optimiser of a learning rate; a few of Optax do not say what they return."""
     signature = inspect.signature(function)
-    made = signature.return_annotation if next(iter(signature.parameters), "") == "learning_rate" else None
-    return isinstance(made, type) and issubclass(made, optax.GradientTransformation)
+    first, made = next(iter(signature.parameters), ""), signature.return_annotation
+    known = made is signature.empty or (isinstance(made, type) and issubclass(made, optax.GradientTransformation))
+    return first == "learning_rate" and known
 
 
-_FUNCTIONS = {
-    name: made
-    for name, made in vars(optax).items()
-    if inspect.isfunction(made) and not name.startswith(("_", "scale_by_"))
-}
+def _is_schedule(function: Callable[..., Any]) -> bool:
+    """Whether it makes a schedule of numbers."""
+    signature = inspect.signature(function)
+    return signature.return_annotation == optax.Schedule and "schedules" not in signature.parameters
+
+
+_CORE, _CONTRIBUTED = _named(optax), _named(optax.contrib)
 
 OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    name: _FUNCTIONS[name] for name in sorted(_FUNCTIONS) if _is_optimiser(_FUNCTIONS[name])
+    name: made for name, made in {**_CONTRIBUTED, **_CORE}.items() if _is_optimiser(made) and name != "dpsgd"
 }
-"""Optax's, by name; the first argument is the learning rate."""
+"""Optax's, by name, and those of `optax.contrib`; the first argument is the learning rate. `dpsgd` takes the gradient
+of each example."""
 
-SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
-    name: _FUNCTIONS[name]
-    for name in sorted(_FUNCTIONS)
-    if name.endswith("_schedule") and inspect.signature(_FUNCTIONS[name]).return_annotation == optax.Schedule
-}
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {name: made for name, made in _CORE.items() if _is_schedule(made)}
 """Optax's, by name: functions that make a function of the number of the update."""
+
+LEAST = {"transition_steps": 1, "transition_begin": 0, "warmup_steps": 0}
+"""Of settings of Optax's schedules: with less they are silently constant, or something else than they say."""
 
 
 TRIED = 100_000
@@ -51,11 +65,24 @@ def schedule(table: Mapping[str, Any], source: Source, updates: int) -> optax.Sc
     ------
     InputError : settings out of range; a user's function that makes no schedule.
     """
-    made = build(SCHEDULES, shares.counted(table, updates), source)
+    counted = shares.counted(table, updates)
+    if table["name"] in SCHEDULES:
+        _check_counts(table, counted, updates)
+    made = build(SCHEDULES, counted, source)
     if not callable(made):
         checks.fail("study", table["name"], "a function that returns a schedule", checks.returned(made),
                     "Return a function of the number of the update.")  # fmt: skip
     return typing.cast(optax.Schedule, made)
+
+
+def _check_counts(table: Mapping[str, Any], counted: Mapping[str, Any], updates: int) -> None:
+    """Fail for numbers of updates with which Optax makes a constant schedule, or another than was asked for."""
+    alone = {"warmup_steps": 1} if table["name"] == "warmup_constant_schedule" else {}
+    for name, least in {**LEAST, **alone}.items():
+        count = counted.get(name, least)
+        if count < least:
+            got = f"{table[name]!r}, which is {count} of {updates} updates" if counted[name] != table[name] else count
+            checks.fail("study", f"train.learning_rate.{name}", f"at least {least}", got)
 
 
 def optimiser(table: Mapping[str, Any], rate: Any, key: jax.Array, source: Source) -> optax.GradientTransformation:
@@ -68,7 +95,28 @@ def optimiser(table: Mapping[str, Any], rate: Any, key: jax.Array, source: Sourc
     made = build(OPTIMISERS, table, source, rate, key=key)
     if not isinstance(made, optax.GradientTransformation):
         checks.fail("study", table["name"], "a function that returns an Optax optimiser", checks.returned(made))
-    return made
+    return _without_keys(made) if table["name"] == "noisy_sgd" else made
+
+
+def _without_keys(made: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same optimiser with random keys in its state as numbers, which checkpoints keep."""
+
+    def init(params: Params) -> Any:
+        state = made.init(params)
+        return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
+
+    def update(updates: Params, state: Any, params: Params | None = None) -> tuple[Params, Any]:
+        def typed(like: Any, leaf: Any) -> Any:
+            return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
+
+        updates, after = made.update(updates, jax.tree.map(typed, made.init(updates), state), params)
+        return updates, jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, after)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and bool(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
 def check_schedule(table: Mapping[str, Any], source: Source) -> None:
@@ -102,25 +150,57 @@ def _is_real(value: Any) -> bool:
 
 
 def check_optimiser(table: Mapping[str, Any], weight_decay: float, source: Source) -> None:
-    """Check that an optimiser needs gradients, its state and parameters, and nothing else.
+    """Check an optimiser before the network is there.
 
     Raises
     ------
-    InputError : see `optimiser`; one that needs more, or whose state changes its form; weight decay said twice.
+    InputError : see `optimiser`, and `check_update` for one of Optax; weight decay said twice.
     """
     name = table["name"]
     if weight_decay and "weight_decay" in table:
         checks.fail("study", "train.weight_decay", f"0 beside {name!r}, which has its own", weight_decay,
                     "Set it as train.optimizer.weight_decay.")  # fmt: skip
-    made = optax.with_extra_args_support(optimiser(table, 0.1, jax.random.key(0), source))
-    params = {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32), "b": jax.ShapeDtypeStruct((3,), jnp.float32)}
+    made = optimiser(table, 0.1, jax.random.key(0), source)
+    if name in OPTIMISERS:
+        shapes = {"w": (2, 3), "b": (3,)}
+        check_update(name, made, {key: jax.ShapeDtypeStruct(shape, jnp.float32) for key, shape in shapes.items()})
+
+
+def check_update(name: str, made: optax.GradientTransformation, params: Params) -> None:
+    """Check that an optimiser needs what a study gives it, and nothing else.
+
+    Raises
+    ------
+    InputError : one that needs more, or whose state changes its form.
+    """
+    made = optax.with_extra_args_support(made)
+
+    def update(params: Params) -> Any:
+        state = made.init(params)
+        asked = values(lambda *_: jnp.float32(0), jnp.float32(0), params)
+        return state, made.update(params, state, params, **asked)
+
     try:
-        state = jax.eval_shape(made.init, params)
-        updates, after = jax.eval_shape(made.update, params, state, params)
+        state, (updates, after) = jax.eval_shape(update, params)
     except Exception as error:
-        checks.fail("study", name, "an optimiser that needs gradients, its state and parameters only",
-                    f"one that fails with these: {programs.line(error)}", "Take another.")  # fmt: skip
+        what = f"an optimiser that needs gradients, its state, parameters, {checks.joined(VALUES)} only"
+        checks.fail("study", name, what, f"one that fails with these: {programs.line(error)}", "Take another.")
     check_form(name, "an optimiser", updates, params, state, after)
+
+
+VALUES = ("value", "grad", "value_fn")
+"""What optimisers that search along a line ask for, by Optax's names."""
+
+
+def values(objective: Loss, value: jax.Array, gradient: Params) -> dict[str, Any]:
+    """What an optimiser is told beside gradients: the loss of the batch, its gradient before methods, and how to
+    evaluate it elsewhere, to which Optax gives all that a study calls its chain with.
+    """
+
+    def value_fn(params: Params, *, batch: Batch = None, loss: Any = None, penalty_loss: Any = None) -> jax.Array:
+        return objective(params, batch)
+
+    return dict(zip(VALUES, (value, gradient, value_fn), strict=True))
 
 
 def check_form(name: str, what: str, updates: Any, params: Any, state: Any, after: Any) -> None:

@@ -209,7 +209,8 @@ def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]
             if name == "where" and part.partition(".")[0] in METHODS:
                 fields[name] = (Globs, None)
             continue
-        annotation = Literal["closed_form"] | None if name in EXACT else _plain(hints[name], name, part in SHARED)
+        hint = _narrowed(hints[name], parameter.default)
+        annotation = Literal["closed_form"] | None if name in EXACT else _plain(hint, name, part in SHARED)
         if annotation is None and parameter.default is parameter.empty:
             checks.fail("study", f"{part}.name", "a function whose settings TOML can express", f"one that needs {name}",
                         "Write a function of your own that calls it.")  # fmt: skip
@@ -236,6 +237,11 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(function)
     except NameError:
         return inspect.get_annotations(function, eval_str=True)
+
+
+def _narrowed(annotation: Any, default: Any) -> Any:
+    """An annotation, or int where it is any number and the default is a whole one: Optax so annotates counts, too."""
+    return int if type(default) is int and complex in typing.get_args(annotation) else annotation
 
 
 def _plain(annotation: Any, name: str, shared: bool = False) -> Any:

@@ -6,7 +6,9 @@ import jax
 import optax
 
 from steppe import methods
-from steppe.core.types import Moments
+from steppe.core import checks
+from steppe.core.types import Moments, Params
+from steppe.methods.averaging import is_averaging
 from steppe.study.spec import optimisers, parts
 from steppe.study.spec.settings import Source, split_name, with_closed_forms
 from steppe.study.spec.tables import Average, Spec, Train
@@ -43,6 +45,22 @@ def average(settings: Average, updates: int) -> optax.GradientTransformation:
     if settings.name == "ema":
         return methods.ema(DECAY if settings.decay is None else settings.decay)
     return methods.swa(int((START if settings.start is None else settings.start) * updates))
+
+
+def averages(spec: Spec, params: Params) -> bool:
+    """Whether what is tested is an average of the weights: the study's, or that of a schedule-free optimiser.
+
+    Raises
+    ------
+    InputError : both.
+    """
+    if not isinstance(spec.train.optimizer, dict):
+        return spec.average is not None
+    state = jax.eval_shape(optimiser(spec.train, 1, jax.random.key(0), spec.source).init, params)
+    if spec.average is not None and is_averaging(state):
+        checks.fail("study", "average", f"left out with {spec.train.optimizer['name']}, which averages weights itself",
+                    f"{spec.average.name!r}")  # fmt: skip
+    return spec.average is not None or is_averaging(state)
 
 
 def learning_rate(train: Train, updates: int, source: Source = None) -> optax.Schedule:

@@ -92,7 +92,7 @@ class Compiler:
         else:
             epoch = program = jax.jit(recipe.epoch, donate_argnums=0).lower(progress, strengths, train).compile()
         memory = program.memory_analysis().temp_size_in_bytes / 1e6
-        network = jax.jit(recipe.network) if recipe.spec.average else recipe.network
+        network = jax.jit(recipe.network) if recipe.averages else recipe.network
         if on_host:
             network = functools.partial(_without_data, network)
         return Trainer(start, epoch, network, train, recipe.steps, time.perf_counter() - began, memory)
@@ -100,7 +100,7 @@ class Compiler:
 
 def _host_epoch(recipe: Recipe, progress: Progress, strengths: Strengths) -> tuple[loader.HostEpoch, Any]:
     """An epoch on data of the host, and the program of one block of it."""
-    if recipe.spec.average is not None and recipe.model.statistics is not None:
+    if recipe.averages and recipe.model.statistics is not None:
         todo = "Statistics of averaged weights are estimated from all training data. Take GroupNorm, or no average."
         checks.fail("study", "train.data_on", '"device" where weights are averaged with BatchNorm', '"host"', todo)
     size, train = recipe.spec.train.batch_size, recipe.dataset.train

@@ -22,11 +22,11 @@ from steppe.models import Network, Variables
 from steppe.models.base import conform
 from steppe.models.precision import mixed_precision
 from steppe.sharpness import CriticalSharpness, critical_sharpness
-from steppe.study.spec import limits
+from steppe.study.spec import limits, optimisers
 from steppe.study.spec.settings import build
 from steppe.study.spec.tables import Spec
 from steppe.study.training import requirements, tracking
-from steppe.study.training.chain import Strengths, chain, learning_rate
+from steppe.study.training.chain import Strengths, averages, chain, learning_rate
 from steppe.study.training.loader import Block
 
 SWEPT = ("lam", "rho")
@@ -114,6 +114,11 @@ class Recipe:
         """Updates in an epoch: whole batches."""
         return self.examples // self.spec.train.batch_size
 
+    @functools.cached_property
+    def averages(self) -> bool:
+        """Whether what is tested is an average of the weights."""
+        return averages(self.spec, jax.eval_shape(self.initial, jnp.uint32(0)).params)
+
     @property
     def criterion(self) -> Criterion:
         """What is trained on."""
@@ -146,7 +151,7 @@ class Recipe:
         The statistics of normalisation are not those of averaged weights: they are estimated anew, as the mean over
         one pass of the training data, in its order and by whole batches, as Izmailov et al. (2018) do.
         """
-        if self.spec.average is None:
+        if not self.averages:
             return Variables(progress.params, progress.state)
         params = methods.averaged_params(progress.opt_state, progress.params)
         variables = Variables(params, progress.state)
@@ -226,8 +231,10 @@ class Recipe:
             batch = self._augmented(jax.random.fold_in(augmenting, step), self._batch(train, rows), seen, params)
             (value, after), grads = self._gradient(Variables(params, state), batch, key)
             whole = losses.of(self.trained.at(state), self.criterion)
-            penalised = {} if self.spec.train.penalty_dropout else {"penalty_loss": whole}
-            updates, opt_state = chained.update(grads, opt_state, params, loss=loss, batch=batch, **penalised)
+            given = {} if self.spec.train.penalty_dropout else {"penalty_loss": whole}
+            if isinstance(self.spec.train.optimizer, dict):
+                given |= optimisers.values(seen, value, grads)
+            updates, opt_state = chained.update(grads, opt_state, params, loss=loss, batch=batch, **given)
             found = self._tracked(progress.epoch * self.steps + step, seen, params, updates, batch)
             return (optax.apply_updates(params, updates), after, opt_state), (value, found)
 

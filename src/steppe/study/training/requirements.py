@@ -5,11 +5,14 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from steppe import methods
+from steppe import extensions, methods
 from steppe.core import checks, losses, names
+from steppe.core.types import Params
 from steppe.data import Dataset
 from steppe.models import Network, Variables
+from steppe.study.spec import optimisers
 from steppe.study.spec.tables import Spec
+from steppe.study.training.chain import averages
 
 
 def check_data(spec: Spec, dataset: Dataset) -> None:
@@ -56,9 +59,12 @@ def check_network(spec: Spec, dataset: Dataset, model: Network) -> None:
     _check_masks(spec, parts, penalties)
     variables = jax.eval_shape(model.init, jax.random.key(0))
     _check_dtype(spec, variables)
+    _check_optimiser(spec, variables.params)
+    averaging = averages(spec, variables.params)
     if jax.tree.leaves(variables.state):
         _check_parts(spec, {name for name in parts.keys() - penalties if parts[name] != (spec.train.accumulate or 1)})
-        _check_average(spec, dataset, model, variables)
+        if averaging:
+            _check_average(spec, dataset, model, variables)
 
 
 def _parts(spec: Spec) -> dict[str, int]:
@@ -91,6 +97,14 @@ def _check_dtype(spec: Spec, variables: Variables) -> None:
         checks.fail("study", "train.dtype", "left out with closed_form, which is in float32", "'bfloat16'")
 
 
+def _check_optimiser(spec: Spec, params: Params) -> None:
+    """Fail for an optimiser of a user's own that needs more than it is given, or does not keep its form."""
+    table = spec.train.optimizer
+    if isinstance(table, dict) and extensions.is_function(table["name"]):
+        made = optimisers.optimiser(table, 0.1, jax.random.key(0), spec.source)
+        optimisers.check_update(table["name"], made, params)
+
+
 def _check_parts(spec: Spec, split: set[str]) -> None:
     """Fail where a network has state and methods of the loss see other parts of the batch than the gradient does."""
     if split:
@@ -101,8 +115,6 @@ def _check_parts(spec: Spec, split: set[str]) -> None:
 
 def _check_average(spec: Spec, dataset: Dataset, model: Network, variables: Variables) -> None:
     """Fail for an average of weights where training changes state that is no statistic."""
-    if spec.average is None:
-        return
     batch = jax.eval_shape(lambda train: dataset.decode(jax.tree.map(lambda leaf: leaf[:2], train)), dataset.train)
     x, leaves = batch["x"], jax.tree.leaves(variables.state)
     known = zip(
@@ -119,4 +131,6 @@ def _check_average(spec: Spec, dataset: Dataset, model: Network, variables: Vari
     ]
     if unknown:
         todo = f"It is not known how to estimate {', '.join(unknown)} anew for averaged weights."
-        checks.fail("study", "average", "left out with this network", f"{spec.average.name!r}", todo)
+        whose = "train.optimizer" if spec.average is None else "average"
+        got = "one that averages weights" if spec.average is None else repr(spec.average.name)
+        checks.fail("study", whose, "left out, or another, with this network", got, todo)
