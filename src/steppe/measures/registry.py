@@ -66,12 +66,13 @@ class Measure:
     needs : "loss"; "outputs", of the network; "labels", outputs and integer labels; "targets",
         outputs and real targets, with squared error; "initial" parameters.
     begins : whether it looks at the parameters before training, where they are known.
-    chosen : the least of `SETS` that holds it.
+    chosen : the least of `SETS` that holds it; "named" where none does, and it is asked by its name alone.
     copies : of the parameters that it keeps at once, about, with its default settings.
     networks : how many networks it is asked of together.
     better : "lower" or "higher", where one end of the scale is the flatter or the better one; "" where neither is.
     label : what its quantity is called in words; "" for the name itself.
     quantities : what its quantities are called, a pattern each; () for the name of the measure.
+    parts : the other parts of the data that it looks at, where they are known: "train", "validation" or "test".
     source : a digest of the source of a user's own, see `extensions.source`; "" for those of Steppe.
     """
 
@@ -82,12 +83,13 @@ class Measure:
     invariance: Literal["nodes", "layers", "none"] = "none"
     needs: Literal["loss", "outputs", "labels", "targets", "initial"] = "loss"
     begins: bool = False
-    chosen: Literal["quick", "standard", "all"] = "standard"
+    chosen: Literal["quick", "standard", "all", "named"] = "standard"
     copies: int = FEW
     networks: int = 1
     better: Literal["lower", "higher", ""] = "lower"
     label: str = ""
     quantities: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
     source: str = ""
 
     def __post_init__(self) -> None:

@@ -67,7 +67,10 @@ class Subject:
     apply, criterion : the network's outputs and what the loss makes of them; None where only a loss is known.
     initial : the parameters before training, if they are known.
     note : what to know of the loss when reading any number: that it depends on how the examples are split.
+    parts : gives the same network on another part of its data by its name, or None where there is none; see `part`.
     """
+
+    parts: Callable[[str], "Subject | None"] | None = None
 
     def __init__(
         self,
@@ -120,7 +123,7 @@ class Subject:
             It shares all compiled programs with this one. Its loss need not be finite.
         """
         other = copy.copy(self)
-        other._known = {}
+        other._known, other.parts = {}, None  # whoever knows the data says so again
         other.params = jax.tree.map(jnp.asarray, params)
         if apply is not None:
             other.loss, _ = entry.loss_and_batches(
@@ -140,6 +143,10 @@ class Subject:
         if not math.isfinite(self.value):
             got = f"{self.value} over {self.batches.examples} examples"
             checks.fail("measure", "loss", "finite at these parameters", got, _remedy(self.params, self.batches))
+
+    def part(self, name: str) -> "Subject | None":
+        """The same network on the part of its data called "train", "validation" or "test"; None where there is none."""
+        return None if self.parts is None else self.once(("part", name), lambda: cast(Any, self.parts)(name))
 
     @property
     def size(self) -> int:
@@ -163,7 +170,7 @@ class Subject:
     @property
     def _fit(self) -> tuple[float, float]:
         """The loss, and the accuracy where there is one: from one pass over the data."""
-        return self._once("fit", self._measured_fit)
+        return self.once("fit", self._measured_fit)
 
     def _measured_fit(self) -> tuple[float, float]:
         with user_errors(label_of(self.loss)):
@@ -176,20 +183,21 @@ class Subject:
     @property
     def hessian(self) -> Operator:
         """The loss's Hessian over all examples."""
-        return self._once("hessian", lambda: curvature.hessian(self.loss, self.params, self.batches))
+        return self.once("hessian", lambda: curvature.hessian(self.loss, self.params, self.batches))
 
     def moments(self, probes: int) -> Moments:
         """Estimates of tr H and tr(H²) from the same random vectors."""
         key = self.key_of("moments")
-        return self._once(("moments", probes), lambda: curvature.moments(self.hessian, key, probes=probes))
+        return self.once(("moments", probes), lambda: curvature.moments(self.hessian, key, probes=probes))
 
     def quadrature(self, probes: int, steps: int) -> Quadrature:
         """Lanczos quadrature of the Hessian's spectrum."""
         key = self.key_of("quadrature")
         compute = lambda: curvature.quadrature(self.hessian, key, probes=probes, steps=steps)  # noqa: E731
-        return self._once(("quadrature", probes, steps), compute)
+        return self.once(("quadrature", probes, steps), compute)
 
-    def _once(self, name: Hashable, compute: Callable[[], Value]) -> Value:
+    def once(self, name: Hashable, compute: Callable[[], Value]) -> Value:
+        """What several measures share, computed when the first of them asks."""
         if name not in self._known:
             self._known[name] = compute()
         known: Value = self._known[name]

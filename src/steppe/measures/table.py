@@ -78,6 +78,9 @@ settings: what makes a row the same."""
 ADDED = {"epoch": None, "update": None, "stage": "later", "question": "", "residual": None}
 """Columns that tables of older versions lack, and what their rows have there."""
 
+SETTINGS = {"calibration_error": {"binning": "width", "classwise": False, "debiased": False, "norm": 1}}
+"""Settings that measures of older versions did not have, and what they were."""
+
 NUMBER = ["run", "epoch", "update", "stage", "measure", "quantity", "split", "settings"]
 """Columns that say which of a run's numbers a row is."""
 
@@ -240,7 +243,16 @@ def completed(rows: polars.DataFrame, schema: Mapping[str, Any]) -> polars.DataF
     lacking = {name: value for name, value in ADDED.items() if name in schema and name not in rows.columns}
     if {*rows.columns, *lacking} != set(schema):
         return rows
-    return rows.with_columns(polars.lit(v, SCHEMA[n]).alias(n) for n, v in lacking.items()).select(list(schema))
+    rows = rows.with_columns(polars.lit(v, SCHEMA[n]).alias(n) for n, v in lacking.items()).select(list(schema))
+    if not rows["measure"].is_in(list(SETTINGS)).any():
+        return rows
+    whole = [_written_out(*pair) for pair in rows.select("measure", "settings").iter_rows()]
+    return rows.with_columns(settings=polars.Series(whole, dtype=polars.String))
+
+
+def _written_out(measure: str, settings: str) -> str:
+    """The settings of a measure with those that an older version did not have."""
+    return json.dumps(SETTINGS[measure] | json.loads(settings), sort_keys=True) if measure in SETTINGS else settings
 
 
 def _parquet(stream: BinaryIO) -> tuple[polars.DataFrame, bool]:

@@ -12,6 +12,7 @@ import numpy as np
 import polars
 
 from steppe.core import checks
+from steppe.core.batches import Batches
 from steppe.core.types import Params
 from steppe.data.dataset import fingerprint
 from steppe.measures.answers import Answer, ask
@@ -159,7 +160,7 @@ class _Session:
             begin = target.initial()
         began = fingerprint(jax.tree.map(np.asarray, begin))
         marks = {
-            name: fingerprinted(base, name, settings.of(known), began if known.begins else "", *known.marks)
+            name: fingerprinted(base, name, settings.of(known), began if known.begins else "", *_marks(known, target))
             for name, known in self.measures.items()
         }
         missing = [self.measures[name] for name, mark in marks.items() if mark not in table.known]
@@ -183,20 +184,29 @@ class _Session:
 
     def _subject(self, target: Target, initial: Params | None, missing: list[Measure]) -> Subject:
         """A target as a subject; says what memory it will take."""
-        subject = Subject(
-            loss=target.loss,
-            apply=target.apply,
-            criterion=target.criterion,
-            params=target.params,
-            batches=target.batches,
-            initial=initial,
-            key=self.settings.seed,
-        )
+        subject = self._of(target, target.batches, initial)
         subject.check_loss()
+
+        def part(name: str) -> Subject | None:
+            batches = target.parts(name)
+            return None if batches is None else self._of(target, batches, initial)
+
+        subject.parts = part
         if subject.size > self.largest:
             self.largest = subject.size
             self.announce(planned(subject, missing))
         return subject
+
+    def _of(self, target: Target, batches: Batches, initial: Params | None) -> Subject:
+        return Subject(
+            loss=target.loss,
+            apply=target.apply,
+            criterion=target.criterion,
+            params=target.params,
+            batches=batches,
+            initial=initial,
+            key=self.settings.seed,
+        )
 
     def _row(self, target: Target, answer: Answer, found: Quantity, mark: str) -> dict[str, Any]:
         row = columns(answer, found) | {
@@ -220,6 +230,11 @@ class _Session:
             "host": provenance.host(),
         }
         return {name: row[name] for name in SCHEMA}
+
+
+def _marks(known: Measure, target: Target) -> tuple[str, ...]:
+    """What else makes the question of a measure what it is."""
+    return (*known.marks, target.data) if known.parts and target.data else known.marks
 
 
 def _reasons(failed: list[_Failure], targets: int) -> list[str]:

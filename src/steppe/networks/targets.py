@@ -39,6 +39,8 @@ class Target:
     initial : gives the parameters before training, if they are known.
     remark : what to know of all its numbers: which of its arrays are no parameters.
     epoch : how many epochs it was trained, if that is known.
+    parts : gives other parts of the data by their names, None for one that is not there.
+    data : a digest of all parts.
     """
 
     run: str
@@ -58,6 +60,8 @@ class Target:
     initial: Callable[[], Params] | None = None
     remark: str = ""
     epoch: int | None = None
+    parts: Callable[[str], Batches | None] = lambda name: None
+    data: str = ""
 
 
 def as_dtype(name: str, tree: Any, dtype: str) -> Any:
@@ -133,7 +137,7 @@ class Runs:
     def __init__(self, folders: Sequence[Path], settings: Settings, out: Path | None):
         self.folders, self.settings, self.out = folders, settings, out
         self.notes: list[str] = []
-        self.batches: dict[str, Batches] = {}
+        self.batches: dict[tuple[str, str], Batches] = {}
         self.starts: dict[str, Callable[[jax.Array], Params]] = {}
 
     def __len__(self) -> int:
@@ -151,7 +155,7 @@ class Runs:
 
     def _target(self, network: FinishedRun) -> Target:
         settings, record = self.settings, network.record
-        batches = self._batches(network)
+        batches = self._batches(network, settings.split)
         return Target(
             run=network.name if self.out else network.folder.name,
             condition=record["condition"],
@@ -168,12 +172,14 @@ class Runs:
             apply=network.model.at(as_dtype("state", network.state, settings.dtype)),
             criterion=network.criterion,
             initial=lambda: self._initial(network),
+            parts=lambda split: self._batches(network, split) if getattr(network.dataset, split, None) else None,
+            data=network.dataset.fingerprint,
         )
 
-    def _batches(self, network: FinishedRun) -> Batches:
-        known, settings = network.dataset.fingerprint, self.settings
+    def _batches(self, network: FinishedRun, split: str) -> Batches:
+        known, settings = (network.dataset.fingerprint, split), self.settings
         if known not in self.batches:
-            drawn = chosen(network.dataset, settings.split, settings.examples, settings.seed, size=settings.batch_size)
+            drawn = chosen(network.dataset, split, settings.examples, settings.seed, size=settings.batch_size)
             self.batches[known] = as_dtype("data", drawn, settings.dtype)
         return self.batches[known]
 

@@ -325,6 +325,7 @@ class Examination:
             sample, fit = question.sample, question.measure.family == "fit"
             if sample not in subjects:
                 subjects[sample] = self._subject(sample, variables)
+                subjects[sample].parts = functools.partial(self._part, variables)
             if diverged and not fit:
                 name, words = question.measure.name, question.measure.question
                 answer = Answer(name, question.settings, [], 0.0, checks.InputError(DIVERGED), question=words)
@@ -362,6 +363,12 @@ class Examination:
         self._subjects[sample] = subject
         self._states[sample] = state if self._is_argument(state, subject) else None
         return subject
+
+    def _part(self, variables: Variables, split: str) -> Subject | None:
+        """The network on all examples of another part of the data; None where they have no such part."""
+        if getattr(self.dataset, split, None) is None:
+            return None
+        return self._subject(Sample(split, None, CHUNK), variables)
 
     def _at(self, state: Any) -> Apply:
         return Decoding(self.network.at(state), self.dataset)

@@ -1,0 +1,1 @@
+"""Compression: what rounding and pruning of the weights do."""
