@@ -3,6 +3,8 @@
 Nothing here returns a silent NaN: what cannot be tested carries the reason in its `PValue.status`.
 """
 
+import functools
+import itertools
 import math
 from typing import Literal, NamedTuple
 
@@ -27,6 +29,9 @@ ALTERNATIVES: tuple[Alternative, ...] = ("two-sided", "greater", "less")
 
 EXACT = 200_000
 """Up to so many rearrangements are all looked at: 10 values against 10, or 17 pairs."""
+
+UNTIED = 100
+"""Up to so many values without ties SciPy knows the distribution of the rank sum without looking at all."""
 
 DRAWN = 9_999
 """How many are drawn where there are more; p is then no smaller than 1 in 10,000."""
@@ -82,17 +87,20 @@ def paired(pairs: Pairs, alternative: Alternative = "two-sided") -> PValue:
 def mann_whitney(x: np.ndarray, y: np.ndarray, alternative: Alternative = "two-sided") -> PValue:
     """The rank-sum test of Wilcoxon, Mann and Whitney: whether values of y tend to be above those of x.
 
-    Exact over all ways to deal the ranks, ties included, where there are at most `EXACT`; otherwise asymptotic.
+    Exact up to 100 values without ties, and with ties over all ways to deal the ranks where there are at most `EXACT`;
+    otherwise asymptotic.
     """
     if min(len(x), len(y)) < 2:
         return PValue(math.nan, "too few")
     x, y = _level(x, y)
     if np.ptp(np.concatenate([x, y])) == 0:
         return PValue(1.0, "identical")
-    if math.comb(len(x) + len(y), len(x)) > EXACT:
-        return PValue(float(stats.mannwhitneyu(y, x, alternative=alternative).pvalue), "tested")
     ranks = stats.rankdata(np.concatenate([x, y]))
-    return PValue(_permuted(ranks[: len(x)], ranks[len(x) :], alternative, "independent"), "tested")
+    ties = len(np.unique(ranks)) < len(ranks)
+    if (len(ranks) <= UNTIED and not ties) or math.comb(len(ranks), len(x)) > EXACT:
+        method = "asymptotic" if ties or len(ranks) > UNTIED else "exact"
+        return PValue(float(stats.mannwhitneyu(y, x, alternative=alternative, method=method).pvalue), "tested")
+    return PValue(_permuted(ranks[: len(x)], ranks[len(x) :], alternative), "tested")
 
 
 def wilcoxon(pairs: Pairs, alternative: Alternative = "two-sided") -> PValue:
@@ -108,7 +116,7 @@ def wilcoxon(pairs: Pairs, alternative: Alternative = "two-sided") -> PValue:
     if 2 ** len(differences) > EXACT:
         return PValue(float(stats.wilcoxon(differences, alternative=alternative).pvalue), "tested")
     ranks = stats.rankdata(_merged(np.abs(differences), RESOLUTION * pairs.scale)) * np.sign(differences)
-    return PValue(_permuted(-ranks / 2, ranks / 2, alternative, "samples"), "tested")
+    return PValue(_flipped(ranks, alternative), "tested")
 
 
 def permutation(x: np.ndarray, y: np.ndarray, alternative: Alternative = "two-sided", *, seed: int = 0) -> PValue:
@@ -122,7 +130,7 @@ def permutation(x: np.ndarray, y: np.ndarray, alternative: Alternative = "two-si
     x, y = _level(x, y)
     if np.ptp(np.concatenate([x, y])) == 0:
         return PValue(1.0, "identical")
-    return PValue(_permuted(x, y, alternative, "independent", seed), "tested")
+    return PValue(_permuted(x, y, alternative, seed), "tested")
 
 
 def sign_flips(pairs: Pairs, alternative: Alternative = "two-sided", *, seed: int = 0) -> PValue:
@@ -134,8 +142,7 @@ def sign_flips(pairs: Pairs, alternative: Alternative = "two-sided", *, seed: in
         return PValue(math.nan, "too few")
     if not pairs.rounded.any():
         return PValue(1.0, "identical")
-    half = pairs.rounded / 2
-    return PValue(_permuted(-half, half, alternative, "samples", seed), "tested")
+    return PValue(_flipped(pairs.rounded, alternative, seed), "tested")
 
 
 def smallest_p(x: int, y: int, *, pairs: bool, two_sided: bool = True) -> float:
@@ -173,20 +180,45 @@ def _tail(t: float, freedom: float, alternative: Alternative) -> float:
     return float(2 * stats.t.sf(abs(t), freedom))
 
 
-def _permuted(x: np.ndarray, y: np.ndarray, alternative: Alternative, kind: str, seed: int = 0) -> float:
-    """The share of labels whose difference of means is as large, twice the smaller tail where it is two-sided."""
-    ways = math.comb(len(x) + len(y), len(x)) if kind == "independent" else 2 ** len(x)
+def _permuted(x: np.ndarray, y: np.ndarray, alternative: Alternative, seed: int = 0) -> float:
+    """The share of ways to deal the values whose difference of means is as large."""
+    both, count = np.concatenate([x, y]), len(y)
+    if math.comb(len(both), count) <= EXACT:
+        sums = both[_choices(len(both), count)].sum(axis=1)
+        return _share(sums, float(y.sum()), alternative)
     found = stats.permutation_test(
         (y, x),
         lambda first, second, axis: first.mean(axis) - second.mean(axis),
-        permutation_type=kind,
         vectorized=True,
         alternative=alternative,
-        n_resamples=EXACT if ways <= EXACT else DRAWN,
-        batch=1000,
+        n_resamples=DRAWN,
         rng=np.random.default_rng(seed),
     )
     return float(found.pvalue)
+
+
+def _flipped(values: np.ndarray, alternative: Alternative, seed: int = 0) -> float:
+    """The share of signs of some values whose sum is as large."""
+    if 2 ** len(values) <= EXACT:
+        signs = 1.0 - 2.0 * (np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1)
+        return _share(signs @ values, float(values.sum()), alternative)
+    signs = 2.0 * np.random.default_rng(seed).integers(2, size=(DRAWN, len(values))) - 1
+    return _share(np.append(signs @ values, values.sum()), float(values.sum()), alternative)
+
+
+@functools.lru_cache(maxsize=8)
+def _choices(total: int, count: int) -> np.ndarray:
+    """All ways to choose so many of so many, one a row."""
+    ways = math.comb(total, count)
+    flat = itertools.chain.from_iterable(itertools.combinations(range(total), count))
+    return np.fromiter(flat, np.intp, ways * count).reshape(ways, count)
+
+
+def _share(sums: np.ndarray, observed: float, alternative: Alternative) -> float:
+    """The share of sums beyond the observed one, which is among them; twice the smaller tail where both sides count."""
+    slack = 1e-12 * float(np.max(np.abs(sums)))  # equal sums differ by the order of their terms
+    above, below = float(np.mean(sums >= observed - slack)), float(np.mean(sums <= observed + slack))
+    return {"greater": above, "less": below, "two-sided": min(2 * min(above, below), 1.0)}[alternative]
 
 
 def _level(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
