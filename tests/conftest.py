@@ -122,7 +122,7 @@ def on_four_devices():
     def printed(script: str) -> str:
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
         here = Path(__file__).parent
-        places = os.pathsep.join(map(str, (here, here / "methods")))
+        places = os.pathsep.join(map(str, (here, here / "methods", *filter(None, [os.environ.get("PYTHONPATH")]))))
         environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": places}
         command = [sys.executable, "-c", textwrap.dedent(script)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

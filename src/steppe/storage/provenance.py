@@ -17,13 +17,15 @@ def host() -> str:
 
 
 @functools.cache
-def machine() -> dict[str, str]:
-    """Versions and hardware of this process, as text."""
+def machine(trained_on: int = 1) -> dict[str, str]:
+    """Versions and hardware of this process, as text; with the number of devices where several trained."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     devices = sorted({device.device_kind for device in jax.devices()})
+    places = f"JAX on {len(jax.devices())} × {', '.join(devices)}"
+    places += f", trained on {trained_on} of them" if trained_on > 1 else ""
     return {
         "versions": f"Python {platform.python_version()}, {versions}",
-        "hardware": f"{processor()}, {os.cpu_count()} cores; JAX on {len(jax.devices())} × {', '.join(devices)}",
+        "hardware": f"{processor()}, {os.cpu_count()} cores; {places}",
         "system": platform.platform(),
     }
 

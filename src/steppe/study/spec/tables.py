@@ -101,6 +101,9 @@ class Train(Table):
     data_on: Literal["device", "host"] | None = None
     """Where the training data lie, by their size unless said otherwise; from the host they come in blocks of batches,
     and results are the same, bit for bit."""
+    devices: Literal["all"] | Count | None = None
+    """How many devices of the machine share every batch; one unless said otherwise. Results are those of one device up
+    to the order of sums, and the batch must be a multiple of the number."""
     penalty_dropout: bool = False
     """Whether penalties see the network with dropout, as it is trained."""
     early_stopping: EarlyStopping | None = None

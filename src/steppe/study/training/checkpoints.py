@@ -2,6 +2,7 @@
 
 ```
 checkpoints/<condition>-s<seed>/<question>/progress.npz      the leaves of its progress, and its rows as Parquet
+                                           progress-4.npz    the same of a run on 4 devices
 ```
 """
 
@@ -17,14 +18,13 @@ from steppe.storage.checkpoint import Checkpoint, Values
 from steppe.study.history import ROWS, History, written
 from steppe.study.training.recipe import Progress
 
-NAME = "progress"
-
 
 class Checkpoints:
     """Saves the progress and history of one run, at most every so many seconds.
 
     Epochs are pure functions of their progress, so that a resumed run repeats the interrupted one exactly, whenever
-    its checkpoints were taken.
+    its checkpoints were taken. The last bit of a sum depends on the number of devices, so that a run goes on with as
+    many as it began with: with another number it begins anew.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Checkpoints:
 
     def latest(self, like: Progress) -> tuple[Progress, History] | None:
         """The last checkpoint; None where there is none that can be read, and the run begins anew."""
-        arrays = self.checkpoint.read(NAME)
+        arrays = self.checkpoint.read(_name(like))
         try:
             return _restored(arrays, like) if arrays else None
         except (ValueError, KeyError):
@@ -58,8 +58,14 @@ class Checkpoints:
         if time.monotonic() - self.saved_at < self.every_seconds:
             return
         leaves = {str(place): np.asarray(leaf) for place, leaf in enumerate(jax.tree.leaves(progress))}
-        self.checkpoint.write(NAME, leaves | {"rows": np.frombuffer(written(history.rows), np.uint8)})
+        self.checkpoint.write(_name(progress), leaves | {"rows": np.frombuffer(written(history.rows), np.uint8)})
         self.saved_at = time.monotonic()
+
+
+def _name(progress: Progress) -> str:
+    """Of a checkpoint of such a progress."""
+    devices = len(progress.seed.sharding.device_set)
+    return "progress" if devices == 1 else f"progress-{devices}"
 
 
 def _restored(arrays: Values, like: Progress) -> tuple[Progress, History]:

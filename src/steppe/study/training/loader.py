@@ -71,7 +71,7 @@ def block_shape(train: Batch, size: int, most: int) -> Block:
     return Block(examples, shaped((most, size), np.int32), *(shaped((), np.int32) for _ in range(2)))
 
 
-def blocks(train: Batch, order: np.ndarray, most: int) -> Generator[Block]:
+def blocks(train: Batch, order: np.ndarray, most: int, sharding: Any = None) -> Generator[Block]:
     """The data in blocks of `most` batches. Close what this returns: then its thread has ended.
 
     Parameters
@@ -82,6 +82,8 @@ def blocks(train: Batch, order: np.ndarray, most: int) -> Generator[Block]:
         (count, B), the rows of each batch.
     most : int
         K.
+    sharding : Sharding, optional
+        Of the examples over devices; JAX's default device unless said otherwise.
 
     Raises
     ------
@@ -89,10 +91,10 @@ def blocks(train: Batch, order: np.ndarray, most: int) -> Generator[Block]:
         Data that cannot be read, or do not fit on the device.
     """
     starts = range(0, len(order), most)
-    return prefetched(lambda place: block(train, order, most, starts[place]), len(starts))
+    return prefetched(lambda place: block(train, order, most, starts[place], sharding), len(starts))
 
 
-def block(train: Batch, order: np.ndarray, most: int, first: int) -> Block:
+def block(train: Batch, order: np.ndarray, most: int, first: int, sharding: Any = None) -> Block:
     """The block that begins with a batch; see `blocks`. Files are read from their beginning to their end."""
     chosen = order[first : first + most]
     flat = chosen.ravel()
@@ -103,7 +105,7 @@ def block(train: Batch, order: np.ndarray, most: int, first: int) -> Block:
     def gathered(leaf: np.ndarray) -> jax.Array:
         values = np.zeros((rows.size, *leaf.shape[1:]), leaf.dtype)
         values[: len(flat)] = leaf[flat[sequence]]
-        sent: jax.Array = jax.device_put(values)
+        sent: jax.Array = jax.device_put(values, sharding)
         return sent
 
     return Block(jax.tree.map(gathered, train), rows, np.int32(first), np.int32(len(chosen)))
@@ -124,12 +126,21 @@ class HostEpoch:
         Examples of a batch.
     most : int
         Batches of a block.
+    sharding : Sharding, optional
+        Of a block's examples, see `blocks`.
     """
 
     def __init__(
-        self, order: Callable[[Any, Any], jax.Array], part: Callable[..., Any], known: Any, size: int, most: int
+        self,
+        order: Callable[[Any, Any], jax.Array],
+        part: Callable[..., Any],
+        known: Any,
+        size: int,
+        most: int,
+        sharding: Any = None,
     ) -> None:
         self.order, self.part, self.known, self.size, self.most = order, part, known, size, most
+        self.sharding = sharding
 
     def __call__(self, progress: Any, strengths: Any, train: Batch) -> tuple[Any, jax.Array, Any]:
         """Progress after the epoch, its mean loss, and what was tracked.
@@ -142,7 +153,7 @@ class HostEpoch:
         (steps,) = self.known[0].shape
         order = np.asarray(self.order(progress.seed, progress.epoch))[: steps * self.size].reshape(steps, self.size)
         known, mean = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), self.known), jnp.zeros(())
-        with contextlib.closing(blocks(train, order, self.most)) as stream:
+        with contextlib.closing(blocks(train, order, self.most, self.sharding)) as stream:
             for part in stream:
                 before = mean
                 progress, known, mean = self.part(progress, known, strengths, part)

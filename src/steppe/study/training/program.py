@@ -17,6 +17,7 @@ from steppe.study.questions import Examination, questions
 from steppe.study.spec.tables import Spec
 from steppe.study.training import loader
 from steppe.study.training.chain import Strengths
+from steppe.study.training.devices import Placement
 from steppe.study.training.recipe import Epoch, Progress, Recipe, shape_key
 
 
@@ -28,8 +29,10 @@ class Trainer(NamedTuple):
     start, epoch, network : as in `Recipe`; `epoch` consumes its Progress.
     train : the training data that they take, on the device or on the host.
     steps : updates in an epoch.
+    placement : the devices that train.
     compile_seconds : how long compilation took.
-    step_memory_mb : what the compiler plans for an epoch beyond parameters and data, in megabytes (10⁶ bytes).
+    step_memory_mb : what the compiler plans for an epoch beyond parameters and data, in megabytes (10⁶ bytes), on each
+        device.
     """
 
     start: Callable[[jax.Array, Strengths], Progress]
@@ -37,6 +40,7 @@ class Trainer(NamedTuple):
     network: Callable[[Progress, Batch], Variables]
     train: Batch
     steps: int
+    placement: Placement
     compile_seconds: float
     step_memory_mb: float
 
@@ -49,11 +53,13 @@ class Compiler:
         self._trainers: dict[str, Trainer] = {}
         self._examinations: dict[str, Examination] = {}
         self._on_host: dict[str | None, bool] = {}
+        self._trains: dict[Placement, Batch] = {}
 
-    @functools.cached_property
-    def train(self) -> Batch:
-        """The training data on the device."""
-        return jax.tree.map(jnp.asarray, self.dataset.train)
+    def _train(self, placement: Placement) -> Batch:
+        """The training data on the devices."""
+        if placement not in self._trains:
+            self._trains[placement] = placement.everywhere(self.dataset.train)
+        return self._trains[placement]
 
     def trainer(self, shape: Spec, strengths: Strengths) -> Trainer:
         """The training of a shape (see `shape_of`)."""
@@ -83,19 +89,22 @@ class Compiler:
 
     def _compiled_trainer(self, recipe: Recipe, strengths: Strengths) -> Trainer:
         began, on_host = time.perf_counter(), self._is_on_host(recipe.spec)
-        start, train = jax.jit(recipe.start), self.dataset.train if on_host else self.train
+        placement = recipe.placement
+        start = jax.jit(recipe.start, **placement.options)
+        train = self.dataset.train if on_host else self._train(placement)
         progress = jax.eval_shape(start, jnp.uint32(0), strengths)
         epoch: Callable[[Progress, Strengths, Batch], Epoch]
         program: Any
         if on_host:
             epoch, program = _host_epoch(recipe, progress, strengths)
         else:
-            epoch = program = jax.jit(recipe.epoch, donate_argnums=0).lower(progress, strengths, train).compile()
+            whole = jax.jit(recipe.epoch, donate_argnums=0, **placement.options)
+            epoch = program = whole.lower(progress, strengths, train).compile()
         memory = program.memory_analysis().temp_size_in_bytes / 1e6
         network = jax.jit(recipe.network) if recipe.averages else recipe.network
         if on_host:
             network = functools.partial(_without_data, network)
-        return Trainer(start, epoch, network, train, recipe.steps, time.perf_counter() - began, memory)
+        return Trainer(start, epoch, network, train, recipe.steps, placement, time.perf_counter() - began, memory)
 
 
 def _host_epoch(recipe: Recipe, progress: Progress, strengths: Strengths) -> tuple[loader.HostEpoch, Any]:
@@ -108,8 +117,9 @@ def _host_epoch(recipe: Recipe, progress: Progress, strengths: Strengths) -> tup
     _, mean, found = jax.eval_shape(recipe.epoch, progress, strengths, train)
     known = jax.ShapeDtypeStruct((recipe.steps,), mean.dtype), found
     block = loader.block_shape(train, size, most)
-    program = jax.jit(recipe.part_of_epoch, donate_argnums=(0, 1)).lower(progress, known, strengths, block).compile()
-    return loader.HostEpoch(jax.jit(recipe.order), program, known, size, most), program
+    part = jax.jit(recipe.part_of_epoch, donate_argnums=(0, 1), **recipe.placement.options)
+    program = part.lower(progress, known, strengths, block).compile()
+    return loader.HostEpoch(jax.jit(recipe.order), program, known, size, most, recipe.placement.whole), program
 
 
 def _without_data(network: Callable[[Progress, Batch], Variables], progress: Progress, train: Batch) -> Variables:

@@ -27,6 +27,7 @@ from steppe.study.spec.settings import build
 from steppe.study.spec.tables import Spec
 from steppe.study.training import requirements, tracking
 from steppe.study.training.chain import Strengths, averages, chain, learning_rate
+from steppe.study.training.devices import ONE_DEVICE, Placement
 from steppe.study.training.loader import Block
 
 SWEPT = ("lam", "rho")
@@ -80,11 +81,13 @@ class Recipe:
     spec : the shape (see `shape_of`).
     dataset : what it trains on.
     model : the network.
+    placement : the devices that share each batch.
     """
 
     spec: Spec
     dataset: Dataset
     model: Network
+    placement: Placement = ONE_DEVICE
 
     @functools.cached_property
     def trained(self) -> Network:
@@ -97,10 +100,11 @@ class Recipe:
 
         Raises
         ------
-        InputError : a batch larger than the training data; settings of the model out of range, or at odds.
+        InputError : a batch larger than the training data, or that the devices cannot share; settings of the model out
+            of range, or at odds.
         """
         requirements.check_data(spec, dataset)
-        recipe = cls(spec, dataset, spec.build_model(dataset))
+        recipe = cls(spec, dataset, spec.build_model(dataset), Placement.of(spec.train))
         requirements.check_network(spec, dataset, recipe.model)
         return recipe
 
@@ -279,6 +283,7 @@ class Recipe:
         self, variables: Variables, batch: Batch, key: jax.Array
     ) -> tuple[tuple[jax.Array, Any], Params]:
         def plain(params: Params, batch: Batch) -> tuple[jax.Array, Any]:
+            batch = self.placement.spread(batch)
             outputs, after = self._trained(Variables(params, variables.state), batch["x"], key)
             return self.criterion(outputs, batch["y"]), after
 
@@ -292,7 +297,7 @@ class Recipe:
 
     def _batch(self, examples: Batch, rows: jax.Array) -> Batch:
         """Some rows of the data, decoded."""
-        return self.dataset.decode(jax.tree.map(lambda leaf: leaf[rows], examples))
+        return self.placement.spread(self.dataset.decode(jax.tree.map(lambda leaf: leaf[rows], examples)))
 
     def _augmented(self, key: jax.Array, batch: Batch, loss: Loss, params: Params) -> Batch:
         """A batch after the study's transforms, one after another."""

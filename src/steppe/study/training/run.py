@@ -38,7 +38,7 @@ def train(
     settings = column.spec.train
     shape, strengths = shape_of(column.spec)
     trainer, examination = compiler.trainer(shape, strengths), compiler.examination(shape)
-    progress, history = trainer.start(jnp.uint32(seed), strengths), History()
+    progress, history, alone = trainer.start(jnp.uint32(seed), strengths), History(), trainer.placement.alone
     resumed = checkpoints.latest(progress)
     if resumed:
         progress, history = resumed
@@ -56,7 +56,7 @@ def train(
             clock.add(took, first=first)
         objective, epoch = sum(map(float, each)) / stride, history.epochs + stride
         began = time.perf_counter()
-        network = trainer.network(progress, trainer.train)
+        network = alone(trainer.network(progress, trainer.train))
         rows = examination.validation(network, epoch)
         last = epoch == settings.epochs or _converged(history, column.spec, _watched(column.spec, objective, rows))
         rows += examination.answers(network, epoch, last=last)
@@ -64,7 +64,7 @@ def train(
             update = epoch * trainer.steps - 1
             limit = stability_limit(settings, trainer.steps * settings.epochs, update, column.spec.source)
             rows.append(of_training(epoch, "stability_limit", limit))
-            rows += preconditioning.rows(column.spec, examination, progress, trainer.steps, epoch)
+            rows += preconditioning.rows(column.spec, examination, alone(progress), trainer.steps, epoch)
         rows += tracking.rows(column.spec, history.epochs * trainer.steps + 1, epoch, found)
         rows += clock.rows(epoch)
         rows.append(of_training(epoch, "measure_seconds", time.perf_counter() - began))
@@ -73,7 +73,7 @@ def train(
         watcher.epoch(objective, *history.last("batch_frobenius_squared"))
         checkpoints.offer(progress, history)
     watcher.skip(settings.epochs - history.epochs)
-    network = trainer.network(progress, trainer.train)
+    network = alone(trainer.network(progress, trainer.train))
     return network, history.rows, _record(column, seed, trainer, history, network)
 
 
@@ -133,5 +133,5 @@ def _record(column: Condition, seed: int, trainer: Trainer, history: History, ne
         "compile_seconds": trainer.compile_seconds,
         "step_memory_mb": trainer.step_memory_mb,
         "host": provenance.host(),
-        "made_with": provenance.machine(),
+        "made_with": provenance.machine(trainer.placement.count),
     }
