@@ -35,15 +35,21 @@ class Placement:
         Raises
         ------
         InputError
-            More devices than there are; a batch, or a part of it, that they cannot share equally.
+            More devices than there are; a batch, or a part of it, that they cannot share equally; a process that is one
+            of several (`jax.distributed`).
         """
+        if jax.process_count() > 1:
+            checks.fail("study", "processes", "1, which can train on all devices of its machine",
+                        f"{jax.process_count()} of jax.distributed",
+                        "Say [train] devices, or write the loop yourself: methods and measures take any number of "
+                        "processes.")  # fmt: skip
         here = jax.local_devices()
         count = len(here) if train.devices == "all" else train.devices or 1
         if count > len(here):
             checks.fail("study", "train.devices", f"at most {len(here)}, the devices of this machine", count,
                         'Say "all" for as many as there are.')  # fmt: skip
         parts = train.accumulate or 1
-        if train.batch_size % (count * parts):
+        if count > 1 and train.batch_size % (count * parts):
             each = f"{count} devices" + (f" times {parts} parts (train.accumulate)" if parts > 1 else "")
             least = -(-train.batch_size // (count * parts)) * count * parts
             checks.fail("study", "train.batch_size", f"a multiple of {each}, which share every batch equally",
