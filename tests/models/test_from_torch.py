@@ -258,6 +258,13 @@ REFUSED = {
         lambda m, x: torch.zeros(4, 2, dtype=x.dtype).copy_(m.layer(x)),
         r"Make it by x\.new_zeros",
     ),
+    "no second derivative": (
+        lambda m, x: (
+            functional.max_pool1d(m.layer(x), 2, dilation=1, stride=1)
+            + functional.max_pool1d(m.layer(x).repeat(1, 2), 2, dilation=2, stride=1)[:, :1]
+        ),
+        "differentiate twice",
+    ),
     "no backward pass": (lambda m, x: torch.sigmoid(m.layer(x)).mul_(2), "whose backward pass fails"),
     ".data": (lambda m, x: m.layer(x) * m.layer.weight.data.sum(), "gradients in layer.weight differ by"),
 }
@@ -404,3 +411,50 @@ def test_a_device_without_the_options_of_the_hasty_compiler_compiles_as_it_does(
     monkeypatch.setattr(agreement, "HASTE", {"xla_of_no_device": True})
     net = torch.nn.Linear(3, 2)
     assert steppe.from_torch(net, torch.ones(2, 3)).params.keys() == {"weight", "bias"}
+
+
+class Caching(nn.Module):
+    """Keeps numbers for each length, as rotary embeddings do, and counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.scales, self.calls = nn.Linear(3, 2), {}, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if len(x) not in self.scales:
+            self.scales[len(x)] = torch.arange(len(x), dtype=x.dtype, device=x.device)[:, None]
+        return self.layer(x.mul_(2)) * self.scales[len(x)] * self.calls
+
+
+def test_what_a_module_keeps_in_attributes_or_writes_into_inputs_is_of_one_pass():
+    module = Caching()
+    trained = from_torch(module, X)
+    assert (module.calls, module.scales) == (0, {})
+    for length in (4, 2, 4):
+        found = trained.apply(trained.params, X[:length].numpy())
+        close(found, Caching.forward(copy.deepcopy(module), X[:length].clone()), 1e-6)
+
+
+def test_a_hook_on_the_gradient_of_a_parameter_is_refused():
+    module = nn.Linear(3, 2)
+    module.weight.register_hook(lambda slope: slope / 2)
+    with pytest.raises(InputError, match=r"a hook on the gradient of weight\. Remove the hook"):
+        from_torch(module, X)
+
+
+def test_second_derivatives_through_weight_norm_are_those_of_the_function(x64):
+    """PyTorch's own double backward differs from differences of its gradients there."""
+    module, x = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)).double(), X.double()
+    trained = from_torch(module, x)
+    loss = lambda params: jnp.sum(trained.apply(params, x.numpy()) ** 2)
+    vector = jax.tree.map(jnp.cos, trained.params)
+    product = jax.jit(lambda at: jax.jvp(jax.grad(loss), (at,), (vector,))[1])(trained.params)
+
+    def slopes(step):
+        trained.into_torch({name: value + step * vector[name] for name, value in trained.params.items()})
+        return torch.autograd.grad((module(x) ** 2).sum(), list(module.parameters()))
+
+    pairs = zip(dict(module.named_parameters()), slopes(1e-5), slopes(-1e-5), strict=True)
+    for name, ahead, back in pairs:
+        np.testing.assert_allclose(product[name], (ahead - back) / 2e-5, atol=1e-6)

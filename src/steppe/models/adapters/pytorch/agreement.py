@@ -11,7 +11,7 @@ import torch
 
 from steppe.core import checks, programs
 from steppe.core.programs import Label
-from steppe.models.adapters.pytorch.modules import FUNCTION, Module, copied, mode, slots, variables_of
+from steppe.models.adapters.pytorch.modules import FUNCTION, Module, copied, refuse, set_mode, slots, variables_of
 from steppe.models.base import Variables
 
 TOLERANCES = {torch.float64: 1e-5, torch.float32: 1e-3}
@@ -45,6 +45,10 @@ class Twin(NamedTuple):
         """What may differ, relative to norms."""
         return TOLERANCES[self.dtype]
 
+    def fresh_inputs(self) -> Any:
+        """The example as tensors of its own, into which a module may write."""
+        return jax.tree.map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, self.inputs)
+
     def arrays(self) -> Any:
         """The example for JAX."""
         return jax.tree.map(lambda leaf: jnp.asarray(_numpy(leaf)) if isinstance(leaf, torch.Tensor) else leaf,
@@ -73,13 +77,13 @@ def check(forward: Module, params: Any, state: Any, example: Any) -> None:
     ------
     InputError
         An example that the module does not take; one that differs, with numbers; a module that JAX cannot trace, or
-        whose program changes from call to call. Cost: in float64, one pass of PyTorch and its gradient, and one pass
-        of JAX with its derivative, compiled in haste; and two traces.
+        whose program changes from call to call, or has no second derivatives. Cost: in float64, one pass of PyTorch
+        and its gradient, and one pass of JAX with its derivative, compiled in haste; and two traces.
     """
     apply = lambda params, x: forward.run(Variables(params, state), x)[0]  # noqa: E731
     twin, given = _run(forward, example)
     x = jax.tree.map(lambda leaf: jnp.asarray(leaf) if hasattr(leaf, "dtype") else leaf, example)
-    programs.capture(Label(FUNCTION, "module"), apply, [(params, x)])
+    _check_curvature(programs.capture(Label(FUNCTION, "module"), apply, [(params, x)]), params, x)
     rng = np.random.default_rng(0)
     cotangent = rng.normal(size=tuple(given.shape))
     slopes = _gradient(twin.module, given, cotangent)
@@ -97,6 +101,16 @@ def check(forward: Module, params: Any, state: Any, example: Any) -> None:
         if not abs(ours - theirs) <= twin.tolerance * norm:
             _differs(wide, variables.params, slopes, cotangent, (ours, theirs), twin)
         forward.untrained = _why_untrained(forward, variables, twin)
+
+
+def _check_curvature(program: Callable[..., Any], params: Any, x: Any) -> None:
+    """Fail where JAX has no Hessian-vector product of a program; nothing is computed."""
+    total = lambda params: jnp.sum(program(params, x))  # noqa: E731
+    try:
+        jax.eval_shape(lambda params: jax.jvp(jax.grad(total), (params,), (params,)), params)
+    except Exception as error:
+        refuse(error, "one that JAX can differentiate twice", f"one where that fails: {programs.line(error)}",
+               "Write that part in other operations of PyTorch.")  # fmt: skip
 
 
 def _hastily(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -117,7 +131,7 @@ def _run(forward: Module, example: Any) -> tuple[Twin, torch.Tensor]:
     for dtype in TOLERANCES:
         module = copied(forward.module).to("cpu", dtype).eval()
         twin = Twin(module, dtype, jax.tree.map(lambda leaf: _tensor(leaf, dtype), example))  # noqa: B023
-        positional, keywords = forward.arguments(twin.inputs)
+        positional, keywords = forward.arguments(twin.fresh_inputs())
         try:
             with torch.enable_grad():
                 returned = module(*positional, **keywords)
@@ -209,8 +223,9 @@ def _why_untrained(forward: Module, variables: Variables, twin: Twin) -> str:
     if not any(slot.kind == "_buffers" for slot in slots(twin.module)):
         return ""
     try:
-        positional, keywords = forward.arguments(twin.inputs)
-        with torch.no_grad(), mode(twin.module, train=True, drawn=False):
+        set_mode(twin.module, train=True, drawn=False)
+        positional, keywords = forward.arguments(twin.fresh_inputs())
+        with torch.no_grad():
             twin.module(*positional, **keywords)
     except Exception as error:
         return _untrained(f"PyTorch fails on the example in training mode: {programs.line(error)}",

@@ -58,6 +58,9 @@ def _check_module(module: Any) -> None:
             checks.fail(
                 FUNCTION, "module", "one of dense floating-point arrays", f"{name}, which is quantized or sparse"
             )
+        if tensor._backward_hooks:
+            checks.fail(FUNCTION, "module", "one whose gradients are its derivatives",
+                        f"one with a hook on the gradient of {name}", "Remove the hook: Tensor.register_hook gives it.")  # fmt: skip
     if not any(isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad for tensor in named.values()):
         checks.fail(FUNCTION, "module", "one with parameters that ask for a gradient",
                     f"a {type(module).__name__} without", "Set requires_grad to True on what is trained.")  # fmt: skip

@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ KINDS = ("_parameters", "_buffers")
 """Where a module keeps its tensors."""
 
 _lock = threading.RLock()
-"""While a module runs, its tensors are replaced."""
+"""The translator holds what belongs to one pass."""
 
 _CUT = "Explicitly requested dtype.*|scatter inputs have incompatible types.*"
 """Warnings of JAX that integers of 64 bits, which PyTorch asks for everywhere, have 32."""
@@ -126,6 +126,8 @@ def copied(module: torch.nn.Module, memo: dict[int, Any] | None = None) -> torch
 class Module:
     """A PyTorch module as a forward pass of `Network`.
 
+    Every pass runs a copy of the skeleton, so that no pass sees what another one left in a plain attribute.
+
     Attributes
     ----------
     module : the user's own, to which `into_torch` writes.
@@ -164,18 +166,21 @@ class Module:
             raise InputError(self.untrained)
         with _lock, warnings.catch_warnings():
             warnings.filterwarnings("ignore", _CUT)
-            env, places = translator(), slots(self.skeleton)
-            values = {**variables.params, **variables.state}
+            env, module = translator(), copied(self.skeleton)
+            places, values = slots(module), {**variables.params, **variables.state}
             _check_names(values.keys(), {slot.name for slot in places})
             wrapped = {name: Tensor(jnp.asarray(value), env) for name, value in values.items()}
             known = {id(slot.tensor): wrapped[slot.name] for slot in places}
             inputs = jax.tree.map(lambda leaf: Tensor(jnp.asarray(leaf), env) if hasattr(leaf, "dtype") else leaf, x)
             positional, keywords = self.arguments(inputs)
-            with _replaced(places, wrapped), mode(self.skeleton, train=train, drawn=key is not None):
-                with _averages(self.skeleton, anew), _explained(train), env.call(key, known):
-                    outputs = self.taken(self.skeleton(*positional, **keywords))
-                now = {slot.name: slot.tensor for slot in places}
-                return env.t2j_iso(outputs), {name: env.t2j_iso(now[name]) for name in variables.state}
+            for slot in places:
+                slot.put(wrapped[slot.name])
+            set_mode(module, train=train, drawn=key is not None)
+            _set_averages(module, anew)
+            with _explained(train), env.call(key, known):
+                outputs = self.taken(module(*positional, **keywords))
+            now = {slot.name: slot.tensor for slot in places}
+            return env.t2j_iso(outputs), {name: env.t2j_iso(now[name]) for name in variables.state}
 
 
 @functools.cache
@@ -193,55 +198,29 @@ def statistics_of(module: torch.nn.Module) -> set[str]:
     }
 
 
-@contextlib.contextmanager
-def mode(module: torch.nn.Module, *, train: bool, drawn: bool) -> Iterator[None]:
-    """A module in training or evaluation mode, as its own method `train` has it; every flag is put back.
+def set_mode(module: torch.nn.Module, *, train: bool, drawn: bool) -> None:
+    """Put a module into training or evaluation mode, as its own method `train` does.
 
     Where nothing may be `drawn`, training mode is that of the parts with buffers alone, such as BatchNorm: dropout, and
     whatever else a module drops at random, is in evaluation mode.
     """
-    before = [(part, part.training) for part in module.modules()]
-    try:
-        module.train(train)
-        if train and not drawn:
-            for part in module.modules():
-                part.training = part.training and any(buffer is not None for buffer in part._buffers.values())
-        yield
-    finally:
-        for part, flag in before:
-            part.training = flag
+    module.train(train)
+    if train and not drawn:
+        for part in module.modules():
+            part.training = part.training and any(buffer is not None for buffer in part._buffers.values())
 
 
-@contextlib.contextmanager
-def _replaced(places: list[Slot], values: dict[str, Tensor]) -> Iterator[None]:
-    """A module whose tensors are others."""
-    before = [slot.tensor for slot in places]
-    try:
-        for slot in places:
-            slot.put(values[slot.name])
-        yield
-    finally:
-        for slot, tensor in zip(places, before, strict=True):
-            slot.put(tensor)
-
-
-@contextlib.contextmanager
-def _averages(module: torch.nn.Module, anew: bool) -> Iterator[None]:
-    """Running statistics that are those of the batch alone, or cumulative averages (momentum None) as a rate.
+def _set_averages(module: torch.nn.Module, anew: bool) -> None:
+    """Make running statistics those of the batch alone, or cumulative averages (momentum None) a rate.
 
     PyTorch computes that rate as a Python number, which a traced count is not.
     """
-    before = [(part, part.momentum) for part in module.modules() if isinstance(part, _NormBase)]
-    try:
-        for part, momentum in before:
-            if anew:
-                part.momentum = 1.0
-            elif momentum is None and part.training and part.num_batches_tracked is not None:
+    for part in module.modules():
+        if isinstance(part, _NormBase) and anew:
+            part.momentum = 1.0
+        elif isinstance(part, _NormBase) and part.momentum is None and part.training:
+            if part.num_batches_tracked is not None:
                 part.momentum = cast(Any, 1.0 / (cast(Any, part.num_batches_tracked)._elem + 1.0))
-        yield
-    finally:
-        for part, momentum in before:
-            part.momentum = momentum
 
 
 def _check_names(given: Any, known: set[str]) -> None:
@@ -274,25 +253,26 @@ def _explained(train: bool) -> Iterator[None]:
         todo = "Draw where self.training is true, or call dropout with training=self.training."
         if train:
             what, got, todo = "given a key in training mode", "one that draws random numbers without one", ""
-        _refuse(error, what, got, todo)
+        refuse(error, what, got, todo)
     except OperatorNotFound as error:
-        _refuse(error, "made of operations that JAX has", f"one with another: {programs.line(error)}",
+        refuse(error, "made of operations that JAX has", f"one with another: {programs.line(error)}",
                 "Write that part in other operations of PyTorch.")  # fmt: skip
     except AttributeError as error:
         if "_elem" in str(error) or "_env" in str(error):
-            _refuse(error, "one that writes into tensors that it makes from its inputs",
+            refuse(error, "one that writes into tensors that it makes from its inputs",
                     "one that writes into another, such as torch.zeros(…)",
                     "Make it by x.new_zeros(…), or with device=x.device and dtype=x.dtype.")  # fmt: skip
-        _refuse(error, *_failure(programs.line(error)))
+        refuse(error, *_failure(programs.line(error)))
     except Exception as error:
         if {kind.__name__ for kind in type(error).__mro__} & set(VALUES):
-            _refuse(error, "one whose operations do not depend on the values of tensors",
+            refuse(error, "one whose operations do not depend on the values of tensors",
                     "one that needs such a value (if, .item(), a mask as an index, the length of a sequence)",
                     "Use torch.where, or multiply by the mask.")  # fmt: skip
-        _refuse(error, *_failure(programs.line(error)))
+        refuse(error, *_failure(programs.line(error)))
 
 
-def _refuse(error: Exception, what: str, got: str, todo: str) -> None:
+def refuse(error: Exception, what: str, got: str, todo: str) -> NoReturn:
+    """Fail for a module because of an error, which is chained."""
     try:
         checks.fail(FUNCTION, "module", what, got, todo)
     except InputError as refusal:
