@@ -60,7 +60,8 @@ def _check_module(module: Any) -> None:
             )
         if tensor._backward_hooks:
             checks.fail(FUNCTION, "module", "one whose gradients are its derivatives",
-                        f"one with a hook on the gradient of {name}", "Remove the hook: Tensor.register_hook gives it.")  # fmt: skip
+                        f"one with a hook on the gradient of {name}",
+                        "Remove the hook: Tensor.register_hook returns its handle.")  # fmt: skip
     if not any(isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad for tensor in named.values()):
         checks.fail(FUNCTION, "module", "one with parameters that ask for a gradient",
                     f"a {type(module).__name__} without", "Set requires_grad to True on what is trained.")  # fmt: skip

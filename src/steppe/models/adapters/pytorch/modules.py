@@ -215,12 +215,11 @@ def _set_averages(module: torch.nn.Module, anew: bool) -> None:
 
     PyTorch computes that rate as a Python number, which a traced count is not.
     """
-    for part in module.modules():
-        if isinstance(part, _NormBase) and anew:
+    for part in (part for part in module.modules() if isinstance(part, _NormBase)):
+        if anew:
             part.momentum = 1.0
-        elif isinstance(part, _NormBase) and part.momentum is None and part.training:
-            if part.num_batches_tracked is not None:
-                part.momentum = cast(Any, 1.0 / (cast(Any, part.num_batches_tracked)._elem + 1.0))
+        elif part.momentum is None and part.training and part.num_batches_tracked is not None:
+            part.momentum = cast(Any, 1.0 / (cast(Any, part.num_batches_tracked)._elem + 1.0))
 
 
 def _check_names(given: Any, known: set[str]) -> None:
