@@ -22,6 +22,7 @@ from steppe import study
 from steppe.measures import table as measures
 from steppe.models import Variables
 from steppe.study import Store, Surfaces, migration, surfaces
+from steppe.study.datasets import DataRecord
 from steppe.study.execution import run as runs
 from steppe.study.progress import Watcher
 from steppe.study.store import OF_A_RUN
@@ -40,7 +41,7 @@ method = {name = "fa", lam = 0.0, every = 2, probes = 2}
 train = {learning_rate = 0.05, batch_size = 8, epochs = 3}
 grid = {"method.lam" = [0.0, 0.1]}
 """
-DATA = {"about": "Two moons.", "fingerprint": "ab" * 32}
+DATA = DataRecord({"about": "Two moons.", "fingerprint": "ab" * 32})
 NAMES = [(condition, seed) for condition in ("lam=0", "lam=0.1") for seed in range(2)]
 
 

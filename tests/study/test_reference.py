@@ -64,7 +64,7 @@ def default(name: str, schema: Mapping[str, Any], required: list[str]) -> str:
 def rows(schema: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     yield "| key | a value is | default | what it says |\n|---|---|---|---|\n"
     for name, field in schema["properties"].items():
-        words = field.get("description", "").replace("|", "\\|")
+        words = " ".join(field.get("description", "").split()).replace("|", "\\|")
         yield f"| `{prefix}{name}` | {kind(field)} | {default(name, field, schema.get('required', []))} | {words} |\n"
 
 

@@ -14,7 +14,8 @@ from steppe.data.files import file
 from steppe.data.hub import hub
 from steppe.data.images import cifar100, image_folder
 from steppe.data.splits import with_validation
-from steppe.data.tabular import breast_cancer, diabetes, digits, moons
+from steppe.data.synthetic import circles, moons, objective
+from steppe.data.tabular import breast_cancer, diabetes, digits
 from steppe.data.text import imdb, newsgroups
 from steppe.data.transforms import TRANSFORMS
 
@@ -22,6 +23,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "20newsgroups": newsgroups,
     "breast-cancer": breast_cancer,
     "cifar100": cifar100,
+    "circles": circles,
     "diabetes": diabetes,
     "digits": digits,
     "file": file,
@@ -29,6 +31,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "images": image_folder,
     "imdb": imdb,
     "moons": moons,
+    "objective": objective,
 }
 """Data sets by the name that a study calls them: functions of their settings."""
 
@@ -76,6 +79,7 @@ __all__ = [
     "breast_cancer",
     "checked",
     "cifar100",
+    "circles",
     "dataset",
     "diabetes",
     "digits",
@@ -87,5 +91,6 @@ __all__ = [
     "load",
     "moons",
     "newsgroups",
+    "objective",
     "with_validation",
 ]

@@ -107,41 +107,6 @@ def diabetes(*, test_fraction: float = 0.2, standardize: bool = True, split_seed
     return split_table("diabetes", pair, about, test_fraction, standardize, split_seed, real=True)
 
 
-def moons(*, examples: int = 100, test_examples: int = 1000, noise: float = 0.25, split_seed: int = 0) -> Dataset:
-    """Two interleaved half circles in the plane, two classes, with normal noise on both coordinates.
-
-    Parameters
-    ----------
-    examples, test_examples : how many there are to train and to test on.
-    noise : standard deviation of the noise; the circles have radius 1.
-    split_seed : seed of the draw.
-
-    Raises
-    ------
-    InputError : settings out of range.
-
-    Notes
-    -----
-    As scikit-learn's make_moons draws them.
-
-    Examples
-    --------
-    >>> data = moons()
-    >>> data.train["x"].shape, data.test["x"].shape, data.classes
-    ((100, 2), (1000, 2), 2)
-    """
-    from sklearn.datasets import make_moons
-
-    checks.whole("data moons", "examples", examples, least=2)
-    checks.whole("data moons", "test_examples", test_examples, least=2)
-    checks.real("data moons", "noise", noise, least=0.0)
-    checks.whole("data moons", "split_seed", split_seed, least=0, most=2**32 - 1)
-    draw = np.random.RandomState(split_seed)
-    train, test = (make_moons(count, noise=noise, random_state=draw) for count in (examples, test_examples))
-    about = f"two moons, {examples} examples to train and {test_examples} to test, noise {noise:g} (seed {split_seed})"
-    return table("moons", train, test, 2, about, standardize=False)
-
-
 def split_table(
     name: str,
     table_and_labels: tuple[np.ndarray, np.ndarray],

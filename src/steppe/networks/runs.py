@@ -13,6 +13,7 @@ from steppe.data import Dataset
 from steppe.landscape.points import alike
 from steppe.models import Network
 from steppe.networks.network import NetworkOnData
+from steppe.study.datasets import Datasets
 from steppe.study.records import RunRecord
 from steppe.study.spec.conditions import conditions
 from steppe.study.spec.tables import Spec
@@ -68,7 +69,7 @@ class _Reader:
 
     def __init__(self, command: str):
         self.command = command
-        self.datasets: dict[str, Dataset] = {}
+        self.datasets = Datasets()
         self.models: dict[tuple[str, str], Network] = {}
 
     def read(self, path: Path, name: str) -> FinishedRun:
@@ -82,8 +83,8 @@ class _Reader:
         if record["status"] != "finished":
             self.fail("TARGET", "a run that finished", f"{path.name}, which diverged")
         spec = columns[condition]
-        dataset = self.dataset(spec)
-        if store.data().get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
+        dataset = self.datasets.of(spec)
+        if store.data().fingerprint(condition) not in (None, dataset.fingerprint):
             self.fail("data", f"what {path.name} was trained on", "data that has changed since", "Restore the data.")
         model, (params, state) = self.model(spec, dataset), store.network(condition, int(seed))
         expected = jax.eval_shape(model.init, jax.random.key(0))
@@ -104,13 +105,6 @@ class _Reader:
             spec=spec,
             record=record,
         )
-
-    def dataset(self, spec: Spec) -> Dataset:
-        """The data of a study, loaded once."""
-        key = repr(spec.data)
-        if key not in self.datasets:
-            self.datasets[key] = spec.load_data()
-        return self.datasets[key]
 
     def model(self, spec: Spec, dataset: Dataset) -> Network:
         """The network of a condition, built once."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import polars
 
 from steppe.core.checks import joined
-from steppe.data import Dataset
+from steppe.study.datasets import Datasets
 from steppe.study.history import ROWS
 from steppe.study.progress import Watcher
 from steppe.study.questions import Examination, further
@@ -16,7 +16,9 @@ from steppe.study.store import Store
 from steppe.study.table import FinishedRuns, unanswered
 
 
-def ask(store: Store, columns: Iterable[Condition], dataset: Dataset, finished: FinishedRuns, watcher: Watcher) -> bool:
+def ask(
+    store: Store, columns: Iterable[Condition], datasets: Datasets, finished: FinishedRuns, watcher: Watcher
+) -> bool:
     """Ask finished runs what their study names now and did not name when they were trained.
 
     The answers are those of the end, to the bit: parameters, examples and random vectors are the same. Of the networks
@@ -32,7 +34,7 @@ def ask(store: Store, columns: Iterable[Condition], dataset: Dataset, finished: 
     InputError : a measure that cannot be asked of such a network.
     OSError : the folder cannot be written; answers that are there stay.
     """
-    specs, examinations = {column.name: column.spec for column in columns}, Examinations(dataset)
+    specs, examinations = {column.name: column.spec for column in columns}, Examinations(datasets)
     epochs = {(record["condition"], record["seed"]): record["epochs"] for record in finished.records}
     found = unanswered(store.spec, finished)
     for (condition, seed), lacking in found.items():
@@ -47,15 +49,16 @@ def ask(store: Store, columns: Iterable[Condition], dataset: Dataset, finished: 
 class Examinations:
     """The questions for networks of each kind, so that they compile once."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
+    def __init__(self, datasets: Datasets) -> None:
+        self.datasets = datasets
         self._known: dict[str, Examination] = {}
 
     def of(self, spec: Spec, lacking: list[str]) -> Examination:
         """Those of some measures that a study names."""
-        key = json.dumps([spec.model, lacking], sort_keys=True)
+        dataset = self.datasets.of(spec)
+        key = json.dumps([id(dataset), spec.model, lacking], sort_keys=True)
         if key not in self._known:
             asked = further(spec)
             chosen = [question for question in asked if question.measure.name in lacking]
-            self._known[key] = Examination(spec.build_model(self.dataset), self.dataset, chosen)
+            self._known[key] = Examination(spec.build_model(dataset), dataset, chosen)
         return self._known[key]

@@ -37,7 +37,7 @@ def of_run(store: Store, spec: Spec, run: RunRecord, rows: polars.DataFrame) -> 
         The same run gives the same rows, fingerprints included, however often it is read.
     """
     name = run_name(run["condition"], run["seed"])
-    mark = fingerprinted(name, spec.identity(), store.fingerprint)
+    mark = fingerprinted(name, spec.identity(), store.fingerprint(run["condition"]))
     shared = {
         "run": name,
         "condition": run["condition"],

@@ -16,6 +16,7 @@ from steppe.core.types import Params
 from steppe.measures.table import completed
 from steppe.models import Variables
 from steppe.storage import files
+from steppe.study.datasets import DataRecord
 from steppe.study.history import ROWS
 
 FACTS = frames.FACTS | frames.MACHINE
@@ -131,12 +132,12 @@ def plain(table: Any) -> Any:
     return json.loads(json.dumps(table, default=str))
 
 
-def texts(stream: BinaryIO) -> dict[str, str]:
-    """A table of texts, such as what a study runs on."""
-    found = json_of(stream)
-    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
-        raise files.ContentError("JSON that is no table of texts")
-    return found
+def data(stream: BinaryIO) -> DataRecord:
+    """What a study runs on."""
+    try:
+        return DataRecord.read(json_of(stream))
+    except TypeError as error:
+        raise files.ContentError(str(error)) from None
 
 
 def surfaces_and_data(stream: BinaryIO) -> tuple[Surfaces, str | None]:

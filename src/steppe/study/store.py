@@ -2,7 +2,7 @@
 
 ```
 DIR/study.toml                    the frozen specification
-DIR/data.json                     the fingerprint of the data it runs on
+DIR/data.json                     the fingerprint of the data it runs on, each condition's where they differ
 DIR/runs/<condition>-s<seed>/     parameters.npz, measurements.parquet, run.json, SHA256SUMS: there when it is finished
                                   additions.parquet: answers to measures that the study names since
 DIR/checkpoints/                  unfinished runs and surfaces
@@ -26,7 +26,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from steppe.storage import files
 from steppe.storage.checkpoint import Checkpoint
 from steppe.study import migration, records
 from steppe.study import spec as specs
+from steppe.study.datasets import DataRecord
 from steppe.study.history import ROWS as ROWS_OF_A_RUN
 from steppe.study.history import written
 from steppe.study.records import RunRecord
@@ -80,14 +81,12 @@ class Store:
         the folder.
     spec : Spec
         what its study.toml says.
-    fingerprint : str or None
-        of the data that it runs on, if that is known.
     """
 
     def __init__(self, directory: Path, spec: Spec):
         self.directory = directory
         self.spec = spec
-        self.fingerprint: str | None = None
+        self._data = DataRecord()
         self._held: dict[Path, tuple[int, int] | None] = {}
 
     @classmethod
@@ -110,13 +109,13 @@ class Store:
             why = f"a file that was changed since ({str(error).rstrip('.')})"
             raise files.DamagedFile(path, why, "Put the specification that was run in its place.") from None
         with contextlib.suppress(files.DamagedFile):
-            store.fingerprint = store.data().get("fingerprint")
+            store._data = store.data()
         return store
 
     @classmethod
     @contextlib.contextmanager
     def open(
-        cls, directory: Path | str, spec: Spec, data: Mapping[str, str], say: Callable[[str], None] = lambda text: None
+        cls, directory: Path | str, spec: Spec, data: DataRecord, say: Callable[[str], None] = lambda text: None
     ) -> Iterator["Store"]:
         """The store to run a study in, held by this process alone; made if it is not there.
 
@@ -128,8 +127,8 @@ class Store:
             the study's folder.
         spec : Spec
             what is to be run.
-        data : Mapping
-            what it runs on: ``{"about": …, "fingerprint": …}``.
+        data : DataRecord
+            what it runs on.
         say : callable
             is told, in a sentence, what was found damaged.
 
@@ -140,13 +139,13 @@ class Store:
         OSError : the disk is full.
         """
         directory = Path(directory)
-        _check_folder(directory, spec, data["fingerprint"], lambda text: None)
+        _check_folder(directory, spec, data, lambda text: None)
         files.make(files.begin(directory, "study") / "runs", directory)
         with files.lock(directory / ".lock", "study", directory, "runs in"):
-            before = _check_folder(directory, spec, data["fingerprint"], say)  # again: it is ours alone only now
+            before = _check_folder(directory, spec, data, say)  # again: it is ours alone only now
             spec = _with_baseline(before, spec, say) if before else spec
             store = cls(directory, spec.model_copy(update={"seeds": max(spec.seeds, before.seeds if before else 1)}))
-            store.fingerprint = data["fingerprint"]
+            store._data = data
             store._held = {path: _node(path) for path in (directory, directory / "runs")}
             store.sweep()
             if before:
@@ -155,7 +154,7 @@ class Store:
                 store.spec = _kept(directory, before, spec, say)
             else:
                 files.write_checked(directory / "study.toml", store.spec.toml())
-            files.write_checked(directory / "data.json", json.dumps(dict(data), indent=1) + "\n")
+            files.write_checked(directory / "data.json", json.dumps(data.table(), indent=1) + "\n")
             yield store
 
     def check(self) -> None:
@@ -210,7 +209,7 @@ class Store:
     def checkpoint(self, condition: str, seed: int) -> Checkpoint:
         """What is known of an unfinished run; another specification or other data begin it anew."""
         place = functools.partial(self.checkpoints, self.run_folder(condition, seed).name, make=True)
-        return Checkpoint(place, [self._columns[condition].identity(), self.fingerprint])
+        return Checkpoint(place, [self._columns[condition].identity(), self.fingerprint(condition)])
 
     def forget(self, name: str) -> None:
         """Remove checkpoints that are no longer needed."""
@@ -252,7 +251,7 @@ class Store:
         partial.mkdir()
         record = {
             **run,
-            "data": self.fingerprint,
+            "data": self.fingerprint(condition),
             "settings": self._columns[condition].identity(),
             "equivalence": dict(self.spec.equivalence),  # the margins that stand before the result is known
         }
@@ -355,22 +354,26 @@ class Store:
                 raise ForeignRun(
                     path, f"a run with {name} = {checks.shown(old)} where the study has {checks.shown(new)}", todo
                 )
-        if self.fingerprint not in (None, run.get("data")):
+        if self.fingerprint(condition) not in (None, run.get("data")):
             raise ForeignRun(path, "a run on other data", todo)
 
     def changed(self) -> bool:
         """Whether study.toml has a checksum, and is not what was written there."""
         return bool(files.is_altered(self.directory / "study.toml"))
 
-    def data(self) -> dict[str, str]:
-        """What the study runs on: about, and fingerprint; nothing where there is no such file.
+    def fingerprint(self, condition: str) -> str | None:
+        """That of the data that a condition runs on, if it is known."""
+        return self._data.fingerprint(condition)
+
+    def data(self) -> DataRecord:
+        """What the study runs on; nothing where there is no such file.
 
         Raises
         ------
         Damaged : data.json is not what was written there.
         """
         path = self.directory / "data.json"
-        return files.read(path, records.texts, todo=AGAIN) if os.path.lexists(path) else {}
+        return files.read(path, records.data, todo=AGAIN) if os.path.lexists(path) else DataRecord()
 
     def params(self, condition: str, seed: int) -> Params:
         """A finished run's parameters, see `network`."""
@@ -390,7 +393,7 @@ class Store:
         """Put loss surfaces on disk."""
         self.check()
         texts = {name: np.array(getattr(surfaces, name)) for name in ("conditions", "about")}
-        arrays = {**surfaces.__dict__, **texts, "data": np.array(self.fingerprint)}
+        arrays = {**surfaces.__dict__, **texts, "data": np.array(self._data.mark)}
         files.write_checked(self.directory / "surfaces.npz", files.array_content(arrays))
 
     def surfaces(self) -> Surfaces | None:
@@ -406,7 +409,7 @@ class Store:
         found, data = files.read(path, records.surfaces_and_data, todo=AGAIN)
         if data is not None:  # an older version wrote neither this nor a checksum
             files.require_sums(path, AGAIN)
-        known = self.fingerprint in (None, data) or data is None
+        known = self._data.mark in (None, data) or data is None
         if not known or not set(found.conditions) <= set(self._columns):
             raise files.DamagedFile(path, "surfaces of another study", AGAIN)
         return found
@@ -500,7 +503,7 @@ def _with_baseline(before: Spec, spec: Spec, say: Callable[[str], None]) -> Spec
     return spec
 
 
-def _check_folder(directory: Path, spec: Spec, fingerprint: str, say: Callable[[str], None]) -> Spec | None:
+def _check_folder(directory: Path, spec: Spec, data: DataRecord, say: Callable[[str], None]) -> Spec | None:
     """The specification that a folder holds, if any; a folder that holds anything but this very study is refused."""
     if (directory / "study.toml").is_file():
         store = Store.read(directory)
@@ -521,11 +524,12 @@ def _check_folder(directory: Path, spec: Spec, fingerprint: str, say: Callable[[
                 "Choose another --out, or repeat with the settings of its study.toml.",
             )
         try:
-            before = store.data().get("fingerprint", fingerprint)
+            before = store.data()
         except files.DamagedFile as error:
             say(f"{error.path} is damaged ({error.why}): it is written again.")
         else:
-            if before != fingerprint:
+            shared = [column.name for column in specs.conditions(spec, run_code=False) if column.name in store._columns]
+            if any(before.fingerprint(name) not in (None, data.fingerprint(name)) for name in shared):
                 checks.fail("study", "data", f"what the runs in {directory} were trained on",
                             "data that has changed since", "Restore the data, or choose another --out.")  # fmt: skip
         return store.spec

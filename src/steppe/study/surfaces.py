@@ -21,6 +21,7 @@ from steppe.data.dataset import fingerprint, shuffled
 from steppe.landscape.points import Function, Prepare
 from steppe.storage import files, provenance
 from steppe.storage.checkpoint import Checkpoint, Values
+from steppe.study.datasets import Datasets
 from steppe.study.progress import Watcher
 from steppe.study.spec.conditions import Condition
 from steppe.study.store import Store
@@ -108,14 +109,15 @@ def chosen(dataset: Dataset, split: str, examples: int, seed: int = 0, *, size: 
     return many.gather("landscape", list(map(jax.jit(dataset.decode), pieces)))
 
 
-def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watcher: Watcher) -> None:
+def add_surfaces(store: Store, columns: list[Condition], datasets: Datasets, watcher: Watcher) -> None:
     """Compute the surfaces of the first seed's networks that did not diverge, unless they are there."""
     whole = [c for c in columns if store.has(c.name, 0) and store.load(c.name, 0)[0]["status"] == "finished"]
     place = partial(store.checkpoints, "surfaces", make=True)
     if not whole:
         return
     settings = store.spec.landscape
-    examples = min(settings.examples, checks.batch_size("study", dataset.train))
+    counts = {min(settings.examples, checks.batch_size("study", datasets.of(c.spec).train)) for c in whole}
+    examples = " to ".join(map(str, sorted({min(counts), max(counts)})))
     blank = Surfaces(
         conditions=tuple(column.name for column in whole),
         steps=np.linspace(-settings.radius, settings.radius, settings.points),
@@ -129,18 +131,26 @@ def add_surfaces(store: Store, columns: list[Condition], dataset: Dataset, watch
     if _same_question(_there(store, watcher), blank):
         store.forget("surfaces")
         return
-    batches = chosen(dataset, "train", examples)
+    batches: dict[int, Batches] = {}
     lines, grids = [], []
     for column in whole:
         watcher.stage(f"loss surface of {column.name}")
-        params, state = store.network(column.name, 0)
+        dataset, (params, state) = datasets.of(column.spec), store.network(column.name, 0)
+        if id(dataset) not in batches:
+            batches[id(dataset)] = chosen(dataset, "train", settings.examples)
         apply = column.spec.build_model(dataset).at(state)
         function: Function = landscape.loss_and_accuracy(apply) if dataset.classes else _SquaredError(apply)
         directions = [landscape.filter_normalised(key, params) for key in (1, 2)]
         question = [column.name, network_fingerprint(params, state), settings.model_dump(), dataset.fingerprint]
         checkpoint = Checkpoint(place, [question, provenance.machine()])
         line, grid = line_and_plane(
-            function, params, batches, directions, steps=blank.steps, side=blank.grid_steps, checkpoint=checkpoint
+            function,
+            params,
+            batches[id(dataset)],
+            directions,
+            steps=blank.steps,
+            side=blank.grid_steps,
+            checkpoint=checkpoint,
         )
         lines.append(line["loss"])
         grids.append(grid["loss"])

@@ -13,6 +13,7 @@ from steppe.analysis.results import LateMargin, PublishedTable, Results, Surface
 from steppe.core.checks import joined
 from steppe.storage import files
 from steppe.study import measurements
+from steppe.study.datasets import DataRecord
 from steppe.study.records import FACTS, RunRecord
 from steppe.study.spec.conditions import Condition, conditions
 from steppe.study.spec.identity import differences
@@ -76,7 +77,7 @@ def results(store: Store, finished: FinishedRuns) -> Results:
             PublishedTable(p.title, " ".join(p.caveat.split()), tuple(p.columns), tuple(map(tuple, p.rows)))
             for p in spec.published
         ),
-        provenance=_provenance(spec, facts or {}, list(made_with.values())),
+        provenance=_provenance(spec, facts or DataRecord(), list(made_with.values())),
         notes=(
             *_damage(store, damaged),
             *measured.notes,
@@ -84,6 +85,7 @@ def results(store: Store, finished: FinishedRuns) -> Results:
             *_withdrawn(store),
             *_infinite(surfaces),
             *_batch_sizes(columns),
+            *_different_data(facts or DataRecord(), spec.baseline),
             *_changes(spec),
             *_notes(list(made_with.values())),
         ),
@@ -186,6 +188,17 @@ def _batch_sizes(columns: list[Condition]) -> Iterator[str]:
         )
 
 
+def _different_data(data: DataRecord, baseline: str) -> Iterator[str]:
+    """That differences are of tasks, too, where conditions have different data."""
+    others = [names for names in data.groups().values() if baseline not in names]
+    if others:
+        named = joined(name for names in others for name in names)
+        yield (
+            f"These conditions are trained, tested and measured on other data than {baseline}, with which they are "
+            f"compared: {named}. A difference is then one between the tasks, too."
+        )
+
+
 def _infinite(surfaces: Surfaces | None) -> Iterator[str]:
     """What figures of surfaces leave out."""
     count = infinite(surfaces.lines, surfaces.grids) if surfaces else ""
@@ -193,10 +206,12 @@ def _infinite(surfaces: Surfaces | None) -> Iterator[str]:
         yield f"In the loss surfaces {count} and are left out of the figures: landscape.radius is too large."
 
 
-def _provenance(spec: Spec, data: dict[str, str], made_with: list[dict[str, str]]) -> dict[str, str]:
+def _provenance(spec: Spec, data: DataRecord, made_with: list[dict[str, str]]) -> dict[str, str]:
     """What the report says about where the numbers came from."""
     facts = {"study": spec.name, "seeds": ", ".join(map(str, range(spec.seeds)))}
-    facts |= {f"data {key}": value for key, value in data.items()}
+    facts |= {f"data {key}": value for key, value in data.shared.items()}
+    for names in data.groups().values():
+        facts |= {f"data {key} of {joined(names)}": value for key, value in data.conditions[names[0]].items()}
     for key in ("versions", "hardware", "system"):
         facts[key] = "; and ".join(dict.fromkeys(made.get(key, "unknown") for made in made_with))
     return facts

@@ -33,7 +33,10 @@ class Storage(Protocol):
     """
 
     spec: Spec
-    fingerprint: str | None
+
+    def fingerprint(self, condition: str) -> str | None:
+        """That of the data that a condition runs on, if it is known."""
+        ...
 
     def is_whole(self, condition: str, seed: int) -> bool:
         """Whether a finished run is there, undamaged and of this study."""

@@ -1,13 +1,14 @@
 """Runs trained in this process, one after another."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steppe.core import checks
-from steppe.data import Dataset
 from steppe.study import spec as specs
+from steppe.study.datasets import Datasets
 from steppe.study.execution.base import Run, Storage, check_runs
 from steppe.study.progress import Watcher
+from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
 from steppe.study.training.checkpoints import Checkpoints
 from steppe.study.training.program import Compiler
@@ -24,13 +25,13 @@ class Local:
     ----------
     checkpoint_seconds : float
         Seconds of training between checkpoints within a run.
-    dataset : Dataset, optional
-        What the study runs on, where it is loaded already.
+    datasets : Datasets, optional
+        What the study runs on, as far as it is loaded already.
     """
 
-    def __init__(self, checkpoint_seconds: float = CHECKPOINT_SECONDS, dataset: Dataset | None = None):
+    def __init__(self, checkpoint_seconds: float = CHECKPOINT_SECONDS, datasets: Datasets | None = None):
         self.checkpoint_seconds = checks.real("run", "checkpoint_seconds", checkpoint_seconds, least=0.0)
-        self.dataset = dataset
+        self.datasets = datasets or Datasets()
 
     def submit(self, store: Storage, runs: Sequence[Run], watcher: Watcher) -> list[str]:
         """Train runs; see `Executor`. When this returns they have ended.
@@ -42,12 +43,12 @@ class Local:
         """
         runs = check_runs(store.spec, runs)
         columns = {column.name: column for column in specs.conditions(store.spec)}
-        dataset = self._data(store)
-        compiler, stopwatch = Compiler(dataset), Stopwatch()
+        compilers = self._compilers(store, {run.condition: columns[run.condition].spec for run in runs})
+        stopwatch = Stopwatch()
         for run in runs:
             watcher.stage(f"{run.condition} seed {run.seed}")
             checkpoints = Checkpoints(store.checkpoint(*run), self.checkpoint_seconds)
-            column = columns[run.condition]
+            column, compiler = columns[run.condition], compilers[run.condition]
             network, rows, record = train(column, run.seed, compiler, stopwatch, checkpoints, watcher)
             store.save(run.condition, run.seed, network, rows, record)
         return [run.id for run in runs]
@@ -55,12 +56,17 @@ class Local:
     def wait(self, ids: Sequence[str]) -> None:
         """Nothing is left to wait for."""
 
-    def _data(self, store: Storage) -> Dataset:
-        dataset = self.dataset or store.spec.load_data()
-        if store.fingerprint not in (None, dataset.fingerprint):
-            todo = "Copy the study's data to it."
-            checks.fail("study", "data", "what the study runs on", "other data on this machine", todo)
-        return dataset
+    def _compilers(self, store: Storage, specs_: Mapping[str, Spec]) -> dict[str, Compiler]:
+        """Condition -> what compiles its runs, one a data set; all are loaded before anything is trained."""
+        found: dict[int, Compiler] = {}
+        compilers = {}
+        for condition, spec in specs_.items():
+            dataset = self.datasets.of(spec)
+            if store.fingerprint(condition) not in (None, dataset.fingerprint):
+                todo = "Copy the study's data to it."
+                checks.fail("study", "data", "what the study runs on", "other data on this machine", todo)
+            compilers[condition] = found.setdefault(id(dataset), Compiler(dataset))
+        return compilers
 
 
 def work(

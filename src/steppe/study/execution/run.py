@@ -1,13 +1,14 @@
 """A study from its specification to its results: train what is missing, and gather what came of it."""
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 from steppe.analysis.results import Results
 from steppe.core import checks, programs
-from steppe.data import Dataset
 from steppe.storage import files
 from steppe.study import additions, measurements
+from steppe.study.datasets import DataRecord, Datasets
 from steppe.study.execution.base import Executor, Run, check_executor
 from steppe.study.execution.local import CHECKPOINT_SECONDS, Local
 from steppe.study.progress import Watcher
@@ -55,25 +56,22 @@ def run(
     watcher = watcher or Watcher()
     checks.real("run", "checkpoint_seconds", checkpoint_seconds, least=0.0)
     executor = executor if executor is None else check_executor(executor)
-    dataset = spec.load_data()
-    columns = conditions(spec)
-    asked = further(spec)
-    _rehearse(columns, dataset)
-    check_measures(asked, Recipe.of(shape_of(columns[0].spec)[0], dataset), spec.equivalence)
-    facts = {"about": dataset.about, "fingerprint": dataset.fingerprint}
-    with Store.open(directory, spec, facts, watcher.say) as store:
+    columns, datasets = conditions(spec), Datasets()
+    data = DataRecord.of(columns, datasets)
+    _rehearse(columns, datasets, spec.equivalence)
+    with Store.open(directory, spec, data, watcher.say) as store:
         missing = _missing(store, columns, spec.seeds, watcher)
         epochs = {column.name: column.spec.train.epochs for column in columns}
         watcher.begin(sum(epochs[run.condition] for run in missing))
         if missing:
-            executor = executor or Local(checkpoint_seconds, dataset)
+            executor = executor or Local(checkpoint_seconds, datasets)
             executor.wait(executor.submit(store, missing, watcher))
         finished = read_runs(store)
-        if additions.ask(store, columns, dataset, finished, watcher):
+        if additions.ask(store, columns, datasets, finished, watcher):
             finished = read_runs(store)
         _say_lost(missing, finished, watcher)
         _unite(store, finished, watcher)
-        add_surfaces(store, columns, dataset, watcher)
+        add_surfaces(store, columns, datasets, watcher)
         return results(store, finished)
 
 
@@ -124,11 +122,15 @@ def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watche
     return missing
 
 
-def _rehearse(columns: list[Condition], dataset: Dataset) -> None:
+def _rehearse(columns: list[Condition], datasets: Datasets, margins: Mapping[str, float]) -> None:
     """Trace every shape's epoch, without running it: settings that do not fit stop here, not after an hour."""
     shapes = [shape_of(column.spec) for column in columns]
+    recipes: dict[int, Recipe] = {}
     for shape, strengths in {shape_key(shape): (shape, strengths) for shape, strengths in shapes}.values():
         with programs.user_errors(CODE, own=bool(shape.source)):
-            recipe = Recipe.of(shape, dataset)
+            recipe = Recipe.of(shape, datasets.of(shape))
             check_parts(recipe)
             recipe.rehearse(strengths)
+        recipes.setdefault(id(recipe.dataset), recipe)
+    for recipe in recipes.values():
+        check_measures(further(recipe.spec), recipe, margins)

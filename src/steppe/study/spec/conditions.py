@@ -14,7 +14,7 @@ from steppe.study.spec.parts import CHAIN
 from steppe.study.spec.settings import EXACT, Source, modules, settings, validated
 from steppe.study.spec.tables import COMPANIONS, Spec, Train, Validation, split_validation
 
-VARIED = ("method", "then", "loss", "augment", "average", "model", "train")
+VARIED = ("data", "method", "then", "loss", "augment", "average", "model", "train")
 """What a condition may change."""
 
 

@@ -93,15 +93,42 @@ def parse(
 
 
 def _with_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings, with whole paths of the data that lie beside the TOML file."""
-    table = raw.get("data")
+    """The settings, with whole paths of the data that lie beside the TOML file, also where conditions name them."""
+    table, grid, columns = (raw.get(name) for name in ("data", "grid", "conditions"))
     if not isinstance(table, dict):
         return raw
+    name, found = table.get("name"), raw | {"data": _data_with_paths(table, folder)}
+    if isinstance(grid, dict):
+        varied = {path: values for path, values in grid.items() if isinstance(values, list)}
+        found["grid"] = grid | {
+            path: [_changes_with_paths({path: value}, folder, name)[path] for value in values]
+            for path, values in varied.items()
+        }
+    if isinstance(columns, list):
+        found["conditions"] = [
+            _changes_with_paths(changes, folder, name) if isinstance(changes, dict) else changes for changes in columns
+        ]
+    return found
+
+
+def _changes_with_paths(changes: dict[str, Any], folder: Path, name: Any) -> dict[str, Any]:
+    """What a condition changes, with whole paths of its data; `name` is that of the study's data set."""
+    found = dict(changes)
+    for path, value in changes.items():
+        first, _, key = path.partition(".")
+        if path == "data" and isinstance(value, dict):
+            found[path] = _data_with_paths(value, folder)
+        elif first == "data" and key != "name":
+            found[path] = _data_with_paths({"name": changes.get("data.name", name), key: value}, folder)[key]
+    return found
+
+
+def _data_with_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A table of data with whole paths of what lies in a folder."""
     any_, ships = PATHS
-    for key in any_ + ships * (table.get("name") in tuple(DATASETS)):
-        if isinstance(table.get(key), str) and _is_there(folder / table[key]):
-            raw = replace(raw, f"data.{key}", str((folder / table[key]).resolve()))
-    return raw
+    known = any_ + ships * (table.get("name") in tuple(DATASETS))
+    texts = {key: table[key] for key in known if isinstance(table.get(key), str)}
+    return table | {key: str((folder / text).resolve()) for key, text in texts.items() if _is_there(folder / text)}
 
 
 def _is_there(path: Path) -> bool:

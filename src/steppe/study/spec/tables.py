@@ -255,7 +255,9 @@ class Spec(Table):
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     """Dotted keys, each with a list: every combination is a condition."""
     conditions: list[dict[str, Any]] = Field(default_factory=list)
-    """Tables of a name, of dotted keys with their values, and perhaps of a `control` to compare with."""
+    """Tables of a name, of dotted keys with their values, and perhaps of a `control` to compare with. They may change
+    `data`, `model`, `method`, `then`, `loss`, `augment`, `average`, `train`.
+    """
     published: list[PublishedNumber] = Field(default_factory=list)
     """Tables of others' numbers, shown beside the results."""
     source: dict[str, str] = Field(default_factory=dict)
