@@ -10,7 +10,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
-from safetensors.numpy import save_file
 
 import steppe
 from steppe import cli
@@ -114,12 +113,11 @@ def test_an_orbax_checkpoint_becomes_a_report(here, monkeypatch):
     assert "layers/1/mean" in reported("checkpoints", 0, monkeypatch)
 
 
-def test_a_safetensors_file_becomes_a_report(here, monkeypatch):
-    pytest.importorskip("equinox")
+def test_a_file_of_equinox_becomes_a_report(here, monkeypatch):
+    eqx = pytest.importorskip("equinox")
     import mymlp
 
-    trained = steppe.from_equinox(mymlp.make((3,), 3, key=jax.random.key(1)))
-    save_file(jax.tree.map(np.asarray, trained.params), "net.safetensors")
+    eqx.tree_serialise_leaves("net.eqx", mymlp.make((3,), 3, key=jax.random.key(1)))
     assert "mymlp:make" in reported("checkpoints", 1, monkeypatch)
 
 

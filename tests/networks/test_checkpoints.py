@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -22,6 +23,7 @@ from steppe import InputError
 from steppe.core import names
 from steppe.core.extras import MissingExtra
 from steppe.models import Variables
+from steppe.models.adapters import equinox
 from steppe.networks import landscapes, loading, modules
 from steppe.networks.checkpoints import Blueprint, fill
 from steppe.networks.settings import UserNetwork
@@ -340,6 +342,49 @@ def test_options_that_do_not_go_together_are_refused(here, monkeypatch, capsys, 
 # --- files
 
 
+def written(path, *things, header=b""):
+    """An Equinox file, perhaps after a line of hyperparameters, as its manual writes it."""
+    with path.open("wb") as stream:
+        stream.write(header)
+        eqx.tree_serialise_leaves(stream, things if len(things) > 1 else things[0])
+    return path
+
+
+@pytest.mark.parametrize("header", [b"", b'{"width": 4}\n'])
+def test_a_file_of_equinox_is_laid_into_the_model_in_its_order(here, header):
+    data = dict(np.load("data.npz"))
+    network, blueprint = modules.build("measure", "nets:normed", {}, data)
+    net, state = sys.modules["nets"].normed((3,), 3, key=jax.random.key(5))
+    state = jax.tree.map(lambda leaf: leaf + 1, state)
+    path = written(here / "net.eqx", net, state, header=header)
+    params, found = fill("measure", blueprint, loading.parameters("measure", path), path.name).variables
+    expected = steppe.from_equinox(net, state)
+    assert same((params, found), (expected.params, expected.state))
+    outputs = network.at(found)(params, data["x"])
+    np.testing.assert_allclose(outputs, expected.apply(expected.params, data["x"]), atol=1e-4)
+
+
+def test_what_a_file_of_equinox_has_otherwise_is_told(here):
+    make = lambda key: eqx.nn.Sequential(
+        [eqx.nn.Linear(3, 2, key=key, dtype=jax.numpy.bfloat16), eqx.nn.Dropout(0.5)])  # fmt: skip
+    net = make(jax.random.key(0))
+    blueprint = Blueprint(steppe.from_equinox(net).variables, row=equinox.row(net))
+    lay = lambda thing: fill("measure", blueprint, loading.parameters("measure", written(here / "a.eqx", thing)), "a")
+    assert same(lay(eqx.nn.inference_mode(net)).variables.params, steppe.from_equinox(net).params)
+    with pytest.raises(InputError, match=r"whose value 2 is array\(0\.1\) in the place of 0\.5"):
+        lay(eqx.tree_at(lambda net: net[1].p, net, 0.1))
+    with pytest.raises(InputError, match=r"with 2 values in the place of 4.*--set network"):
+        lay(net[0])
+    with pytest.raises(InputError, match=r"of shape \(2, 4\) in the place of \(2, 3\)"):
+        lay(eqx.tree_at(lambda net: net[0].weight, net, jax.numpy.ones((2, 4))))
+    path = written(here / "b.eqx", net)
+    with pytest.raises(InputError, match=r"a file of arrays with names.*return the Equinox model"):
+        fill("measure", BLUEPRINT, loading.parameters("measure", path), "b.eqx")
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(InputError, match="a damaged file"):
+        loading.parameters("measure", path)
+
+
 def test_a_checkpoint_in_several_files_is_read_from_its_list(tmp_path):
     save_file({"a": np.ones(2)}, tmp_path / "model-1.safetensors")
     save_file({"b": np.zeros(3)}, tmp_path / "model-2.safetensors")
@@ -404,6 +449,9 @@ def test_files_of_pytorch_are_read_in_every_form_that_holds_arrays_alone(tmp_pat
         assert sorted(found) == ["model"]
         assert same(found["model"], {name: value.numpy() for name, value in net.state_dict().items()})
     torch.save(half, tmp_path / "half.bin")
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(half, "half.bin")}))
+    assert loading.parameters("measure", index).keys() == half.keys()
     assert loading.parameters("measure", tmp_path / "half.bin")["0.weight"].dtype == np.float32
     torch.save(net, tmp_path / "module.pth")
     with pytest.raises(InputError, match=r"which holds torch\.nn\.modules\.\w+\.\w+: loading that could run code"):
@@ -463,7 +511,8 @@ def test_checkpoints_of_pytorch_give_the_loss_that_pytorch_gives(here, monkeypat
         case "pt":
             torch.save({k: v for k, v in state.items() if "tracked" not in k}, "net.pt")  # as before PyTorch 0.4.1
         case "compiled and parallel":
-            torch.save({f"_orig_mod.module.{name}": value for name, value in state.items()}, "net.pt")
+            whole = {f"_orig_mod.module.{name}": value for name, value in state.items()}
+            torch.save({"n_averaged": torch.tensor(3), **whole}, "net.pt")  # as of an AveragedModel, too
         case "lightning":
             torch.save({"state_dict": {f"net.{name}": value for name, value in state.items()}, "epoch": 3,
                         "optimizer_states": [torch.optim.Adam(net.parameters()).state_dict()]}, "net.pt")  # fmt: skip

@@ -18,7 +18,7 @@ def measure(
         typer.Argument(
             metavar="TARGET",
             help="Runs (DIR/runs/<condition>-s<seed>), a study's folder, or checkpoints of your own: .safetensors, "
-            ".npz, .pt, .pth, .bin or an Orbax folder, with --network, --apply or --loss, and --data.",
+            ".npz, .eqx, .pt, .pth, .bin or an Orbax folder, with --network, --apply or --loss, and --data.",
         ),
     ],
     *,

@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -46,6 +47,29 @@ def npz(function: str, path: Path) -> dict[str, np.ndarray]:
         return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
 
 
+def npy_row(function: str, path: Path) -> list[np.ndarray]:
+    """The arrays that ``numpy.save`` has written one after another into a file, perhaps after a line of JSON.
+
+    Raises
+    ------
+    InputError
+        More than fits into memory.
+    Exception
+        Of many kinds: a file that is no such row, or a damaged one.
+    """
+    size = path.stat().st_size
+    check_fits(function, path, size)
+    found = []
+    with path.open("rb") as stream:
+        if stream.peek(1)[:1] == b"{":
+            stream.readline()
+        while (start := stream.tell()) < size:
+            _check_header(stream, size, str(path), is_last=False)
+            stream.seek(start)
+            found.append(np.lib.format.read_array(stream, allow_pickle=False))
+    return found
+
+
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     """One array; its header is read first, for NumPy makes room for whatever it says."""
     if not member.filename.endswith(".npy"):
@@ -53,18 +77,29 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     if member.flag_bits & 1:
         raise ValueError(f"a member {member.filename!r}, which is encrypted")
     with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = header(stream)
-        left = member.file_size - stream.tell()
-    if dtype.hasobject:
-        raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
-    if min(shape, default=0) < 0 or dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize != left:
-        raise ValueError(f"{left} bytes for a {dtype} array of shape {checks.shown(shape)} in {member.filename!r}")
+        _check_header(stream, member.file_size, repr(member.filename))
     with archive.open(member) as stream:
         array = np.lib.format.read_array(stream, allow_pickle=False)
         stream.read(1)  # at the end, the checksum is compared
     return array
+
+
+def _check_header(stream: IO[bytes], size: int, name: str, *, is_last: bool = True) -> None:
+    """Fail where an array is one of objects, or is not as large as its header says: the last one ends where all does.
+
+    Raises
+    ------
+    ValueError
+        It is.
+    """
+    version = np.lib.format.read_magic(stream)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(stream)
+    left, needed = size - stream.tell(), math.prod(shape) * dtype.itemsize
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
+    if min(shape, default=0) < 0 or dtype.itemsize == 0 or needed > left or (is_last and needed < left):
+        raise ValueError(f"{left} bytes for a {dtype} array of shape {checks.shown(shape)} in {name}")
 
 
 def mapped(path: Path) -> np.ndarray:

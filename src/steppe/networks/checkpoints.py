@@ -18,6 +18,7 @@ import numpy as np
 from steppe.core import checks, names
 from steppe.core.partition import listed
 from steppe.models import Variables
+from steppe.models.adapters.equinox import Leaf
 
 Steps = tuple[str, ...]
 """What a name is made of."""
@@ -35,6 +36,9 @@ PLACES = {
 """What the network is called in a file that holds more."""
 
 
+SETTINGS = "Make the network with the settings with which it was trained: --set network.KEY=VALUE."
+
+
 @dataclass(frozen=True, eq=False)
 class Blueprint:
     """A network without trained values, and what its framework says of the names of its arrays.
@@ -46,12 +50,14 @@ class Blueprint:
     optional : names of arrays that a file may lack; they stay as they were made.
     ignored : names of arrays that a file may hold and that are neither parameters nor state, such as streams of
         randomness.
+    row : what a file without names holds, one after another, see `equinox.row`.
     """
 
     variables: Variables
     aliases: Mapping[str, str] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
+    row: tuple[Leaf, ...] = ()
 
 
 class Filled(NamedTuple):
@@ -120,13 +126,40 @@ class _Filling:
 
     def __init__(self, command: str, blueprint: Blueprint, found: Any, file: str):
         self.command, self.blueprint, self.file = command, blueprint, file
+        found = self._with_names(found) if isinstance(found, list) else found
         called, self.arrays = names.names(found), jax.tree.leaves(found)
         self.short = self._short(called)
+        self.called = dict(zip(self.short, called, strict=True))
         self.there = {short: place for place, short in enumerate(self.short)}
         self.ends: dict[str, list[Steps]] = defaultdict(list)
         for short in self.there:
             self.ends[short[-1] if short else ""].append(short)
         self.used: set[Steps] = set()
+
+    def _with_names(self, row: list[Any]) -> dict[str, Any]:
+        """Arrays that a file has one after another, by the names that they have in the network.
+
+        Raises
+        ------
+        InputError
+            The network is none of Equinox; it has another number of arrays; another value of what is no variable.
+        """
+        leaves, what = self.blueprint.row, "a file of the arrays of this --network"
+        if not leaves:
+            checks.fail(self.command, "TARGET", "a file of arrays with names", f"{self.file}, which has none",
+                        "Let --network return the Equinox model itself.")  # fmt: skip
+        model = [leaf for leaf in leaves if leaf.path[:1] != ("state",)]
+        if len(row) not in (len(leaves), len(model)):
+            got = f"{self.file}, with {len(row)} values in the place of {len(leaves)}"
+            checks.fail(self.command, "TARGET", what, got, SETTINGS)
+        found: dict[str, Any] = {}
+        for place, (array, leaf) in enumerate(zip(row, leaves, strict=False)):
+            if leaf.path:
+                found["/".join(leaf.path)] = array
+            elif not isinstance(leaf.value, bool) and not np.array_equal(array, leaf.value):  # flags say in which mode
+                got = f"{self.file}, whose value {place} is {checks.shown(array)} in the place of {leaf.value}"
+                checks.fail(self.command, "TARGET", what, got)
+        return found
 
     def _short(self, called: list[str]) -> list[Steps]:
         """The steps of all names in the file, each once."""
@@ -147,7 +180,7 @@ class _Filling:
         parts = [self._part(tree, at, missing, unfit) for tree, at in zip((params, state), roots, strict=True)]
         extra = [short for short in self._below(roots) if short not in self.used]
         if missing or unfit or extra:
-            self._fail(missing, ["/".join(short) for short in extra], unfit)
+            self._fail(missing, [self.called[short] for short in extra], unfit)
         return Filled(Variables(*parts), self._note(roots))
 
     def _place(self, tree: Any, before: Steps | None) -> Steps:
@@ -226,7 +259,7 @@ def _unfit(name: str, array: Any, like: Any) -> list[str]:
     shape, wanted = np.shape(array), np.shape(like)
     if shape != wanted:
         return [f"{name} of shape {shape} in the place of {wanted}"]
-    kinds = [jnp.issubdtype(jnp.result_type(part), jnp.inexact) for part in (array, like)]
+    kinds = [jnp.issubdtype(jnp.result_type(part), jnp.floating) for part in (array, like)]
     if kinds[0] != kinds[1]:
         return [f"{name} of {jnp.result_type(array)} in the place of {jnp.result_type(like)}"]
     return []
@@ -242,5 +275,5 @@ def _remedy(missing: list[str], extra: list[str], unfit: list[str]) -> str:
     if missing and not extra and not unfit and lost <= {("mean",), ("var",)}:
         return "Save the network's state, too, and not its parameters alone."
     if unfit and not missing and not extra:
-        return "Make the network with the settings with which it was trained: --set network.KEY=VALUE."
+        return SETTINGS
     return ""

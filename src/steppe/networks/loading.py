@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from steppe import extensions
@@ -26,14 +27,19 @@ KINDS = (".safetensors", ".npz")
 TORCH = (".bin", ".ckpt", ".pt", ".pth")
 """Files of PyTorch, for its loader of weights alone."""
 
-PARTS = ".safetensors.index.json"
+EQUINOX = ".eqx"
+"""Files of Equinox: arrays one after another, without names."""
+
+PARTS = ".index.json"
 """How the list of a checkpoint in several files ends."""
+
+FILES = (*KINDS, *TORCH, EQUINOX)
 
 PICKLED = {".joblib", ".npy", ".pickle", ".pkl"}
 
 
 def parameters(command: str, path: Path) -> Params:
-    """Arrays as a file has them: names to arrays, or the nested tree of an Orbax or a PyTorch checkpoint.
+    """Arrays as a file has them: names to arrays, the nested tree of an Orbax or a PyTorch checkpoint, or a list.
 
     `command` is named in errors, here and below.
 
@@ -47,16 +53,23 @@ def parameters(command: str, path: Path) -> Params:
         return _from_orbax(command, path)
     if path.name.endswith(PARTS):
         return _from_parts(command, path)
+    if path.suffix == EQUINOX:
+        return _from_equinox(command, path)
+    return _of_file(command, path)
+
+
+def _of_file(command: str, path: Path) -> Params:
+    """The arrays of one file whose arrays have names."""
     return torch_files.arrays(command, path) if path.suffix in TORCH else arrays(command, path, "TARGET")
 
 
 def check_kind(command: str, path: Path) -> None:
     """Fail where a path is none that `parameters` reads."""
-    what = "a run, a study, or parameters: .safetensors, .npz, .pt, or the folder of an Orbax checkpoint"
+    what = "a run, a study, or parameters: .safetensors, .npz, .pt, .eqx, or the folder of an Orbax checkpoint"
     if path.is_dir():
         if not (path / "_METADATA").is_file():
             inside = sorted(str(p.parent) for depth in ("*", "*/*") for p in path.glob(f"{depth}/_METADATA"))
-            inside = inside or sorted(str(p) for p in path.iterdir() if p.suffix in (*KINDS, *TORCH))
+            inside = inside or sorted(str(p) for p in path.iterdir() if p.suffix in FILES)
             inside = [str(p) for p in path.glob(f"*{PARTS}")] or inside
             todo = f"It holds checkpoints: {', '.join(inside[-3:])}." if inside else "It is none of these."
             checks.fail(command, "TARGET", what, checks.shown(str(path)), todo)
@@ -69,7 +82,7 @@ def check_kind(command: str, path: Path) -> None:
         hint = checks.close_to(path.name, names)
         other = f"It is {archives.kind_of(path)}." if os.path.lexists(path) else "There is no such file."
         checks.fail(command, "TARGET", what, checks.shown(str(path)), hint or other)
-    if path.suffix not in (*KINDS, *TORCH) and not path.name.endswith(PARTS):
+    if path.suffix not in FILES and not path.name.endswith(PARTS):
         checks.fail(command, "TARGET", what, checks.shown(str(path)))
 
 
@@ -97,18 +110,18 @@ def arrays(command: str, path: Path, name: str) -> dict[str, np.ndarray]:
 
 def _from_parts(command: str, path: Path) -> Params:
     """The arrays of a checkpoint in several files that lie beside their list, as Hugging Face writes it."""
-    what = "the list of a checkpoint in several .safetensors files"
+    what = "the list of a checkpoint in several .safetensors or .bin files"
     try:
         listed = set(json.loads(path.read_text())["weight_map"].values())
         files = [path.parent / name for name in sorted(listed)]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         checks.fail(command, "TARGET", what, f"{path}, which is none ({first_line(error)})")
     for file in files:
-        if file.parent != path.parent or file.suffix != ".safetensors" or not file.is_file():
+        if file.parent != path.parent or file.suffix not in (".safetensors", ".bin") or not file.is_file():
             checks.fail(command, "TARGET", what, f"{path}, which names {checks.shown(str(file))}",
                         "All of its files must lie beside it.")  # fmt: skip
     archives.check_fits(command, path, sum(file.stat().st_size for file in files))
-    return {name: array for file in files for name, array in arrays(command, file, "TARGET").items()}
+    return {name: array for file in files for name, array in _of_file(command, file).items()}
 
 
 def _check_widths(command: str, path: Path, option: str) -> None:
@@ -142,6 +155,22 @@ def _from_orbax(command: str, path: Path) -> Params:
         raise
     except Exception as error:
         checks.fail(command, "TARGET", "a whole Orbax checkpoint", f"{path}: {programs.line(error)}")
+
+
+def _from_equinox(command: str, path: Path) -> Params:
+    """The arrays of a file that ``eqx.tree_serialise_leaves`` has written, in its order."""
+    what = "a whole file of eqx.tree_serialise_leaves, without pickled objects"
+    try:
+        found = archives.npy_row(command, path)
+    except checks.InputError:
+        raise
+    except Exception as error:  # NumPy has many
+        checks.fail(command, "TARGET", what, f"{path}, a damaged file ({first_line(error).rstrip('.')})")
+    if not found:
+        checks.fail(command, "TARGET", "a file with arrays", f"{path}, which holds none")
+    if any(array.dtype.kind == "V" and array.dtype != "V2" for array in found):
+        checks.fail(command, "TARGET", "a file of arrays with at least 16 bits a number", str(path))
+    return [array.view(jnp.bfloat16) if array.dtype == "V2" else array for array in found]  # as NumPy's format has it
 
 
 def _bytes(array: Any) -> int:

@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 from steppe import extensions, models
 from steppe.core import arrays, checks, losses, names, programs
 from steppe.core.types import Batch
 from steppe.models import Network
-from steppe.models.adapters import torch
+from steppe.models.adapters import equinox, torch
 from steppe.networks.checkpoints import Blueprint
 
 OPTION = "--network"
@@ -50,8 +49,8 @@ def build(command: str, text: str, settings: Mapping[str, Any], batch: Batch) ->
     network = models.network_of(thing, lambda: _two(command, batch))
     variables = network.init(jax.random.key(0))
     if torch.is_module(thing):
-        return network, Blueprint(variables, *torch.names_of(thing))
-    return network, Blueprint(variables, ignored=_streams(thing))
+        return network, Blueprint(variables, *torch.names_of(thing), ignored=torch.IGNORED)
+    return network, Blueprint(variables, ignored=_streams(thing), row=equinox.row(thing))
 
 
 def _called(command: str, function: Callable[..., Any], text: str, settings: Mapping[str, Any], batch: Batch) -> Any:
@@ -109,13 +108,6 @@ def _classes(command: str, batch: Batch) -> int:
     if y.dtype.kind in "iub":
         return max(int(y.max()) + 1, 2)
     return int(y.shape[-1]) if y.ndim > 1 else 1
-
-
-def _example(command: str, batch: Batch) -> Any:
-    """Inputs of two examples, floats of 32 bits, as PyTorch's modules take them."""
-    x, _ = checks.inputs_and_targets(command, batch)
-    few = jax.tree.map(lambda leaf: np.asarray(leaf[:2]), x)
-    return jax.tree.map(lambda leaf: leaf.astype(np.float32) if leaf.dtype == np.float64 else leaf, few)
 
 
 def _streams(thing: Any) -> frozenset[str]:

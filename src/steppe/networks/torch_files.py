@@ -1,4 +1,4 @@
-"""PyTorch's checkpoints: their arrays, by its loader of weights alone, which executes nothing; and their names."""
+"""PyTorch's checkpoints: their arrays, by its loader of weights alone, which executes nothing."""
 
 import pickle
 import re
@@ -13,7 +13,6 @@ import numpy as np
 from steppe.core import checks, extras
 from steppe.core.types import Params
 from steppe.data import archives
-from steppe.data.sources import first_line
 
 AGAIN = "Save the arrays alone: torch.save(model.state_dict(), path), or safetensors.torch.save_model(model, path)."
 
@@ -41,31 +40,13 @@ def arrays(command: str, path: Path) -> Params:
         object_ = re.search(r"GLOBAL ([\w.]+)", str(error))
         got = f"{path}, which holds {object_[1]}: loading that could run code" if object_ else f"{path}, a damaged file"
         checks.fail(command, "TARGET", what, got, AGAIN)
-    except Exception as error:  # of many kinds: a damaged archive, a program of TorchScript
-        checks.fail(command, "TARGET", what, f"{path}: {first_line(error).rstrip('.')}", AGAIN)
+    except Exception as error:  # of many kinds
+        got = "a program of TorchScript" if "TorchScript" in str(error) else "a damaged file"
+        checks.fail(command, "TARGET", what, f"{path}, {got}", AGAIN)
     kept = _kept(command, found)
     if kept is None:
         checks.fail(command, "TARGET", what, f"{path}, which holds no arrays", AGAIN)
     return kept
-
-
-def names(module: Any) -> tuple[dict[str, str], frozenset[str]]:
-    """What checkpoints of a module call its tensors where these have several names, and which they may lack.
-
-    Tied tensors have several; buffers that are not persistent are in no checkpoint, and counts of batches not in all.
-
-    Returns
-    -------
-    dict, frozenset
-        From other names to the first one; first names. First names are those of `from_torch`.
-    """
-    from steppe.models.adapters.pytorch.modules import tensors
-
-    first = {id(tensor): name for name, tensor in tensors(module).items()}
-    saved = {name: first[id(t)] for name, t in module.state_dict(keep_vars=True).items() if id(t) in first}
-    counts = {name for name in first.values() if name.rpartition(".")[2] == "num_batches_tracked"}
-    aliases = {name: own for name, own in saved.items() if name != own}
-    return aliases, frozenset(set(first.values()) - set(saved.values()) | counts)
 
 
 def _size(path: Path) -> int:

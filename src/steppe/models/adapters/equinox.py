@@ -3,8 +3,9 @@
 import copy
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +78,43 @@ def from_factory(make: Callable[[jax.Array], Any]) -> Network:
         return from_equinox(*made) if isinstance(made, tuple) else from_equinox(made)
 
     return trained(jax.random.key(0)).network._replace(init=lambda key: trained(key).variables)
+
+
+class Leaf(NamedTuple):
+    """One of the values that ``eqx.tree_serialise_leaves`` writes, one after another, without names.
+
+    Attributes
+    ----------
+    path : where it goes among variables, such as ("params", "layers.0.weight"); empty for what is neither parameter nor
+        state.
+    value : what the model has there.
+    """
+
+    path: tuple[str, ...]
+    value: Any
+
+
+def row(thing: Any) -> tuple[Leaf, ...]:
+    """The values of a model, or of the pair of a model and its state, as files have them; none of another thing."""
+    if not is_model(thing):
+        return ()
+    eqx = _equinox()
+    model, state = thing if isinstance(thing, tuple) else (thing, None)
+    called = iter(_called(eqx.filter(model, eqx.is_inexact_array)))
+    leaves = [
+        Leaf(("params", next(called)) if eqx.is_inexact_array(leaf) else (), leaf)
+        for leaf in jax.tree.leaves(model)
+        if eqx.is_array_like(leaf)
+    ]
+    more = [Leaf(("state", str(place)), leaf) for place, leaf in enumerate(jax.tree.leaves(state))]
+    return (*leaves, *more)
+
+
+def is_model(thing: Any) -> bool:
+    """Whether it is a model, or the pair of a model and its state; none is before somebody has imported Equinox."""
+    library = sys.modules.get("equinox")
+    first = thing[0] if isinstance(thing, tuple) and len(thing) == 2 else thing
+    return library is not None and isinstance(first, library.Module)
 
 
 def _equinox() -> Any:

@@ -1,7 +1,6 @@
 """One network from whatever a user's function gives."""
 
 import inspect
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -78,10 +77,8 @@ def _trained(thing: Any) -> Trained | None:
     """An instance with values, or None."""
     if isinstance(thing, nnx.Module):
         return flax_nnx.from_nnx(thing)
-    if _is_equinox(thing):
-        return equinox.from_equinox(thing)
-    if isinstance(thing, tuple) and len(thing) == 2 and _is_equinox(thing[0]):
-        return equinox.from_equinox(*thing)
+    if equinox.is_model(thing):
+        return equinox.from_equinox(*thing) if isinstance(thing, tuple) else equinox.from_equinox(thing)
     return thing if isinstance(thing, Trained) else None
 
 
@@ -97,9 +94,3 @@ def random_argument(function: Callable[..., Any] | Any) -> str | None:
         return None
     accepted = inspect.signature(function).parameters
     return next((name for name in ("rngs", "key") if name in accepted), None)
-
-
-def _is_equinox(thing: Any) -> bool:
-    """Whether it is an Equinox model; none is before somebody has imported Equinox."""
-    library = sys.modules.get("equinox")
-    return library is not None and isinstance(thing, library.Module)

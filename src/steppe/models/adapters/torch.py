@@ -158,6 +158,10 @@ class Names(NamedTuple):
     optional: frozenset[str]
 
 
+IGNORED = frozenset(("n_averaged",))
+"""What checkpoints hold of no module of the user's: the count of ``torch.optim.swa_utils.AveragedModel``."""
+
+
 def names_of(module: "torch.nn.Module") -> Names:
     """The names of its arrays in checkpoints, see `Names`."""
     from steppe.models.adapters.pytorch.modules import tensors
