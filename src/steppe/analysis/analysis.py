@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import polars
 
-from steppe.analysis.comparison import QuantityComparison, compare_quantity
+from steppe.analysis.comparison import QuantityComparison, Role, compare_quantity, correct_family
 from steppe.analysis.curves import (
     CURVES,
     TRACKED,
@@ -93,8 +93,13 @@ class Analysis:
 
     @property
     def tested(self) -> tuple[QuantityComparison, ...]:
-        """The quantities that are compared with the baseline, as declared."""
-        return self.chosen(dict.fromkeys((*self.results.tested, *self.results.margins)))
+        """The quantities that are compared with the baseline, the declared ones first."""
+        return self.chosen(dict.fromkeys((*self.results.family, *self.results.tested, *self.results.margins)))
+
+    @property
+    def primary(self) -> QuantityComparison:
+        """The quantity by which the study said it would be judged, or that by which predictions are."""
+        return self.quantities.get(self.results.primary, self.judged)
 
     @property
     def judged(self) -> QuantityComparison:
@@ -133,7 +138,7 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
     ends = final_rows(
         results.measurements.join(finished.select("condition", "seed"), on=["condition", "seed"], how="semi")
     )
-    known = QUANTITIES | {name: described(ends, name) for name in (*margins, *results.late_margins)}
+    known = QUANTITIES | {name: described(ends, name) for name in (*margins, *results.late_margins, *results.family)}
 
     def compared(name: str, references: Mapping[str, str]) -> QuantityComparison:
         values = {c: _values(finished, c, name) for c in conditions}
@@ -144,15 +149,18 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
             bounds=bounds(ends, name) if name not in results.tested else None,
             confidence=confidence,
             margin=margins.get(name),
+            plan=results.plan,
         )
-        return replace(found, late_margin=results.late_margins.get(name))
+        return replace(found, late_margin=results.late_margins.get(name), role=_role(results, name))
 
     def at_equal_loss(name: str) -> Mapping[str, EqualLossRatio]:
         margin = margins.get(name) if name in QUANTITIES and QUANTITIES[name].log else None
         return equal_loss_ratios(results.history, seeds, baseline, name, confidence=confidence, margin=margin)
 
     there = [name for name in known if name not in OPTIONAL or name in results.runs.columns]
-    quantities = {name: compared(name, others if name in (*results.tested, *margins) else {}) for name in there}
+    tested = {*results.tested, *margins, *results.family}
+    quantities = {name: compared(name, others if name in tested else {}) for name in there}
+    quantities = correct_family(quantities, results.family)
     return Analysis(
         results=results,
         confidence=confidence,
@@ -165,7 +173,7 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         equal_loss={name: found for name in AT_EQUAL_LOSS if (found := at_equal_loss(name))},
         cost={c: time_ratio(finished, c, baseline, confidence=confidence) for c in conditions},
         control_cost={c: time_ratio(finished, c, d, confidence=confidence) for c, d in results.controls.items()},
-        power=power_of(quantities[results.judged], round(1 - confidence, 12)),
+        power=power_of(quantities.get(results.primary, quantities[results.judged]), round(1 - confidence, 12)),
         looks=_looks(results.history),
         lambdas=_lambdas(results.runs, conditions),
         curves={
@@ -176,6 +184,13 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         tracked={name: {c: tracked_curve(rows, name) for c, rows in history.items()} for name in TRACKED},
         measurements=compare_measurements(results, seeds, confidence=confidence),
     )
+
+
+def _role(results: Results, name: str) -> Role | None:
+    """What the study declared a quantity to be."""
+    if not results.primary:
+        return None
+    return Role.PRIMARY if name == results.primary else Role.FAMILY if name in results.family else Role.EXPLORATORY
 
 
 def _seeds(runs: polars.DataFrame, conditions: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -1,8 +1,9 @@
 """Any quantity of several conditions: summarised, and compared with what its condition is compared with."""
 
+import enum
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from steppe.analysis.judgement import PLAN, Comparison, Plan, compare, correct
@@ -20,6 +21,14 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+
+class Role(enum.Enum):
+    """What a study declared a quantity to be before its runs."""
+
+    PRIMARY = "primary"
+    FAMILY = "family"
+    EXPLORATORY = "exploratory"
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,10 @@ class QuantityComparison:
         Of all intervals.
     late_margin : LateMargin or None
         The margin, where it did not stand when all runs were trained.
+    role : Role or None
+        What the study declared it to be; None where it declared nothing.
+    together : int
+        How many tests of a difference are corrected together; 0 where none could be done.
     """
 
     quantity: Quantity
@@ -57,11 +70,18 @@ class QuantityComparison:
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     confidence: float = 0.95
     late_margin: LateMargin | None = None
+    role: Role | None = None
+    together: int = 0
 
     @property
     def margin(self) -> float:
         """The smallest difference that matters, on the scale compared; NaN where none is declared."""
         return next((comparison.margin for comparison in self.comparisons.values()), math.nan)
+
+    @property
+    def plan(self) -> Plan:
+        """How its conditions are compared."""
+        return next((comparison.plan for comparison in self.comparisons.values()), PLAN)
 
     def center(self, condition: str) -> Interval:
         """A condition's mean and its interval; those of the geometric mean where logarithms are compared."""
@@ -122,6 +142,7 @@ def compare_quantity(
     for condition, other in references.items():
         if bounds.get(condition) or bounds.get(other):
             found[condition] = _untested(found[condition])
+    comparisons = correct(found)
     return QuantityComparison(
         quantity=quantity,
         values=known,
@@ -129,9 +150,28 @@ def compare_quantity(
         scaled={c: summary(by.values(), confidence=confidence) for c, by in scaled.items()},
         bounds=bounds,
         references=references,
-        comparisons=correct(found),
+        comparisons=comparisons,
         confidence=confidence,
+        together=_tested(comparisons.values()),
     )
+
+
+def correct_family(found: Mapping[str, QuantityComparison], family: Iterable[str]) -> dict[str, QuantityComparison]:
+    """Quantities of which those of a family have their p-values corrected over all of its comparisons together."""
+    members = [name for name in dict.fromkeys(family) if name in found]
+    flat = {(name, c): comparison for name in members for c, comparison in found[name].comparisons.items()}
+    corrected = correct(flat)
+    count = _tested(corrected.values())
+    changed = {
+        name: replace(found[name], comparisons={c: corrected[name, c] for c in found[name].comparisons}, together=count)
+        for name in members
+    }
+    return {**found, **changed}
+
+
+def _tested(comparisons: Iterable[Comparison]) -> int:
+    """How many tests of a difference could be done."""
+    return sum(not math.isnan(comparison.test.p) for comparison in comparisons)
 
 
 def _finite(values: Mapping[int, float | None]) -> dict[int, float]:

@@ -14,7 +14,7 @@ equivalent that differ by the margin or more. The chance of either is not.
 import enum
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -37,6 +37,8 @@ from steppe.core import checks
 
 Kind = Literal["t", "rank", "permutation"]
 """What a test looks at: means with Student's t, ranks, or all relabellings of the values."""
+
+K = TypeVar("K")
 
 KINDS: tuple[Kind, ...] = ("t", "rank", "permutation")
 
@@ -476,7 +478,7 @@ def compare_all(
     )
 
 
-def correct(found: Mapping[str, Comparison]) -> dict[str, Comparison]:
+def correct(found: Mapping[K, Comparison]) -> dict[K, Comparison]:
     """Comparisons with their plan's correction over all of them, each of the families of tests by itself."""
     columns = {}
     correction = CORRECTIONS[next((comparison.plan.correction for comparison in found.values()), PLAN.correction)]

@@ -144,6 +144,7 @@ def compare_measurements(
                 c: len(_of(own, c).filter(polars.col("value").is_finite(), ~polars.col("converged"))) for c in measured
             },
             confidence=confidence,
+            plan=results.plan,
             margin=_margin(margins, own, name in log),
         )
     return Measurements(

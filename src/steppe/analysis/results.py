@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars
 
+from steppe.analysis.judgement import PLAN, Plan
 from steppe.analysis.quantities import REGRESSION_TESTED, TESTED
 from steppe.measures.table import SCHEMA
 
@@ -80,6 +81,9 @@ class Results:
     margins : quantity -> the smallest difference that matters, as the specification declares it: a factor where
         logarithms are compared.
     late_margins : quantity -> its margin, where it was declared, changed or withdrawn after runs had ended.
+    primary : the quantity by which the study said it would be judged; empty where it declared none.
+    family : the quantities whose comparisons are corrected together, the primary one among them.
+    plan : how conditions are compared.
     planned : how many runs the study plans; ``len(runs)`` may be fewer.
     runs : one row a run, and a column for each quantity at its end (see `frames.runs`): condition, seed, lam, status
         ("finished" or "diverged"), epochs, steps, parameters, train_loss and train_accuracy on all training examples,
@@ -117,6 +121,9 @@ class Results:
     controls: Mapping[str, str] = field(default_factory=dict)
     margins: Mapping[str, float] = field(default_factory=dict)
     late_margins: Mapping[str, LateMargin] = field(default_factory=dict)
+    primary: str = ""
+    family: tuple[str, ...] = ()
+    plan: Plan = PLAN
     measurements: polars.DataFrame = field(default_factory=lambda: polars.DataFrame(schema=SCHEMA))
     curves: Mapping[str, np.ndarray] = field(default_factory=dict)
 

@@ -19,6 +19,7 @@ from steppe.report.figures.densities import pictures
 from steppe.report.formats import NOTHING, number, p_value, signed, spread
 from steppe.report.tables.base import facts_table
 from steppe.report.wording.measurements import about, network_remarks, notes
+from steppe.report.wording.plans import CORRECTIONS, test
 from steppe.report.wording.verdicts import verdict
 
 TITLE = "Sharpness and curvature"
@@ -35,8 +36,9 @@ FAMILIES = {
 
 TESTS = (
     "Mean ± standard deviation over runs; their number is in brackets. Below it is the comparison with {baseline} by "
-    "Welch’s test with Holm’s correction over the conditions of one row: a ratio (×) where logarithms are compared, a "
-    "difference otherwise. These tests were not declared in advance. Among so many, some differences arise by chance."
+    "{test} with {correction} over the conditions of one row: a ratio (×) where logarithms are compared, a "
+    "difference otherwise. These tests are exploratory: they were not declared in advance. Among so many, some "
+    "differences arise by chance."
 )
 
 
@@ -49,8 +51,14 @@ def study_section(found: Measurements, baseline: str) -> Section:
     }
     tables = tuple(_by_family(found.measures, heads, rows))
     return _section(
-        found.rows, tuple(notes(found)), partial(pictures, found.densities), tables, TESTS.format(baseline=baseline)
+        found.rows, tuple(notes(found)), partial(pictures, found.densities), tables, _tests(found, baseline)
     )
+
+
+def _tests(found: Measurements, baseline: str) -> str:
+    """How the numbers were compared."""
+    plan = next(iter(found.quantities.values())).plan
+    return TESTS.format(baseline=baseline, test=test(plan), correction=CORRECTIONS[plan.correction])
 
 
 def networks_document(found: NetworkMeasurements, spectra: Mapping[str, Density]) -> Document:

@@ -17,6 +17,7 @@ from steppe.report.tables.base import facts_table
 from steppe.report.tables.published import published, this_study
 from steppe.report.wording.conclusion import conclusion
 from steppe.report.wording.notes import notes, power
+from steppe.report.wording.plans import too_few
 from steppe.report.wording.verdicts import disagreements
 
 
@@ -44,7 +45,10 @@ def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
     yield _comparisons(analysis.tested, tuple(analysis.controls.values()), analysis.control_cost, baseline)
     yield Section(
         "Statistical power",
-        (Paragraph(power(analysis.power, analysis.alpha, analysis.judged.quantity)),),
+        (
+            Paragraph(power(analysis.power, analysis.alpha, analysis.primary.quantity)),
+            Sentences(tuple(too_few(analysis.tested, analysis.alpha)), warning=True),
+        ),
         brief=True,
         style="prose",
     )

@@ -33,7 +33,7 @@ class RunRecord(TypedDict, total=False):
     epochs, steps, parameters : how much was trained.
     compile_seconds, step_memory_mb, host, made_with : of the machine.
     data, settings : the fingerprint of the data, and every setting; older versions wrote neither.
-    equivalence : the margins that stood when it was trained.
+    equivalence, analysis : the margins, and the plan of the analysis, that stood when it was trained.
     """
 
     condition: Required[str]
@@ -50,6 +50,7 @@ class RunRecord(TypedDict, total=False):
     data: str
     settings: dict[str, Any]
     equivalence: dict[str, float]
+    analysis: dict[str, Any]
 
 
 def run_name(condition: str, seed: int) -> str:

@@ -254,6 +254,7 @@ class Store:
             "data": self.fingerprint(condition),
             "settings": self._columns[condition].identity(),
             "equivalence": dict(self.spec.equivalence),  # the margins that stand before the result is known
+            **({"analysis": self.spec.analysis.model_dump(exclude_none=True)} if self.spec.analysis else {}),
         }
         files.write(partial / "parameters.npz", files.array_content(records.arrays_of(network)))
         files.write(partial / ROWS, written(rows))

@@ -3,11 +3,11 @@
 import functools
 import json
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import polars
 
-from steppe.analysis import frames
+from steppe.analysis import Plan, frames
 from steppe.analysis.measurements import described
 from steppe.analysis.results import LateMargin, PublishedTable, Results, Surfaces, infinite
 from steppe.core.checks import joined
@@ -67,6 +67,7 @@ def results(store: Store, finished: FinishedRuns) -> Results:
         controls={column.name: column.control for column in columns if column.control},
         margins=spec.equivalence,
         late_margins=dict(_late_margins(spec, records)),
+        **_declaration(spec),
         planned=len(columns) * spec.seeds,
         runs=runs,
         history=history.join(
@@ -83,6 +84,7 @@ def results(store: Store, finished: FinishedRuns) -> Results:
             *measured.notes,
             *_unanswered(spec, finished),
             *_withdrawn(store),
+            *_late_plan(spec, records),
             *_infinite(surfaces),
             *_batch_sizes(columns),
             *_different_data(facts or DataRecord(), spec.baseline),
@@ -164,6 +166,31 @@ def _withdrawn(store: Store) -> Iterator[str]:
             f"The specification no longer has {'these conditions' if len(gone) > 1 else 'this condition'}, which had "
             f"runs: {listed}. The runs are still in the study’s folder, and this report leaves them out."
         )
+
+
+def _declaration(spec: Spec) -> dict[str, Any]:
+    """What the study declares of its analysis."""
+    if not spec.analysis:
+        return {}
+    given = spec.analysis.model_dump()
+    primary = given.pop("primary") or ("test_loss" if spec.is_regression else "test_accuracy")
+    family = tuple(dict.fromkeys((primary, *given.pop("family"))))
+    return {"primary": primary, "family": family, "plan": Plan(**given)}
+
+
+def _late_plan(spec: Spec, runs: list[RunRecord]) -> Iterator[str]:
+    """That the plan of the analysis did not stand when all runs were trained."""
+    now = spec.analysis.model_dump(exclude_none=True) if spec.analysis else None
+    others = [run for run in runs if run.get("analysis") != now]
+    if others:
+        when = f"{len(others)} of {len(runs)} runs had finished"
+        if now is None:
+            yield f"A plan of the analysis was declared when {when}. It has been withdrawn since."
+        else:
+            yield (
+                f"The plan of the analysis was declared or changed after {when}: its primary metric, family and test "
+                "could have been chosen in view of their results."
+            )
 
 
 def _late_margins(spec: Spec, runs: list[RunRecord]) -> Iterator[tuple[str, LateMargin]]:

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping
 
-from steppe.analysis.comparison import QuantityComparison
+from steppe.analysis.comparison import QuantityComparison, Role
 from steppe.analysis.equal_loss import QUANTITIES as AT_EQUAL_LOSS
 from steppe.analysis.equal_loss import EqualLossRatio
-from steppe.analysis.judgement import Comparison
+from steppe.analysis.judgement import PLAN, Comparison, Plan
 from steppe.analysis.quantities import Quantity
 from steppe.analysis.statistics.effects import Effect
 from steppe.analysis.verdict import Ratio, Verdict
@@ -14,11 +14,9 @@ from steppe.report.document import Cell, Row, Table
 from steppe.report.formats import NOTHING, interval, number, p_value, percent, signed
 from steppe.report.tables.base import ratio_cell, table
 from steppe.report.wording.notes import late_margin
+from steppe.report.wording.plans import COLUMNS, CORRECTIONS, ROLES, SHORT, equivalence_test, test
 from steppe.report.wording.sizes import margin_size, sentence_case
 from steppe.report.wording.verdicts import ratio_verdict, verdict
-
-TESTS = ("Welch p", "Holm p", "Paired p", "Paired Holm p", "TOST Holm p", "Hedges’ g", "d_z")
-"""Columns of a comparison after its difference."""
 
 
 def against_baseline(found: QuantityComparison, baseline: str) -> Table:
@@ -40,7 +38,8 @@ def against_baseline(found: QuantityComparison, baseline: str) -> Table:
         else ""
     )
     rows = {c: _row(quantity, c, comparison) for c, comparison in found.comparisons.items()}
-    return _table(found, f"{quantity.label} against {baseline}", f"{best}{scale}{_tests(found)}", rows)
+    caption = f"{ROLES[found.role]}{best}{scale}{_tests(found)}"
+    return _table(found, f"{quantity.label} against {baseline}", caption, rows)
 
 
 def against_controls(found: QuantityComparison, times: Mapping[str, Ratio]) -> Table:
@@ -51,7 +50,7 @@ def against_controls(found: QuantityComparison, times: Mapping[str, Ratio]) -> T
         rows[c] = (Cell(head.text, f"control {found.references[c]}{_time(times[c])}"), *rest)
     caption = (
         "Conditions that name a control besides the baseline, such as plain training with as much compute. "
-        f"{_tests(found)} Holm’s correction is over these conditions."
+        f"{_tests(found)} The correction is over these conditions."
     )
     return _table(found, f"{found.quantity.label} against controls", caption, rows)
 
@@ -80,23 +79,33 @@ def _table(found: QuantityComparison, title: str, caption: str, rows: Mapping[st
     quantity = found.quantity
     unit = "points" if quantity.unit == "share" else quantity.unit
     change = "Ratio" if quantity.log else f"Difference ({unit})" if unit else "Difference"
-    columns = ("Condition", "Verdict", change, *TESTS)
+    columns = ("Condition", "Verdict", change, *_test_columns(found.plan))
     numeric = (False, False, *([True] * (len(columns) - 2)))
     return Table(title, caption, columns, tuple(rows[c] for c in found.summaries if c in rows), numeric)
+
+
+def _test_columns(plan: Plan) -> tuple[str, ...]:
+    """The columns of a comparison after its difference."""
+    short = SHORT[plan.correction]
+    declared = () if plan.is_welch else (COLUMNS[plan.test, plan.paired], f"Corrected p ({short})")
+    return (*declared, "Welch p", f"{short} p", "Paired p", f"Paired {short} p", f"TOST {short} p", "Hedges’ g", "d_z")
 
 
 def _tests(found: QuantityComparison) -> str:
     """Which intervals and tests a table shows, and whether equivalence is among them."""
     level = f"In brackets: {percent(found.confidence)} confidence intervals, not corrected."
     late = f" {late_margin(found.quantity, found.late_margin)}" if found.late_margin else ""
+    plan, correction = found.plan, CORRECTIONS[found.plan.correction]
+    over = "" if found.role in (None, Role.EXPLORATORY) else f" over {found.together} declared comparisons"
+    by = "Welch’s test" if plan == PLAN else test(plan)
     if math.isnan(found.margin):
         return (
-            f"{level} The verdict follows Welch’s test after Holm’s correction. No margin is declared, so nothing is "
+            f"{level} The verdict follows {by} after {correction}{over}. No margin is declared, so nothing is "
             f"called equivalent.{late}"
         )
     return (
-        f"{level} The verdict follows Welch’s test of a difference and Welch’s TOST of equivalence within the declared "
-        f"margin, {margin_size(found.quantity, found.margin)}, each after Holm’s correction.{late}"
+        f"{level} The verdict follows {by} of a difference and {equivalence_test(plan)} of equivalence within the "
+        f"declared margin, {margin_size(found.quantity, found.margin)}, each after {correction}{over}.{late}"
     )
 
 
@@ -107,6 +116,7 @@ def _row(quantity: Quantity, name: str, found: Comparison) -> Row:
         Cell(name),
         Cell(sentence_case(verdict(quantity, found)), strong=settled),
         _difference(quantity, found),
+        *(() if found.plan.is_welch else (Cell(p_value(found.test.p)), Cell(p_value(found.test.corrected)))),
         *(Cell(p_value(p)) for p in (found.welch.p, found.welch.corrected, found.paired.p, found.paired.corrected)),
         Cell(p_value(found.equivalence.corrected)),
         _effect(found.hedges_g),

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from steppe.report.document import Block, Cell, Document, Paragraph, Sentences, Table, is_empty
 
-FINER = ("Welch p", "Paired p", "TOST Holm p", "Hedges’ g", "d_z")
+FINER = ("Welch p", "Paired p", "TOST Holm p", "TOST BH p", "TOST BY p", "Hedges’ g", "d_z")
 """Columns that a narrow terminal leaves out (the page and the summary have them)."""
 
 

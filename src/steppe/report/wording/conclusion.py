@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import QuantityComparison
-from steppe.analysis.judgement import Comparison
+from steppe.analysis.judgement import Comparison, Plan
 from steppe.analysis.quantities import TR_H2, Quantity
 from steppe.analysis.verdict import Ratio, Verdict
 from steppe.core.checks import joined
 from steppe.report.formats import percent
+from steppe.report.wording.plans import CORRECTIONS, test
 from steppe.report.wording.sizes import margin_size, mid_sentence, size, size_range
 from steppe.report.wording.verdicts import direction
 
@@ -32,19 +33,21 @@ def conclusion(analysis: Analysis) -> str:
         *(_declared(by) for by in analysis.tested if by.quantity.name not in analysis.results.tested),
         _controls(analysis.controls.get(analysis.results.judged)),
         _cost(baseline, {c: analysis.cost[c] for c in others}),
-        _foundation(sorted(len(seeds[c]) for c in (baseline, *others)), baseline, analysis.alpha),
+        _foundation(
+            sorted(len(seeds[c]) for c in (baseline, *others)), baseline, analysis.alpha, analysis.results.plan
+        ),
     )
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _foundation(counts: Sequence[int], baseline: str, alpha: float) -> str:
+def _foundation(counts: Sequence[int], baseline: str, alpha: float, plan: Plan) -> str:
     """How many runs it rests on, given those of each condition in order."""
     if counts[-1] == 1:
         return f"This rests on one run per condition, compared with {baseline}: nothing could be tested."
     runs = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     return (
-        f"This rests on {runs} runs per condition, each condition compared with {baseline} by Welch’s t-test with "
-        f"Holm’s correction at the {percent(alpha)} level."
+        f"This rests on {runs} runs per condition, each condition compared with {baseline} by {test(plan)} with "
+        f"{CORRECTIONS[plan.correction]} at the {percent(alpha)} level."
     )
 
 

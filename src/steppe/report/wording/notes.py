@@ -117,6 +117,12 @@ def power(found: Power | None, alpha: float, quantity: Quantity) -> str:
             f" At Holm’s strictest step for {found.tested} comparisons ({100 * alpha / found.tested:.3g} %) these "
             f"differences are {shown(found.strict_half)} and {shown(found.strict_most)}."
         )
+    if found.to_find:
+        text += (
+            f" To find a difference as large as the declared margin, {margin_size(quantity, found.margin)}, four times "
+            f"in five takes about {found.to_find:,} seeds per condition; to show equivalence within it, where there is "
+            f"no difference, about {found.to_equate:,}."
+        )
     return text + (
         " “No difference shown” therefore does not mean that there is none. The spread is itself an estimate from few "
         "runs, so these figures are rough."

@@ -1,4 +1,4 @@
-"""What a study declares of its comparisons before there are data: margins of equivalence, and controls."""
+"""What a study declares of its comparisons before there are data: its metrics, margins of equivalence, controls."""
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -18,8 +18,8 @@ TRACKED = TRACED | {name: QUANTITIES[name] for name in SPECTRUM}
 """Those that `[track]` asks for."""
 
 
-def check_margins(spec: Spec) -> None:
-    """Fail where a margin is declared for what the study does not ask, or is none.
+def check_declared(spec: Spec) -> None:
+    """Fail where a metric or a margin is declared for what the study does not ask, or a margin is none.
 
     What a user's own measures give, and on which scale named ones are compared, is known when they are rehearsed.
 
@@ -35,9 +35,11 @@ def check_margins(spec: Spec) -> None:
     known = {name: quantity for name, quantity in known.items() if name not in absent}
     open_ended = None in patterns
     names = [*known, *(pattern for pattern in patterns if pattern)]
-    for name, margin in spec.equivalence.items():
+    places = {name: "equivalence" for name in spec.equivalence} | {name: "analysis" for name in declared(spec)}
+    for name, place in places.items():
         if not open_ended and not any(fnmatchcase(name, pattern) for pattern in names):
-            fail_unasked(name, names)
+            fail_unasked(name, names, place)
+    for name, margin in spec.equivalence.items():
         (ALWAYS | TRACKED).get(name, Quantity(name, name)).check_margin(f"equivalence.{name}", margin)
 
 
@@ -56,8 +58,15 @@ def asked_columns(spec: Spec) -> list[str | None]:
     return found
 
 
-def fail_unasked(name: str, names: Iterable[str]) -> NoReturn:
-    """Fail for a margin of what the study does not ask.
+def declared(spec: Spec) -> list[str]:
+    """The columns of results that the study declares as its primary metric and family."""
+    if not spec.analysis:
+        return []
+    return [*((spec.analysis.primary,) if spec.analysis.primary else ()), *spec.analysis.family]
+
+
+def fail_unasked(name: str, names: Iterable[str], place: str = "equivalence") -> NoReturn:
+    """Fail for what is declared of a column that the study does not ask for.
 
     Raises
     ------
@@ -68,7 +77,7 @@ def fail_unasked(name: str, names: Iterable[str]) -> NoReturn:
     of_a_split = [known for known in (f"test_{name}", f"train_{name}") if known in names]
     near = f"Did you mean {of_a_split[0]!r}?" if of_a_split else checks.close_to(name, names)
     todo = near or "Ask for it in measure.names, or with [track]."
-    checks.fail("study", "a name in equivalence", f"one of what the study asks: {', '.join(names)}", repr(name), todo)
+    checks.fail("study", f"a name in {place}", f"one of what the study asks: {', '.join(names)}", repr(name), todo)
 
 
 def translate_rivals(raw: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from steppe import data, extensions, methods, models
 from steppe.core import checks, losses
 from steppe.study.spec import limits, optimisers, parts
-from steppe.study.spec.comparisons import check_margins, translate_rivals
+from steppe.study.spec.comparisons import check_declared, translate_rivals
 from steppe.study.spec.parts import CHAIN
 from steppe.study.spec.settings import EXACT, Source, modules, settings, validated
 from steppe.study.spec.tables import COMPANIONS, Spec, Train, Validation, split_validation
@@ -42,7 +42,7 @@ def resolve(raw: Mapping[str, Any], folder: Path = Path(), *, run_code: bool = T
         texts = sorted(modules(raw) | _varied_modules(raw))
         raw = {**raw, "source": dict(extensions.source("study", "a name", text, [folder]) for text in texts)}
     spec = validated(Spec, raw, "")
-    check_margins(spec)
+    check_declared(spec)
     limits.check_name("name", spec.name)
     if run_code:  # an older version took an even number, and what it left is read
         for name in ("points", "grid_points"):

@@ -180,6 +180,27 @@ class Track(Table):
     """Updates between two whose critical sharpness is asked, within training time; none unless said otherwise."""
 
 
+class AnalysisPlan(Table):
+    """What the study decides by, declared before its runs: everything else is marked as exploratory in its report. It
+    is no part of a study's identity; a plan that was declared or changed after runs had finished is reported as such.
+    """
+
+    primary: str | None = None
+    """The column of the results by which the study is judged; the test accuracy (of a regression, the test loss) unless
+    said otherwise."""
+    family: list[str] = Field(default_factory=list)
+    """Further columns that are confirmed with it: p-values are corrected over all of their comparisons together."""
+    test: Literal["t", "rank", "permutation"] = "t"
+    """Of a difference: Welch's t-test, the rank-sum test or all relabellings; of pairs Student's, Wilcoxon's or all
+    swaps."""
+    paired: bool = False
+    """Whether the runs of a seed are compared with each other."""
+    alternative: Literal["two-sided", "greater", "less"] = "two-sided"
+    """Which differences from the baseline are tested for."""
+    correction: Literal["holm", "benjamini_hochberg", "benjamini_yekutieli"] = "holm"
+    """Of p-values over the comparisons of a quantity, or of the family."""
+
+
 class Landscape(Table):
     """Loss surfaces of the first seed's networks; every condition's."""
 
@@ -262,6 +283,8 @@ class Spec(Table):
     """Tables of others' numbers, shown beside the results."""
     source: dict[str, str] = Field(default_factory=dict)
     """Digests of a user's code; Steppe writes it."""
+    analysis: AnalysisPlan | None = None
+    """What the study decides by."""
     equivalence: dict[str, Real] = Field(default_factory=dict)
     """Columns of the results, each with the smallest difference that matters, a factor where ratios are compared."""
 
@@ -275,8 +298,8 @@ class Spec(Table):
         return tomli_w.dumps(self.model_dump(exclude_none=True), multiline_strings=True)
 
     def identity(self) -> dict[str, Any]:
-        """What results depend on: everything but words, margins, the number of seeds, and where the data lie."""
-        words = {"title", "about", "published", "seeds", "landscape", "equivalence"}
+        """What results depend on: everything but words, the analysis, the number of seeds, and where the data lie."""
+        words = {"title", "about", "published", "seeds", "landscape", "analysis", "equivalence"}
         found = self.model_dump(exclude={name: True for name in words} | {"train": {"data_on"}}, exclude_none=True)
         return found if self.source else {k: v for k, v in found.items() if k != "source"}
 
