@@ -233,7 +233,7 @@ def _listing(root: Path, folder: Path, known: Sequence[str] = ()) -> tuple[Listi
     folders = [path for path in _entries(folder) if path.is_dir()]
     names = list(known) or [path.name for path in folders]
     if len(names) < 2:
-        got = f"{checks.joined(names) or 'none'} in {folder}"
+        got = f"{checks.joined(names) if names else 'none'} in {folder}"
         checks.fail("data images", "folder", "one with a sub-folder for each of at least two classes", got)
     paths: list[Path] = []
     labels: list[int] = []

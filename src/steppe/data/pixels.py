@@ -39,6 +39,11 @@ class Form(NamedTuple):
     size: tuple[int, int] | None
     colors: Colors
 
+    @property
+    def channels(self) -> int:
+        """C."""
+        return 3 if self.colors == "rgb" else 1
+
     @classmethod
     def of(cls, data: str, size: Size, colors: Colors) -> "Form":
         """From settings.
@@ -83,21 +88,27 @@ def stacked(data: str, images: Iterable[Encoded], count: int, form: Form) -> np.
     """
     pixels = np.empty((0, 0, 0, 0), np.uint8)
     first = ""
+    if form.size is not None:
+        _check_room(data, (count, *form.size, form.channels))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow says of odd images, and of large ones
         for row, image in enumerate(images):
             array = decoded(data, image, form)
             if not row:
                 first = image.name
-                shape = count, *array.shape
-                check_bytes(f"data {data}", "images", int(np.prod(shape, dtype=float)), "Set a smaller size.")
-                pixels = np.empty(shape, np.uint8)
+                _check_room(data, (count, *array.shape))
+                pixels = np.empty((count, *array.shape), np.uint8)
             if array.shape != pixels.shape[1:]:
                 sizes = [f"{height} × {width}" for height, width, _ in (pixels.shape[1:], array.shape)]
                 got = f"{sizes[0]} pixels of {first} and {sizes[1]} of {image.name}"
                 checks.fail(f"data {data}", "images", "all of one size", got, "Set size.")
             pixels[row] = array
     return pixels
+
+
+def _check_room(data: str, shape: tuple[int, ...]) -> None:
+    """Fail where bytes of this shape do not fit into memory."""
+    check_bytes(f"data {data}", "images", int(np.prod(shape, dtype=float)), "Set a smaller size.")
 
 
 def decoded(data: str, image: Encoded, form: Form) -> np.ndarray:
