@@ -118,6 +118,33 @@ def test_where_there_is_no_crossing_the_status_says_so_and_the_value_is_nan(what
     assert not found.converged and np.isnan(found.sharpness) and np.isnan(found.step)
 
 
+@pytest.mark.parametrize("noise", [0.0, 2e-6])
+def test_a_small_update_is_followed_until_its_effect_is_more_than_rounding(noise):
+    found = along(lambda t: 1 + 1e-3 * (t - 1) ** 2 + noise * jnp.sin(1e4 * t), 1e-4)
+    assert found.converged
+    np.testing.assert_allclose(found.step, 2e4, rtol=1 / 16)
+
+
+def test_a_network_in_half_precision_is_not_judged_by_its_rounding():
+    batch, signs = np.random.default_rng(0).normal(size=(2, 256, 40)).astype(np.float32)
+
+    def fitted(dtype):
+        def loss(w, x):
+            outputs = jnp.tanh(x.astype(dtype) @ w.astype(dtype)).astype(jnp.float32)
+            return jnp.mean((outputs - jnp.tanh(x @ target)) ** 2)
+
+        return loss
+
+    target = jnp.asarray(signs[0]) / 6
+    w = target + 0.02
+    u = -1e-3 * jax.grad(fitted(jnp.float32))(w, batch)
+    found, expected = (critical_sharpness(fitted(dtype), w, u, batch) for dtype in (jnp.bfloat16, jnp.float32))
+    assert found.converged
+    np.testing.assert_allclose(found.sharpness, expected.sharpness, rtol=0.15)
+    u = -1e-3 * jax.grad(fitted(jnp.float32))(target + 1e-4, batch)  # too near for half precision to see anything
+    assert not critical_sharpness(fitted(jnp.bfloat16), target + 1e-4, u, batch).converged
+
+
 def test_what_rounding_makes_of_a_slope_uphill_is_no_crossing():
     found = along(lambda t: 1000.0 + t, 1e-3)  # one unit of rounding at 1000 is 6e-5
     assert not found.converged

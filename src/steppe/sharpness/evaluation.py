@@ -1,12 +1,13 @@
 """What the measures that move the weights share: checks at the door, the loss over batches, moves, directions."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
 from steppe.core import checks, losses, predictions, trees
 from steppe.core.batches import Batches, add_some, average, sum_from_host, weighted_sum
@@ -42,7 +43,25 @@ RESOLVED = 5
 def rounding(loss: Loss, params: Params, batch: Batch, value: Any) -> Any:
     """How much of a difference of two losses is rounding: 2 ε |L|, ε of the coarsest dtype of parameters and loss."""
     dtypes = {jnp.result_type(leaf) for leaf in (*jax.tree.leaves(params), jax.eval_shape(loss, params, batch))}
-    return 2 * float(max(jnp.finfo(dtype).eps for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))) * abs(value)
+    return 2 * _epsilon(dtypes) * abs(value)
+
+
+def coarsest_epsilon(loss: Loss, params: Params, batch: Batch) -> float:
+    """ε of the coarsest dtype in which anything within the loss is computed, such as bfloat16."""
+    program = jax.make_jaxpr(loss)(params, batch).jaxpr
+    return _epsilon({leaf.aval.dtype for leaf in (*program.invars, *_computed(program)) if hasattr(leaf.aval, "dtype")})
+
+
+def _epsilon(dtypes: set[Any]) -> float:
+    return max(float(jnp.finfo(dtype).eps) for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
+
+
+def _computed(program: Any) -> Iterator[Any]:
+    """What a program computes, with what is computed inside its calls and loops."""
+    for equation in program.eqns:
+        yield from equation.outvars
+        for inner in jaxprs_in_params(equation.params):
+            yield from _computed(inner)
 
 
 def with_rounding(found: Estimate, error: jax.Array | float, still: jax.Array | bool = False) -> Estimate:

@@ -10,9 +10,20 @@ from steppe.core import checks, entry, trees
 from steppe.core.batches import Batches
 from steppe.core.programs import compiled
 from steppe.core.types import Batch, Loss, Params
-from steppe.sharpness.evaluation import RESOLVED, mean_loss, rounding
+from steppe.curvature.estimators.probes import rademacher
+from steppe.sharpness.evaluation import RESOLVED, coarsest_epsilon, mean_loss, rounding
 
 NAME = "critical_sharpness"
+
+CONDITION = 32
+"""Roundings 2 ε |L| that a loss computed in float32 may be wrong by: that of a network which fits its data is a small
+difference of large logits."""
+
+DRAWS = 2
+"""Of moves by a unit of rounding, where a loss computes in a coarser dtype than that of its parameters."""
+
+STEEPEST = 8
+"""A loss that rises in the bracket faster than cᵖ, p this, rises there and did not do so from the first."""
 
 
 class Crossing(enum.IntEnum):
@@ -35,9 +46,9 @@ _NOTES = {
     Crossing.FOUND: "",
     Crossing.NO_UPDATE: "the update is zero",
     Crossing.NOT_FINITE: "the loss is not finite at the parameters, or the update is not",
-    Crossing.RISES_AT_ONCE: "the loss rises from the first along the update",
-    Crossing.NEVER_RISES: "the loss did not rise as far as the search went",
-    Crossing.UNRESOLVED: "the loss changes along the update by no more than rounding",
+    Crossing.RISES_AT_ONCE: "the loss rises along the update without falling first by more than rounding",
+    Crossing.NEVER_RISES: "the loss did not rise by more than rounding as far as the search went",
+    Crossing.UNRESOLVED: "the search ended before the place was known to the tolerance",
 }
 
 
@@ -120,7 +131,8 @@ def critical_sharpness(
 
         Cost: forward passes over the data, no gradient: one at θ, two until there is a bracket where `start` is within
         a factor of two of the crossing (one more for each further factor), and log2(1/tol) or one less until it is
-        narrow: 6 or 7 in all. Memory: one more copy of the parameters. Works under `jax.jit`.
+        narrow: 6 or 7 in all; two more where the loss computes in a coarser dtype than that of the parameters. Memory:
+        one more copy of the parameters. Works under `jax.jit`.
 
     Raises
     ------
@@ -132,8 +144,10 @@ def critical_sharpness(
     -----
     The search doubles c while the loss does not rise, or halves it while it does, and then bisects. So of several
     crossings it finds one with a multiple near `start`, not always the smallest: the loss is not looked at between the
-    points. A loss that is NaN or infinite on the way counts as risen. What the loss does within its rounding is not
-    taken for a crossing: either it fell by more somewhere before, or it rose by more at `upper`.
+    points. A loss that is NaN or infinite on the way counts as risen. What the loss does within its rounding, that of
+    the coarsest dtype in which it computes, is not taken for a rise until it has fallen by more: a small update of a
+    network that is almost trained is followed until its effect is seen. Nor is a crossing claimed where the loss only
+    rises: then it fell by less than rounding, or not at all.
 
     Examples
     --------
@@ -174,14 +188,16 @@ class _Settings(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """Of multiples c of the update: the bracket, what to try next, and how far the loss fell below L(θ) on the way."""
+    """Of multiples c of the update: the bracket, what to try next, how far the loss fell below L(θ) on the way, and
+    its change at both ends of the bracket.
+    """
 
     lower: jax.Array
     upper: jax.Array
     next: jax.Array
     fall: jax.Array
+    low: jax.Array
     rise: jax.Array
-    highest: jax.Array
     passes: jax.Array
 
 
@@ -204,6 +220,7 @@ def _critical(
 
     here = mean_loss(loss, params, batches).astype(dtype)
     size = trees.norm(update)
+    error, extra = _error(loss, params, batches, here)
 
     def is_open(search: _Search) -> jax.Array:
         wide = 1 - search.lower / search.upper > tol  # a lower of 0 or an upper of ∞ is
@@ -213,7 +230,7 @@ def _critical(
     def step(search: _Search) -> _Search:
         c = search.next
         change = along(c) - here
-        risen = ~(change <= 0)  # also where it is NaN
+        risen = ~(change <= jnp.where(search.fall > error, 0, error))  # also where it is NaN
         lower, upper = jnp.where(risen, search.lower, c), jnp.where(risen, c, search.upper)
         there = jnp.where(jnp.isnan(change), jnp.inf, change)
         following = jnp.where(jnp.isinf(upper), 2 * c, jnp.where(lower == 0, c / 2, (lower + upper) / 2))
@@ -222,31 +239,51 @@ def _critical(
             upper,
             following,
             jnp.maximum(search.fall, -there),
+            jnp.where(risen, search.low, there),
             jnp.where(risen, there, search.rise),
-            jnp.maximum(search.highest, there),
             search.passes + 1,
         )
 
     none, infinite = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
-    begin = _Search(none, infinite, start, none, none, none, jnp.ones((), jnp.int32))
+    begin = _Search(none, infinite, start, none, none, none, jnp.full((), 1 + extra, jnp.int32))
     found = jax.lax.while_loop(is_open, step, begin)
-    error = RESOLVED * jnp.asarray(rounding(loss, params, batches.first, here), dtype)
     status = _status(found, error, here, size, tol)
     middle, met = (found.lower + found.upper) / 2 * rate, status == Crossing.FOUND
     eta = jnp.where(met, middle, jnp.nan)
     return CriticalSharpness(2 / eta, eta, found.lower * rate, found.upper * rate, met, status, found.passes)
 
 
+def _error(loss: Loss, params: Params, batches: Batches, here: jax.Array) -> tuple[jax.Array, int]:
+    """What a difference of two losses may be by rounding alone, and how many passes it took to know.
+
+    Where a network computes in a coarser dtype than that of its parameters, what the loss does when each of them moves
+    by half a unit of rounding there is nothing that the network can resolve.
+    """
+    dtype, epsilon = here.dtype, coarsest_epsilon(loss, params, batches.first)
+    least = 2 * CONDITION * float(jnp.finfo(dtype).eps) * jnp.abs(here)
+    error = jnp.maximum(RESOLVED * jnp.asarray(rounding(loss, params, batches.first, here), dtype), least)
+    if epsilon <= max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(params)):
+        return error, 0
+
+    def change(key: jax.Array) -> jax.Array:
+        signs = rademacher(key, params)
+        moved = jax.tree.map(lambda w, s: w * (1 + epsilon / 2 * s).astype(w.dtype), params, signs)
+        return jnp.abs(mean_loss(loss, moved, batches).astype(dtype) - here)
+
+    changes = [change(jax.random.key(place)) for place in range(DRAWS)]
+    return jnp.maximum(error, 2 * jnp.max(jnp.stack(changes))), DRAWS
+
+
 def _status(found: _Search, error: jax.Array, here: jax.Array, size: jax.Array, tol: jax.Array) -> jax.Array:
     """How a search ended, as a `Crossing`."""
-    resolved = (found.fall > error) | (found.rise > error)
-    between = (found.lower > 0) & jnp.isfinite(found.upper) & (1 - found.lower / found.upper <= tol)
+    steep = found.rise > jnp.maximum(found.low, 0) * (1 - tol) ** -STEEPEST + error / 4
+    narrow = (found.lower > 0) & (1 - found.lower / found.upper <= tol)
     first = [
         (size == 0, Crossing.NO_UPDATE),
         (~jnp.isfinite(here) | ~jnp.isfinite(size), Crossing.NOT_FINITE),
         (jnp.isinf(found.upper), Crossing.NEVER_RISES),
-        (between & resolved, Crossing.FOUND),
-        ((found.fall <= error) & (found.highest > error), Crossing.RISES_AT_ONCE),
+        ((found.fall <= error) & ~(narrow & steep), Crossing.RISES_AT_ONCE),
+        (narrow, Crossing.FOUND),
     ]
     conditions, values = zip(*first, strict=True)
     return jnp.select(conditions, [jnp.int32(value) for value in values], jnp.int32(Crossing.UNRESOLVED))
