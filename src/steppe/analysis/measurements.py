@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars
 
 from steppe.analysis.comparison import QuantityComparison, compare_quantity
@@ -83,7 +84,9 @@ class Mean(NamedTuple):
 
 
 def network_measurements(rows: polars.DataFrame) -> NetworkMeasurements:
-    """The measurements of each network, from rows that hold one answer to each question; see `latest`."""
+    """The measurements of each network, and of each pair, from rows with one answer to each question; see `latest`."""
+    both = polars.format("{} and {}", "run", "partner")
+    rows = rows.with_columns(run=polars.when(polars.col("partner") != "").then(both).otherwise("run"))
     return NetworkMeasurements(
         networks=tuple(rows["run"].unique(maintain_order=True)),
         measures=in_order(rows),
@@ -95,10 +98,14 @@ def network_measurements(rows: polars.DataFrame) -> NetworkMeasurements:
 
 def condition_means(rows: polars.DataFrame) -> dict[tuple[str, str], Mean]:
     """(condition, quantity) -> its mean over the runs of the condition."""
-    found = rows.group_by("condition", "quantity", maintain_order=True).agg(
-        polars.col("value").mean().alias("mean"),
-        polars.col("value").std().fill_null(math.nan).alias("sd"),
-        (~polars.col("converged")).sum(),
+    found = (
+        by_seed(rows)
+        .group_by("condition", "quantity", maintain_order=True)
+        .agg(
+            polars.col("value").mean().alias("mean"),
+            polars.col("value").std().fill_null(math.nan).alias("sd"),
+            (~polars.col("converged")).sum(),
+        )
     )
     return {(condition, quantity): Mean(*rest) for condition, quantity, *rest in found.iter_rows()}
 
@@ -127,6 +134,8 @@ def compare_measurements(
     there = polars.DataFrame(runs, schema={"condition": polars.String, "seed": polars.Int64}, orient="row")
     everything = everything.join(there, on=["condition", "seed"], how="semi", maintain_order="left")
     rows = latest(everything)
+    known = [f"{condition}-s{seed}" for condition, seed in runs]
+    rows = by_seed(rows.filter((polars.col("partner") == "") | polars.col("partner").is_in(known)))
     if not len(rows):
         return None
     measured = tuple(c for c in seeds if c in set(rows["condition"]))
@@ -212,10 +221,41 @@ def latest(rows: polars.DataFrame) -> polars.DataFrame:
     """
     last = rows.group_by("measure").agg(polars.col(name).last() for name in ASKED if name != "measure")
     rows = rows.join(last, on=list(ASKED), how="semi", nulls_equal=True)  # older versions did not write all of them
-    rows = rows.unique(["run", "measure", "quantity"], keep="last", maintain_order=True)
+    rows = rows.unique(["run", "partner", "measure", "quantity"], keep="last", maintain_order=True)
     several = polars.col("measure").n_unique().over("quantity") > 1
     whose = polars.format("{} of {}", "quantity", "measure")
     return rows.with_columns(quantity=polars.when(several).then(whose).otherwise("quantity"))
+
+
+def by_seed(rows: polars.DataFrame) -> polars.DataFrame:
+    """Rows of pairs of seeds of a condition as one row a seed: jackknife pseudo-values; other rows as they are.
+
+    The n (n − 1)/2 pairs of n seeds are not independent. With U the mean over all pairs and vᵢ that over the pairs of
+    seed i, pᵢ = (2 (n − 1) vᵢ − n U)/(n − 2) has the mean U, and sd(p)/√n is the jackknife's standard error of U
+    (Arvesen 1969): what tests of independent values are made for. It errs on the side of caution (Efron and Stein
+    1981). Where fewer than three seeds, or not all pairs, were
+    measured, there is one row with the mean, which is compared with nothing.
+    """
+    of_pairs = (polars.col("partner") != "") & polars.col("seed").is_not_null()
+    singles, pairs = rows.filter(~of_pairs), rows.filter(of_pairs)
+    found = [_pseudo_values(group) for _, group in pairs.group_by(["condition", "quantity"], maintain_order=True)]
+    return polars.concat([singles, *found])
+
+
+def _pseudo_values(pairs: polars.DataFrame) -> polars.DataFrame:
+    """Those of one quantity in one condition."""
+    ends = [(seed, int(partner.rpartition("-s")[2])) for seed, partner in pairs.select("seed", "partner").iter_rows()]
+    seeds, whole = sorted({seed for pair in ends for seed in pair}), float(np.mean(pairs["value"].to_numpy()))
+    n, first = len(seeds), pairs.head(1)
+    if n < 3 or len(pairs) != n * (n - 1) // 2:
+        return first.with_columns(value=polars.lit(whole, polars.Float64), partner=polars.lit(""))
+    own = [np.mean([v for v, pair in zip(pairs["value"], ends, strict=True) if seed in pair]) for seed in seeds]
+    values = (2 * (n - 1) * np.array(own) - n * whole) / (n - 2)
+    runs = [f"{pairs['condition'][0]}-s{seed}" for seed in seeds]
+    return polars.concat([first] * n).with_columns(
+        run=polars.Series(runs), seed=polars.Series(seeds, dtype=polars.Int64), partner=polars.lit(""),
+        value=polars.Series(values), converged=polars.lit(bool(pairs["converged"].all())),
+    )  # fmt: skip
 
 
 def in_order(rows: polars.DataFrame) -> dict[str, str]:

@@ -65,18 +65,20 @@ class Answer(NamedTuple):
         return self.quantities if self.error is None else [not_measured(self.measure, self.error)]
 
 
-def ask(subject: Subject, measure: str | Measure, settings: Mapping[str, Any]) -> Answer:
-    """Ask a subject one question: by whom and whenever, this is how."""
+def ask(subject: Subject, measure: str | Measure, settings: Mapping[str, Any], other: Subject | None = None) -> Answer:
+    """Ask a subject one question, or it and another one: by whom and whenever, this is how."""
     began, known = time.perf_counter(), lookup(measure)
     try:
-        quantities, error = evaluate(known, subject, settings), None
+        quantities, error = evaluate(known, subject, settings, other), None
     except checks.InputError as reason:
         quantities, error = [], reason
     return Answer(known.name, settings, quantities, time.perf_counter() - began, error, known.source, known.question)
 
 
-def evaluate(measure: str | Measure, subject: Subject, settings: Mapping[str, Any]) -> list[Quantity]:
-    """What a measure gives for a subject.
+def evaluate(
+    measure: str | Measure, subject: Subject, settings: Mapping[str, Any], other: Subject | None = None
+) -> list[Quantity]:
+    """What a measure gives for a subject, or for it and another one.
 
     Raises
     ------
@@ -84,9 +86,13 @@ def evaluate(measure: str | Measure, subject: Subject, settings: Mapping[str, An
         that gives something else than quantities. It says why.
     """
     known = lookup(measure)
-    known.check(subject)
+    if known.networks > 1 and other is None:
+        checks.fail(known.name, "other", "given: it compares two networks", "nothing")
+    asked = [subject] if known.networks == 1 or other is None else [subject, other]
+    for one in asked:
+        known.check(one)
     with programs.user_errors(programs.label_of(subject.loss)):  # what is computed may fail when its value is read
-        answer = list(known.function(subject, **settings)) if known.ships else _of_users(known, subject, settings)
+        answer = list(known.function(*asked, **settings)) if known.ships else _of_users(known, asked, settings)
     touched = known.needs != "initial" and (subject.batches.several or known.needs in ("outputs", "targets"))
     return [_settled(quantity, subject.note if touched else "") for quantity in answer]
 
@@ -108,10 +114,11 @@ def _settled(quantity: Quantity, note: str) -> Quantity:
     return quantity._replace(note=join_notes(quantity.note, note))
 
 
-def _of_users(known: Measure, subject: Subject, settings: Mapping[str, Any]) -> list[Quantity]:
+def _of_users(known: Measure, asked: list[Subject], settings: Mapping[str, Any]) -> list[Quantity]:
     """The quantities of a user's own measure, each checked."""
     try:
-        given: Any = known.function(copy.copy(subject), **copy.deepcopy(dict(settings)))  # it may change what it gets
+        subjects = map(copy.copy, asked)  # it may change what it gets
+        given: Any = known.function(*subjects, **copy.deepcopy(dict(settings)))
         if isinstance(given, Quantity) or not isinstance(given, Iterator | list | tuple):
             given = [given]
         answer = list(itertools.islice(given, MOST + 1))

@@ -11,6 +11,8 @@ from steppe.core.programs import compiled
 from steppe.core.types import Batch, Params
 from steppe.measures.subject import Subject
 from steppe.outcomes.forecasts import TopLabel, softmax
+from steppe.sharpness.parametric import layer_view
+from steppe.sharpness.parametric.relative_flatness import chosen_layer
 
 MOST = 2**31
 """Bytes of the outputs of one subject that are kept."""
@@ -60,6 +62,35 @@ def _predictions(subject: Subject) -> Predictions:
 def top_labels(subject: Subject) -> TopLabel:
     """The confidence of each prediction and whether it is right: also of outputs too many to be kept."""
     return subject.once("top labels", lambda: TopLabel(*_per_label(subject, whole=False)))
+
+
+def features_of(subject: Subject) -> np.ndarray:
+    """What enters the last layer, (N, D), for all labels that count.
+
+    Raises
+    ------
+    InputError : a network without a last layer that can be told, or one that is no matrix of the features of a label.
+    """
+    return subject.once("features", lambda: _features(subject))
+
+
+def _features(subject: Subject) -> np.ndarray:
+    loss, kept = cast(losses.NetworkLoss, subject.loss), []
+    name = chosen_layer(loss.apply, subject.params, subject.batches, None).name
+    for batch in subject.batches.members():
+        counts, found = jax.device_get(_entering(loss, subject.params, batch, layer=name))
+        if len(found) != counts.size:
+            what = "one whose last layer takes one row of features for each label"
+            checks.fail("measure", "apply", what, f"{len(found)} rows for {counts.size} labels")
+        kept.append(found[counts.ravel()])
+    return np.concatenate(kept).astype(np.float64)
+
+
+@compiled(static=("layer",))
+def _entering(loss: losses.NetworkLoss, params: Params, batch: Batch, *, layer: str) -> tuple[jax.Array, jax.Array]:
+    """Which labels count, and the features of all."""
+    x, y = checks.inputs_and_targets("measure", batch)
+    return losses.count_mask(loss.criterion, y), layer_view.view(loss.apply, layer, params, x).a
 
 
 def _per_label(subject: Subject, *, whole: bool) -> tuple[np.ndarray, np.ndarray]:

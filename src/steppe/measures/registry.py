@@ -68,7 +68,7 @@ class Measure:
     begins : whether it looks at the parameters before training, where they are known.
     chosen : the least of `SETS` that holds it; "named" where none does, and it is asked by its name alone.
     copies : of the parameters that it keeps at once, about, with its default settings.
-    networks : how many networks it is asked of together.
+    networks : how many networks it is asked of together, each a subject: 1, or 2 for what compares two.
     better : "lower" or "higher", where one end of the scale is the flatter or the better one; "" where neither is.
     label : what its quantity is called in words; "" for the name itself.
     quantities : what its quantities are called, a pattern each; () for the name of the measure.
@@ -99,6 +99,7 @@ class Measure:
         ------
         InputError : another word.
         """
+        checks.whole(f"measure {self.name}", "networks", self.networks, most=2)
         for field in dataclasses.fields(self):
             if typing.get_origin(field.type) is Literal:
                 checks.one_of(f"measure {self.name}", field.name, getattr(self, field.name), get_args(field.type))
@@ -126,7 +127,8 @@ class Measure:
     @property
     def defaults(self) -> dict[str, Any]:
         """Its settings, as they are unless somebody says otherwise."""
-        return {p.name: p.default for p in list(inspect.signature(self.function).parameters.values())[1:]}
+        settings = list(inspect.signature(self.function).parameters.values())[self.networks :]
+        return {p.name: p.default for p in settings}
 
     def check(self, subject: Subject) -> None:
         """Fail where a subject lacks what is needed.
@@ -252,12 +254,12 @@ def _check_settings(found: Measure) -> None:
         parameters = list(inspect.signature(found.function).parameters.values())
     except (TypeError, ValueError):
         checks.fail(found.name, "function", what, "one without a signature")
-    if not parameters or parameters[0].kind not in (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    ):
-        checks.fail(found.name, "function", what, "one that takes no subject")
-    for parameter in parameters[1:]:
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    subjects, settings = parameters[: found.networks], parameters[found.networks :]
+    if len(subjects) < found.networks or any(parameter.kind not in places for parameter in subjects):
+        several = "no subject" if found.networks == 1 else f"fewer than {found.networks} subjects"
+        checks.fail(found.name, "function", what, f"one that takes {several}")
+    for parameter in settings:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             checks.fail(found.name, "function", what, f"one with {parameter}", "Name each setting.")
         if parameter.default is parameter.empty:

@@ -5,10 +5,12 @@ keyword arguments are its settings, its docstring is the question that it answer
 is named ``module:function``.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from steppe.core import arrays, checks, losses, trees
 from steppe.core.partition import Restriction, partition
@@ -100,6 +102,7 @@ def measure(
     batches: Batch | list[Batch],
     ignore: int | None = None,
     initial: Params | None = None,
+    other: Params | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     probes: int | None = None,
     perturb_statistics: bool = False,
@@ -120,6 +123,7 @@ def measure(
         and floats float32, unless JAX computes in float64.
     ignore : the label of what does not count, such as -100; with `apply` and cross-entropy.
     initial : the parameters before training, for what asks for them.
+    other : the parameters of a second network of the same function, for what compares two.
     settings : of single measures, ``{"sam_sharpness": {"rho": 0.1}}``.
     probes : random vectors for traces, 32 unless said here or in `settings`.
     perturb_statistics : whether such statistics count as parameters.
@@ -157,26 +161,32 @@ def measure(
     if ignore is not None and apply is None:
         checks.fail("measure", "ignore", "left out for a loss, which knows what counts", checks.shown(ignore))
     criterion = losses.ignoring("measure", criterion, ignore)
-    params, initial = (arrays.exact_tree("measure", n, tree) for n, tree in (("params", params), ("initial", initial)))
-    own = partition(params, perturb_statistics=perturb_statistics, ask="perturb_statistics=True")
+    params, initial, other = (
+        arrays.exact_tree("measure", n, tree)
+        for n, tree in (("params", params), ("initial", initial), ("other", other))
+    )
+    divided = functools.partial(partition, perturb_statistics=perturb_statistics, ask="perturb_statistics=True")
+    own = divided(params)
     if not jax.tree.leaves(own.params):
         checks.floating("measure", params)
         checks.fail(
             "measure", "params", "a pytree of arrays with parameters among them", own.remark.rstrip(".") or params
         )
-    if jax.tree.leaves(own.fixed):
-        loss, apply = (function and Restriction(function, own.fixed) for function in (loss, apply))
-        if trees.structure(initial) == trees.structure(params):
-            initial = trees.partition(initial, own.mask)[0]
-    subject = Subject(
-        loss=loss, apply=apply, criterion=criterion, params=own.params, batches=batches, initial=initial, key=key
-    )
+    if jax.tree.leaves(own.fixed) and trees.structure(initial) == trees.structure(params):
+        initial = trees.partition(initial, own.mask)[0]
+    shared: dict[str, Any] = {"criterion": criterion, "batches": batches, "key": key}
+    subject = Subject(**_functions(loss, apply, own.fixed), **shared, params=own.params, initial=initial)
     subject.check_loss()
+    second = None
+    if other is not None:
+        _same_shapes(other, params)
+        theirs = divided(other)
+        second = Subject(**_functions(loss, apply, theirs.fixed), **shared, params=theirs.params)
     rows: list[Row] = []
     failed: list[checks.InputError] = []
     for known in asked:
         name = known.name
-        answer = ask(subject, known, options[name])
+        answer = ask(subject, known, options[name], second if known.networks > 1 else None)
         if answer.error is not None:
             if name in (settings or {}):
                 raise answer.error
@@ -189,3 +199,21 @@ def measure(
     if len(failed) == len(asked):
         raise failed[0]
     return rows
+
+
+def _functions(loss: Loss | None, apply: Apply | None, fixed: Params) -> dict[str, Any]:
+    """A loss or a network as functions of the parameters alone."""
+    given = {"loss": loss, "apply": apply}
+    if not jax.tree.leaves(fixed):
+        return given
+    return {name: function and Restriction(function, fixed) for name, function in given.items()}
+
+
+def _same_shapes(other: Params, params: Params) -> None:
+    """Fail where a second network is no network of the same function."""
+    if trees.structure(other) != trees.structure(params):
+        checks.fail("measure", "other", "of the parameters' structure and shapes", "another structure")
+    for one, leaf in zip(jax.tree.leaves(other), jax.tree.leaves(params), strict=True):
+        if jnp.shape(one) != jnp.shape(leaf):
+            got = f"an array of shape {jnp.shape(one)} for one of {jnp.shape(leaf)}"
+            checks.fail("measure", "other", "of the parameters' structure and shapes", got)

@@ -36,6 +36,7 @@ SCHEMA = {
     "run": polars.String,
     "condition": polars.String,
     "seed": polars.Int64,
+    "partner": polars.String,
     "epoch": polars.Int64,
     "update": polars.Int64,
     "stage": polars.String,
@@ -65,7 +66,8 @@ SCHEMA = {
     "measure_seconds": polars.Float64,
     "host": polars.String,
 }
-"""Columns. `epoch` is the number of epochs after which a network was asked; `update` counts updates from 1, where a
+"""Columns. `partner` is the second network of a number of two, otherwise empty.
+`epoch` is the number of epochs after which a network was asked; `update` counts updates from 1, where a
 number is of one of them, and `epoch` is then the next one that was measured; `stage` says when: "training", of what a
 study asks throughout, "end", of what it asks of the last network alone, or "later", by `steppe measure`. `question` is
 that of the measure in words, which of a user's own only its code says. `residual` is how far an eigenvalue of the
@@ -75,7 +77,7 @@ compared; `draw_seed` that of random vectors and of the choice of examples; `set
 `network` what makes outputs or a loss of parameters; `fingerprint` that of parameters, data, program, measure and
 settings: what makes a row the same."""
 
-ADDED = {"epoch": None, "update": None, "stage": "later", "question": "", "residual": None}
+ADDED = {"partner": "", "epoch": None, "update": None, "stage": "later", "question": "", "residual": None}
 """Columns that tables of older versions lack, and what their rows have there."""
 
 SETTINGS = {"calibration_error": {"binning": "width", "classwise": False, "debiased": False, "norm": 1}}
@@ -203,7 +205,8 @@ class Table:
 def united(before: polars.DataFrame, now: polars.DataFrame) -> tuple[polars.DataFrame, list[str]]:
     """What a table holds after `Table.unite`, and the runs of which later rows went."""
     of_these, is_later = polars.col("run").is_in(now["run"].unique().to_list()), polars.col("stage") == "later"
-    is_other = polars.col("run").is_in(_different(before.filter(of_these, ~is_later), now))
+    others = _different(before.filter(of_these, ~is_later), now)
+    is_other = polars.col("run").is_in(others) | polars.col("partner").is_in(others)
     kept = before.filter(~(of_these & (~is_later | is_other)))
     return polars.concat([kept, now]), sorted(set(before.filter(is_other, is_later)["run"]))
 

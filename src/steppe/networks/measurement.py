@@ -106,12 +106,20 @@ def measure(
     """
     settings.checked()
     watcher = watcher or Watcher()
-    watcher.begin(len(targets) * len(settings.measures))
     session, rows, failed = _Session(settings, watcher, announce), [], []
+    pairs = targets.pairs if session.of_pairs else []
+    watcher.begin(len(targets) * len(session.measures) + len(pairs) * len(session.of_pairs))
+    if session.of_pairs and not pairs:
+        failed += [_Failure("", name, NO_PAIR) for name in session.of_pairs]
     with settings.precision(), contextlib.ExitStack() as stack:
+        kept = []
         for target in targets:
-            table = session.table(target.folder, stack)
-            found, reasons = session.ask(target, table)
+            found, reasons = session.ask(target, session.table(target.folder, stack))
+            rows += found
+            failed += reasons
+            kept += [target] if pairs else []
+        for one, other in pairs:
+            found, reasons = session.compare(kept[one], kept[other], session.table(kept[one].folder, stack))
             rows += found
             failed += reasons
     if not rows:
@@ -122,6 +130,9 @@ def measure(
     return MeasurementResult(
         frame, tuple(session.tables), (*targets.notes, *session.notes, *_reasons(failed, len(targets)))
     )
+
+
+NO_PAIR = checks.InputError("it compares two networks, and there are no two seeds of a condition, and no two files.")
 
 
 class _Failure(NamedTuple):
@@ -140,7 +151,10 @@ class _Session:
         self.tables: dict[Path, Table] = {}
         self.largest = 0
         self.notes: list[str] = []
-        self.measures = {name: lookup(name) for name in settings.measures}
+        self.subjects: dict[str, Subject] = {}
+        every = {name: lookup(name) for name in settings.measures}
+        self.measures = {name: known for name, known in every.items() if known.networks == 1}
+        self.of_pairs = {name: known for name, known in every.items() if known.networks > 1}
         self.versions = {f"{name}_version": importlib.metadata.version(name) for name in ("steppe", "jax")}
 
     def table(self, folder: Path, stack: contextlib.ExitStack) -> Table:
@@ -182,6 +196,36 @@ class _Session:
             self.watcher.points(1)
         return list(marks.values()), failed
 
+    def compare(self, one: Target, other: Target, table: Table) -> tuple[list[str], list["_Failure"]]:
+        """As `ask`, of two networks together."""
+        settings, rows, failed = self.settings, [], []
+        bases = [identity(target, settings) for target in (one, other)]
+        for name, known in self.of_pairs.items():
+            mark = fingerprinted(*bases, name, settings.of(known), *_marks(known, one))
+            rows.append(mark)
+            if mark in table.known:
+                self.watcher.skip(1)
+                continue
+            self.watcher.stage(f"{one.run} and {other.run}: {name}")
+            answer = ask(self._whole(one), known, settings.of(known), self._whole(other))
+            if answer.error is None:
+                found = [self._row(one, answer, q, mark) | {"partner": other.run} for q in answer.quantities]
+                table.add(found, None)
+            elif name in settings.options:
+                raise answer.error
+            else:
+                failed.append(_Failure(f"{one.run} and {other.run}", name, answer.error))
+                rows.remove(mark)
+            self.watcher.points(1)
+        return rows, failed
+
+    def _whole(self, target: Target) -> Subject:
+        """A target as a subject, made once for all its pairs."""
+        if target.run not in self.subjects:
+            self.subjects[target.run] = self._of(target, target.batches, None)
+            self.subjects[target.run].check_loss()
+        return self.subjects[target.run]
+
     def _subject(self, target: Target, initial: Params | None, missing: list[Measure]) -> Subject:
         """A target as a subject; says what memory it will take."""
         subject = self._of(target, target.batches, initial)
@@ -213,6 +257,7 @@ class _Session:
             "run": target.run,
             "condition": target.condition,
             "seed": target.seed,
+            "partner": "",
             "epoch": target.epoch,
             "update": None,
             "stage": "later",

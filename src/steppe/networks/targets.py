@@ -1,5 +1,6 @@
 """What is measured: the networks of finished runs, or a user's own parameters, each with its data and where rows go."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,6 +143,12 @@ class Runs:
 
     def __len__(self) -> int:
         return len(self.folders)
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """The places of every two seeds of a condition."""
+        whose = [(folder.resolve().parent, folder.name.rpartition("-s")[0]) for folder in self.folders]
+        return [(i, j) for i, j in itertools.combinations(range(len(whose)), 2) if whose[i] == whose[j]]
 
     def __iter__(self) -> Iterator[Target]:
         """Read each.

@@ -1,6 +1,7 @@
 """A user's own parameters as targets: which of them are measured, and which stay fixed."""
 
 import fnmatch
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -58,6 +59,11 @@ class Files:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """The places of every two files."""
+        return list(itertools.combinations(range(len(self.paths)), 2))
 
     @property
     def notes(self) -> list[str]:

@@ -1,17 +1,40 @@
-"""What a network's function does: whether its probabilities are right, and how many bits its weights need."""
+"""What a network's function does: whether its probabilities are right, whether it knows what it does not know, whether
+another network does the same, and what it bears.
+"""
 
+from steppe.outcomes.agreement.alignment import align
+from steppe.outcomes.agreement.disagreement import churn, disagreement, jensen_shannon
+from steppe.outcomes.agreement.similarity import linear_cka
 from steppe.outcomes.calibration.binning import Reliability, calibration_error, reliability
 from steppe.outcomes.calibration.scoring import brier_score, negative_log_likelihood
 from steppe.outcomes.calibration.smooth import smooth_calibration_error
 from steppe.outcomes.calibration.temperature import temperature
 from steppe.outcomes.compression.precision import LayerPrecision, precision_table
 from steppe.outcomes.forecasts import probabilities
+from steppe.outcomes.selective.coverage import Coverage, aurc, coverage_curve, excess_aurc
+from steppe.outcomes.selective.ranking import auroc, fpr_at_recall
+from steppe.outcomes.selective.scores import energy, mahalanobis, maximum_logit, maximum_probability
 
 __all__ = [
+    "Coverage",
     "LayerPrecision",
     "Reliability",
+    "align",
+    "aurc",
+    "auroc",
     "brier_score",
     "calibration_error",
+    "churn",
+    "coverage_curve",
+    "disagreement",
+    "energy",
+    "excess_aurc",
+    "fpr_at_recall",
+    "jensen_shannon",
+    "linear_cka",
+    "mahalanobis",
+    "maximum_logit",
+    "maximum_probability",
     "negative_log_likelihood",
     "precision_table",
     "probabilities",

@@ -42,6 +42,7 @@ def of_run(store: Store, spec: Spec, run: RunRecord, rows: polars.DataFrame) -> 
         "run": name,
         "condition": run["condition"],
         "seed": run["seed"],
+        "partner": "",
         "remark": "",
         "dataset": spec.data["name"],
         "dtype": "float32",

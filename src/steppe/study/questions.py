@@ -241,6 +241,9 @@ def named(
         if tracked and every is not None and measure.name in TRACK:
             what = "left out beside [track], which asks for it in training"
             checks.fail("study", f"measure.names.{name}.every", what, every)
+        if measure.networks > 1:
+            checks.fail("study", "measure.names", "measures of one network", f"{name}, which compares two",
+                        "Ask `steppe measure` for it when the study has run.")  # fmt: skip
         if measure.needs == "initial":
             checks.fail("study", "measure.names", "measures of the trained network alone", checks.shown(name),
                         "Ask `steppe measure` for it.")  # fmt: skip

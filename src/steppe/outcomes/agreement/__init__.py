@@ -1,0 +1,1 @@
+"""Agreement: whether two networks compute the same function."""

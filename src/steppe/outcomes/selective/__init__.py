@@ -1,0 +1,1 @@
+"""Selective prediction: whether a network knows what it does not know."""
