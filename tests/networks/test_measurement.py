@@ -658,7 +658,7 @@ def table() -> str:
             m.question,
             m.cost,
             under[m.invariance],
-            needs[m.needs],
+            "two networks, labels" if m.networks > 1 else needs[m.needs],
             m.chosen if m.chosen != "named" else "–",
         )
         lines.append(f"| {' | '.join(cells)} |")

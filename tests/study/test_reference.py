@@ -116,9 +116,14 @@ def page() -> str:
     text += functions("Transforms: `augment`", "augment", data.TRANSFORMS)
     text += functions("Optimisers: `train.optimizer`", "train.optimizer", optimisers.OPTIMISERS)
     text += functions("Schedules: `train.learning_rate`", "train.learning_rate", optimisers.SCHEDULES)
-    text.append("\n### Measures: `measure.names`\n\n[measures.md](measures.md) says what they are.\n\n")
+    text.append(
+        "\n### Measures: `measure.names`\n\n[measures.md](measures.md) says what they are. Measures of two networks "
+        "are asked with `steppe measure`.\n\n"
+    )
     text.append("| name | settings |\n|---|---|\n")
     for name, measure in measures.MEASURES.items():
+        if measure.networks > 1:
+            continue
         shown = ", ".join(setting(key, value) for key, value in measure.defaults.items())
         text.append(f"| `{name}` | {shown or '–'} |\n")
     return "".join(text)

@@ -120,8 +120,8 @@ def mahalanobis(features: Any, train_features: Any, train_labels: Any) -> np.nda
 
     Examples
     --------
-    >>> mahalanobis([[0.0], [3.0]], [[-1.0], [1.0], [4.0], [6.0]], [0, 0, 1, 1]).tolist()
-    [0.0, -4.0]
+    >>> mahalanobis([[1.0], [3.0]], [[-1.0], [1.0], [4.0], [6.0]], [0, 0, 1, 1]).tolist()
+    [-1.0, -4.0]
     """
     known = as_matrix("mahalanobis", "train_features", train_features)
     asked = as_matrix("mahalanobis", "features", features)
