@@ -79,14 +79,44 @@ def test_one_probe_has_no_standard_error():
     assert np.isnan(curvature.trace(diagonal([1.0, 2.0]), 0, probes=1).sem)
 
 
-@pytest.mark.slow
-def test_unrolled_and_looped_probes_are_the_same_probes(monkeypatch):
-    H = curvature.hessian(mlp_loss, mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32))
-    unrolled = curvature.moments(H, 3, probes=6)
-    monkeypatch.setattr("steppe.curvature.estimators.estimates.TOGETHER", 2)
-    jax.clear_caches()
-    looped = curvature.moments(H, 3, probes=6)
-    np.testing.assert_allclose(jax.tree.leaves(unrolled), jax.tree.leaves(looped), rtol=1e-5)
+def test_looped_mapped_and_blocked_probes_are_the_same_probes(monkeypatch):
+    params, whole = mlp_params(dtype=jnp.float32), mlp_batch(dtype=jnp.float32)
+    halves = [jax.tree.map(lambda x, s=s: x[s], whole) for s in (slice(0, 4), slice(4, 8))]
+    alone, both = (curvature.hessian(mlp_loss, params, data) for data in (halves[0], halves))
+    looped = jax.jit(lambda: curvature.moments(alone, 3, probes=5))()
+    together = jax.jit(lambda: curvature.moments(both, 3, probes=5))()
+    monkeypatch.setattr("steppe.curvature.operators.TOGETHER", 2)  # three blocks, the last of one probe
+    in_blocks = jax.jit(lambda: curvature.moments(both, 3, probes=5))()
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    mapped = jax.jit(lambda: curvature.moments(alone, 3, probes=5))()
+    np.testing.assert_allclose(jax.tree.leaves(mapped), jax.tree.leaves(looped), rtol=1e-5)
+    np.testing.assert_allclose(jax.tree.leaves(in_blocks), jax.tree.leaves(together), rtol=1e-5)
+
+
+@pytest.mark.parametrize("probes", [3, 16])
+def test_a_program_holds_one_product_whatever_the_number_of_probes(probes):
+    params, batch = mlp_params(), mlp_batch()
+    H = curvature.hessian(mlp_loss, params, batch)
+    layers = curvature.find_layers(mlp_loss, params, batch)
+    lowered = jax.jit(lambda H: curvature.moments(H, 0, probes=probes)).lower(H).as_text()
+    one = jax.jit(lambda H: curvature.moments(H, 0, probes=1)).lower(H).as_text()
+    assert layers
+    assert lowered.count("dot_general") == one.count("dot_general")
+
+
+def test_moments_have_derivatives_in_both_modes(x64):
+    params, batch = mlp_params(), mlp_batch()
+    flat, unravel = ravel_pytree(params)
+
+    def value(flat):
+        return curvature.moments(curvature.hessian(mlp_loss, unravel(flat), batch), 0, probes=3).trace.mean
+
+    along = jax.random.normal(jax.random.key(1), flat.shape)
+    ahead = jax.jvp(value, (flat,), (along,))[1]
+    step = 1e-5
+    expected = (value(flat + step * along) - value(flat - step * along)) / (2 * step)
+    np.testing.assert_allclose(ahead, expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.grad(value)(flat) @ along, expected, rtol=1e-5)
 
 
 @pytest.mark.first_is_fast

@@ -213,15 +213,23 @@ class _OverData:
 
     linear: Callable[[Params, Params, Batch], Linear]
 
-    def __call__(self, v: Params, *data: Any) -> Params:
-        return self.together((v,), *data)[0]
+    def __call__(self, v: Params, params: Params, others: Params, data: Batches) -> Params:
+        return batches_.average(lambda batch: self._of(batch, params, others)(v), data)
 
-    def together(self, vectors: tuple[Params, ...], params: Params, others: Params, data: Batches) -> tuple:
-        def products(batch: Batch) -> tuple[Params, ...]:
-            linear = self.linear(lambda p: trees.merge(p, others), params, batch)
-            return tuple(linear(v) for v in vectors)
+    def _of(self, batch: Batch, params: Params, others: Params) -> Linear:
+        return self.linear(lambda p: trees.merge(p, others), params, batch)
 
-        return batches_.average(products, data)
+    def passes_over_several(self, params: Params, others: Params, data: Batches) -> bool:
+        """Whether the data are more than one batch: what is prepared would be that of one alone."""
+        return data.several
+
+    def prepared(self, params: Params, others: Params, data: Batches) -> Linear:
+        """The product, linearised already where the data are one batch."""
+        return (lambda v: self(v, params, others, data)) if data.several else self._of(data.first, params, others)
+
+    def stacked(self, vectors: Params, params: Params, others: Params, data: Batches) -> Params:
+        """The images of a stack of vectors, which pass over the data together."""
+        return batches_.average(lambda batch: jax.lax.map(self._of(batch, params, others), vectors), data)
 
 
 @programs.holder

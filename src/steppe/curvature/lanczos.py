@@ -44,10 +44,10 @@ def tridiagonal(steps: int) -> Callable[[Operator, jax.Array], Tridiagonal]:
     """
 
     def computed(A: Operator, start: jax.Array) -> Tridiagonal:
-        unravel = flattening(A)[1]
+        unravel, multiply = flattening(A)[1], operators.multiplication(A)
 
         def step(at: jax.Array, state: _State) -> _State:
-            image = ravel_pytree(operators.apply(A, (unravel(state.Q[at]),))[0])[0].astype(start.dtype)
+            image = ravel_pytree(multiply(unravel(state.Q[at])))[0].astype(start.dtype)
             # products are divided by the size of the first, so that no square leaves the range of the dtype
             size = jnp.where(at == 0, _positive(jnp.max(jnp.abs(image))), state.size)
             image = image / size

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from steppe.core import checks, names, trees
 from steppe.core.types import Batch, Estimate, Key, Params
 from steppe.curvature import operators
-from steppe.curvature.estimators.estimates import estimate, in_blocks
+from steppe.curvature.estimators.estimates import estimate
 from steppe.curvature.estimators.probes import rademacher
 from steppe.curvature.hessians import hessian, per_layer
 from steppe.curvature.operators import Operator
@@ -145,13 +145,12 @@ def layer_moments(A: Operator, keys: jax.Array) -> tuple[Estimate, Estimate]:
         parts = [(layer, trees.dot(a, b)) for layer, a, b in pairs]
         return jnp.stack([sum(part for other, part in parts if other == layer) for layer in layers])
 
-    def together(some: list[jax.Array]) -> jax.Array:
-        """S_pq for some q and all p, (q, p, L); vectors are drawn again instead of being kept."""
-        images = operators.apply(A, tuple(rademacher(key, A.like) for key in some))
-        against = lambda key: jnp.stack([dots(rademacher(key, A.like), image) for image in images])  # noqa: E731
-        return jnp.moveaxis(jax.lax.map(against, keys), 1, 0)
+    def against_all(v: Params, image: Params) -> jax.Array:
+        """S_pq for one q and all p, (p, L); vectors are drawn again instead of being kept."""
+        found: jax.Array = jax.lax.map(lambda key: dots(rademacher(key, A.like), image), keys)
+        return found
 
-    S = in_blocks(together, keys)
+    S = operators.samples(A, keys, lambda key: rademacher(key, A.like), against_all)
     traces = jax.vmap(estimate, in_axes=1)(jnp.diagonal(S, axis1=0, axis2=1).T)
     return traces, jax.vmap(_norm, in_axes=2)(S)
 

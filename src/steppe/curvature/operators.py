@@ -1,5 +1,6 @@
 """Symmetric operators on parameter space, known by their products with vectors."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from steppe.core import checks, programs, trees
@@ -17,6 +19,16 @@ R = TypeVar("R")
 
 DENSE_LIMIT = 30_000
 """The largest n of a matrix that `dense` makes: 7 GB in float64."""
+
+TOGETHER = 8
+"""The most vectors that pass over several batches together, or that are mapped."""
+
+STACK_BYTES = 2**30
+"""The most that such vectors and their images take together."""
+
+MAPPED_SIZE = 2**20
+"""The largest n whose products are mapped, `TOGETHER` at a time, on a device that is no CPU: small products leave it
+idle. Beyond, and on CPUs, one product after another is as fast and takes the memory of one."""
 
 
 @jax.tree_util.register_pytree_node_class
@@ -86,7 +98,7 @@ class Operator:
         """
         if not _alike(v, self.like):
             checks.fail("matvec", "v", f"a pytree like {_shapes(self.like)}", _shapes(v))
-        return matvecs(self, (v,))[0]
+        return matvec(self, v)
 
     def dense(self) -> jax.Array:
         """The (n, n) matrix, rows in `ravel_pytree` order. Cost: n products, n² memory; for small n.
@@ -115,23 +127,98 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     return called
 
 
-def apply(A: Operator, vectors: tuple[Params, ...]) -> tuple[Params, ...]:
-    """A times each of some vectors, sharing what does not depend on the vector."""
-    together = getattr(A.product, "together", None)
-    if together is not None:
-        images: tuple[Params, ...] = together(vectors, *A.data)
-        return images
-    return tuple(A.product(v, *A.data) for v in vectors)
+def apply(A: Operator, v: Params) -> Params:
+    """Av."""
+    image: Params = A.product(v, *A.data)
+    return image
 
 
-matvecs = compiled(apply)
+matvec = compiled(apply)
+
+
+def multiplication(A: Operator) -> Callable[[Params], Params]:
+    """``v -> Av`` for a loop over vectors.
+
+    Where the data are one batch, its gradient is linearised here and not in the loop.
+    """
+    prepared = getattr(A.product, "prepared", None)
+    if prepared is not None:
+        multiply: Callable[[Params], Params] = prepared(*A.data)
+        return multiply
+    return lambda v: apply(A, v)
+
+
+def images(A: Operator, vectors: Params) -> Params:
+    """A times each of a stack of vectors, leaves (M, ...). The product stands in the program once, in a loop.
+
+    All vectors of the stack pass over the data together: each batch's gradient is linearised once.
+    """
+    stacked = getattr(A.product, "stacked", None)
+    if stacked is not None:
+        found: Params = stacked(vectors, *A.data)
+        return found
+    return jax.lax.map(multiplication(A), vectors)
+
+
+def samples(
+    A: Operator,
+    keys: jax.Array,
+    draw: Callable[[jax.Array], Params],
+    value: Callable[[Params, Params], Any],
+) -> Any:
+    """``value(v, Av)`` of v = ``draw(key)`` for each key, a pytree of arrays with a leading axis.
+
+    The product stands in the compiled program once, whatever the number of keys. Over one batch its gradient is
+    linearised once for all, and each vector is forgotten before the next one is drawn. Over several batches up to
+    `TOGETHER` vectors pass together, as many as `STACK_BYTES` hold.
+    """
+    if getattr(A.product, "passes_over_several", lambda *data: False)(*A.data):
+
+        def together(some: jax.Array) -> Any:
+            vectors = jax.lax.map(draw, some)
+            return jax.lax.map(lambda pair: value(*pair), (vectors, images(A, vectors)))
+
+        return in_blocks(together, keys, stack_size(A))
+    multiply = multiplication(A)
+
+    def one(key: jax.Array) -> Any:
+        v = draw(key)
+        return value(v, multiply(v))
+
+    if A.size <= MAPPED_SIZE and jax.default_backend() != "cpu":
+        with contextlib.suppress(NotImplementedError):  # something in the product cannot be mapped
+            return in_blocks(jax.vmap(one), keys, TOGETHER)
+    return jax.lax.map(one, keys)
+
+
+def stack_size(A: Operator) -> int:
+    """How many vectors pass over several batches together."""
+    each = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(A.like))
+    return int(min(max(STACK_BYTES // max(each, 1), 1), TOGETHER))
+
+
+def in_blocks(function: Callable[[Any], Any], rows: Any, size: int) -> Any:
+    """``function(rows)``, arrays with a leading axis of rows, in a loop over equal blocks of at most `size` rows.
+
+    What is missing from the last block is filled with its last row, so that the function stands in the program once.
+    """
+    count = len(jax.tree.leaves(rows)[0])
+    blocks = -(-count // size)
+    if blocks == 1:
+        return function(rows)
+    each = -(-count // blocks)
+    filled = np.minimum(np.arange(blocks * each), count - 1)
+    parts = jax.tree.map(lambda x: x[filled].reshape(blocks, each, *x.shape[1:]), rows)
+    found = jax.lax.map(function, parts)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], found)
 
 
 @compiled
 def _dense(A: Operator) -> jax.Array:
     flat, unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), A.like))
     unit = jnp.eye(flat.size, dtype=flat.dtype)
-    rows: jax.Array = jax.lax.map(lambda e: ravel_pytree(apply(A, (unravel(e),))[0])[0], unit)
+    multiply = multiplication(A)
+    rows: jax.Array = jax.lax.map(lambda e: ravel_pytree(multiply(unravel(e)))[0], unit)
     return rows.T
 
 
@@ -155,6 +242,11 @@ class _RescaledOperator:
 
     def __call__(self, v: Params, weights: Params, *data: Any) -> Params:
         return trees.multiply(weights, self.product(trees.multiply(weights, v), *data))
+
+    def prepared(self, weights: Params, *data: Any) -> Callable[[Params], Params]:
+        prepared = getattr(self.product, "prepared", None)
+        multiply = prepared(*data) if prepared is not None else lambda v: self.product(v, *data)
+        return lambda v: trees.multiply(weights, multiply(trees.multiply(weights, v)))
 
 
 def _alike(v: Params, like: Params) -> bool:

@@ -8,7 +8,6 @@ import jax
 
 from steppe.core import checks, programs
 from steppe.curvature import operators
-from steppe.curvature.estimators.estimates import TOGETHER
 from steppe.curvature.spectrum.eigenpairs import BASIS_BYTES
 from steppe.measures.registry import EIGEN, Measure, lookup
 from steppe.measures.subject import Subject
@@ -21,7 +20,7 @@ class Plan(NamedTuple):
     ----------
     parameters, examples : how many.
     data : of the examples and the parameters themselves.
-    products : of products of the Hessian with `TOGETHER` vectors, as the compiler plans them for one batch.
+    products : of products of the Hessian with the vectors that pass together, as the compiler plans them for one batch.
     vectors : of copies of the parameters, by formula: the most that one measure keeps.
     """
 
@@ -56,7 +55,10 @@ def _of_products(subject: Subject) -> int:
     """That of products of the Hessian, in bytes; 0 where the loss has none, as the measures that need it will say."""
     try:
         with programs.user_errors(programs.label_of(subject.loss)):
-            lowered = jax.jit(operators.apply).lower(subject.hessian, (subject.params,) * TOGETHER)
+            count = operators.stack_size(subject.hessian) if subject.batches.several else 1
+            stack = lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype)  # noqa: E731
+            vectors = jax.tree.map(stack, subject.hessian.like)
+            lowered = jax.jit(operators.images).lower(subject.hessian, vectors)
             program = lowered.compile().memory_analysis()
     except checks.InputError:
         return 0

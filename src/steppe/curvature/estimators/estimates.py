@@ -10,13 +10,12 @@ import jax.numpy as jnp
 from steppe.core import checks, trees
 from steppe.core.types import Estimate, Key, Moments, Params
 from steppe.curvature import operators
+from steppe.curvature.estimators import averages
 from steppe.curvature.estimators.probes import DISTRIBUTIONS
 from steppe.curvature.operators import Operator
 
 Distribution = Literal["rademacher", "gaussian"]
-
-TOGETHER = 8
-"""So many probes share a pass over the data, unrolled (faster on a CPU than a loop or `vmap`); more run in a loop."""
+Differentiated = Literal["both", "trace", "frobenius_squared"]
 
 
 def trace(A: Operator, key: Key, *, probes: int = 32, distribution: Distribution = "rademacher") -> Estimate:
@@ -46,7 +45,7 @@ def trace(A: Operator, key: Key, *, probes: int = 32, distribution: Distribution
     >>> float(curvature.trace(diagonal, 0, probes=2).mean)  # exact: signs see a diagonal without noise
     6.0
     """
-    return moments(A, key, probes=probes, distribution=distribution).trace
+    return moments(A, key, probes=probes, distribution=distribution, differentiate="trace").trace
 
 
 def frobenius_squared(
@@ -76,19 +75,30 @@ def frobenius_squared(
     >>> float(curvature.frobenius_squared(diagonal, 0).mean)
     14.0
     """
-    return moments(A, key, probes=probes, distribution=distribution).frobenius_squared
+    found = moments(A, key, probes=probes, distribution=distribution, differentiate="frobenius_squared")
+    return found.frobenius_squared
 
 
-def moments(A: Operator, key: Key, *, probes: int = 32, distribution: Distribution = "rademacher") -> Moments:
+def moments(
+    A: Operator,
+    key: Key,
+    *,
+    probes: int = 32,
+    distribution: Distribution = "rademacher",
+    differentiate: Differentiated = "both",
+) -> Moments:
     """Estimates of tr A and tr(A²) from the same probes, at the cost of one of them.
 
     Parameters
     ----------
     A, key, probes, distribution : see `trace`.
+    differentiate : "trace" or "frobenius_squared" where only that one will be differentiated, which halves the cost of
+        a gradient; the other one is then held constant.
 
     Returns
     -------
-    Moments(trace, frobenius_squared), two correlated Estimates. Cost: M products.
+    Moments(trace, frobenius_squared), two correlated Estimates. Cost: M products, in the memory of one. A gradient
+    takes the memory of one probe, too, whatever their number.
 
     Raises
     ------
@@ -105,39 +115,45 @@ def moments(A: Operator, key: Key, *, probes: int = 32, distribution: Distributi
     checks.whole("curvature.moments", "probes", probes)
     checks.one_of("curvature.moments", "distribution", distribution, DISTRIBUTIONS)
     keys = jax.random.split(checks.key_array("curvature.moments", key), probes)
-    return _moments(distribution)(A, keys)
+    return _moments(distribution, moving("curvature.moments", differentiate))(A, keys)
+
+
+def moving(function: str, differentiate: str) -> tuple[bool, bool]:
+    """Which of the two moments are differentiated."""
+    checks.one_of(function, "differentiate", differentiate, ("both", *Moments._fields))
+    first, second = (differentiate in ("both", field) for field in Moments._fields)
+    return first, second
 
 
 @functools.cache
-def _moments(distribution: Distribution) -> Callable[[Operator, jax.Array], Moments]:
+def _moments(distribution: Distribution, moving: tuple[bool, bool]) -> Callable[[Operator, jax.Array], Moments]:
+    def value(v: Params, Av: Params) -> tuple[jax.Array, jax.Array]:
+        return trees.dot(v, Av), trees.norm_squared(Av)
+
+    def one(A: Operator, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        v = DISTRIBUTIONS[distribution](key, A.like)
+        return value(v, operators.apply(A, v))
+
+    def every(A: Operator, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found: tuple[jax.Array, jax.Array] = operators.samples(
+            A, keys, lambda key: DISTRIBUTIONS[distribution](key, A.like), value
+        )
+        return found
+
     @operators.compiled
     def computed(A: Operator, keys: jax.Array) -> Moments:
-        def together(keys: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
-            vectors = tuple(DISTRIBUTIONS[distribution](key, A.like) for key in keys)
-            pairs = zip(vectors, operators.apply(A, vectors), strict=True)
-            first, second = zip(*((trees.dot(v, Av), trees.norm_squared(Av)) for v, Av in pairs), strict=True)
-            return jnp.stack(first), jnp.stack(second)
-
-        first, second = in_blocks(together, keys)
-        return Moments(estimate(first), estimate(second))
+        return Moments(*averaged(every, one, A, keys, moving))
 
     return computed
 
 
-def in_blocks(together: Callable[[list[jax.Array]], Any], keys: jax.Array) -> Any:
-    """``together(rows)``, arrays with a leading axis of rows (of keys, say), `TOGETHER` at a time."""
-    whole, rest = divmod(len(keys), TOGETHER)
-    parts = []
-    if whole == 1:
-        parts.append(together(list(keys[:TOGETHER])))
-    elif whole:
-        looped = jax.lax.map(
-            lambda some: together(list(some)), keys[: whole * TOGETHER].reshape(whole, TOGETHER, *keys.shape[1:])
-        )
-        parts.append(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), looped))
-    if rest:
-        parts.append(together(list(keys[whole * TOGETHER :])))
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+def averaged(
+    every: averages.Value, one: averages.Value, operand: Any, keys: jax.Array, moving: tuple[bool, ...]
+) -> tuple[Estimate, ...]:
+    """Estimates of some quantities from one sample a key, see `averages`."""
+    means, samples = averages.averages(every, one, operand, keys, moving)
+    pairs = zip(means, samples, strict=True)
+    return tuple(Estimate(mean, estimate(values).sem) for mean, values in pairs)
 
 
 def estimate(samples: jax.Array) -> Estimate:
@@ -187,10 +203,12 @@ def diagonal(A: Operator, key: Key, *, probes: int = 32) -> Estimate:
 
 @operators.compiled
 def _diagonal(A: Operator, keys: jax.Array) -> Estimate:
+    multiply = operators.multiplication(A)
+
     def add(sums: tuple[Params, Params, jax.Array], key: jax.Array) -> tuple[tuple[Params, Params, jax.Array], None]:
         mean, spread, count = sums
         v = DISTRIBUTIONS["rademacher"](key, A.like)
-        sample = trees.multiply(v, operators.apply(A, (v,))[0])
+        sample = trees.multiply(v, multiply(v))
         # Welford's update: the spread of large, nearly equal samples survives float32
         ahead = jax.tree.map(lambda s, m: s.astype(m.dtype) - m, sample, mean)
         after = jax.tree.map(lambda m, d: m + d / count, mean, ahead)

@@ -14,24 +14,26 @@ Four things make it cheap, and none of them biased:
 """
 
 import contextlib
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import ClosedJaxpr
 
 from steppe.core import arrays, batches, checks, entry, programs, trees
 from steppe.core.types import Batch, Key, Loss, Moments, Params
-from steppe.curvature import hessians, layers
-from steppe.curvature.estimators import estimates, layer_probes
+from steppe.curvature import layers
+from steppe.curvature.estimators import directly, estimates, layer_probes
 from steppe.curvature.estimators.layer_probes import Probes
 from steppe.curvature.estimators.probes import DISTRIBUTIONS
 from steppe.curvature.layers import norms
 from steppe.curvature.layers.detection import Layer, Program
 
 TOGETHER = 8
-"""Probes that are computed at once; more run in a loop, whose insides are recomputed and not stored."""
+"""Probes that go through layers as one matrix; more run in a loop, whose insides are recomputed and not stored."""
 
 STACKED_ROWS = 128
 """Layers of up to so many rows see all probes as one matrix; more rows fill a machine with one probe after another."""
@@ -45,6 +47,7 @@ def loss_moments(
     *,
     probes: int = 5,
     distribution: estimates.Distribution = "rademacher",
+    differentiate: estimates.Differentiated = "both",
 ) -> Moments:
     """Estimates of tr H and tr(H²) of one batch's Hessian, made to be differentiated in the parameters.
 
@@ -63,11 +66,14 @@ def loss_moments(
     key : an int or a key array.
     probes : the number M of random vectors.
     distribution : "rademacher" (signs) or "gaussian".
+    differentiate : "trace" or "frobenius_squared" where only that one will be differentiated; see `moments`.
 
     Returns
     -------
     Moments(trace, frobenius_squared), correlated Estimates of sums over all n eigenvalues. Unbiased in value and
-    gradient. Cost of value and gradient, in gradients of wide layers: about 1 + 2M, against 4M + 1.
+    gradient. Cost of value and gradient, in gradients of wide layers: about 1 + 2M, against 4M + 1. Networks of
+    convolutions, or of layers of more than 128 rows, are computed probe by probe in a loop that adds up gradients: the
+    memory and the program of one probe, whatever M.
 
     Raises
     ------
@@ -92,23 +98,34 @@ def loss_moments(
     checks.batch_size("loss_moments", batch)
     checks.whole("loss_moments", "probes", probes)
     checks.one_of("loss_moments", "distribution", distribution, DISTRIBUTIONS)
+    moving = estimates.moving("loss_moments", differentiate)
     key = checks.key_array("loss_moments", key)
     with programs.full_precision((params, batch, key)):
-        return _moments(loss, params, batch, key, probes, distribution)
+        return _moments(loss, params, batch, key, _Asked(probes, distribution, moving))
 
 
-def _moments(
-    loss: Loss, params: Params, batch: Batch, key: jax.Array, probes: int, distribution: estimates.Distribution
-) -> Moments:
+class _Asked(NamedTuple):
+    """How many random vectors of which kind, and which of the two moments are differentiated."""
+
+    probes: int
+    distribution: estimates.Distribution
+    moving: tuple[bool, bool]
+
+
+def _moments(loss: Loss, params: Params, batch: Batch, key: jax.Array, asked: _Asked) -> Moments:
     program = layers.program(loss, params, batch, "loss_moments")
     entry.check_targets("loss_moments", loss, params, batches.gather("loss_moments", [batch]))
-    if not program.layers:
-        H = hessians.hessian(loss, params, [batch])
-        return estimates.moments(H, key, probes=probes, distribution=distribution)
     leaves, data = ([jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)] for tree in (params, batch))
-    sampler = _Sampler(program, leaves, data, distribution, probes)
-    first, second = _in_blocks(sampler.block, key, probes)
-    return Moments(estimates.estimate(first), estimates.estimate(second))
+    probes = asked.probes
+    if not program.layers:
+        keys = jax.random.split(key, probes)
+        return directly.moments(program.jaxpr, leaves, data, keys, asked.distribution, asked.moving)
+    sampler = _Sampler(program, leaves, data, asked.distribution, probes)
+    if probes == 1 or sampler.stacks:
+        with contextlib.suppress(NotImplementedError):  # something in the loss cannot be mapped
+            first, second = _in_blocks(sampler.block, key, probes)
+            return Moments(estimates.estimate(first), estimates.estimate(second))
+    return _one_by_one(sampler, jax.random.split(key, probes), asked.moving)
 
 
 def _in_blocks(block: Callable[[jax.Array, int], Any], key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
@@ -123,6 +140,20 @@ def _in_blocks(block: Callable[[jax.Array, int], Any], key: jax.Array, count: in
         parts.append(block(last_key, rest))
     first, second = (jnp.concatenate(values) for values in zip(*parts, strict=True))
     return first, second
+
+
+def _one_by_one(sampler: "_Sampler", keys: jax.Array, moving: tuple[bool, bool]) -> Moments:
+    """Probe after probe in a loop, each with its gradient: the memory and the program of one."""
+
+    def one(held: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        first, second = sampler.holding(held).block(key, 1)
+        return first[0], second[0]
+
+    def every(held: Any, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found: tuple[jax.Array, jax.Array] = jax.lax.map(lambda key: one(held, key), keys)
+        return found
+
+    return Moments(*estimates.averaged(every, one, sampler.held, keys, moving))
 
 
 class _FixedPart(NamedTuple):
@@ -146,9 +177,8 @@ class _Sampler:
     def __init__(self, program: Program, leaves: list[Any], batch: list[Any], distribution: str, count: int) -> None:
         self.program, self.leaves, self.batch, self.distribution = program, leaves, batch, distribution
         self.layers = program.layers
-        held = {layer.leaf for layer in self.layers}
-        self.outside = [index for index in range(len(leaves)) if index not in held]
-        self.direct = [leaves[index] for index in self.outside]
+        layered = {layer.leaf for layer in self.layers}
+        self.outside = [index for index in range(len(leaves)) if index not in layered]
         self.still = [jnp.zeros(layer.site.shape, layer.site.dtype) for layer in self.layers]
         self.plans = [layer_probes.plan(layer, count) for layer in self.layers]
         self.roots: dict[int, jax.Array] = {}
@@ -157,19 +187,35 @@ class _Sampler:
             by_rows = [at for at, plan in enumerate(self.plans) if plan.form == "rows"]
             self.roots = {at: layer_probes.root(inputs[at]) for at in by_rows}
 
+    @property
+    def direct(self) -> list[jax.Array]:
+        """The parameters outside layers."""
+        return [self.leaves[index] for index in self.outside]
+
+    @property
+    def stacks(self) -> bool:
+        """Whether all probes go through each layer as one matrix."""
+        return all(layer.kind == "dense" and layer.rows <= STACKED_ROWS for layer in self.layers)
+
+    @property
+    def held(self) -> Any:
+        """What the samples depend on besides the probes."""
+        return self.leaves, self.batch, list(self.program.jaxpr.consts), self.roots
+
+    def holding(self, held: Any) -> "_Sampler":
+        """The same with other values of what is held."""
+        other = copy.copy(self)
+        other.leaves, other.batch, consts, other.roots = held
+        other.program = self.program._replace(jaxpr=ClosedJaxpr(self.program.jaxpr.jaxpr, consts))
+        return other
+
     def block(self, key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
         """(M,) samples of vᵀHv and of ‖Hv‖²."""
         probes = layer_probes.draw(key, count, self.layers, self.plans, self.direct, self.distribution)
-        if count > 1 and all(layer.kind == "dense" and layer.rows <= STACKED_ROWS for layer in self.layers):
-            with contextlib.suppress(NotImplementedError):  # something in the loss cannot be mapped
-                return self.squares(probes, *self.along_all(probes))
-        samples = []
-        for one in range(count):
-            moving, fixed = self.along(jax.tree.map(lambda x, one=one: x[one], probes))
-            part = jax.tree.map(lambda x, one=one: x[one, None], probes)
-            samples.append(self.squares(part, jax.tree.map(lambda x: x[None], moving), fixed))
-        first, second = (jnp.concatenate(values) for values in zip(*samples, strict=True))
-        return first, second
+        if count > 1:
+            return self.squares(probes, *self.along_all(probes))
+        moving, fixed = self.along(jax.tree.map(lambda x: x[0], probes))
+        return self.squares(probes, jax.tree.map(lambda x: x[None], moving), fixed)
 
     def forward(
         self, direct: list[Any], moved: list[Any], probe: Probes | None, on: Any

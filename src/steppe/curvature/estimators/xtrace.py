@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from steppe.core import checks
 from steppe.core.types import Estimate, Key
 from steppe.curvature import lanczos, operators
-from steppe.curvature.estimators.estimates import estimate, in_blocks
+from steppe.curvature.estimators.estimates import estimate
 from steppe.curvature.operators import Operator
 
 
@@ -56,9 +56,11 @@ def _xtrace(probes: int) -> Callable[[Operator, jax.Array], Estimate]:
         flat, unravel = lanczos.flattening(A)
 
         def images(rows: jax.Array) -> jax.Array:
-            together = lambda some: operators.apply(A, tuple(map(unravel, some)))  # noqa: E731
-            flatten = lambda v: ravel_pytree(v)[0].astype(rows.dtype)  # noqa: E731
-            stack: jax.Array = in_blocks(lambda some: jnp.stack([flatten(Av) for Av in together(some)]), rows)
+            def together(some: jax.Array) -> jax.Array:
+                found = operators.images(A, jax.vmap(unravel)(some))
+                return jax.vmap(lambda v: ravel_pytree(v)[0].astype(rows.dtype))(found)
+
+            stack: jax.Array = operators.in_blocks(together, rows, operators.stack_size(A))
             return stack
 
         normal = jax.random.normal(key, (probes, flat.size), flat.dtype)

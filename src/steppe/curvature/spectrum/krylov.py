@@ -27,7 +27,7 @@ _matmul = functools.partial(jnp.matmul, precision="highest")
 def product(A: Operator, row: jax.Array, factor: jax.Array) -> jax.Array:
     """A times a flat vector, times a number."""
     unravel = lanczos.flattening(A)[1]
-    return ravel_pytree(operators.apply(A, (unravel(row),))[0])[0].astype(row.dtype) * factor
+    return ravel_pytree(operators.apply(A, unravel(row)))[0].astype(row.dtype) * factor
 
 
 class Basis(NamedTuple):

@@ -132,7 +132,7 @@ def _squared_norm(
     matrix: Matrix, probes: int, distribution: Distribution, adaptive: bool, parts: int | None
 ) -> Curvature:
     """tr(H²), or tr((W H W)²) in units of the weights, by Hutchinson's probes."""
-    moments = hutchinson("fa", matrix, probes, parts, distribution)
+    moments = hutchinson("fa", matrix, probes, parts, distribution, "frobenius_squared")
 
     def measure(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Estimate:
         if not adaptive:

@@ -9,7 +9,7 @@ import optax
 from steppe import curvature
 from steppe.core import checks, losses, trees
 from steppe.core.types import Batch, Estimate, Key, Loss, Moments, Params
-from steppe.curvature.estimators.estimates import Distribution
+from steppe.curvature.estimators.estimates import Differentiated, Distribution
 from steppe.methods.accumulation import accumulate, microbatches_of
 from steppe.methods.contract import Call, Strength, method, unless_zero
 
@@ -79,19 +79,24 @@ def operator(
 
 
 def hutchinson(
-    name: str, matrix: Matrix, probes: int, microbatches: int | None, distribution: Distribution = "rademacher"
+    name: str,
+    matrix: Matrix,
+    probes: int,
+    microbatches: int | None,
+    distribution: Distribution = "rademacher",
+    differentiate: Differentiated = "both",
 ) -> MomentsOf:
     """The moments of the penalised matrix from random vectors, as cheaply as there is a way.
 
     The cheapest needs the rows of the whole batch: by micro-batches, however many, every probe is a whole vector.
     """
     checks.one_of(name, "matrix", matrix, ("hessian", "ggn"))
+    options: dict[str, Any] = {"probes": probes, "distribution": distribution, "differentiate": differentiate}
 
     def measure(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Moments:
         if matrix == "hessian" and microbatches is None:
-            return curvature.loss_moments(loss, params, batch, key, probes=probes, distribution=distribution)
-        A = operator(name, matrix, loss, params, batch, microbatches)
-        return curvature.moments(A, key, probes=probes, distribution=distribution)
+            return curvature.loss_moments(loss, params, batch, key, **options)
+        return curvature.moments(operator(name, matrix, loss, params, batch, microbatches), key, **options)
 
     return measure
 

@@ -10,6 +10,7 @@ from steppe import curvature as curvature_
 from steppe.core import checks, trees
 from steppe.core.types import Batch, Estimate, Key, Loss, Params
 from steppe.curvature import operators
+from steppe.curvature.estimators.estimates import averaged
 from steppe.curvature.estimators.probes import rademacher
 from steppe.methods.contract import Strength, whole
 from steppe.methods.draws import coordinates
@@ -79,19 +80,31 @@ def seht(
                     "Add 'drop' to static_args of optax.inject_hyperparams.")  # fmt: skip
     if checks.real("seht", "drop", drop, least=0.0, most=1.0) == 1:
         checks.fail("seht", "drop", "a number of at least 0 and below 1", drop)
-    moments = hutchinson("seht", matrix, probes, parts)
+    moments = hutchinson("seht", matrix, probes, parts, differentiate="trace")
 
     def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array | float, Estimate]:
         if drop:
             H = operator("seht", matrix, loss, params, batch, parts)
-            vectors = tuple(_sparse(k, params, drop) for k in jax.random.split(key, probes))
-            pairs = zip(vectors, operators.apply(H, vectors), strict=True)
-            found = curvature_.estimate(jnp.stack([trees.dot(v, Hv) for v, Hv in pairs]))
+            found = _sparse_trace(H, jax.random.split(key, probes), drop)
         else:
             found = moments(loss, params, batch, key).trace
         return found.mean, found
 
     return added("seht", value, lam, every=every, where=where, parts=parts, key=key)
+
+
+def _sparse_trace(H: curvature_.Operator, keys: jax.Array, drop: float) -> Estimate:
+    """Tr H from sparse signs."""
+    draw = lambda key: _sparse(key, H.like, drop)  # noqa: E731
+
+    def one(H: curvature_.Operator, key: jax.Array) -> tuple[jax.Array]:
+        v = draw(key)
+        return (trees.dot(v, operators.apply(H, v)),)
+
+    def every(H: curvature_.Operator, keys: jax.Array) -> tuple[jax.Array]:
+        return (operators.samples(H, keys, draw, trees.dot),)
+
+    return averaged(every, one, H, keys, (True,))[0]
 
 
 def _sparse(key: jax.Array, like: Params, drop: float) -> Params:
