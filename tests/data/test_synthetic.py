@@ -63,3 +63,45 @@ def test_circles_are_those_of_scikit_learn_the_first_to_train_on():
 def test_a_bad_setting_gets_one_sentence(name, settings, message):
     with pytest.raises(InputError, match=message):
         data.load(name, **settings)
+
+
+def test_random_labels_are_uniform_on_the_chosen_examples_and_the_clean_ones_stay():
+    plain = data.load("digits")
+    found = data.load("digits", random_labels=0.6, random_labels_seed=3)
+    labels, clean = found.train["y"], found.clean["y"]
+    np.testing.assert_array_equal(clean, plain.train["y"])
+    assert found.clean["x"] is found.train["x"] and found.test is not None
+    np.testing.assert_array_equal(found.test["y"], plain.test["y"])
+    count, wrong = len(labels), (labels != clean).mean()
+    assert abs(wrong - 0.6 * 0.9) < 4 * (0.54 * 0.46 / count) ** 0.5
+    drawn = np.bincount(labels[labels != clean], minlength=10) / (labels != clean).sum()
+    assert np.abs(drawn - 0.1).max() < 0.05
+    assert found.fingerprint != plain.fingerprint and f"of which {(labels != clean).sum()} are wrong" in found.about
+    again = data.load("digits", random_labels=0.6, random_labels_seed=3)
+    np.testing.assert_array_equal(again.train["y"], labels)
+    none, whole = (data.load("moons", random_labels=share) for share in (0.0, 1.0))
+    np.testing.assert_array_equal(none.train["y"], none.clean["y"])
+    assert 0.3 < (whole.train["y"] != whole.clean["y"]).mean() < 0.7
+
+
+def test_examples_to_validate_on_keep_their_labels():
+    found = data.load("moons", validation=0.5, random_labels=1.0)
+    plain = data.load("moons", validation=0.5)
+    np.testing.assert_array_equal(found.validation["y"], plain.validation["y"])
+    assert (found.train["y"] != plain.train["y"]).any()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: data.load("moons", random_labels=1.5), "random_labels must be a finite number >= 0 <= 1, got 1.5"),
+        (lambda: data.load("diabetes", random_labels=0.5), "random_labels must be left out for targets that are no"),
+        (
+            lambda: data.with_random_labels(data.load("moons", random_labels=0.5), 0.5),
+            "must be left out for data whose labels were drawn already",
+        ),
+    ],
+)
+def test_labels_that_cannot_be_drawn_get_one_sentence(make, message):
+    with pytest.raises(InputError, match=message):
+        make()

@@ -6,7 +6,7 @@ import numpy as np
 import polars
 import pytest
 
-from steppe import InputError, study
+from steppe import InputError, data, study
 from steppe.networks import runs as finished_runs
 from steppe.study import Store
 from steppe.study.datasets import DataRecord, Datasets
@@ -116,3 +116,36 @@ def test_files_that_conditions_name_are_looked_for_beside_the_specification(tmp_
     assert [column.spec.data["file"] for column in study.spec.conditions(spec)] == [
         str(tmp_path / name) for name in ("a.npz", "b.npz")
     ]
+
+
+LABELS = """
+name = "memorised"
+seeds = 1
+data = {name = "circles", examples = 20, test_examples = 20}
+model = {name = "mlp", hidden = [3]}
+train = {learning_rate = 0.05, batch_size = 10, epochs = 2}
+measure = {batches = 1, probes = 1, names = [{name = "fisher_rao", split = "clean"}]}
+landscape = {points = 3, grid_points = 3}
+grid = {"data.random_labels" = [0.0, 1.0]}
+"""
+
+
+@pytest.mark.slow
+def test_a_measure_of_the_clean_part_sees_the_labels_that_the_examples_came_with(tmp_path):
+    runs = study.run(study.spec.parse(LABELS), tmp_path / "out").runs
+    kept, drawn = (runs.filter(polars.col("condition") == f"random_labels={share}") for share in ("0", "1"))
+    assert kept["clean_accuracy"][0] == kept["train_accuracy"][0]
+    network = Store.read(tmp_path / "out").network("random_labels=1", 0)
+    found = data.load("circles", examples=20, test_examples=20, random_labels=1.0)
+    apply = study.spec.parse(LABELS).build_model(found).at(network.state)
+    predicted = np.asarray(apply(network.params, found.train["x"])).ravel() > 0
+    assert drawn["clean_accuracy"][0] == pytest.approx((predicted == found.clean["y"]).mean())
+    assert drawn["train_accuracy"][0] == pytest.approx((predicted == found.train["y"]).mean())
+
+
+def test_a_measure_of_the_clean_part_needs_random_labels(tmp_path):
+    text = LABELS.replace('grid = {"data.random_labels" = [0.0, 1.0]}', "")
+    with pytest.raises(InputError, match=r"data\.random_labels must be given, for a measure is asked of that part"):
+        study.run(study.spec.parse(text), tmp_path / "out")
+    with pytest.raises(InputError, match=r"data\.random_labels_seed must be left out without data\.random_labels"):
+        study.spec.parse(text, {"data.random_labels_seed": 1})

@@ -13,7 +13,7 @@ from steppe.study.spec import optimisers
 from steppe.study.spec.limits import WHOLE
 from steppe.study.spec.parts import CHAIN
 from steppe.study.spec.settings import _schema
-from steppe.study.spec.tables import Spec, Validation
+from steppe.study.spec.tables import Preparation, Spec
 
 PAGE = Path(__file__).parents[2] / "docs" / "study.md"
 
@@ -33,8 +33,9 @@ value are left out unless you set them.
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "object": "table"}
 BOUNDS = {"gt": ">", "exclusiveMinimum": ">", "ge": "≥", "minimum": "≥", "lt": "<", "exclusiveMaximum": "<", "le": "≤",
           "maximum": "≤"}  # fmt: skip
-HOMES = {"AnalysisPlan": "analysis", "Average": "average", "EarlyStopping": "train.early_stopping", "Landscape": "landscape", "Measure": "measure",
-         "PublishedNumber": "[published]", "Track": "track", "Train": "train"}  # fmt: skip
+HOMES = {"AnalysisPlan": "analysis", "Average": "average", "EarlyStopping": "train.early_stopping",
+         "Landscape": "landscape", "Measure": "measure", "PublishedNumber": "[published]",
+         "Track": "track", "Train": "train"}  # fmt: skip
 """Where in the TOML each table stands."""
 
 
@@ -108,7 +109,7 @@ def page() -> str:
     text.append(NAMED)
     chained = {name: function for name, function in CHAIN.items() if name != "none"}
     text += functions("Data sets: `[data]`", "data", data.DATASETS)
-    beside = Validation.model_json_schema()
+    beside = Preparation.model_json_schema()
     text += ["\n", " ".join(beside["description"].split()), "\n\n", *rows(beside)]
     text += functions("Models: `[model]`", "model", models.MODELS)
     text += functions("Methods: `[method]`, `then`", "method", chained)

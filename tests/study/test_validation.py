@@ -154,7 +154,7 @@ def test_a_data_set_of_one_s_own_is_split_too(tmp_path, monkeypatch):
         ({"equivalence": {"test_loss": 0.1}, "data": {"examples": 60}, "loss": {}}, "data.name must be given"),
         ({"equivalence": {"validation_loss": 0.1}, "data": {"name": "moons"}}, "validation_loss"),
         ({"measure__names": [{"name": "trace", "split": "held"}]},
-         "measure.names.trace.split must be one of 'train', 'validation', 'test', got 'held'"),
+         "measure.names.trace.split must be one of 'train', 'validation', 'test', 'clean', got 'held'"),
     ],
 )  # fmt: skip
 def test_settings_that_make_no_sense_get_one_sentence(changes, message):

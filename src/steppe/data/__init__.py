@@ -14,7 +14,7 @@ from steppe.data.files import file
 from steppe.data.hub import hub
 from steppe.data.images import cifar100, image_folder
 from steppe.data.splits import with_validation
-from steppe.data.synthetic import circles, moons, objective
+from steppe.data.synthetic import circles, moons, objective, with_random_labels
 from steppe.data.tabular import breast_cancer, diabetes, digits
 from steppe.data.text import imdb, newsgroups
 from steppe.data.transforms import TRANSFORMS
@@ -36,15 +36,25 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 """Data sets by the name that a study calls them: functions of their settings."""
 
 
-def load(name: str, *, validation: float | None = None, validation_seed: int = 0, **settings: object) -> Dataset:
-    """The data set of that name, with part of its training examples split off to validate on, if asked to.
+def load(
+    name: str,
+    *,
+    validation: float | None = None,
+    validation_seed: int = 0,
+    random_labels: float | None = None,
+    random_labels_seed: int = 0,
+    **settings: object,
+) -> Dataset:
+    """The data set of that name, prepared as asked.
 
     Parameters
     ----------
     name : str
         One of `DATASETS`.
     validation, validation_seed : float and int, optional
-        See `with_validation`.
+        Examples to validate on, see `with_validation`.
+    random_labels, random_labels_seed : float and int, optional
+        Training labels drawn at random, see `with_random_labels`.
     **settings : object
         Of the data set's function.
 
@@ -68,8 +78,39 @@ def load(name: str, *, validation: float | None = None, validation_seed: int = 0
     for setting, parameter in known.items():
         if parameter.default is parameter.empty and setting not in settings:
             checks.fail(f"data {name}", setting, "given", "a call without it")
-    found = DATASETS[name](**settings)
-    return found if validation is None else with_validation(found, validation, validation_seed)
+    return prepared(DATASETS[name](**settings), validation=validation, validation_seed=validation_seed,
+                    random_labels=random_labels, random_labels_seed=random_labels_seed)  # fmt: skip
+
+
+def prepared(
+    data: Dataset,
+    *,
+    validation: float | None = None,
+    validation_seed: int = 0,
+    random_labels: float | None = None,
+    random_labels_seed: int = 0,
+) -> Dataset:
+    """Any data set with examples split off to validate on, and labels of the other training examples drawn at random.
+
+    Parameters
+    ----------
+    data : Dataset
+    validation, validation_seed, random_labels, random_labels_seed : optional
+        See `load`; without them the data stay as they are.
+
+    Raises
+    ------
+    InputError : see `with_validation` and `with_random_labels`.
+
+    Examples
+    --------
+    >>> found = prepared(moons(), validation=0.2, random_labels=0.5)
+    >>> len(found.train["y"]), len(found.clean["y"]), len(found.validation["y"])
+    (80, 80, 20)
+    """
+    if validation is not None:
+        data = with_validation(data, validation, validation_seed)
+    return data if random_labels is None else with_random_labels(data, random_labels, random_labels_seed)
 
 
 __all__ = [
@@ -92,5 +133,7 @@ __all__ = [
     "moons",
     "newsgroups",
     "objective",
+    "prepared",
+    "with_random_labels",
     "with_validation",
 ]

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -32,6 +32,7 @@ class Dataset:
     about : one line: where it came from, and what was done to it.
     fingerprint : SHA-256 of all arrays.
     validation : examples as `train` has them, for tuning and stopping; None where there are none.
+    clean : the training examples with the labels that they came with, where others were drawn at random.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Dataset:
     about: str
     fingerprint: str
     validation: Batch | None = field(default=None, repr=False)
+    clean: Batch | None = field(default=None, repr=False)
 
     @property
     def outputs(self) -> int:
@@ -140,7 +142,18 @@ def checked(given: Dataset) -> Dataset:
             checks.fail(f"data {given.name}", "train and test", "dicts of x and y", checks.returned(part))
     train, test, *rest = ((part["x"], part["y"]) for part in parts)
     facts: Any = {name: getattr(given, name) for name in ("decode", "shape", "classes", "about")}
-    return dataset(given.name, train, test, **facts, validation=rest[0] if rest else None)
+    found = dataset(given.name, train, test, **facts, validation=rest[0] if rest else None)
+    return found if given.clean is None else replace(found, clean={**found.train, "y": _labels(given)})
+
+
+def _labels(given: Dataset) -> np.ndarray:
+    """The labels that the training examples came with."""
+    labels = np.asarray(given.clean["y"] if isinstance(given.clean, Mapping) and "y" in given.clean else [])
+    if labels.shape != np.shape(given.train["y"]) or labels.dtype.kind not in "iu":
+        what = "None, or the training examples with other integer labels"
+        checks.fail(f"data {given.name}", "clean", what, checks.returned(given.clean))
+    _check_labels(given.name, "clean", labels, given.classes)
+    return labels.astype(np.int32)
 
 
 def _check_decoded(where: str, part: str, shape: tuple[int, ...], count: int, batch: Any) -> Any:

@@ -290,5 +290,5 @@ def heading(measure: str, quantity: str, split: str) -> str:
     ('train_accuracy', 'frobenius_squared')
     """
     family = MEASURES[measure].family if measure in MEASURES else ""
-    prefixed = split in ("test", "validation") or family in ("fit", "outcome")
+    prefixed = split in ("test", "validation", "clean") or family in ("fit", "outcome")
     return f"{split}_{quantity}" if prefixed else quantity

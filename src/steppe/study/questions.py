@@ -45,8 +45,14 @@ TRACKED = 256
 TOLERANCE = 1e-2
 """The residuals of tracked eigenvalues, relative to the larger: an error is about the square of that."""
 
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test", "clean")
 """Parts of the data."""
+
+MAKERS = {
+    "validation": ("validation", "Say which share of the training examples to split off, such as 0.1."),
+    "clean": ("random_labels", "Say with which probability labels are drawn, or measure on train."),
+}
+"""The setting that makes a part which data may lack, and what to do."""
 
 ALWAYS = ("loss", "accuracy", "batch_frobenius_squared")
 """What every study asks for, in training and at the end."""
@@ -69,7 +75,7 @@ class Sample(NamedTuple):
 
     Attributes
     ----------
-    split : "train", "validation" or "test".
+    split : "train", "validation", "test" or "clean", training examples with the labels that they came with.
     examples : how many of a fixed shuffle, at most; None for all, in their order.
     size : of a batch.
     drawn : whether each batch is a random one, drawn with replacement, as in training.
@@ -89,8 +95,8 @@ class Sample(NamedTuple):
         """
         found: Batch = getattr(dataset, self.split)
         if found is None:
-            checks.fail("study", "data.validation", "given, for a measure is asked of that part", "none",
-                        "Say which share of the training examples to split off, such as 0.1.")  # fmt: skip
+            setting, todo = MAKERS[self.split]
+            checks.fail("study", f"data.{setting}", "given, for a measure is asked of that part", "none", todo)
         return found
 
     def batches(self, dataset: Dataset, *, on_host: bool = False) -> Batches:
@@ -185,6 +191,8 @@ def questions(spec: Spec, dataset: Dataset) -> list[Question]:
         asked += [tracked(name, probes=spec.track.probes) for name in traces]
         asked.append(tracked(ends, tol=TOLERANCE))
     asked += [_question(name, train, every=None) for name in fit]
+    if dataset.clean is not None:
+        asked += [_question(name, Sample("clean", None, CHUNK), every=None) for name in fit]
     return asked + further(spec)
 
 

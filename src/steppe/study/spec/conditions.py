@@ -12,7 +12,7 @@ from steppe.study.spec import limits, optimisers, parts
 from steppe.study.spec.comparisons import check_declared, translate_rivals
 from steppe.study.spec.parts import CHAIN
 from steppe.study.spec.settings import EXACT, Source, modules, settings, validated
-from steppe.study.spec.tables import COMPANIONS, Spec, Train, Validation, split_validation
+from steppe.study.spec.tables import COMPANIONS, Preparation, Spec, Train, split_preparation
 
 VARIED = ("data", "method", "then", "loss", "augment", "average", "model", "train")
 """What a condition may change."""
@@ -149,12 +149,15 @@ def _resolved_parts(spec: Spec, run_code: bool) -> Spec:
 
 
 def _resolved_data(table: dict[str, Any], source: Source) -> dict[str, Any]:
-    """A data set with its settings, and what of it is split off to validate on, if anything is."""
-    own, given = split_validation(table)
+    """A data set with its settings, and how it is prepared, if it is."""
+    own, given = split_preparation(table)
     found = settings("data", own, data.DATASETS, source)
-    if given and given.get("validation") is None:
-        checks.fail("study", "data.validation_seed", "left out without data.validation", given["validation_seed"])
-    return found | (validated(Validation, given, "", prefix="data").model_dump() if given else {})
+    for name in ("validation", "random_labels"):
+        if f"{name}_seed" in given and given.get(name) is None:
+            checks.fail("study", f"data.{name}_seed", f"left out without data.{name}", given[f"{name}_seed"])
+    prepared = validated(Preparation, given, "", prefix="data").model_dump()
+    asked = [name for name in prepared if given.get(name.removesuffix("_seed")) is not None]
+    return found | {name: prepared[name] for name in asked}
 
 
 def _resolved_training(train: Train, source: Source) -> Train:

@@ -199,7 +199,7 @@ def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]
                 checks.fail("study", f"{part}.name", form, f"one with {parameter}, which has no type",
                             f"If {name} is a setting, annotate it: int, float, str, bool, a tuple.")  # fmt: skip
             hints[name] = type(parameter.default)
-        if part == "data" and name.startswith("validation"):
+        if part == "data" and name.startswith(("validation", "random_labels")):
             checks.fail("study", f"{part}.name", form, f"one with a setting called {name}, which is a study's own")
         if name == "name":
             checks.fail("study", f"{part}.name", form, "one with a setting called name, as the function itself is")

@@ -32,14 +32,19 @@ _networks: dict[Any, Network] = {}
 """The networks that were made last, by what made them: every shape of run, and whatever measures it, asks anew."""
 
 
-class Validation(Table):
-    """Of every data set, beside its name and settings: training examples that are split off, class by class, for what
-    looks at results before the end: tuning, early stopping, the choice of an epoch. The test part is not looked at.
+class Preparation(Table):
+    """Of every data set, beside its name and settings. Training examples that are split off, class by class, serve what
+    looks at results before the end: tuning, early stopping, the choice of an epoch; the test part is not looked at.
+    Labels that are drawn at random stay so; a measure with split = "clean" sees the labels that the examples came with.
     """
 
     validation: Any = None
     """A share of the training examples below 1, or a whole number of them."""
     validation_seed: int = Field(default=0, ge=0, le=MOST["split_seed"])
+    """Of the draw."""
+    random_labels: float | None = Field(default=None, ge=0, le=1)
+    """The probability that a training example's label is drawn uniformly from all classes."""
+    random_labels_seed: int = Field(default=0, ge=0, le=MOST["split_seed"])
     """Of the draw."""
 
     @pydantic.field_validator("validation")
@@ -65,10 +70,10 @@ class EarlyStopping(Table):
     """How much lower a loss, or higher an accuracy, must be to count as improved."""
 
 
-def split_validation(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A table of a data set without what `Validation` says, and that; nothing of it where nothing is split off."""
-    own = {key: value for key, value in table.items() if key not in Validation.model_fields}
-    return own, {key: value for key, value in table.items() if key in Validation.model_fields}
+def split_preparation(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A table of a data set without what `Preparation` says, and that; nothing of it where nothing is prepared."""
+    own = {key: value for key, value in table.items() if key not in Preparation.model_fields}
+    return own, {key: value for key, value in table.items() if key in Preparation.model_fields}
 
 
 class Train(Table):
@@ -315,16 +320,15 @@ class Spec(Table):
         ------
         InputError : see `data.load`, and `data.from_arrays` for what a user's function returns.
         """
-        own, validation = split_validation(self.data)
+        own, preparation = split_preparation(self.data)
         name, settings = split_name(own)
         if name in data.DATASETS:
-            return data.load(name, **settings, **validation)
+            return data.load(name, **settings, **preparation)
         made = build(data.DATASETS, own, self.source)
         found = (
             data.checked(made) if isinstance(made, Dataset) else data.from_arrays(name, made, real=self.is_regression)
         )
-        share, seed = validation.get("validation"), validation.get("validation_seed", 0)
-        return found if share is None else data.with_validation(found, share, seed)
+        return data.prepared(found, **preparation)
 
     def build_model(self, dataset: Dataset) -> Network:
         """The network, for a data set; it is made once.
