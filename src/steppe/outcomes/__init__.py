@@ -10,7 +10,10 @@ from steppe.outcomes.calibration.scoring import brier_score, negative_log_likeli
 from steppe.outcomes.calibration.smooth import smooth_calibration_error
 from steppe.outcomes.calibration.temperature import temperature
 from steppe.outcomes.compression.precision import LayerPrecision, precision_table
+from steppe.outcomes.compression.weights import prune_weights, round_weights
+from steppe.outcomes.fairness.classes import class_accuracy, worst_class_accuracy
 from steppe.outcomes.forecasts import probabilities
+from steppe.outcomes.regression.errors import r_squared, root_mean_squared_error
 from steppe.outcomes.selective.coverage import Coverage, aurc, coverage_curve, excess_aurc
 from steppe.outcomes.selective.ranking import auroc, fpr_at_recall
 from steppe.outcomes.selective.scores import energy, mahalanobis, maximum_logit, maximum_probability
@@ -25,6 +28,7 @@ __all__ = [
     "brier_score",
     "calibration_error",
     "churn",
+    "class_accuracy",
     "coverage_curve",
     "disagreement",
     "energy",
@@ -38,7 +42,12 @@ __all__ = [
     "negative_log_likelihood",
     "precision_table",
     "probabilities",
+    "prune_weights",
+    "r_squared",
     "reliability",
+    "root_mean_squared_error",
+    "round_weights",
     "smooth_calibration_error",
     "temperature",
+    "worst_class_accuracy",
 ]

@@ -126,7 +126,7 @@ def precision_table(
     checks.whole(name, "probes", probes)
     several = [checks.whole(name, "bits", k, least=2, most=16) for k in bits]
     loss, known = entry.loss_and_batches(name, loss, params, batches)
-    axes = _axes(name, params, granularity, filter_axis)
+    axes = scale_axes(name, params, granularity, filter_axis)
     mask = jax.tree.unflatten(trees.structure(params), [found is not None for found in axes])
     H = curvature.hessian(loss, params, known, where=mask)
     traces, _ = layer_moments(H, jax.random.split(checks.key_array(name, key), probes))
@@ -191,7 +191,7 @@ def rounded_to(weights: Any, bits: int, outputs: tuple[int, ...] = ()) -> jax.Ar
     return (safe * jnp.round(wide / safe)).astype(weights.dtype)
 
 
-def _axes(
+def scale_axes(
     function: str, params: Params, granularity: Granularity, filter_axis: FilterAxis
 ) -> list[tuple[int, ...] | None]:
     """For each array the axes of its scales, None for one that is not rounded."""

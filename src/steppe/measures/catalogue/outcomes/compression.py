@@ -1,0 +1,48 @@
+"""What a network loses when its weights are rounded or removed. `measures` lists what is asked."""
+
+from collections.abc import Iterator, Sequence
+
+from steppe import outcomes
+from steppe.core import checks
+from steppe.core.types import Params
+from steppe.measures.registry import measure
+from steppe.measures.subject import Quantity, Subject
+from steppe.outcomes.compression.precision import Granularity
+
+
+@measure(
+    family="outcome", cost="⅓ × numbers of bits (1)", needs="labels", invariance="layers", chosen="all", better="",
+    quantities=("loss_*_bits", "accuracy_*_bits"),
+)  # fmt: skip
+def rounded_weights(
+    subject: Subject, *, bits: Sequence[int] = (8, 4, 3), granularity: Granularity = "channel"
+) -> Iterator[Quantity]:
+    """What loss and accuracy are left when all weights are rounded to few bits?"""
+    for k in _several("rounded_weights", "bits", bits):
+        rounded = outcomes.round_weights(subject.params, k, granularity=granularity)
+        yield from _fit(subject, rounded, f"{k}_bits")
+
+
+@measure(
+    family="outcome", cost="⅓ × shares (1)", needs="labels", chosen="all", better="",
+    quantities=("loss_pruned_*", "accuracy_pruned_*"),
+)  # fmt: skip
+def pruned_weights(subject: Subject, *, percent: Sequence[int] = (50, 80, 90)) -> Iterator[Quantity]:
+    """What loss and accuracy are left when so many percent of the weights, the smallest, are set to zero?"""
+    for share in _several("pruned_weights", "percent", percent):
+        checks.whole("pruned_weights", "percent", share, least=0, most=100)
+        pruned = outcomes.prune_weights(subject.params, share / 100)
+        yield from _fit(subject, pruned, f"pruned_{share}")
+
+
+def _fit(subject: Subject, params: Params, name: str) -> Iterator[Quantity]:
+    changed = subject.at(params)
+    yield Quantity(f"loss_{name}", changed.value, log=True)
+    yield Quantity(f"accuracy_{name}", changed.accuracy())
+
+
+def _several(function: str, name: str, values: Sequence[int]) -> list[int]:
+    """Numbers, each once."""
+    if not isinstance(values, list | tuple) or not values or len(set(values)) < len(values):
+        checks.fail(function, name, "a list of different numbers", checks.shown(values))
+    return list(values)

@@ -1,0 +1,1 @@
+"""Fairness: whether all classes are served alike."""

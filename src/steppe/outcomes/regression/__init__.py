@@ -1,0 +1,1 @@
+"""Regression: how far predictions of real numbers are off."""
