@@ -128,3 +128,31 @@ def test_a_pytorch_checkpoint_becomes_a_report(here, monkeypatch):
 
     torch.save(mytorch.make((3,), 3).state_dict(), "net.pt")
     assert "1.running_mean" in reported("checkpoints", 2, monkeypatch)
+
+
+def test_ten_lines_judge_two_pytorch_checkpoints(here, monkeypatch, capsys):
+    torch = pytest.importorskip("torch")
+    import mytorch
+
+    (code,) = blocks("judge", "python")
+    assert len(code.splitlines()) == 10
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3)).astype(np.float32)
+    np.savez("test.npz", x=x, y=x.argmax(axis=1))
+    for seed, name in enumerate(("plain", "sam")):
+        torch.manual_seed(seed)
+        net = mytorch.make((3,), 3)
+        if name == "sam":  # one that has learnt
+            optimizer = torch.optim.Adam(net.parameters(), 0.05)
+            for _ in range(60):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(net(torch.tensor(x)), torch.tensor(x.argmax(axis=1))).backward()
+                optimizer.step()
+        torch.save(net.state_dict(), f"{name}.pt")
+    variables = {}
+    exec(compile(code, "judge.md", "exec"), variables)
+    found = variables["found"]
+    assert found.verdict.name == "HIGHER" and found.interval[0] > 0 and found.p < 1e-6
+    rights = [p.argmax(axis=1) == x.argmax(axis=1) for p in (variables["sam"], variables["plain"])]
+    assert found.difference == pytest.approx(rights[0].mean() - rights[1].mean())
+    assert capsys.readouterr().out.startswith("[0.")
