@@ -14,6 +14,7 @@ from steppe.outcomes.compression.weights import prune_weights, round_weights
 from steppe.outcomes.fairness.classes import class_accuracy, worst_class_accuracy
 from steppe.outcomes.forecasts import probabilities
 from steppe.outcomes.regression.errors import r_squared, root_mean_squared_error
+from steppe.outcomes.robustness.adversarial import adversarial_accuracy
 from steppe.outcomes.selective.coverage import Coverage, aurc, coverage_curve, excess_aurc
 from steppe.outcomes.selective.ranking import auroc, fpr_at_recall
 from steppe.outcomes.selective.scores import energy, mahalanobis, maximum_logit, maximum_probability
@@ -22,6 +23,7 @@ __all__ = [
     "Coverage",
     "LayerPrecision",
     "Reliability",
+    "adversarial_accuracy",
     "align",
     "aurc",
     "auroc",

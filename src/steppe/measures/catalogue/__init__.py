@@ -1,8 +1,10 @@
 """The measures of Steppe, a file for each family."""
 
 from steppe.measures.catalogue import curvature, fit, parametric, perturbed
-from steppe.measures.catalogue.outcomes import agreement, calibration, compression, fairness, selective
+from steppe.measures.catalogue.outcomes import agreement, calibration, compression, fairness, robustness, selective
 from steppe.measures.registry import register
 
-for _module in (fit, curvature, perturbed, parametric, calibration, selective, fairness, compression, agreement):
+OUTCOMES = (calibration, selective, fairness, compression, robustness, agreement)
+
+for _module in (fit, curvature, perturbed, parametric, *OUTCOMES):
     register(vars(_module).values())

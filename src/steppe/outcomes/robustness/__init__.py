@@ -1,0 +1,1 @@
+"""Robustness: what is left of the accuracy when inputs change."""
