@@ -19,6 +19,7 @@ from steppe.methods.penalties.fa import fa
 from steppe.methods.penalties.fam import fam
 from steppe.methods.penalties.hsr import hsr
 from steppe.methods.penalties.seht import seht
+from steppe.methods.specialization import specialize
 
 
 class Method(NamedTuple):
@@ -78,6 +79,7 @@ __all__ = [
     "nso",
     "sam",
     "seht",
+    "specialize",
     "swa",
     "trace_sam",
     "universal",

@@ -40,13 +40,25 @@ class MethodState(NamedTuple):
         """The name of the method, a constant of its kind of state; see `state_of`."""
         return ""
 
+    @property
+    def phase(self) -> "Phase | None":
+        """What is known of the next update when its program is traced, a constant of the kind; see `specialize`."""
+        return None
+
     def __reduce__(self) -> tuple[Any, ...]:
         """For `pickle` and `copy`, which find no class that was made for a method."""
         return _restored, (self.method, *self)
 
 
+class Phase(NamedTuple):
+    """Whether a method that acts on every k-th update acts on the next one."""
+
+    every: int
+    acts: bool
+
+
 @functools.cache
-def state_of(method: str) -> type[MethodState]:
+def state_of(method: str, phase: Phase | None = None) -> type[MethodState]:
     """The kind of state that a method of that name has: `MethodState` with the name as a constant, and no leaf more.
 
     Examples
@@ -54,7 +66,8 @@ def state_of(method: str) -> type[MethodState]:
     >>> state_of("fa").method, issubclass(state_of("fa"), MethodState)
     ('fa', True)
     """
-    return type("MethodState", (MethodState,), {"method": method, "__doc__": f"State of {method}."})
+    constants = {"method": method, "phase": phase, "__doc__": f"State of {method}."}
+    return type("MethodState", (MethodState,), constants)
 
 
 def _restored(method: str, *fields: Any) -> MethodState:
@@ -201,10 +214,10 @@ def method(
                 place.refuse_downhill(name, updates, gradient)
             if max(microbatches or 1, parts or 1) > 1:
                 entry.warn_of_parts(name, penalty_loss, params, batch)
-        if isinstance(every, int) and every == 1:
-            updates, monitor = acted()
-        else:
+        if (now := _acts(every, state)) is None:
             updates, monitor = jax.lax.cond(state.count % every == 0, acted, lambda: (updates, state.monitor))
+        else:
+            updates, monitor = acted() if now else (updates, state.monitor)
         return updates, state._replace(count=state.count + 1, monitor=monitor)
 
     # a zero that schedules or sweeps hand over is an array, and counts its updates
@@ -212,6 +225,14 @@ def method(
         return optax.GradientTransformationExtraArgs(init, lambda updates, state, params=None, **_: (updates, state))
     cast(Any, update).method = name
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _acts(every: Any, state: MethodState) -> bool | None:
+    """Whether a method acts on this update, if that is known when its program is traced."""
+    if isinstance(every, int) and every == 1:
+        return True
+    known = isinstance(every, int) and state.phase is not None and state.phase.every == every
+    return state.phase.acts if known and state.phase is not None else None
 
 
 def _initial_state(name: str, params: Params, key: jax.Array) -> MethodState:
