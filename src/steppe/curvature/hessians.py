@@ -217,7 +217,8 @@ class _OverData:
         return batches_.average(lambda batch: self._of(batch, params, others)(v), data)
 
     def _of(self, batch: Batch, params: Params, others: Params) -> Linear:
-        return self.linear(lambda p: trees.merge(p, others), params, batch)
+        linear = self.linear(lambda p: trees.merge(p, others), params, batch)
+        return lambda v: trees.shard_alike(linear(trees.shard_alike(v, params)), params)
 
     def passes_over_several(self, params: Params, others: Params, data: Batches) -> bool:
         """Whether the data are more than one batch: what is prepared would be that of one alone."""
