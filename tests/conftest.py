@@ -1,3 +1,4 @@
+import functools
 import os
 import shutil
 import subprocess
@@ -116,11 +117,11 @@ def compilations():
 
 
 @pytest.fixture
-def on_four_devices():
-    """Runs a script in a process that sees four devices; gives what it prints."""
+def on_devices():
+    """Runs a script in a process that sees so many devices; gives what it prints."""
 
-    def printed(script: str) -> str:
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    def printed(script: str, count: int = 8) -> str:
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
         here = Path(__file__).parent
         places = os.pathsep.join(map(str, (here, here / "methods", *filter(None, [os.environ.get("PYTHONPATH")]))))
         environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": places}
@@ -130,6 +131,12 @@ def on_four_devices():
         return done.stdout.strip()
 
     return printed
+
+
+@pytest.fixture
+def on_four_devices(on_devices):
+    """Runs a script in a process that sees four devices; gives what it prints."""
+    return functools.partial(on_devices, count=4)
 
 
 @pytest.fixture(scope="session")

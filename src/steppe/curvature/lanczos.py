@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from steppe.core.types import Params
 from steppe.curvature import operators
+from steppe.curvature.layout import spread
 from steppe.curvature.operators import Operator
 
 
@@ -47,7 +48,7 @@ def tridiagonal(steps: int) -> Callable[[Operator, jax.Array], Tridiagonal]:
         unravel, multiply = flattening(A)[1], operators.multiplication(A)
 
         def step(at: jax.Array, state: _State) -> _State:
-            image = ravel_pytree(multiply(unravel(state.Q[at])))[0].astype(start.dtype)
+            image = spread(ravel_pytree(multiply(unravel(state.Q[at])))[0].astype(start.dtype))
             # products are divided by the size of the first, so that no square leaves the range of the dtype
             size = jnp.where(at == 0, _positive(jnp.max(jnp.abs(image))), state.size)
             image = image / size
@@ -62,13 +63,14 @@ def tridiagonal(steps: int) -> Callable[[Operator, jax.Array], Tridiagonal]:
             ends = length <= 30 * jnp.finfo(start.dtype).eps * met
             following = jnp.where(ends, 0, image / _positive(length))
             return _State(
-                state.Q.at[at + 1].set(following, mode="drop"),
+                spread(state.Q.at[at + 1].set(following, mode="drop")),
                 diagonal,
                 state.beside.at[at].set(jnp.where(ends, 0, length)),
                 size,
             )
 
-        Q = jnp.zeros((steps, start.size), start.dtype).at[0].set(start / jnp.linalg.norm(start))
+        start = spread(start)
+        Q = spread(jnp.zeros((steps, start.size), start.dtype).at[0].set(start / jnp.linalg.norm(start)))
         empty = jnp.zeros(steps, start.dtype)
         found = jax.lax.fori_loop(0, steps, step, _State(Q, empty, empty, jnp.ones((), start.dtype)))
         return Tridiagonal(found.diagonal * found.size, found.beside[:-1] * found.size)

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from steppe.core import checks, programs, trees
 from steppe.core.types import Params
+from steppe.curvature import layout
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -122,7 +123,9 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
         if any(checks.is_traced(leaf) for leaf in jax.tree.leaves((arguments, options))):
             with programs.user_errors(programs.label_of((arguments, options))):
                 return function(*arguments, **options)
-        return fast(*arguments, **options)
+        mesh = layout.mesh_of((arguments, options))
+        with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
+            return fast(*arguments, **options)
 
     return called
 

@@ -204,6 +204,7 @@ def method(
         def acted() -> tuple[Params, Estimate]:
             with programs.user_errors(programs.Label(name)):
                 found, monitor = act(call())
+                found = trees.shard_alike(found, params)
             like = jnp.result_type(state.monitor.mean)
             return found, Estimate(*(jnp.asarray(x).astype(like) for x in monitor))
 

@@ -1,20 +1,22 @@
 """Subspaces of parameter space that grow by products with an operator: the linear algebra of a search for eigenpairs.
 
-Vectors are flat rows. One program computes a product for whatever needs one; what is made of it is in small programs
-beside it, so that a dear product is compiled once.
+Vectors are flat rows. Where the parameters lie on several devices, so do all rows, each device with its columns; zeros
+at their end make them divisible. One program computes a product for whatever needs one; what is made of it is in small
+programs beside it, so that a dear product is compiled once.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jax.flatten_util import ravel_pytree
+from jax.sharding import NamedSharding, PartitionSpec
 
 from steppe.core.programs import jit
-from steppe.curvature import lanczos, operators
+from steppe.curvature import lanczos, layout, operators
 from steppe.curvature.operators import Operator
 
 CHUNK = 1 << 16
@@ -27,23 +29,58 @@ _matmul = functools.partial(jnp.matmul, precision="highest")
 def product(A: Operator, row: jax.Array, factor: jax.Array) -> jax.Array:
     """A times a flat vector, times a number."""
     unravel = lanczos.flattening(A)[1]
-    return ravel_pytree(operators.apply(A, unravel(row)))[0].astype(row.dtype) * factor
+    image = ravel_pytree(operators.apply(A, unravel(row[: A.size])))[0].astype(row.dtype) * factor
+    return layout.spread(layout.padded(image, row.size))
+
+
+def zero(A: Operator) -> jax.Array:
+    """A row of zeros."""
+    flat, mesh = lanczos.flattening(A)[0], layout.mesh_of(A)
+    if mesh is None:
+        return flat
+    place = NamedSharding(mesh, layout.columns(mesh.axis_names, 1))
+    return jnp.zeros(-(-flat.size // mesh.size) * mesh.size, flat.dtype, device=place)
+
+
+def random(key: jax.Array, like: jax.Array, size: int) -> jax.Array:
+    """A row of standard normal entries, of which the first `size` are not padding."""
+    if not layout.is_spread(like):
+        return jax.random.normal(key, like.shape, like.dtype)
+    drawn: jax.Array = jax.jit(_normal, static_argnums=(1, 2, 3), out_shardings=like.sharding)(
+        key, like.size, size, like.dtype
+    )
+    return drawn
+
+
+def _normal(key: jax.Array, columns: int, size: int, dtype: Any) -> jax.Array:
+    return layout.padded(jax.random.normal(key, (size,), dtype), columns)
 
 
 class Basis(NamedTuple):
-    """Rows W that are orthonormal, or zero and free, and A times each of them; both (rows, n)."""
+    """Rows W that are orthonormal, or zero and free, and A times each of them; both (rows, n); n without padding."""
 
     W: jax.Array
     AW: jax.Array
+    size: int
 
     @classmethod
-    def empty(cls, rows: int, like: jax.Array) -> "Basis":
+    def empty(cls, rows: int, like: jax.Array, size: int) -> "Basis":
         """No rows yet."""
-        return cls(*(jnp.zeros((rows, like.size), like.dtype) for _ in range(2)))
+        place = None
+        if layout.is_spread(like) and isinstance(like.sharding, NamedSharding):
+            place = NamedSharding(like.sharding.mesh, PartitionSpec(None, *like.sharding.spec))
+        W, AW = (jnp.zeros((rows, like.size), like.dtype, device=place) for _ in range(2))
+        return cls(W, AW, size)
 
     def grown(self, rows: int) -> "Basis":
         """With so many free rows more."""
-        return Basis(*(jnp.pad(x, ((0, rows), (0, 0))) for x in self))
+        W, AW = (jnp.pad(x, ((0, rows), (0, 0))) for x in (self.W, self.AW))
+        return Basis(W, AW, self.size)
+
+    @property
+    def pairs(self) -> tuple[jax.Array, jax.Array]:
+        """W and AW without padding."""
+        return self.W[:, : self.size], self.AW[:, : self.size]
 
     def row(self, at: int) -> jax.Array:
         """One of W."""
@@ -62,7 +99,7 @@ class Basis(NamedTuple):
 
         Where it was no longer than `least`, a random direction takes its place.
         """
-        W, length = _placed(self.W, row, at, key, least)
+        W, length = _placed(self.W, row, at, key, least, self.size)
         return self._replace(W=W), length
 
     def multiplied(self, at: int, image: jax.Array) -> "Basis":
@@ -84,8 +121,11 @@ class Basis(NamedTuple):
         theta = np.zeros(len(whole))
         theta[: len(values)] = values
         dtype = self.W.dtype
-        W, AW, coupling = _combined(self.W, self.AW, jnp.asarray(whole, dtype), jnp.asarray(theta, dtype))
-        return Basis(W, AW), np.asarray(coupling, np.float64)[: len(values), : len(values)]
+        chunk = (
+            self.W.shape[1] if layout.is_spread(self.W) else min(CHUNK, self.W.shape[1])
+        )  # of its own on each device
+        W, AW, coupling = _combined(self.W, self.AW, jnp.asarray(whole, dtype), jnp.asarray(theta, dtype), chunk)
+        return Basis(W, AW, self.size), np.asarray(coupling, np.float64)[: len(values), : len(values)]
 
 
 @jit
@@ -107,14 +147,14 @@ def outside(W: jax.Array, row: jax.Array, rows: jax.Array | int) -> tuple[jax.Ar
     return row, jnp.linalg.norm(row)
 
 
-@functools.partial(jax.jit, donate_argnums=0)
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=5)
 def _placed(
-    W: jax.Array, row: jax.Array, at: jax.Array, key: jax.Array, least: jax.Array
+    W: jax.Array, row: jax.Array, at: jax.Array, key: jax.Array, least: jax.Array, size: int
 ) -> tuple[jax.Array, jax.Array]:
     left, found = outside(W, row, len(W))
 
     def random() -> tuple[jax.Array, jax.Array]:
-        return outside(W, jax.random.normal(key, row.shape, row.dtype), len(W))
+        return outside(W, _normal(key, row.size, size, row.dtype), len(W))
 
     left, length = jax.lax.cond(found > least, lambda: (left, found), random)
     # what rounding left of W in a short remainder counts for more once it has unit length
@@ -132,9 +172,9 @@ def _grams(W: jax.Array, AW: jax.Array) -> tuple[jax.Array, jax.Array]:
     return _matmul(W, W.T), _matmul(W, AW.T)
 
 
-@functools.partial(jax.jit, donate_argnums=(0, 1))
+@functools.partial(jax.jit, donate_argnums=(0, 1), static_argnums=4)
 def _combined(
-    W: jax.Array, AW: jax.Array, weights: jax.Array, theta: jax.Array
+    W: jax.Array, AW: jax.Array, weights: jax.Array, theta: jax.Array, chunk: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     rows, size = W.shape
 
@@ -147,7 +187,6 @@ def _combined(
         return *new, coupling + _matmul(r, r.T)
 
     state = (W, AW, jnp.zeros((rows, rows), W.dtype))
-    chunk = min(CHUNK, size)
     state = jax.lax.fori_loop(0, size // chunk, lambda i, state: change(i * chunk, chunk, state), state)
     rest = size % chunk
     return change(size - rest, rest, state) if rest else state

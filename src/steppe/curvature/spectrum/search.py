@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steppe.curvature import lanczos
 from steppe.curvature.operators import Operator
 from steppe.curvature.spectrum import certificate, krylov
 
@@ -101,11 +100,11 @@ class _Search:
     def __init__(self, A: Operator, key: jax.Array, asked: Question) -> None:
         self.A, self.key = A, key
         self.k, self.which, self.tol, self.max_products, most_bytes = asked
-        self.like, _ = lanczos.flattening(A)
+        self.like = krylov.zero(A)
         self.eps = float(jnp.finfo(self.like.dtype).eps)
         self.most = int(most_bytes / (2 * self.like.dtype.itemsize * A.size))
         self.steps, self.keep = self.sizes()
-        self.basis = krylov.Basis.empty(self.keep + self.steps, self.like)
+        self.basis = krylov.Basis.empty(self.keep + self.steps, self.like, A.size)
         self.values, self.coupling = np.zeros(0), np.zeros((0, 0))
         self.certain = np.zeros(self.k, bool)
         self.rounds, self.products, self.block = 0, 0, 1
@@ -143,7 +142,7 @@ class _Search:
 
     def random(self) -> jax.Array:
         """A vector to begin with."""
-        return jax.random.normal(self.next_key(), self.like.shape, self.like.dtype)
+        return krylov.random(self.next_key(), self.like, self.A.size)
 
     def next_key(self) -> jax.Array:
         """A key that was not used before."""
@@ -296,7 +295,7 @@ class _Search:
     def found(self) -> Solution:
         """The best k, in the operator's own units."""
         back = 1 / self.factor
-        W, AW = (rows[: self.k] for rows in self.basis)
+        W, AW = (rows[: self.k] for rows in self.basis.pairs)
         return Solution(W, AW * back, self.certain, self.scale * float(back), self.products, self.stalled)
 
 
