@@ -216,24 +216,3 @@ def test_bad_input_gets_one_sentence():
         curvature.Operator(lambda v: v, jnp.zeros(30_001)).dense()
     with pytest.raises(InputError, match="mask must be true somewhere"):
         curvature.hessian(mlp_loss, params, batch, where=False)
-
-
-@pytest.mark.slow
-def test_products_over_sharded_data_are_those_over_whole_data(on_four_devices):
-    code = """
-        import jax, jax.numpy as jnp, numpy as np
-        from jax.sharding import NamedSharding, PartitionSpec as P
-        from support.networks import mlp_batch, mlp_loss, mlp_params
-        from steppe import curvature, in_batches
-        mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-        params, batch = mlp_params(), mlp_batch(size=16)
-        parts = in_batches(batch, 8)
-        sharded = [jax.device_put(part, NamedSharding(mesh, P("data"))) for part in parts]
-        one, many = (curvature.hessian(mlp_loss, params, b) for b in (parts, sharded))
-        assert len(jax.tree.leaves(many.data[2])[0].sharding.device_set) == 4
-        for a, b in zip(jax.tree.leaves(one.matvec(params)), jax.tree.leaves(many.matvec(params)), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-        print(float(curvature.trace(many, 0, probes=4).mean), float(curvature.trace(one, 0, probes=4).mean))
-    """
-    sharded, whole = map(float, on_four_devices(code).split())
-    assert abs(sharded - whole) <= 1e-5 * abs(whole)

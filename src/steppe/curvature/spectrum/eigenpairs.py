@@ -10,7 +10,7 @@ import numpy as np
 from steppe.core import checks, trees
 from steppe.core.programs import jit
 from steppe.core.types import Key, Params
-from steppe.curvature import lanczos
+from steppe.curvature import lanczos, layout
 from steppe.curvature.operators import Operator
 from steppe.curvature.spectrum import krylov, search
 
@@ -187,7 +187,7 @@ def _densely(A: Operator, k: int, which: str) -> search.Solution:
     matrix = np.empty((size, size))
     for i in range(size):
         unit[i] = 1
-        matrix[i] = krylov.product(A, jnp.asarray(unit), factor)
+        matrix[i] = layout.on_host(krylov.product(A, jnp.asarray(unit), factor))
         unit[i] = 0
     if not np.isfinite(matrix).all():
         raise FloatingPointError
@@ -203,9 +203,11 @@ def _result(function: str, A: Operator, found: search.Solution, tol: float) -> E
     """The pairs with residuals from products of their own, and a warning where they are not what was asked for."""
     unravel = lanczos.flattening(A)[1]
     one = jnp.ones((), A.dtype)
-    rows = [row / jnp.linalg.norm(row) for row in found.rows]
+    # by number, as an array that other processes have parts of cannot be iterated over
+    known, products = ([array[i] for i in range(len(array))] for array in (found.rows, found.images))
+    rows = [row / jnp.linalg.norm(row) for row in known]
     images = [krylov.product(A, row, one) for row in rows]
-    values, residuals, drifts = map(jnp.stack, zip(*map(_judged, rows, images, found.images), strict=True))
+    values, residuals, drifts = map(jnp.stack, zip(*map(_judged, rows, images, products), strict=True))
     pairs = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(unravel, rows))
     limit = tol * found.scale
     short = np.asarray(residuals) > limit
