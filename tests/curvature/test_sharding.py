@@ -4,6 +4,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from steppe import curvature
 
@@ -89,6 +90,7 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.slow
 def test_sharded_parameters_give_the_numbers_of_one_device_in_less_memory(on_devices):
     told = json.loads(on_devices(SCRIPT))
     assert max(told["apart"].values()) < 2e-5, told["apart"]
