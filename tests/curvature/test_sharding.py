@@ -72,7 +72,7 @@ rows = {"x": np.ones((64, 512), np.float32), "y": np.zeros(64, int)}
 deep = losses.of(lambda p, x: jnp.tanh(x @ p["w"]) @ p["o"])
 for count in (1, 2, 4, 8):
     A = curvature.hessian(deep, *laid_out((big, rows), count))
-    computed = lambda A, keys: estimates._moments("rademacher")(A, keys)
+    computed = lambda A, keys: estimates._moments("rademacher", (True, True))(A, keys)
     plan = jax.jit(computed).lower(A, jax.random.split(jax.random.key(0), 1)).compile().memory_analysis()
     told["trace"][count] = plan.argument_size_in_bytes + plan.temp_size_in_bytes
     basis = krylov.Basis.empty(4, krylov.zero(A), A.size)
