@@ -458,3 +458,61 @@ def test_second_derivatives_through_weight_norm_are_those_of_the_function(x64):
     pairs = zip(dict(module.named_parameters()), slopes(1e-5), slopes(-1e-5), strict=True)
     for name, ahead, back in pairs:
         np.testing.assert_allclose(product[name], (ahead - back) / 2e-5, atol=1e-6)
+
+
+ACTIVATIONS = [
+    functional.relu, functional.relu6, functional.hardtanh, functional.leaky_relu, functional.elu, functional.selu,
+    functional.celu, functional.hardswish, functional.hardsigmoid, functional.logsigmoid, torch.abs,
+    lambda z: z.clamp(0, 1), lambda z: (z + 0).clamp_min_(0), lambda z: functional.leaky_relu_(z + 0, 0.2),
+    lambda z: z * z.max(1, keepdim=True)[0], lambda z: z * z.min(1)[0][:, None], functional.normalize,
+]  # fmt: skip
+
+
+class Cornered(nn.Module):
+    """Each of the activations, on inputs of its own scale and shift."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.shift = (nn.Parameter(torch.full((len(ACTIVATIONS), 3), value)) for value in (1.0, 0.0))
+
+    def forward(self, x):
+        inputs = zip(ACTIVATIONS, self.scale, self.shift, strict=True)
+        return torch.stack([function(scale * x + shift) for function, scale, shift in inputs], 1)
+
+
+@pytest.mark.slow
+def test_slopes_at_corners_and_ties_are_pytorchs():
+    module, weight = Cornered(), torch.sin(torch.arange(4.0 * len(ACTIVATIONS) * 3)).reshape(4, -1, 3)
+    trained = from_torch(module, X)
+    x = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, -1.0], [3.0, -3.0, 6.0], [-2.0, -2.0, 0.5]])
+    (module(x) * weight).sum().backward()
+    loss = lambda params: jnp.sum(trained.apply(params, x.numpy()) * weight.numpy())
+    found = jax.jit(jax.grad(loss))(trained.params)
+    for name, parameter in module.named_parameters():
+        for function, ours, theirs in zip(ACTIVATIONS, found[name], parameter.grad, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=f"{name} {function}")
+
+
+LAYERS = {
+    "adaptive maxima": (nn.Sequential(nn.Conv1d(1, 2, 2), nn.AdaptiveMaxPool1d(2)), X[:, None]),
+    "transposed": (nn.ConvTranspose1d(2, 4, 3, stride=2, padding=1, output_padding=1, groups=2), X.reshape(2, 2, 3)),
+    "bags": (nn.EmbeddingBag(11, 2, padding_idx=3), IDS),
+    "largest of bags": (nn.EmbeddingBag(11, 2, mode="max"), IDS),
+    "cosines": (Returning(lambda m, x: functional.cosine_similarity(m.layer(x), x[:, :2])[:, None]), X),
+    "an affine grid": (
+        Returning(lambda m, x: functional.affine_grid(m.layer(x).repeat(1, 3).view(-1, 2, 3), (4, 1, 2, 2), False)), X),
+    "a part written in place": (Returning(lambda m, x: m.layer(x).add_(1)[:, :1].clamp_(0, 0.5) + m.layer(x)), X),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.first_is_fast
+def test_layers_that_are_our_own_are_pytorchs(name):
+    module, x = LAYERS[name]
+    trained = from_torch(module, x)  # compares outputs and a derivative in float64
+    close(trained.apply(trained.params, x.numpy()), module.eval()(x), 1e-5)
+
+
+def test_bags_of_several_lengths_are_refused():
+    with pytest.raises(InputError, match=r"one with offsets.*Pad the bags"):
+        from_torch(nn.EmbeddingBag(11, 2), (IDS.ravel(), torch.tensor([0, 4])))

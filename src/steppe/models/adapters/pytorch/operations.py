@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from torch.nn import functional
-from torchax.ops import jaten, mappings, ops_registry
+from torchax.ops import mappings, op_base, ops_registry
 from torchax.tensor import Environment, RuntimeProperty, Tensor
 from torchax.view import View
 
 from steppe.core import checks
-from steppe.models.adapters.pytorch import recurrent
+from steppe.models.adapters.pytorch import activations, layers, recurrent
 
 
 class NeedsKey(Exception):
@@ -43,8 +43,12 @@ class Translator(Environment):
         self.values: dict[int, Tensor] = {}
         for operation, function in OWN.items():
             self._ops[operation] = _operator(operation, functools.partial(function, self))
-        for operation in CONVOLUTIONS:
-            self._ops[operation] = _operator(operation, convolution, of_arrays=True)
+        arrays = {**dict.fromkeys(CONVOLUTIONS, convolution), **activations.OPERATIONS, **layers.OPERATIONS}
+        for operation, function in arrays.items():
+            self._ops[operation] = _operator(operation, function, of_arrays=True)
+        for operation, function in activations.IN_PLACE.items():
+            written = op_base.InplaceOp(function, is_jax_func=True)
+            self._ops[operation] = _operator(operation, written, of_views=True)
 
     @contextmanager
     def call(self, key: jax.Array | None, values: dict[int, Tensor]) -> Iterator[None]:
@@ -110,9 +114,9 @@ def dtype_of(tensor: torch.Tensor) -> Any:
     return jax.dtypes.canonicalize_dtype(mappings.t2j_dtype(tensor.dtype))
 
 
-def _operator(operation: Any, function: Callable[..., Any], *, of_arrays: bool = False) -> Any:
+def _operator(operation: Any, function: Callable[..., Any], *, of_arrays: bool = False, of_views: bool = False) -> Any:
     return ops_registry.Operator(
-        operation, function, is_jax_function=of_arrays, is_user_defined=True, needs_env=False, is_view_op=False
+        operation, function, is_jax_function=of_arrays, is_user_defined=True, needs_env=False, is_view_op=of_views
     )
 
 
@@ -126,10 +130,7 @@ def convolution(
     elif rest:
         (groups,) = rest
     if transposed:
-        result: jax.Array = jaten._aten_convolution(
-            x, weight, bias, stride, padding, dilation, transposed, output_padding, groups
-        )
-        return result
+        return layers.transposed_convolution(x, weight, bias, stride, padding, dilation, output_padding, groups)
     space = weight.ndim - 2
     whole = x if x.ndim == space + 2 else x[None]
     stride, padding, dilation = (tuple(n) * (space if len(n) == 1 else 1) for n in (stride, padding, dilation))
@@ -262,6 +263,7 @@ OWN: dict[Any, Callable[..., Any]] = {
     functional.batch_norm: batch_norm,
     torch.batch_norm: _torch_batch_norm,
     functional.instance_norm: instance_norm,
+    functional.embedding_bag: layers.embedding_bag,
     functional.dropout: _dropout,
     torch.dropout: _dropout,
     torch.dropout_: functools.partial(_dropout, inplace=True),

@@ -1,0 +1,87 @@
+"""Layers of PyTorch that torchax lacks or computes otherwise."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+
+from steppe.core import checks
+from steppe.models.adapters.pytorch.activations import highest
+
+
+def adaptive_max_pool(x: jax.Array, output_size: Any) -> tuple[jax.Array, jax.Array]:
+    """``aten::adaptive_max_pool2d`` and its like: maxima of windows that cover the space, and their places in it."""
+    sizes = tuple(output_size)
+    space = x.shape[x.ndim - len(sizes) :]
+    places = jnp.arange(x[(0,) * (x.ndim - len(sizes))].size).reshape(space)
+    found = []
+    for window in itertools.product(*map(_windows, space, sizes)):
+        part = x[(..., *window)]
+        values, at = highest(part.reshape(*part.shape[: -len(sizes)], -1), -1)
+        found.append((values, places[window].ravel()[at]))
+    values, at = (jnp.stack(part, -1).reshape(*part[0].shape, *sizes) for part in zip(*found, strict=True))
+    return values, at
+
+
+def _windows(size: int, count: int) -> Iterator[slice]:
+    """Windows along an axis, as many as are asked for."""
+    return (slice(i * size // count, -((i + 1) * size // -count)) for i in range(count))
+
+
+def transposed_convolution(  # noqa: PLR0917 (the arguments of PyTorch)
+    x: jax.Array, weight: jax.Array, bias: jax.Array | None, stride: Any, padding: Any, dilation: Any,
+    output_padding: Any, groups: int,
+) -> jax.Array:  # fmt: skip
+    """A transposed convolution, channels first: the derivative of a convolution in its input."""
+    space = weight.ndim - 2
+    whole = x if x.ndim == space + 2 else x[None]
+    stride, padding, dilation, more = (
+        tuple(n) * (space if len(n) == 1 else 1) for n in (stride, padding, dilation, output_padding)
+    )
+    parts = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+    kernel = jnp.swapaxes(parts, 1, 2).reshape(groups * weight.shape[1], -1, *weight.shape[2:])
+    reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    y = jax.lax.conv_general_dilated(
+        whole,
+        jnp.flip(kernel, range(2, weight.ndim)),
+        (1,) * space,
+        [(r - p, r - p + m) for r, p, m in zip(reach, padding, more, strict=True)],
+        lhs_dilation=stride,
+        rhs_dilation=dilation,
+        feature_group_count=groups,
+    )
+    y = y if bias is None else y + bias.reshape(-1, *(1,) * space)
+    return y if x.ndim == space + 2 else y[0]
+
+
+def embedding_bag(  # noqa: PLR0917 (the arguments of PyTorch)
+    env: Any, input: Any, weight: Any, offsets: Any = None, max_norm: float | None = None, norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False, per_sample_weights: Any = None,
+    include_last_offset: bool = False, padding_idx: int | None = None,
+) -> Any:  # fmt: skip
+    """``torch.nn.functional.embedding_bag`` of bags of one length, (B, N)."""
+    if offsets is not None or max_norm is not None or scale_grad_by_freq:
+        checks.fail("from_torch", "module", "one whose bags of embeddings have one length, (B, N)",
+                    "one with offsets, max_norm or scale_grad_by_freq",
+                    "Pad the bags: padding_idx leaves padding out.")  # fmt: skip
+    ids, table = env.t2j_iso(input), env.t2j_iso(weight)
+    padding = None if padding_idx is None else padding_idx % table.shape[0]
+    counts = jnp.ones(ids.shape, bool) if padding is None else ids != padding
+    rows = table[ids]
+    if mode == "max":
+        found = jnp.where(counts[..., None], rows, -jnp.inf)
+        return env.j2t_iso(jnp.where(counts.any(1)[:, None], highest(found, 1)[0], 0))
+    shares = counts.astype(table.dtype) if per_sample_weights is None else counts * env.t2j_iso(per_sample_weights)
+    total = jnp.einsum("bn,bnd->bd", shares, rows)
+    return env.j2t_iso(total if mode == "sum" else total / jnp.maximum(counts.sum(1), 1)[:, None])
+
+
+OPERATIONS: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.adaptive_max_pool2d: adaptive_max_pool,
+    torch.ops.aten.adaptive_max_pool3d: adaptive_max_pool,
+    torch.ops.aten.mT: lambda x: jnp.swapaxes(x, -1, -2),
+}
+"""Functions of arrays of JAX."""
