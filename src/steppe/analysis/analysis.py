@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import polars
 
 from steppe.analysis.comparison import QuantityComparison, Role, compare_quantity, correct_family
+from steppe.analysis.correlation.studies import Correlations, correlations
 from steppe.analysis.curves import (
     CURVES,
     TRACKED,
@@ -67,6 +68,8 @@ class Analysis:
         name -> condition -> the curvature over epochs; no epochs where the study does not track it.
     measurements : Measurements or None
         What was asked of the networks besides, by the study and by `steppe measure`.
+    correlations : Correlations or None
+        How measures go with outcomes, where there are at least 20 finished networks of four conditions.
     """
 
     results: Results
@@ -85,6 +88,7 @@ class Analysis:
     trajectories: Mapping[str, Trajectory]
     tracked: Mapping[str, Mapping[str, TrackedCurve]]
     measurements: Measurements | None
+    correlations: Correlations | None = None
 
     @property
     def alpha(self) -> float:
@@ -183,7 +187,13 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         trajectories={c: trajectory(rows) for c, rows in history.items()},
         tracked={name: {c: tracked_curve(rows, name) for c, rows in history.items()} for name in TRACKED},
         measurements=compare_measurements(results, seeds, confidence=confidence),
+        correlations=correlations([results], confidence=confidence) if _are_many(seeds) else None,
     )
+
+
+def _are_many(seeds: Mapping[str, Sequence[int]]) -> bool:
+    """Whether there are networks enough to correlate their measures with their outcomes."""
+    return sum(map(len, seeds.values())) >= 20 and sum(bool(some) for some in seeds.values()) >= 4
 
 
 def _role(results: Results, name: str) -> Role | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars
@@ -84,6 +85,7 @@ class Results:
     primary : the quantity by which the study said it would be judged; empty where it declared none.
     family : the quantities whose comparisons are corrected together, the primary one among them.
     plan : how conditions are compared.
+    settings : condition -> dotted path -> value, of the settings that vary between conditions.
     planned : how many runs the study plans; ``len(runs)`` may be fewer.
     runs : one row a run, and a column for each quantity at its end (see `frames.runs`): condition, seed, lam, status
         ("finished" or "diverged"), epochs, steps, parameters, train_loss and train_accuracy on all training examples,
@@ -124,6 +126,7 @@ class Results:
     primary: str = ""
     family: tuple[str, ...] = ()
     plan: Plan = PLAN
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     measurements: polars.DataFrame = field(default_factory=lambda: polars.DataFrame(schema=SCHEMA))
     curves: Mapping[str, np.ndarray] = field(default_factory=dict)
 

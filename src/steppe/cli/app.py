@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from steppe.cli.correlate import correlate
 from steppe.cli.landscape import landscape
 from steppe.cli.list import list_
 from steppe.cli.measure import measure
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show,
     "measure": measure,
     "landscape": landscape,
+    "correlate": correlate,
     "list": list_,
 }
 

@@ -17,13 +17,14 @@ import polars
 from rich.console import Console
 
 from steppe.analysis.analysis import analyse
+from steppe.analysis.correlation.studies import Correlations
 from steppe.analysis.densities import densities
 from steppe.analysis.measurements import latest, network_measurements
 from steppe.analysis.results import Results
 from steppe.measures import table
 from steppe.networks.landscapes import Landscape
 from steppe.networks.measurement import MeasurementResult
-from steppe.report import landscape, markdown, measures, study
+from steppe.report import correlations, landscape, markdown, measures, study
 from steppe.report.figures import landscapes
 from steppe.report.pages import html
 from steppe.report.terminal import document as terminal
@@ -31,7 +32,16 @@ from steppe.report.terminal import measures as measures_in_terminal
 from steppe.report.terminal.measures import planned
 from steppe.storage.files import write as write_file
 
-__all__ = ["planned", "show", "show_landscape", "show_measures", "write", "write_landscape", "write_measures"]
+__all__ = [
+    "planned",
+    "show",
+    "show_correlations",
+    "show_landscape",
+    "show_measures",
+    "write",
+    "write_landscape",
+    "write_measures",
+]
 
 SURFACES = "landscape.html"
 
@@ -111,6 +121,11 @@ def write_measures(directory: str | os.PathLike) -> Path:
 def show_measures(found: MeasurementResult, console: Console | None = None) -> None:
     """Print what was measured."""
     measures_in_terminal.show(found.rows, found.notes, console or Console())
+
+
+def show_correlations(found: Correlations, console: Console | None = None) -> None:
+    """Print how measures go with outcomes."""
+    terminal.show(correlations.document(found), console or Console())
 
 
 def _parquet(runs: polars.DataFrame, conditions: Sequence[str]) -> bytes:

@@ -8,7 +8,7 @@ from steppe.analysis.comparison import QuantityComparison
 from steppe.analysis.quantities import COST, LOSSES, OUTCOMES, PUBLISHED, SPECTRUM, TR_H2
 from steppe.analysis.results import PublishedTable
 from steppe.analysis.verdict import Ratio
-from steppe.report import measures
+from steppe.report import correlations, measures
 from steppe.report.document import Beside, Block, Code, Document, Gallery, Link, Paragraph, Section, Sentences, Table
 from steppe.report.figures import curves, landscapes, outcomes, tracking
 from steppe.report.figures.landscapes import View
@@ -66,6 +66,8 @@ def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
     yield _surfaces(landscapes.study_view(results.surfaces, results.conditions, results.loss_unit), surfaces_page)
     if analysis.measurements:
         yield measures.study_section(analysis.measurements, baseline)
+    if analysis.correlations:
+        yield correlations.section(analysis.correlations)
     yield _published(results.published, chosen(PUBLISHED))
     yield _provenance(results.provenance, results.spec_toml)
 

@@ -16,7 +16,7 @@ from steppe.study import measurements
 from steppe.study.datasets import DataRecord
 from steppe.study.records import FACTS, RunRecord
 from steppe.study.spec.conditions import Condition, conditions
-from steppe.study.spec.identity import differences
+from steppe.study.spec.identity import differences, varied_settings
 from steppe.study.spec.reading import load, shipped
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
@@ -68,6 +68,7 @@ def results(store: Store, finished: FinishedRuns) -> Results:
         margins=spec.equivalence,
         late_margins=dict(_late_margins(spec, records)),
         **_declaration(spec),
+        settings=varied_settings({column.name: column.spec.identity() for column in columns}),
         planned=len(columns) * spec.seeds,
         runs=runs,
         history=history.join(

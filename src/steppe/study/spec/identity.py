@@ -50,6 +50,27 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tup
     return differences(_completed(before, after), _completed(after, before))
 
 
+def varied_settings(identities: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Condition -> dotted path -> value, of the settings in which some conditions differ.
+
+    Examples
+    --------
+    >>> varied_settings({"a": {"train": {"epochs": 4, "lr": 1}}, "b": {"train": {"epochs": 5, "lr": 1}}})
+    {'a': {'train.epochs': 4}, 'b': {'train.epochs': 5}}
+    """
+    first = next(iter(identities.values()), {})
+    found: dict[str, dict[str, Any]] = {name: {} for name in identities}
+    paths: dict[str, Any] = {}
+    for identity in identities.values():
+        for path, here, _ in differences(first, identity):
+            if path.partition(".")[0] not in (*STUDY_WIDE, "name"):
+                paths.setdefault(path, here)
+    for name, identity in identities.items():
+        others = {path: there for path, _, there in differences(first, identity)}
+        found[name] = {path: others.get(path, here) for path, here in paths.items()}
+    return found
+
+
 def _completed(table: Any, other: Any) -> Any:
     """A table where tables of a user's function have the settings that only the other writes out."""
     if isinstance(table, Mapping) and isinstance(other, Mapping):

@@ -1,0 +1,1 @@
+"""Which measures go with which outcomes, over many networks."""

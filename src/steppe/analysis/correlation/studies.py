@@ -1,0 +1,188 @@
+"""Measures and outcomes of the networks of one or several studies, every one against every other."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars
+
+from steppe.analysis.correlation.pairs import Correlation, correlate
+from steppe.analysis.frames import FACTS, MACHINE
+from steppe.analysis.quantities import AVERAGE_TR_H2, TR_H2
+from steppe.analysis.results import Results
+from steppe.core import checks
+from steppe.measures import MEASURES
+from steppe.measures.table import heading
+
+LEAST = 8
+"""Networks without which no correlation is worth looking at."""
+
+GAP = "generalisation_gap"
+"""Train accuracy − test accuracy (of a regression: test loss − train loss), made here."""
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """Measures against outcomes.
+
+    Attributes
+    ----------
+    measures, outcomes : tuple of str
+        Columns of the results.
+    found : Mapping
+        (measure, outcome) -> how they go together.
+    networks : int
+        How many networks there are.
+    studies : tuple of str
+        Whose they are.
+    factors : tuple of str
+        The settings that vary between them.
+    matched : str
+        The column in which matched pairs are alike; empty for none.
+    tolerance : float
+        How far apart they may be in it.
+    confidence : float
+        Of the intervals.
+    """
+
+    measures: tuple[str, ...]
+    outcomes: tuple[str, ...]
+    found: Mapping[tuple[str, str], Correlation]
+    networks: int
+    studies: tuple[str, ...]
+    factors: tuple[str, ...]
+    matched: str
+    tolerance: float
+    confidence: float
+
+
+def correlations(
+    results: Sequence[Results],
+    *,
+    measures: Sequence[str] = (),
+    outcomes: Sequence[str] = (),
+    matched: str | None = None,
+    tolerance: float = 0.01,
+    confidence: float = 0.95,
+) -> Correlations:
+    """Every measure against every outcome, over the finished networks of some studies.
+
+    Parameters
+    ----------
+    results : sequence of Results
+        Of studies; conditions with the same name in two of them are two configurations.
+    measures, outcomes : sequence of str
+        Columns of the results; by default all that say how flat a network is, and all that say what its predictions
+        are on test data.
+    matched : str, optional
+        The column in which matched pairs are alike; the training accuracy where there is one, or the training loss.
+    tolerance : float
+        How far apart two of a pair may be in it.
+    confidence : float
+        Of the intervals.
+
+    Raises
+    ------
+    InputError
+        A column that is not there, or fewer than eight networks.
+    """
+    table = networks(results)
+    if len(table) < LEAST:
+        checks.fail("correlate", "studies", f"of {LEAST} finished networks or more", f"{len(table)}",
+                    "Train more seeds or conditions.")  # fmt: skip
+    there = [name for name in table.columns if table[name].dtype == polars.Float64 and table[name].count() >= LEAST]
+    for name in (*measures, *outcomes, *([matched] if matched else [])):
+        checks.one_of("correlate", "a column", name, there)
+    outcomes = tuple(outcomes) or tuple(n for n in there if n == GAP or is_outcome(n))
+    measures = tuple(measures) or tuple(n for n in there if is_flatness(n))
+    alike = matched or next((n for n in ("train_accuracy", "train_loss") if n in there), "")
+    factors = {name: table[name].to_list() for name in table.columns if name.startswith("settings.")}
+    common: dict[str, Any] = {
+        "configurations": list(zip(table["study"], table["condition"], strict=True)),
+        "factors": factors,
+        "seeds": table["seed"].to_list(),
+        "matched": _numbers(table, alike) if alike else None,
+        "tolerance": tolerance,
+        "confidence": confidence,
+    }
+    found = {
+        (m, o): correlate(_numbers(table, m), _numbers(table, o), **common)
+        for m in measures
+        for o in outcomes
+        if m != o
+    }
+    return Correlations(
+        measures=tuple(measures),
+        outcomes=tuple(outcomes),
+        found=found,
+        networks=len(table),
+        studies=tuple(dict.fromkeys(table["study"].to_list())),
+        factors=tuple(name.removeprefix("settings.") for name in factors),
+        matched=alike,
+        tolerance=tolerance,
+        confidence=confidence,
+    )
+
+
+def networks(results: Iterable[Results]) -> polars.DataFrame:
+    """One row a finished network: study, condition, seed, the settings that vary, and every quantity of its end.
+
+    What `steppe measure` asked later has columns, too; values that are only bounds are left out.
+    """
+    parts = []
+    for found in results:
+        runs = found.runs.filter(polars.col("status") == "finished")
+        runs = runs.select(name for name in runs.columns if name not in {**MACHINE, **FACTS} or name in KEYS)
+        runs = runs.join(_later(found.measurements, set(runs.columns)), on=KEYS, how="left", maintain_order="left")
+        settings = found.settings
+        varied = sorted({name for by in settings.values() for name in by})
+        runs = runs.with_columns(
+            polars.Series(f"settings.{name}", [repr(settings.get(c, {}).get(name)) for c in runs["condition"]],
+                          polars.String)
+            for name in varied
+        )  # fmt: skip
+        parts.append(runs.with_columns(polars.lit(found.name).alias("study")))
+    if not parts:
+        return polars.DataFrame(schema={"study": polars.String, "condition": polars.String, "seed": polars.Int64})
+    table = polars.concat(parts, how="diagonal_relaxed")
+    for one, other in (("train_accuracy", "test_accuracy"), ("test_loss", "train_loss")):
+        if {one, other} <= set(table.columns) and GAP not in table.columns:
+            table = table.with_columns((polars.col(one) - polars.col(other)).alias(GAP))
+    return table
+
+
+def is_outcome(column: str) -> bool:
+    """Whether a column says what predictions on test data are."""
+    return column.startswith("test_") and not column.endswith("_sem")
+
+
+def is_flatness(column: str) -> bool:
+    """Whether a column says how flat a network is."""
+    return column in (TR_H2, AVERAGE_TR_H2) or column in _flatness()
+
+
+def _flatness() -> set[str]:
+    """The columns of Steppe's measures of flatness."""
+    families = ("curvature", "perturbed", "parametric")
+    known = [m for m in MEASURES.values() if m.family in families]
+    return {heading(m.name, quantity, "train") for m in known for quantity in (m.quantities or (m.name,))}
+
+
+KEYS = ["condition", "seed"]
+
+
+def _later(rows: polars.DataFrame, known: set[str]) -> polars.DataFrame:
+    """One row a run, and a column for each quantity that was asked of it later and that the results do not have."""
+    asked = rows.filter(polars.col("stage") == "later", polars.col("converged"), polars.col("value").is_finite())
+    heads = [heading(*row) for row in asked.select("measure", "quantity", "split").iter_rows()]
+    asked = asked.with_columns(polars.Series("heading", heads, polars.String))
+    asked = asked.filter(~polars.col("heading").is_in(list(known)))
+    if not len(asked):
+        return asked.select(KEYS)
+    return asked.pivot("heading", index=KEYS, values="value", aggregate_function="last")
+
+
+def _numbers(table: polars.DataFrame, name: str) -> list[float]:
+    """A column, NaN where there is nothing."""
+    return [math.nan if value is None else float(value) for value in table[name]]

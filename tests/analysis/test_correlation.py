@@ -1,0 +1,174 @@
+"""Measures against outcomes: against SciPy, Jiang's definitions written out, and networks whose truth is known."""
+
+import itertools
+import math
+
+import numpy as np
+import polars
+import pytest
+from scipy import stats
+
+from steppe.analysis.correlation.pairs import correlate
+from steppe.analysis.correlation.studies import GAP, correlations, networks
+from steppe.analysis.quantities import TR_H2
+from steppe.core.checks import InputError
+from steppe.report.correlations import paradoxes
+
+RNG = np.random.default_rng(0)
+
+
+def grid(seeds=3):
+    """Networks over two hyperparameters and seeds."""
+    rows = list(itertools.product((1, 2, 3), ("x", "y"), range(seeds)))
+    a, b, seed = zip(*rows, strict=True)
+    return {"a": a, "b": b}, seed, [f"{i}{j}" for i, j in zip(a, b, strict=True)]
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_over_all_pairs_it_is_scipys_tau_b(ties):
+    x, y = RNG.normal(size=(2, 30))
+    x = np.round(x) if ties else x
+    found = correlate(x, y, configurations=range(30))
+    assert found.overall.value == pytest.approx(stats.kendalltau(x, y).statistic)
+    assert found.overall.low < found.overall.value < found.overall.high
+    assert math.isnan(found.within.value) and found.networks == found.configurations == 30
+
+
+def test_simpsons_paradox_is_seen():
+    of = np.repeat(np.arange(10), 5)
+    level, noise = of, np.random.default_rng(1).normal(size=len(of))
+    found = correlate(10 * level + noise, 10 * level - noise, configurations=of)
+    assert found.overall.low > 0 > found.within.high and found.within.value == -1 and found.is_paradoxical
+
+
+def test_pairs_at_the_same_accuracy_are_compared():
+    accuracy = np.repeat(np.linspace(0.5, 1, 10), 3)
+    noise = RNG.normal(size=30)
+    x, y = accuracy + 1e-3 * noise, accuracy - 1e-3 * noise
+    found = correlate(x, y, configurations=range(30), matched=accuracy, tolerance=0.01)
+    assert found.overall.value > 0.5 and found.matched.value == -1
+    assert correlate(x, y, configurations=range(30), matched=accuracy, tolerance=1.0).matched == found.overall
+
+
+def test_the_granulated_correlation_is_jiangs():
+    factors, seeds, of = grid()
+    x, y = RNG.normal(size=(2, len(of)))
+    axes = []
+    for name, other in (("a", "b"), ("b", "a")):
+        taus = []
+        for value, seed in itertools.product(dict.fromkeys(factors[other]), range(3)):
+            some = [i for i in range(len(of)) if factors[other][i] == value and seeds[i] == seed]
+            assert len({factors[name][i] for i in some}) == len(some)
+            taus.append(stats.kendalltau(x[some], y[some]).statistic)
+        axes.append(np.mean(taus))
+    found = correlate(x, y, configurations=of, factors=factors, seeds=seeds)
+    assert found.granulated == pytest.approx(np.mean(axes))
+
+
+def test_the_information_is_jiangs():
+    factors, seeds, of = grid(seeds=1)
+    x, y = np.random.default_rng(3).normal(size=(2, len(of)))
+    pairs = [(i, j) for i in range(len(of)) for j in range(len(of)) if i != j]
+
+    def entropy(*keys):
+        counts = np.unique([str(key) for key in zip(*keys, strict=True)], return_counts=True)[1]
+        return stats.entropy(counts)
+
+    v, g = ([z[i] > z[j] for i, j in pairs] for z in (x, y))
+    found = []
+    for names in ((), ("a",), ("b",), ("a", "b")):
+        s = [tuple((factors[n][i], factors[n][j]) for n in names) for i, j in pairs]
+        uncertain = entropy(g, s) - entropy(s)
+        if uncertain > 1e-12:
+            found.append((entropy(v, s) + entropy(g, s) - entropy(v, g, s) - entropy(s)) / uncertain)
+    assert correlate(x, y, configurations=of, factors=factors, seeds=seeds).information == pytest.approx(min(found))
+
+
+def test_a_measure_that_follows_a_hyperparameter_says_nothing_beyond_it():
+    factors, seeds, of = grid(seeds=10)
+    level = np.array(factors["a"], float)
+    noise = np.random.default_rng(2).normal(size=(2, len(of)))
+    x, y = level + 1e-3 * noise[0], level + 1e-3 * noise[1]
+    found = correlate(x, y, configurations=of, factors=factors, seeds=seeds)
+    assert found.overall.value > 0.5 and found.information < 0.05
+    same = correlate(x, x, configurations=of, factors=factors, seeds=seeds)
+    assert same.information == pytest.approx(1) and same.granulated == pytest.approx(1)
+
+
+def test_order_and_names_change_nothing_and_intervals_obey_their_seed():
+    factors, seeds, of = grid()
+    x, y = RNG.normal(size=(2, len(of)))
+    order = np.random.default_rng(0).permutation(len(of))
+
+    def shuffled(column):
+        return [column[i] for i in order]
+
+    one = correlate(x, y, configurations=of, factors=factors, seeds=seeds)
+    named = {"other": shuffled(factors["b"]), "one": shuffled(factors["a"])}
+    other = correlate(x[order], y[order], configurations=shuffled(of), factors=named, seeds=shuffled(seeds))
+    assert (one.overall.value, one.within.value, one.granulated, one.information) == pytest.approx(
+        (other.overall.value, other.within.value, other.granulated, other.information)
+    )
+    assert one == correlate(x, y, configurations=of, factors=factors, seeds=seeds)
+    twice = correlate(np.tile(x, 2), np.tile(y, 2), configurations=of * 2)
+    assert twice.overall.high - twice.overall.low > 0.8 * (one.overall.high - one.overall.low)  # copies tell nothing
+
+
+@pytest.mark.parametrize("values", [[1.0] * 6, [math.nan] * 6, [1.0, math.nan, math.inf, 2.0, math.nan, 3.0]])
+def test_constant_and_missing_values_give_no_number_and_no_error(values):
+    found = correlate(values, [1.0] * 6, configurations=range(6), factors={"a": range(6)}, seeds=[0] * 6)
+    assert all(math.isnan(v) for v in (found.overall.value, found.granulated, found.information))
+
+
+def test_columns_of_other_lengths_get_a_sentence():
+    with pytest.raises(InputError, match="correlate: seeds must be of 3 entries, one for each network, got 2"):
+        correlate([1, 2, 3], [1, 2, 3], configurations="abc", seeds=[0, 1])
+
+
+def test_studies_give_measures_and_outcomes(results_of):
+    results = results_of()
+    table = networks([results])
+    assert {"study", "condition", "seed", TR_H2, "test_accuracy", GAP, "settings.method.lam"} <= set(table.columns)
+    found = correlations([results])
+    assert found.networks == 24 and found.factors == ("method.lam",) and found.matched == "train_accuracy"
+    assert TR_H2 in found.measures and {"test_accuracy", "test_loss", GAP} <= set(found.outcomes)
+    both = correlations([results, results_of("other")], measures=[TR_H2], outcomes=["test_loss"])
+    assert both.networks == 48 and both.found[TR_H2, "test_loss"].configurations == 8
+    assert paradoxes(both) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [({"measures": ["flatness"]}, "a column must be one of"), ({"matched": "accuracy"}, "a column must be one of")],
+)
+def test_a_column_that_is_not_there_gets_a_sentence(results_of, asked, message):
+    with pytest.raises(InputError, match=message):
+        correlations([results_of()], **asked)
+
+
+def test_so_few_networks_get_a_sentence(results_of):
+    with pytest.raises(InputError, match="of 8 finished networks or more, got 6"):
+        correlations([results_of(keep=6)])
+
+
+@pytest.fixture
+def results_of():
+    """Results of a study that nobody trained: four conditions of six seeds."""
+    from steppe.analysis.results import Results
+
+    def make(name="s", keep=24):
+        rng = np.random.default_rng(len(name))
+        rows = [
+            {"condition": f"lam={lam}", "seed": seed, "lam": lam, "status": "finished", "train_accuracy": 1.0}
+            | {TR_H2: math.exp(-lam + 0.1 * rng.normal()), "train_loss": 0.1}
+            | {"test_accuracy": 0.9 + 0.01 * lam + 0.001 * rng.normal(), "test_loss": 0.3 - 0.01 * lam}
+            for lam in (0.0, 1.0, 2.0, 3.0)
+            for seed in range(6)
+        ][:keep]
+        conditions = tuple(dict.fromkeys(row["condition"] for row in rows))
+        settings = {c: {"method.lam": c} for c in conditions}
+        runs = polars.DataFrame(rows)
+        names = conditions[0], conditions
+        return Results(name, "S", "", *names, 24, runs, polars.DataFrame(), None, (), {}, (), "", settings=settings)
+
+    return make

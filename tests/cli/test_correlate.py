@@ -1,0 +1,19 @@
+"""``steppe correlate`` of studies that nobody trained."""
+
+import shutil
+
+from fuzzing import damage
+from support.command import run
+
+
+def test_measures_of_two_studies_stand_beside_their_outcomes(tmp_path, monkeypatch, capsys):
+    folders = [shutil.copytree(damage.whole(), tmp_path / name) for name in ("one", "two")]
+    status, said, _ = run(
+        monkeypatch, capsys, "correlate", *folders, "--measure", "batch_frobenius_squared", "--outcome", "test_loss"
+    )
+    words = " ".join(said.split())
+    assert status == 0 and "Measures against test_loss" in words and "over 8 networks" in words
+    status, _, error = run(monkeypatch, capsys, "correlate", folders[0])
+    assert status == 2 and "correlate: studies must be of 8 finished networks or more, got 4." in error
+    status, _, error = run(monkeypatch, capsys, "correlate", *folders, "--outcome", "accuracy")
+    assert status == 2 and "a column must be one of" in error
