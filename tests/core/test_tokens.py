@@ -130,6 +130,22 @@ def test_what_are_no_tokens_is_refused(call, words):
     assert words in str(error.value), str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"weights": np.full((2, 5), -1.0)}, "weights must be finite numbers of at least 0, got -1 in example 0"),
+        ({"weights": np.full((2, 5), np.nan)}, "weights must be finite numbers of at least 0, got nan in example 0"),
+        ({"labels": np.full((2, 5), VOCABULARY)}, "labels must be whole numbers from 0 to 3"),
+    ],
+)
+def test_weighted_targets_are_checked_at_the_door(change, words):
+    targets = losses.next_tokens(TOKENS, mask=MASK, weights=np.ones((2, 5))) | change
+    with pytest.raises(InputError, match=words):
+        losses.token_cross_entropy()(model(PARAMS, TOKENS), targets)
+    with pytest.raises(InputError, match=words):
+        curvature.hessian(losses.of(model, losses.token_cross_entropy()), PARAMS, [{"x": TOKENS, "y": targets}])
+
+
 def test_a_batch_without_a_token_that_counts_weighs_nothing():
     nothing = {"x": TOKENS, "y": losses.next_tokens(TOKENS, mask=0 * MASK)}
     some = {"x": TOKENS, "y": losses.next_tokens(TOKENS, mask=MASK)}

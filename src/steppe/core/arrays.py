@@ -275,6 +275,23 @@ def _remedy(labels: np.ndarray, last: int, outputs: int) -> str:
     return "Are there more classes than outputs?" if outside[0] >= 0 else "Number the classes from 0."
 
 
+def check_weights(function: str, weights: Any) -> None:
+    """Fail where weights of labels, if their values are known, are negative or not finite.
+
+    Raises
+    ------
+    InputError
+        Such a weight.
+    """
+    if not _is_known(weights):
+        return
+    known = np.asarray(weights).astype(np.float64)
+    outside = ~((known >= 0) & np.isfinite(known))
+    if outside.any():
+        got = f"{known[outside].flat[0]:g} in example {int(np.argwhere(outside)[0][0])}"
+        checks.fail(function, "weights", "finite numbers of at least 0", got)
+
+
 def check_probabilities(function: str, targets: Any, outputs: int) -> None:
     """Fail where probabilities of classes, if their values are known, are none: (…, K), or (…,) of class 1.
 

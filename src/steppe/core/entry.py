@@ -98,8 +98,9 @@ def check_targets(function: str, loss: Loss, params: Params, batches: Batches) -
     targets = [checks.inputs_and_targets(function, stack)[1] for stack in batches.stacks]
     for y, batch in zip(targets, shapes(batches), strict=True):
         outputs = jax.eval_shape(loss.apply, params, checks.inputs_and_targets(function, batch)[0])
-        if getattr(outputs, "shape", ()) and hasattr(y, "dtype"):
-            losses.check_targets(function, loss.criterion, outputs.shape[-1], y.reshape(-1, *y.shape[2:]))
+        if getattr(outputs, "shape", ()) and hasattr(losses.labels_of(y), "dtype"):
+            flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), y)
+            losses.check_targets(function, loss.criterion, outputs.shape[-1], flat)
     if not losses.any_counts(loss.criterion, targets):
         checks.fail(
             function,

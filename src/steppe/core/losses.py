@@ -308,6 +308,7 @@ class TokenCrossEntropy:
         if weights.shape != counts.shape:
             checks.fail("token_cross_entropy", "weights", f"one for each label, {counts.shape}",
                         checks.returned(weights))  # fmt: skip
+        arrays.check_weights("token_cross_entropy", weights)
         return jnp.where(counts == 0, 0, weights.astype(jnp.promote_types(weights.dtype, counts.dtype)))
 
     def weight(self, targets: Any) -> jax.Array:
@@ -335,7 +336,7 @@ def token_cross_entropy(*, ignore: int | None = -100) -> TokenCrossEntropy:
     Raises
     ------
     InputError
-        Labels that are no integers, or none of V; weights of another shape, when called.
+        Labels that are no integers, or none of V; weights of another shape, or below 0, when called.
 
     See Also
     --------
@@ -446,11 +447,13 @@ def check_targets(function: str, criterion: Criterion, outputs: int, targets: An
         Any; what is not Steppe's own is not judged.
     outputs : int
         K, or 1 for two classes.
-    targets : array
-        Labels, or probabilities.
+    targets : array, or dict
+        Labels, or probabilities; labels with weights beside them.
     """
     if criterion is squared_error or not is_builtin(criterion):
         return
+    if isinstance(criterion, TokenCrossEntropy) and isinstance(targets, Mapping):
+        arrays.check_weights(function, targets["weights"])
     targets = labels_of(targets)
     if jnp.issubdtype(targets.dtype, jnp.floating):
         arrays.check_probabilities(function, targets, outputs)
