@@ -19,6 +19,18 @@ KNOWN = {
     "Flax's outputs of several axes": ({"a": {"kernel": np.ones((2, 3, 4, 5)), "bias": np.ones((4, 5))}}, [(), (2, 3)]),
     "Flax's embedding": ({"embedding": W}, [(1,)]),
     "PyTorch": ({"fc.weight": W, "fc.bias": V, "c.weight": np.ones((4, 1, 3, 3))}, [(0,), (), (0,)]),
+    "Hugging Face's Conv1D, a square one too": (
+        {
+            "attn.c_proj.weight": np.ones((3, 3)),
+            "attn.c_proj.bias": np.ones(3),
+            "fc.weight": np.ones((3, 3)),
+            "fc.bias": np.ones(3),
+            "mlp.c_proj.weight": W,
+            "mlp.c_proj.bias": np.ones(3),
+        },
+        [(), (1,), (), (0,), (), (1,)],
+    ),
+    "PyTorch's transposed convolution": ({"up.weight": np.ones((2, 3, 5)), "up.bias": np.ones(3)}, [(), (1,)]),
     "PyTorch's cells": ({"rnn.weight_ih_l0": W, "rnn.bias_ih_l0": V, "a.in_proj_weight": W}, [(0,), (), (0,)]),
     "PyTorch's embeddings": ({"wte.weight": W, "token_embedding.weight": W, "head.weight": W}, [(0,), (1,), (1,)]),
     "a bias that tells": ({"fc": {"weight": W, "bias": V}}, [(), (0,)]),
@@ -45,7 +57,6 @@ def test_the_outputs_of_an_array_are_known_by_its_name(case):
         ({"w": W, "b": V}, "'w' of shape (2, 3), beside a bias of 2"),
         ([(W, V), (np.ones((5, 2)), np.ones(5))], "'0/0' of shape (2, 3), beside a bias of 2"),
         ({"w1": W, "b1": V, "w2": W}, "'w1' of shape (2, 3), beside a bias of 2"),
-        ({"c_attn.weight": W, "c_attn.bias": np.ones(3)}, "'c_attn.weight' of shape (2, 3), beside a bias of 3"),
     ],
 )
 def test_an_array_whose_outputs_nothing_tells_is_asked_about(tree, where):

@@ -37,7 +37,9 @@ def filter_axes(function: str, params: Params, filter_axis: FilterAxis = None) -
     """The axes of each array's outputs, () for arrays without filters: of one axis, and biases.
 
     An axis that nobody names is known for Equinox's layers, for Flax's names (``kernel``, ``embedding``) and for
-    PyTorch's (``fc.weight``); otherwise the last one, unless a bias beside the array says otherwise.
+    PyTorch's (``fc.weight``); otherwise the last one, unless a bias beside the array says otherwise. PyTorch's weights
+    have outputs first, but for layers such as Hugging Face's ``Conv1D`` and transposed convolutions, (in, out, …):
+    their biases tell them, and a square one is like the others of its name.
 
     Raises
     ------
@@ -52,6 +54,7 @@ def filter_axes(function: str, params: Params, filter_axis: FilterAxis = None) -
     """
     leaves, called, homes = jax.tree.leaves(params), names.names(params), _homes(params)
     asked, known = _asked(function, params, filter_axis), _by_equinox(params)
+    second = _second(leaves, called, homes)
     found: list[tuple[int, ...]] = []
     for index, leaf in enumerate(leaves):
         *_, last = homes[index]
@@ -65,13 +68,29 @@ def filter_axes(function: str, params: Params, filter_axis: FilterAxis = None) -
             found.append((_checked(function, called[index], leaf, given),))
         else:
             biases = _biases(index, leaves, homes)
-            found.append(_told(function, called[index], np.shape(leaf), homes[index], biases))
+            found.append(_told(function, called[index], np.shape(leaf), homes[index], biases, second))
     return found
 
 
+def _second(leaves: list[Any], called: list[str], homes: list[tuple[str, ...]]) -> set[str]:
+    """The names of PyTorch's layers whose biases say that the second axis is that of the outputs, and not the first."""
+    found = set()
+    for index, (leaf, name, (*above, last)) in enumerate(zip(leaves, called, homes, strict=True)):
+        if np.ndim(leaf) > 1 and _is_pytorch(name, above, last):
+            lengths = {bias[0] for bias in _biases(index, leaves, homes) if len(bias) == 1}
+            found |= {above[-1]} if [n in lengths for n in np.shape(leaf)[:2]] == [False, True] else set()
+    return found
+
+
+def _is_pytorch(name: str, above: list[str], last: str) -> bool:
+    """Whether an array is a weight of a layer of PyTorch, by its name, and no embedding."""
+    return bool(WEIGHT.fullmatch(last)) and "." in name and not EMBEDDING.fullmatch(above[-1] if above else "")
+
+
 def _told(
-    function: str, name: str, shape: tuple[int, ...], home: tuple[str, ...], beside: set[tuple[int, ...]]
-) -> tuple[int, ...]:
+    function: str, name: str, shape: tuple[int, ...], home: tuple[str, ...], beside: set[tuple[int, ...]],
+    second: set[str],
+) -> tuple[int, ...]:  # fmt: skip
     """The axes of an array's outputs by its name, which its bias must not contradict."""
     *above, last = home
     count = len(shape)
@@ -84,8 +103,9 @@ def _told(
     fits = [axis for axis in range(count) if shape[axis] in biases]
     guess: int | None = count - 1
     if WEIGHT.fullmatch(last):
-        pytorch = "." in name and not EMBEDDING.fullmatch(above[-1] if above else "")
-        guess = 0 if pytorch else count - 1 if "." in name else fits[0] if len(fits) == 1 else None
+        pytorch = int(above[-1] in second and 1 in fits) if _is_pytorch(name, above, last) else None
+        other = count - 1 if "." in name else fits[0] if len(fits) == 1 else None
+        guess = other if pytorch is None else pytorch
     if guess is None or (fits and guess not in fits and last not in FLAX):
         lengths = f", beside a bias of {' or '.join(map(str, sorted(biases)))}" if biases else ""
         checks.fail(function, "filter_axis", "given", f"None, for {name!r} of shape {shape}{lengths}", TODO)
