@@ -6,6 +6,7 @@ convolution as ordinary operations instead yields convolutions in layouts that a
 elementwise operations fused into a transposed cotangent are computed several times over, and slowly.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+
+from steppe.curvature.layers import convolutions
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,35 @@ class Convolution:
         _, rhs, out = options["dimension_numbers"]
         y = jax.lax.conv_general_dilated(a, jnp.moveaxis(K, -1, rhs[0]), **options)
         return jnp.moveaxis(y, out[1], -1)
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether `kernel_cotangent` knows it: inputs are not dilated, and there is something to look at."""
+        options = dict(self.options)
+        return all(step == 1 for step in options["lhs_dilation"]) and bool(options["window_strides"])
+
+    def kernel_cotangent(self, a: jax.Array, G: jax.Array, k_like: "ShapeDtype") -> jax.Array:
+        """The cotangent of the kernel by products of matrices."""
+        options = dict(self.options)
+        image, kernel, output = options["dimension_numbers"]
+        behind = [axis - (axis > output[1]) for axis in (output[0], *output[2:])]  # G's channels are last already
+        shape = _with_channels(k_like.shape, kernel[0])
+        window = convolutions.Window(
+            tuple(shape[axis] for axis in kernel[2:]),
+            options["window_strides"],
+            options["padding"],
+            options["rhs_dilation"],
+        )
+        a, G = jnp.transpose(a, (image[0], *image[2:], image[1])), jnp.transpose(G, (*behind, G.ndim - 1))
+        K = convolutions.kernel_cotangent(window, a, G, options["precision"])
+        places = (*kernel[2:], kernel[1], kernel[0])
+        K = jnp.transpose(K, sorted(range(K.ndim), key=places.__getitem__))
+        return jnp.moveaxis(K, kernel[0], -1).astype(k_like.dtype)
+
+
+def _with_channels(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """The shape of a kernel whose output channels are not last but at `axis`."""
+    return (*shape[:-1][:axis], shape[-1], *shape[:-1][axis:])
 
 
 CONVOLUTION_OPTIONS = (
@@ -100,7 +132,15 @@ def _kernel_of(a: jax.Array, G: jax.Array, *, form: Form, a_like: ShapeDtype, k_
         (dK,) = jax.linear_transpose(lambda K: form(a, K), k_like.struct())(G)
         return jnp.asarray(dK)
 
-    return _laid_out(form, cotangent, *jax.lax.optimization_barrier((a, G)))
+    def as_convolution(a: jax.Array, G: jax.Array) -> jax.Array:
+        return _laid_out(form, cotangent, a, G)
+
+    a, G = jax.lax.optimization_barrier((a, G))
+    if isinstance(form, Dense) or not form.multiplies:
+        return as_convolution(a, G)
+    as_products = functools.partial(form.kernel_cotangent, k_like=k_like)
+    value: jax.Array = jax.lax.platform_dependent(a, G, cpu=as_products, default=as_convolution)
+    return value
 
 
 def _laid_out(form: Form, function: Callable[..., jax.Array], *arguments: jax.Array) -> jax.Array:

@@ -232,7 +232,8 @@ class Recipe:
             key = jax.random.fold_in(dropout, step)
             loss = losses.of(lambda params, x: self._trained(Variables(params, state), x, key)[0], self.criterion)
             seen = accumulation.accumulate("study", loss, self.spec.train.accumulate)
-            batch = self._augmented(jax.random.fold_in(augmenting, step), self._batch(train, rows), seen, params)
+            fast = layers.through(seen, kind="convolution")  # whose derivatives are slow in loops
+            batch = self._augmented(jax.random.fold_in(augmenting, step), self._batch(train, rows), fast, params)
             (value, after), grads = self._gradient(Variables(params, state), batch, key)
             whole = losses.of(self.trained.at(state), self.criterion)
             given = {} if self.spec.train.penalty_dropout else {"penalty_loss": whole}
