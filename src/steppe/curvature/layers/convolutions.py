@@ -1,7 +1,7 @@
 """The cotangent of a convolution's kernel as products of matrices, which is what CPUs compute fast.
 
 XLA makes a convolution of it whose window is the whole image and whose channels are the examples. On a CPU that takes
-two to ten times as long as it need, in one thread, for both operands are transposed and the window is as long as the sum.
+up to ten times as long, in one thread: both operands are transposed, and the sum is as long as the window.
 """
 
 import itertools
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 PATCHES_BYTES = 4_000_000
-"""Of a copy of the input's pixels, as many for each output as one row of the window has: it should stay in the cache."""
+"""Of a copy of the input, for each output what one row of the window covers: it should stay in the cache."""
 
 
 class Window(NamedTuple):
@@ -52,7 +52,7 @@ def kernel_cotangent(window: Window, a: jax.Array, G: jax.Array, precision: Any 
     count = _examples_at_once(window, a, G)
     if count == len(a):
         return _cotangent(window, a, G, precision)
-    blocks = tuple(array.reshape(-1, count, *array.shape[1:]) for array in (a, G))
+    blocks = a.reshape(-1, count, *a.shape[1:]), G.reshape(-1, count, *G.shape[1:])
 
     def add(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         return total + _cotangent(window, *block, precision), None

@@ -1,0 +1,129 @@
+"""The kernel's cotangent of a convolution as products of matrices, against JAX's own transposition in float64."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from steppe.curvature.layers import convolutions, products
+from steppe.methods import sam
+
+CASES = {
+    "an image": ((5, 6, 7, 2), (3, 3), 3, {}),
+    "strides": ((4, 9, 8, 2), (3, 2), 2, {"window_strides": (2, 3), "padding": ((1, 0), (2, 1))}),
+    "one pixel": ((3, 6, 6, 3), (1, 1), 4, {"window_strides": (2, 2)}),
+    "holes": ((3, 9, 9, 1), (2, 3), 2, {"rhs_dilation": (3, 2), "padding": ((2, 2), (1, 1))}),
+    "negative padding": ((3, 8, 7, 2), (3, 3), 2, {"padding": ((-1, 0), (0, -2))}),
+    "a signal": ((6, 11, 2), (4,), 3, {"window_strides": (2,), "padding": ((1, 2),)}),
+    "a volume": ((2, 4, 5, 4), (2, 1, 3), None, {"padding": ((0, 1), (0, 0), (1, 1))}),
+    "windows that reach nothing": ((2, 3, 3, 1), (1, 2), 1, {"padding": ((2, 2), (2, 2)), "window_strides": (3, 3)}),
+    "one example": ((1, 5, 5, 2), (3, 3), 2, {"padding": ((1, 1), (1, 1))}),
+}
+
+
+def example(name):
+    """A convolution of channels-last images, its input, the shape of its kernel, and a cotangent of its output."""
+    shape, window, outputs, given = CASES[name]
+    if outputs is None:
+        shape, outputs = (*shape, 2), 3
+    space = len(window)
+    image = (0, space + 1, *range(1, space + 1))
+    numbers = jax.lax.ConvDimensionNumbers(image, (space + 1, space, *range(space)), image)
+    defaults = {"window_strides": (1,) * space, "padding": ((0, 0),) * space, "lhs_dilation": (1,) * space,
+                "rhs_dilation": (1,) * space, "precision": None, "preferred_element_type": None}  # fmt: skip
+    form = products.Convolution(tuple({**defaults, "dimension_numbers": numbers, **given}.items()))
+    rng = np.random.default_rng(0)
+    a, kernel = rng.normal(size=shape), (*window, shape[-1], outputs)
+    output = jax.eval_shape(form, a, jax.ShapeDtypeStruct(kernel, a.dtype))
+    return (
+        form,
+        jnp.asarray(a),
+        products.ShapeDtype(kernel, jnp.asarray(a).dtype),
+        jnp.asarray(rng.normal(size=output.shape)),
+    )
+
+
+def transposed(form, a, G, like):
+    (K,) = jax.linear_transpose(lambda K: form(a, K), like.struct())(G)
+    return K
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_cotangent_of_a_kernel_is_that_of_the_convolution(name):
+    with jax.enable_x64(True):
+        form, a, like, G = example(name)
+        found = jax.jit(lambda a, G: products.kernel_cotangent(form, a, G, like))(a, G)
+        np.testing.assert_allclose(found, transposed(form, a, G, like), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "layout", [((0, 1, 2, 3), (0, 1, 2, 3), (0, 1, 2, 3)), ((3, 0, 2, 1), (1, 3, 0, 2), (2, 3, 1, 0))]
+)
+def test_the_cotangent_comes_in_the_layout_of_the_kernel(layout):
+    with jax.enable_x64(True):
+        numbers, rng = jax.lax.ConvDimensionNumbers(*layout), np.random.default_rng(1)
+        sizes = lambda spec, *lengths: tuple(lengths[spec.index(axis)] for axis in range(4))
+        options = {"window_strides": (1, 2), "padding": ((1, 1), (0, 1)), "lhs_dilation": (1, 1), "precision": None,
+                   "rhs_dilation": (1, 1), "dimension_numbers": numbers, "preferred_element_type": None}  # fmt: skip
+        form = products.Convolution(tuple(options.items()))
+        a = jnp.asarray(rng.normal(size=sizes(layout[0], 3, 2, 5, 6)))
+        K = jnp.moveaxis(jnp.zeros(sizes(layout[1], 4, 2, 3, 2)), layout[1][0], -1)
+        G = jnp.asarray(rng.normal(size=form(a, K).shape))
+        like = products.ShapeDtype(K.shape, K.dtype)
+        found = jax.jit(lambda a, G: products.kernel_cotangent(form, a, G, like))(a, G)
+        np.testing.assert_allclose(found, transposed(form, a, G, like), rtol=1e-12, atol=1e-12)
+
+
+def test_a_batch_in_blocks_has_the_cotangent_of_the_whole(monkeypatch):
+    with jax.enable_x64(True):
+        form, a, like, G = example("an image")
+        window = convolutions.Window((3, 3), (1, 1), ((0, 0), (0, 0)), (1, 1))
+        monkeypatch.setattr(convolutions, "PATCHES_BYTES", 1)
+        assert convolutions._examples_at_once(window, a, G) == 1
+        found = convolutions.kernel_cotangent(window, a, G)
+        np.testing.assert_allclose(found, transposed(form, a, G, like), rtol=1e-12, atol=1e-12)
+
+
+def test_a_stack_of_cotangents_has_the_kernel_cotangent_of_each():
+    form, a, like, G = example("strides")
+    stack = jnp.stack([G, -2 * G])
+    found = jax.vmap(lambda G: products.kernel_cotangent(form, a, G, like))(stack)
+    np.testing.assert_allclose(found[1], -2 * transposed(form, a, G, like), rtol=1e-4, atol=1e-4)
+
+
+def test_sums_of_half_precision_are_taken_in_single_precision():
+    form, _, like, _ = example("an image")
+    a, G = jnp.ones((5, 6, 7, 2), jnp.bfloat16), jnp.full((5, 4, 5, 3), 1 + 2**-7, jnp.bfloat16)
+    like = products.ShapeDtype(like.shape, jnp.bfloat16)
+    found = products.kernel_cotangent(form, a, G, like)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.float32(found), 100 * (1 + 2**-7), rtol=2**-8)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_only_cpus_take_products_in_the_place_of_the_convolution(platform):
+    form, a, like, G = example("an image")
+    traced = jax.jit(lambda a, G: products.kernel_cotangent(form, a, G, like)).trace(a, G)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.convolution" in text) == (platform == "cuda")
+    assert ("dot_general" in text) == (platform == "cpu")
+
+
+def test_no_convolution_of_sam_in_a_loop_has_a_window_as_large_as_the_image():
+    """XLA computes those by a plain loop: SAM's update took twenty times as long as the gradient that it adds."""
+
+    def loss(w, x):
+        y = jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jnp.mean(jnp.tanh(y) ** 2)
+
+    method, x = sam(0.05), jnp.ones((2, 8, 8, 2))
+
+    def update(w, _):
+        updates, _ = method.update(jax.tree.map(jnp.ones_like, w), method.init(w), w, loss=loss, batch=x)
+        return w - 0.1 * updates, None
+
+    text = jax.jit(lambda w: jax.lax.scan(update, w, length=2)[0]).lower(jnp.ones((3, 3, 2, 2))).as_text()
+    kernels = re.findall(r"stablehlo.convolution.*\(tensor<[^>]*>, tensor<([^>]*)>\)", text)
+    assert set(kernels) == {"3x3x2x2xf32"}
