@@ -1,5 +1,7 @@
 """What a subject predicts: its outputs for all labels that count, on the host, once for all measures that ask."""
 
+import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -62,6 +64,15 @@ def _predictions(subject: Subject) -> Predictions:
 def top_labels(subject: Subject) -> TopLabel:
     """The confidence of each prediction and whether it is right: also of outputs too many to be kept."""
     return subject.once("top labels", lambda: TopLabel(*_per_label(subject, whole=False)))
+
+
+def accuracy_on(subject: Subject, batches: Iterable[Batch]) -> float:
+    """The share of the labels that count in other batches, of shapes that the subject's own have, predicted right."""
+    loss, right, count = cast(losses.NetworkLoss, subject.loss), 0, 0
+    for batch in batches:
+        counts, _, correct = jax.device_get(_outputs(loss, subject.params, batch, whole=False))
+        right, count = right + int((correct & counts).sum()), count + int(counts.sum())
+    return right / count if count else math.nan
 
 
 def features_of(subject: Subject) -> np.ndarray:

@@ -15,14 +15,27 @@ from steppe.outcomes.fairness.classes import class_accuracy, worst_class_accurac
 from steppe.outcomes.forecasts import probabilities
 from steppe.outcomes.regression.errors import r_squared, root_mean_squared_error
 from steppe.outcomes.robustness.adversarial import adversarial_accuracy
+from steppe.outcomes.robustness.corruptions.table import CORRUPTIONS, CorruptImages, corrupt, corrupt_images
+from steppe.outcomes.robustness.shifts import (
+    LabelNoiseFit,
+    add_noise,
+    drop_values,
+    drop_words,
+    label_noise_fit,
+    misspell,
+)  # fmt: skip
 from steppe.outcomes.selective.coverage import Coverage, aurc, coverage_curve, excess_aurc
 from steppe.outcomes.selective.ranking import auroc, fpr_at_recall
 from steppe.outcomes.selective.scores import energy, mahalanobis, maximum_logit, maximum_probability
 
 __all__ = [
+    "CORRUPTIONS",
+    "CorruptImages",
     "Coverage",
+    "LabelNoiseFit",
     "LayerPrecision",
     "Reliability",
+    "add_noise",
     "adversarial_accuracy",
     "align",
     "aurc",
@@ -31,16 +44,22 @@ __all__ = [
     "calibration_error",
     "churn",
     "class_accuracy",
+    "corrupt",
+    "corrupt_images",
     "coverage_curve",
     "disagreement",
+    "drop_values",
+    "drop_words",
     "energy",
     "excess_aurc",
     "fpr_at_recall",
     "jensen_shannon",
+    "label_noise_fit",
     "linear_cka",
     "mahalanobis",
     "maximum_logit",
     "maximum_probability",
+    "misspell",
     "negative_log_likelihood",
     "precision_table",
     "probabilities",

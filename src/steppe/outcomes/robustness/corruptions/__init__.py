@@ -1,0 +1,1 @@
+"""Corruptions of images that need no photographs, at the five severities published for CIFAR."""
