@@ -12,7 +12,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from steppe import InputError, curvature
-from steppe.curvature.estimators import layer_probes
+from steppe.curvature.estimators import layer_probes, segments
 from steppe.curvature.estimators import loss_moments as layered
 from steppe.curvature.estimators.probes import rademacher
 from steppe.curvature.layers import detection, norms
@@ -352,8 +352,10 @@ def test_without_layers_it_is_the_plain_estimate_of_the_same_probes(network):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, curvature.moments(H, 5, probes=3))
 
 
-@pytest.mark.parametrize("differentiate", ["trace", "frobenius_squared"])
-def test_the_gradient_without_layers_is_that_of_the_dense_hessian_on_the_same_probes(x64, differentiate):
+@pytest.mark.parametrize(
+    ("differentiate", "rematerialize"), [("trace", None), ("frobenius_squared", None), ("frobenius_squared", 3)]
+)
+def test_the_gradient_without_layers_is_that_of_the_dense_hessian_on_the_same_probes(x64, differentiate, rematerialize):
     """D³L[v, Hv] against a derivative of the dense Hessian, for weights that are used twice."""
     x = normal(0, 5, 3)
     loss = lambda p, x: jnp.mean(jnp.tanh(jnp.tanh(x @ p["w"]) @ p["w"].T + p["b"]) ** 2)
@@ -368,11 +370,36 @@ def test_the_gradient_without_layers_is_that_of_the_dense_hessian_on_the_same_pr
         return sum(pair[differentiate != "trace"] for pair in values) / 3
 
     def ours(flat):
-        found = curvature.loss_moments(loss, unravel(flat), x, 4, probes=3, differentiate=differentiate)
+        options = {"differentiate": differentiate, "rematerialize": rematerialize}
+        found = curvature.loss_moments(loss, unravel(flat), x, 4, probes=3, **options)
         return getattr(found, differentiate).mean
 
     for found, exact in zip(jax.value_and_grad(ours)(flat), jax.value_and_grad(dense)(flat), strict=True):
         np.testing.assert_allclose(found, exact, rtol=1e-9, atol=1e-12)
+
+
+def test_rematerialization_keeps_what_passes_between_segments_of_a_program():
+    params = {f"w{i}": jnp.eye(8) for i in range(12)}
+
+    def loss(params, x):
+        for w in params.values():
+            x = jnp.tanh(x @ w)
+        return jnp.mean(x**2)
+
+    traced = jax.make_jaxpr(loss)(params, jnp.ones((16, 8)))
+    segmented, leaves = segments.rematerialized(traced, 4), jax.tree.leaves(params)
+    x = jnp.ones((16, 8))
+    whole, parts = (
+        jax.make_jaxpr(lambda leaves, run=run: jax.grad(lambda leaves: run(leaves)[0])(leaves))(leaves)
+        for run in (
+            lambda leaves: jax.core.eval_jaxpr(traced.jaxpr, traced.consts, *leaves, x),
+            lambda leaves: segmented(traced.consts, *leaves, x),
+        )
+    )
+    tanhs = lambda program: str(program).count("= tanh")
+    assert tanhs(whole) == 12
+    assert tanhs(parts) >= 20  # computed again in reverse
+    np.testing.assert_allclose(segmented(traced.consts, *leaves, x)[0], loss(params, x), rtol=1e-6)
 
 
 def test_five_probes_of_a_convolution_take_the_program_of_two():

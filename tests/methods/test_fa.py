@@ -339,6 +339,12 @@ def test_bad_calls_get_one_sentence():
     params, batch = mlp_params(), mlp_batch()
     with pytest.raises(InputError, match=r"given params, loss= and batch=, got a call without loss, batch\."):
         fa(1.0).update(params, fa(1.0).init(params), params)
+    with pytest.raises(InputError, match="rematerialize must be a whole number of at least 2, got 1"):
+        fa(1.0, rematerialize=1)
+    with pytest.raises(InputError, match="rematerialize must be None with matrix='ggn' or microbatches, got 8"):
+        fa(1.0, rematerialize=8, microbatches=2)
+    with pytest.raises(InputError, match="rematerialize must be None with adaptive, got 8"):
+        fa(1.0, rematerialize=8, adaptive=True)
     with pytest.raises(InputError, match="microbatches must be a divisor of the batch size 6, got 4"):
         penalty(fa(1.0, microbatches=4), params, batch)
     with pytest.raises(InputError, match=r"share their leading axis, got a batch with leading axes \[5, 6\]"):

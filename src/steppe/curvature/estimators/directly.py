@@ -5,6 +5,7 @@ two variables), differentiated in reverse once. Differentiating the product itse
 gives the same and takes more operations and memory: its reverse pass goes through that of the gradient.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from jax.extend.core import ClosedJaxpr
 
 from steppe.core import trees
 from steppe.core.types import Moments, Params
-from steppe.curvature.estimators import averages, estimates
+from steppe.curvature.estimators import averages, estimates, segments
 from steppe.curvature.estimators.probes import DISTRIBUTIONS
 
 HeldLoss = Callable[["Held", list[Any]], jax.Array]
@@ -36,14 +37,20 @@ def moments(
     keys: jax.Array,
     distribution: str,
     moving: tuple[bool, bool],
+    *,
+    rematerialize: int | None = None,
 ) -> Moments:
     """Estimates of tr H and tr(H²) for the program of a loss, a function of leaves; one key a random vector.
 
-    `moving` says which of the two are differentiated.
+    `moving` says which of the two are differentiated; with `rematerialize` derivatives keep what passes between
+    so many segments of the program, and compute again what is inside of them.
     """
+    run: Callable[..., list[Any]] = functools.partial(jax.core.eval_jaxpr, jaxpr.jaxpr)
+    if rematerialize is not None:
+        run = segments.rematerialized(jaxpr, rematerialize)
 
     def loss(held: Held, params: list[Any]) -> jax.Array:
-        (value,) = jax.core.eval_jaxpr(jaxpr.jaxpr, held.consts, *params, *held.batch)
+        (value,) = run(held.consts, *params, *held.batch)
         return jnp.asarray(value)
 
     def every(held: Held, keys: jax.Array) -> tuple[jax.Array, jax.Array]:

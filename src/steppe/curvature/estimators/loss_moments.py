@@ -48,6 +48,7 @@ def loss_moments(
     probes: int = 5,
     distribution: estimates.Distribution = "rademacher",
     differentiate: estimates.Differentiated = "both",
+    rematerialize: int | None = None,
 ) -> Moments:
     """Estimates of tr H and tr(H²) of one batch's Hessian, made to be differentiated in the parameters.
 
@@ -67,6 +68,9 @@ def loss_moments(
     probes : the number M of random vectors.
     distribution : "rademacher" (signs) or "gaussian".
     differentiate : "trace" or "frobenius_squared" where only that one will be differentiated; see `moments`.
+    rematerialize : take less memory and more time. The loss is cut into so many segments, at least 2; derivatives keep
+        what passes between them, and compute again what is inside of one at a time. Layers are not treated as such
+        then: the random vectors are those of ``moments(hessian(...))``, other ones than without.
 
     Returns
     -------
@@ -98,18 +102,21 @@ def loss_moments(
     checks.batch_size("loss_moments", batch)
     checks.whole("loss_moments", "probes", probes)
     checks.one_of("loss_moments", "distribution", distribution, DISTRIBUTIONS)
+    if rematerialize is not None:
+        checks.whole("loss_moments", "rematerialize", rematerialize, least=2)
     moving = estimates.moving("loss_moments", differentiate)
     key = checks.key_array("loss_moments", key)
     with programs.full_precision((params, batch, key)):
-        return _moments(loss, params, batch, key, _Asked(probes, distribution, moving))
+        return _moments(loss, params, batch, key, _Asked(probes, distribution, moving, rematerialize))
 
 
 class _Asked(NamedTuple):
-    """How many random vectors of which kind, and which of the two moments are differentiated."""
+    """How many random vectors of which kind, which of the two moments are differentiated, and in which memory."""
 
     probes: int
     distribution: estimates.Distribution
     moving: tuple[bool, bool]
+    rematerialize: int | None
 
 
 def _moments(loss: Loss, params: Params, batch: Batch, key: jax.Array, asked: _Asked) -> Moments:
@@ -117,9 +124,13 @@ def _moments(loss: Loss, params: Params, batch: Batch, key: jax.Array, asked: _A
     entry.check_targets("loss_moments", loss, params, batches.gather("loss_moments", [batch]))
     leaves, data = ([jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)] for tree in (params, batch))
     probes = asked.probes
+    if asked.rematerialize is not None:  # layers' products stay what they are to every order, also in loops
+        program = layers.traced(layers.through(loss), params, batch)._replace(layers=())
     if not program.layers:
         keys = jax.random.split(key, probes)
-        return directly.moments(program.jaxpr, leaves, data, keys, asked.distribution, asked.moving)
+        return directly.moments(
+            program.jaxpr, leaves, data, keys, asked.distribution, asked.moving, rematerialize=asked.rematerialize
+        )
     sampler = _Sampler(program, leaves, data, asked.distribution, probes)
     if probes == 1 or sampler.stacks:
         with contextlib.suppress(NotImplementedError):  # something in the loss cannot be mapped

@@ -12,7 +12,7 @@ from steppe.core import checks, trees
 from steppe.core.types import Batch, Estimate, Key, Loss, Params
 from steppe.curvature.estimators.estimates import Distribution
 from steppe.methods.contract import Strength, whole
-from steppe.methods.penalties.penalty import Matrix, accumulated, added, hutchinson, operator
+from steppe.methods.penalties.penalty import Matrix, MomentsOf, accumulated, added, hutchinson, operator
 
 Curvature = Callable[[Loss, Params, Batch, jax.Array], Estimate]
 
@@ -29,6 +29,7 @@ def fa(
     adaptive: bool = False,
     where: Any = None,
     microbatches: int | None = None,
+    rematerialize: int | None = None,
     key: Key = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Add the gradient of a penalty on the squared Hessian norm to the gradients (FA-Regularization).
@@ -66,6 +67,9 @@ def fa(
         cost of a network without layers. Every number of parts, 1 included, sees the same random vectors, other ones
         than None, which computes H from the whole batch in the cheapest way. The loss must treat examples alike:
         dropout masks that it closes over are those of one part, repeated.
+    rematerialize : take less memory and more time: the penalised loss is cut into so many segments, at least 2 (8 is a
+        good choice); derivatives keep what passes between them, and compute again what is inside of one at a time. The
+        random vectors are other ones than without. Not together with "ggn", `adaptive` or `microbatches`.
     key : seed of the probes, an int or a key array.
 
     Returns
@@ -115,7 +119,10 @@ def fa(
         checks.fail(
             "fa", "curvature", "None or a function (loss, params, batch, key) -> Estimate", checks.shown(curvature)
         )
-    known = _squared_norm(matrix, probes, distribution, adaptive, parts)
+    if adaptive and rematerialize is not None:
+        checks.fail("fa", "rematerialize", "None with adaptive", rematerialize, "Use microbatches to take less memory.")
+    moments = hutchinson("fa", matrix, probes, parts, distribution, "frobenius_squared", rematerialize=rematerialize)
+    known = _in_weights(matrix, probes, distribution, parts) if adaptive else _second(moments)
     measure = known if curvature is None else accumulated("fa", curvature, parts)
 
     def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Estimate]:
@@ -128,16 +135,16 @@ def fa(
     return added("fa", value, lam, divisor=divisor, every=every, where=where, parts=parts, key=key)
 
 
-def _squared_norm(
-    matrix: Matrix, probes: int, distribution: Distribution, adaptive: bool, parts: int | None
-) -> Curvature:
-    """tr(H²), or tr((W H W)²) in units of the weights, by Hutchinson's probes."""
-    moments = hutchinson("fa", matrix, probes, parts, distribution, "frobenius_squared")
+def _second(moments: MomentsOf) -> Curvature:
+    """tr(H²) of both moments."""
+    return lambda loss, params, batch, key: moments(loss, params, batch, key).frobenius_squared
+
+
+def _in_weights(matrix: Matrix, probes: int, distribution: Distribution, parts: int | None) -> Curvature:
+    """tr((W H W)²), in units of the weights, by Hutchinson's probes."""
 
     def measure(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Estimate:
-        if not adaptive:
-            return moments(loss, params, batch, key).frobenius_squared
-        in_weights = curvature_.rescaled(operator("fa", matrix, loss, params, batch, parts), params)
-        return curvature_.frobenius_squared(in_weights, key, probes=probes, distribution=distribution)
+        rescaled = curvature_.rescaled(operator("fa", matrix, loss, params, batch, parts), params)
+        return curvature_.frobenius_squared(rescaled, key, probes=probes, distribution=distribution)
 
     return measure

@@ -25,6 +25,7 @@ def hsr(
     matrix: Matrix = "hessian",
     where: Any = None,
     microbatches: int | None = None,
+    rematerialize: int | None = None,
     key: Key = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Add the gradient of a bound on the largest eigenvalue of the Hessian to the gradients (HSR regularization).
@@ -48,7 +49,7 @@ def hsr(
     matrix : "hessian", or "ggn": the bound on the largest eigenvalue of the generalised Gauss-Newton matrix, see `fa`.
         For `moments` of one's own it does nothing.
     step : "penalty" minimises L + λB. "unit" adds a step of length λ, in units of the gradient, whatever B is.
-    where, microbatches, key : see `fa`.
+    where, microbatches, rematerialize, key : see `fa`.
 
     Returns
     -------
@@ -109,7 +110,7 @@ def hsr(
     if moments is not None and not callable(moments):
         checks.fail("hsr", "moments", "None or a function (loss, params, batch, key) -> Moments", checks.shown(moments))
 
-    known = hutchinson("hsr", matrix, probes, parts)
+    known = hutchinson("hsr", matrix, probes, parts, rematerialize=rematerialize)
     measure = known if moments is None else accumulated("hsr", moments, parts)
 
     def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Estimate]:

@@ -11,7 +11,7 @@ from steppe.core import checks, losses, trees
 from steppe.core.types import Batch, Estimate, Key, Loss, Moments, Params
 from steppe.curvature.estimators.estimates import Differentiated, Distribution
 from steppe.methods.accumulation import accumulate, microbatches_of
-from steppe.methods.contract import Call, Strength, method, unless_zero
+from steppe.methods.contract import Call, Strength, method, unless_zero, whole
 
 Matrix = Literal["hessian", "ggn"]
 """Whose curvature is penalised: the Hessian's, or that of the generalised Gauss-Newton matrix."""
@@ -85,17 +85,24 @@ def hutchinson(
     microbatches: int | None,
     distribution: Distribution = "rademacher",
     differentiate: Differentiated = "both",
+    *,
+    rematerialize: int | None = None,
 ) -> MomentsOf:
     """The moments of the penalised matrix from random vectors, as cheaply as there is a way.
 
     The cheapest needs the rows of the whole batch: by micro-batches, however many, every probe is a whole vector.
     """
     checks.one_of(name, "matrix", matrix, ("hessian", "ggn"))
+    if rematerialize is not None:
+        rematerialize = whole(name, "rematerialize", rematerialize, least=2)
+        if matrix != "hessian" or microbatches is not None:
+            checks.fail(name, "rematerialize", "None with matrix='ggn' or microbatches", rematerialize,
+                        "Choose one way to take less memory.")  # fmt: skip
     options: dict[str, Any] = {"probes": probes, "distribution": distribution, "differentiate": differentiate}
 
     def measure(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Moments:
         if matrix == "hessian" and microbatches is None:
-            return curvature.loss_moments(loss, params, batch, key, **options)
+            return curvature.loss_moments(loss, params, batch, key, rematerialize=rematerialize, **options)
         return curvature.moments(operator(name, matrix, loss, params, batch, microbatches), key, **options)
 
     return measure

@@ -26,6 +26,7 @@ def seht(
     matrix: Matrix = "hessian",
     where: Any = None,
     microbatches: int | None = None,
+    rematerialize: int | None = None,
     key: Key = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Add the gradient of the Hessian's trace to the gradients (Liu et al. 2022, "SEHT").
@@ -43,7 +44,7 @@ def seht(
         ±1/√(1 − drop), so that the estimate stays unbiased.
     matrix : "hessian", or "ggn": the trace of the generalised Gauss-Newton matrix, see `fa`; never below 0 for a
         convex criterion.
-    where, microbatches, key : see `fa`.
+    where, microbatches, rematerialize, key : see `fa`.
 
     Returns
     -------
@@ -80,7 +81,7 @@ def seht(
                     "Add 'drop' to static_args of optax.inject_hyperparams.")  # fmt: skip
     if checks.real("seht", "drop", drop, least=0.0, most=1.0) == 1:
         checks.fail("seht", "drop", "a number of at least 0 and below 1", drop)
-    moments = hutchinson("seht", matrix, probes, parts, differentiate="trace")
+    moments = hutchinson("seht", matrix, probes, parts, differentiate="trace", rematerialize=rematerialize)
 
     def value(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array | float, Estimate]:
         if drop:
