@@ -1,7 +1,10 @@
 """docs/guides: every script runs, and what the pages say of it is so."""
 
+import os
 import re
 import shlex
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,9 +74,28 @@ def test_clipping_after_a_penalty_bounds_both_and_before_it_only_the_loss():
 
 
 def test_several_devices_give_the_answer_of_one(on_four_devices):
-    (code,) = blocks("devices", "python")
-    said = re.fullmatch(r"4 devices; one device and all of them differ by (.*)", on_four_devices(code))
+    training, sharded, _ = blocks("devices", "python")
+    said = re.match(
+        r"4 devices; one device and all of them differ by (.*)\ntrace ", on_four_devices(training + sharded)
+    )
     assert float(said[1]) < 1e-6
+
+
+def test_two_processes_share_parameters_and_give_the_answer_of_one(tmp_path):
+    (code,) = (block for block in blocks("devices", "python") if "jax.distributed" in block)
+    (tmp_path / "two.py").write_text(code)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        environment = {**os.environ, "STEPPE_PORT": str(free.getsockname()[1])}
+    command, pipe = [sys.executable, str(tmp_path / "two.py")], subprocess.PIPE
+    started = [
+        subprocess.Popen([*command, str(rank)], env=environment, text=True, stdout=pipe, stderr=pipe)
+        for rank in range(2)
+    ]
+    (said, *_), *_ = ended = [process.communicate(timeout=500) for process in started]
+    assert [process.returncode for process in started] == [0, 0], ended
+    found = re.search(r"one process and two differ by (\S+) in the trace and (\S+) in the step", said)
+    assert max(map(float, found.groups())) < 1e-5
 
 
 def test_the_wait_for_a_penalised_step_is_longer(capsys):

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 
 from steppe import study
@@ -126,4 +127,11 @@ def test_a_number_of_devices_is_all_or_a_count(devices):
 def test_more_devices_than_the_machine_has_are_refused_before_training(tmp_path):
     with pytest.raises(InputError, match=r"train\.devices must be at most 1, the devices of this machine, got 8"):
         study.run(parse(TEXT, {"train.devices": 8}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_process_among_several_does_not_train_a_study(monkeypatch, tmp_path):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match=r"^study: processes must be 1, .* got 2 of jax\.distributed\. Say \[train\]"):
+        study.run(parse(TEXT, {}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
