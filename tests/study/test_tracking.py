@@ -10,6 +10,7 @@ import pytest
 
 from steppe import InputError, curvature, data, models, report, sharpness, study
 from steppe.analysis.analysis import analyse
+from steppe.analysis.curves import TRACKED, tracked_curve
 from steppe.core import losses
 from steppe.measures import table
 from steppe.report.figures import tracking as tracked
@@ -149,9 +150,20 @@ def test_descent_on_a_quadratic_diverges_just_above_the_limit_and_not_below(mome
 def test_figures_show_every_quantity_and_the_edge(finished):
     pictures = tracked.pictures(analyse(finished[0]).tracked)
     assert [p.alt.split(" over")[0] for p in pictures] == [
-        *("λ_max of the Hessian", "λ_min of the Hessian", "tr H", "tr(H²)")
+        *("λ_max of the Hessian", "λ_c of updates", "λ_min of the Hessian", "tr H", "tr(H²)")
     ]
-    assert "edge of stability" in pictures[0].caption and "edge of stability" not in pictures[1].caption
+    assert ["edge of stability" in picture.caption for picture in pictures] == [True, False, False, False, False]
+
+
+def test_an_adaptive_optimiser_is_drawn_with_its_own_edge():
+    name = "preconditioned_sharpness"
+    values = {name: [20.0, 40.0], f"{name}_residual": [0.1, 0.2], f"{name}_converged": [True, True]}
+    rows = polars.DataFrame({"epoch": [1, 2], "preconditioned_limit": [38.0, 38.0], **values})
+    curve = tracked_curve(rows, name)
+    nothing = {other: {"a": tracked_curve(polars.DataFrame(), other)} for other in TRACKED}
+    (picture,) = tracked.pictures(nothing | {name: {"a": curve}})
+    assert picture.alt.startswith("λ_max of P^(-1/2) H P^(-1/2) over epochs: a ends at 40")
+    assert curve.limit.tolist() == [38, 38] and "edge of stability: that of the optimiser" in picture.caption
 
 
 def test_bad_settings_get_one_sentence():

@@ -11,9 +11,15 @@ from steppe.analysis.quantities import FITTED_LOSS, TR_H2
 CURVES = {"test_accuracy": False, "test_loss": False, FITTED_LOSS: False, TR_H2: True}
 """What is followed over epochs, and whether its mean over seeds is the geometric one."""
 
-EIGENVALUES = ("top_eigenvalue", "bottom_eigenvalue")
-TRACKED = (*EIGENVALUES, "trace", "frobenius_squared")
-"""What a study that tracks curvature follows."""
+LIMITS = {"top_eigenvalue": "stability_limit", "preconditioned_sharpness": "preconditioned_limit"}
+"""What is followed beside its edge of stability."""
+
+EIGENVALUES = ("top_eigenvalue", "bottom_eigenvalue", "preconditioned_sharpness")
+SEARCHED = (*EIGENVALUES, "critical_sharpness")
+"""What is searched for, and may not have converged."""
+
+TRACKED = (*SEARCHED, "trace", "frobenius_squared")
+"""What a study that tracks curvature follows, if it asks for it."""
 
 NOTHING = np.zeros(0)
 
@@ -37,7 +43,7 @@ class TrackedCurve(NamedTuple):
     error : ndarray
         Of the mean: residuals of eigenvalues, standard errors of estimates.
     limit : ndarray
-        The edge of stability, NaN where none is known.
+        The edge of stability, NaN or null where none is known.
     converged : ndarray of bool
         Whether the values of all seeds have converged.
     """
@@ -83,8 +89,8 @@ def tracked_curve(history: polars.DataFrame, name: str) -> TrackedCurve:
         value.min().alias("low"),
         value.max().alias("high"),
         ((error**2).sum().sqrt() / value.count()).fill_nan(0).alias("error"),
-        polars.col("stability_limit").mean().cast(polars.Float64).alias("limit"),
-        (polars.col(f"{name}_converged").all() if name in EIGENVALUES else polars.lit(True)).alias("converged"),
+        (polars.col(LIMITS[name]).mean() if name in LIMITS else polars.lit(None)).cast(polars.Float64).alias("limit"),
+        (polars.col(f"{name}_converged").all() if name in SEARCHED else polars.lit(True)).alias("converged"),
     ).sort("epoch")
     return TrackedCurve(*(rows[column].to_numpy() for column in ("epoch", *TrackedCurve._fields[1:])))
 
