@@ -3,6 +3,7 @@
 The table in docs/measures.md is the registry's: run ``python tests/networks/test_measurement.py`` after it has changed.
 """
 
+import dataclasses
 import fnmatch
 import json
 import math
@@ -10,6 +11,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +26,13 @@ from steppe import InputError, report, sharpness, study
 from steppe.analysis.measurements import compare_measurements
 from steppe.analysis.verdict import Verdict
 from steppe.core import losses
+from steppe.data.dataset import Dataset, as_it_is
 from steppe.measures import MEASURES
 from steppe.measures import run as measures
 from steppe.measures import table as stored
 from steppe.measures.subject import Subject
 from steppe.networks import measurement as measuring
+from steppe.networks.network import check_split
 from steppe.networks.runs import finished_runs
 from steppe.networks.settings import Settings, UserNetwork
 from steppe.report.wording.measurements import notes
@@ -371,6 +375,19 @@ def test_float64_and_the_test_part_are_asked_by_name(tiny):
     single = take(tiny, measures=("loss",), split="test").rows
     assert rows["value"][0] != single["value"][0]
     np.testing.assert_allclose(rows["value"][0], single["value"][0], rtol=1e-5)
+
+
+def test_validation_examples_are_a_part_where_the_data_have_them():
+    part = {"x": np.ones((3, 2), np.float32), "y": np.zeros(3, np.int32)}
+    known = Dataset("toy", part, part, as_it_is, (2,), 2, "toy", "0", part)
+    networks = [SimpleNamespace(name="lam=0-s0", dataset=known)]
+    check_split("measure", networks, "validation")
+    assert Settings(("loss",), split="validation").checked().split == "validation"
+    networks.append(SimpleNamespace(name="lam=1-s0", dataset=dataclasses.replace(known, validation=None)))
+    with pytest.raises(
+        InputError, match=r"--split must be a part of the data of lam=1-s0, got 'validation'\. Its study"
+    ):
+        check_split("measure", networks, "validation")
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def landscape(
     grid: Annotated[int, typer.Option(help="Number of points along a side of the plane (odd; 0 for no plane).")] = 25,
     radius: Annotated[float, typer.Option(help="Distance to explore, in units of the directions.")] = 1.0,
     examples: Annotated[int, typer.Option(help="Evaluate loss and accuracy on at most this many examples.")] = 1024,
-    split: Annotated[str, typer.Option(metavar="train|test", help="Use the training or the test data.")] = "train",
+    split: Annotated[str, typer.Option(metavar="train|validation|test", help="Part of the data to use.")] = "train",
     seed: Annotated[int, typer.Option(help="Seed of the random directions and of the choice of examples.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Output folder.", show_default="one in DIR/landscapes")] = None,
     network: Network = None,

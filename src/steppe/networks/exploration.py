@@ -192,7 +192,7 @@ class _Explorer:
     def about(self) -> str:
         """Sentences: which values, which examples, which directions."""
         settings, many = self.settings, self.batches.examples
-        part = {"train": "training examples", "test": "test examples"}[settings.split]
+        part = {"train": "training"}.get(settings.split, settings.split) + " examples"
         kind = part if self.dataset.test else "examples"
         what = f"Loss and accuracy without dropout on {many} {kind} of {self.dataset.name}."
         if settings.along == "between" and self.model.statistics is not None:

@@ -17,7 +17,7 @@ import numpy as np
 from steppe.core import checks, names
 from steppe.core.types import Params
 from steppe.models import Variables
-from steppe.networks.network import NetworkOnData
+from steppe.networks.network import SPLITS, NetworkOnData, check_split
 from steppe.networks.runs import finished_runs
 from steppe.networks.settings import UserNetwork
 from steppe.networks.user import read_networks
@@ -44,7 +44,7 @@ class Settings:
     radius : how far the line and the plane reach: in filter norms (random), in the parameters' units (eigenvectors),
         in distances of the two networks from the middle between them (between).
     examples : at most so many examples, drawn without replacement.
-    split : "train" or "test".
+    split : one of `SPLITS`.
     seed : of the random directions, and of the draw of examples.
     """
 
@@ -64,7 +64,7 @@ class Settings:
         InputError : otherwise.
         """
         checks.one_of("landscape", "along", self.along, ALONG)
-        checks.one_of("landscape", "split", self.split, ("train", "test"))
+        checks.one_of("landscape", "split", self.split, SPLITS)
         for name in ("points", "grid"):
             value, odd = getattr(self, name), "an odd number of at least 3, so that the middle is a point"
             if not (isinstance(value, int) and value >= 3 and value % 2) and not (name == "grid" and value == 0):
@@ -162,6 +162,7 @@ def read_question(
         networks = tuple(read_networks(list(map(Path, targets)), user, settings.split))
     else:
         networks = tuple(finished_runs("landscape", targets))
+        check_split("landscape", networks, settings.split)
     first = networks[0]
     for other in networks[1:]:
         if other.dataset.fingerprint != first.dataset.fingerprint:

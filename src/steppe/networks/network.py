@@ -1,13 +1,17 @@
 """What landscapes are of: a network at its parameters, and the data that its loss is of."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steppe.core import losses
+from steppe.core import checks, losses
 from steppe.core.types import Apply, Criterion, Params
 from steppe.data import Dataset
 from steppe.models import Network
+
+SPLITS = ("train", "validation", "test")
+"""The parts of a study's data."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,3 +49,16 @@ class NetworkOnData:
     def apply(self) -> Apply:
         """The network in evaluation mode, its state held."""
         return self.model.at(self.state)
+
+
+def check_split(command: str, networks: Iterable[NetworkOnData], split: str) -> None:
+    """Fail where the data of a network have no such part.
+
+    Raises
+    ------
+    InputError : they have none.
+    """
+    for network in networks:
+        if getattr(network.dataset, split) is None:
+            todo = "Its study splits off no validation examples: [data] validation does."
+            checks.fail(command, "--split", f"a part of the data of {network.name}", checks.shown(split), todo)

@@ -14,6 +14,7 @@ from steppe.core import arrays, checks, entry, losses
 from steppe.core.batches import Batches
 from steppe.core.types import Apply, Criterion, Loss, Params
 from steppe.data.dataset import fingerprint
+from steppe.networks.network import check_split
 from steppe.networks.runs import FinishedRun, read_runs
 from steppe.networks.settings import Settings
 from steppe.storage import files
@@ -186,6 +187,7 @@ class Runs:
     def _batches(self, network: FinishedRun, split: str) -> Batches:
         known, settings = (network.dataset.fingerprint, split), self.settings
         if known not in self.batches:
+            check_split("measure", [network], split)
             drawn = chosen(network.dataset, split, settings.examples, settings.seed, size=settings.batch_size)
             self.batches[known] = as_dtype("data", drawn, settings.dtype)
         return self.batches[known]
