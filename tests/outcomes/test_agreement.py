@@ -11,7 +11,7 @@ import polars
 import pytest
 
 from steppe import InputError, outcomes, study
-from steppe.analysis.measurements import by_seed, compare_measurements
+from steppe.analysis.measurements import by_seed, compare_measurements, network_measurements
 from steppe.measures import measure
 from steppe.networks import measurement
 from steppe.networks.settings import Settings, UserNetwork
@@ -221,3 +221,26 @@ def test_the_standard_error_over_pairs_is_right_and_that_of_pairs_as_if_independ
         naive.append(pairs.var(ddof=1) / 15)
     assert np.var(means) < np.mean(errors) < 1.6 * np.var(means)  # Efron and Stein: never too small in the mean
     assert np.mean(naive) < 0.6 * np.var(means)
+
+
+def test_every_two_files_are_a_pair_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("two_files.py").write_text("def apply(params, x):\n    return x @ params['w']\n")
+    random = np.random.default_rng(0)
+    x = random.normal(size=(20, 3)).astype(np.float32)
+    np.savez("data.npz", x=x, y=np.arange(20) % 3)
+    weights = [random.normal(size=(3, 3)).astype(np.float32) for _ in range(3)]
+    for place, w in enumerate(weights):
+        np.savez(f"n{place}.npz", w=w)
+    user, settings = UserNetwork(apply="two_files:apply", data="data.npz"), Settings(("disagreement",))
+    files = [Path(f"n{place}.npz") for place in range(3)]
+    rows = measurement.measure(measurement.read_targets(files, user, settings), settings).rows
+    assert rows["condition"].to_list() == ["n0.npz and n1.npz", "n0.npz and n2.npz", "n1.npz and n2.npz"]
+    p = [outcomes.probabilities(x @ w) for w in weights]
+    expected = [outcomes.disagreement(p[i], p[j]) for i, j in itertools.combinations(range(3), 2)]
+    assert rows["value"].to_list() == pytest.approx(expected)
+    found = network_measurements(rows)
+    assert found.networks == tuple(rows["condition"])
+    with pytest.raises(InputError, match="it compares two networks, and there are no two seeds"):
+        measurement.measure(measurement.read_targets(files[:1], user, settings, Path("alone")), settings)

@@ -48,7 +48,7 @@ def test_the_gap_is_that_of_the_two_parts_whichever_is_asked():
         accuracy, loss = lookup("generalisation_gap").function(subject)
         assert accuracy.value == pytest.approx(of("train").accuracy() - of("test").accuracy())
         assert loss.value == pytest.approx(of("test").value - of("train").value)
-    with pytest.raises(InputError, match="with a training and a test part"):
+    with pytest.raises(InputError, match="in two parts, training and test, got one"):
         measure("generalisation_gap", apply=lambda w, x: x * w, params=jnp.ones(4), batches=parts["test"])
 
 

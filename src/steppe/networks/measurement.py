@@ -209,7 +209,8 @@ class _Session:
             self.watcher.stage(f"{one.run} and {other.run}: {name}")
             answer = ask(self._whole(one), known, settings.of(known), self._whole(other))
             if answer.error is None:
-                found = [self._row(one, answer, q, mark) | {"partner": other.run} for q in answer.quantities]
+                both = {"partner": other.run, "condition": _condition(one, other)}
+                found = [self._row(one, answer, q, mark) | both for q in answer.quantities]
                 table.add(found, None)
             elif name in settings.options:
                 raise answer.error
@@ -275,6 +276,11 @@ class _Session:
             "host": provenance.host(),
         }
         return {name: row[name] for name in SCHEMA}
+
+
+def _condition(one: Target, other: Target) -> str:
+    """That of two runs of one condition, or the names of two files."""
+    return one.condition if one.condition == other.condition else f"{one.condition} and {other.condition}"
 
 
 def _marks(known: Measure, target: Target) -> tuple[str, ...]:

@@ -37,6 +37,6 @@ def generalisation_gap(subject: Subject) -> Iterator[Quantity]:
     """By how much is it better on its training data, as they are, than on the test data?"""
     train, test = subject.part("train"), subject.part("test")
     if train is None or test is None:
-        checks.fail("generalisation_gap", "data", "with a training and a test part", "others", "Ask it of a study.")
+        checks.fail("generalisation_gap", "data", "in two parts, training and test", "one", "Ask it of a study.")
     yield Quantity("accuracy_gap", train.accuracy() - test.accuracy())
     yield Quantity("loss_gap", test.value - train.value)
