@@ -1,6 +1,7 @@
 """Steppe's benchmarks: markdown tables on the terminal, everything in one JSON file.
 
-python benchmarks [fa_cost] [methods_cost] [peers] [scaling] [variance] [measuring] [--quick] [--json out/bench.json]
+python benchmarks [fa_cost] [methods_cost] [peers] [scaling] [variance] [measuring] [gpu] [--quick]
+                  [--json out/bench.json]
 """
 
 import argparse
@@ -16,17 +17,25 @@ from steppe.storage import provenance
 
 QUESTIONS = ("fa_cost", "methods_cost", "peers", "scaling", "variance", "measuring")
 
+NAMED = ("gpu",)
+"""Questions that are asked only where they are named."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python benchmarks", description=__doc__.partition("\n")[0])
-    parser.add_argument("questions", nargs="*", metavar="question", help=f"any of {', '.join(QUESTIONS)}; default: all")
+    parser.add_argument(
+        "questions",
+        nargs="*",
+        metavar="question",
+        help=f"any of {', '.join((*QUESTIONS, *NAMED))}; default: all but {', '.join(NAMED)}",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="does everything still run? Few rounds, figures that say little"
     )
     parser.add_argument("--json", type=Path, default=Path("out/bench.json"), help="where all figures go")
     arguments = parser.parse_args()
-    if unknown := set(arguments.questions) - set(QUESTIONS):
-        parser.error(f"question must be one of {', '.join(QUESTIONS)}, got {', '.join(sorted(unknown))}")
+    if unknown := set(arguments.questions) - {*QUESTIONS, *NAMED}:
+        parser.error(f"question must be one of {', '.join((*QUESTIONS, *NAMED))}, got {', '.join(sorted(unknown))}")
     began, found, about = time.perf_counter(), {}, machine()
     print(sentence(about), end="\n\n", flush=True)
     for question in arguments.questions or QUESTIONS:

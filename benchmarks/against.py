@@ -166,11 +166,8 @@ class Counting:
     counts: list[int]
 
     def __call__(self, v: Any, *data: Any) -> Any:
-        return self.together((v,), *data)[0]
-
-    def together(self, vectors: tuple, *data: Any) -> tuple:
-        jax.debug.callback(lambda: self.counts.append(len(vectors)))
-        return self.product.together(vectors, *data)
+        jax.debug.callback(lambda: self.counts.append(1))
+        return self.product(v, *data)
 
 
 def products_of(H: Operator, measure: Callable[[Operator], Any]) -> int:
