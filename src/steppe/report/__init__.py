@@ -24,7 +24,7 @@ from steppe.analysis.results import Results
 from steppe.measures import table
 from steppe.networks.landscapes import Landscape
 from steppe.networks.measurement import MeasurementResult
-from steppe.report import correlations, landscape, markdown, measures, study
+from steppe.report import correlations, landscape, markdown, measures, plain, study
 from steppe.report.figures import landscapes
 from steppe.report.pages import html
 from steppe.report.terminal import document as terminal
@@ -38,6 +38,7 @@ __all__ = [
     "show_correlations",
     "show_landscape",
     "show_measures",
+    "tables_of",
     "write",
     "write_landscape",
     "write_measures",
@@ -121,6 +122,17 @@ def write_measures(directory: str | os.PathLike) -> Path:
 def show_measures(found: MeasurementResult, console: Console | None = None) -> None:
     """Print what was measured."""
     measures_in_terminal.show(found.rows, found.notes, console or Console())
+
+
+def tables_of(results: Results, form: str, *, confidence: float = 0.95) -> str:
+    """All tables of a study's report as text: ``"markdown"``, ``"latex"`` (booktabs) or ``"csv"``.
+
+    Raises
+    ------
+    InputError
+        Another format.
+    """
+    return plain.render(study.document(analyse(results, confidence=confidence)), form)
 
 
 def show_correlations(found: Correlations, console: Console | None = None) -> None:

@@ -138,12 +138,30 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A question that every reader has, its answer in a few words, and the effect with its interval."""
+
+    question: str
+    text: str
+    effect: str = ""
+
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        return " ".join(filter(None, (self.question, self.text, f"({self.effect})" if self.effect else "")))
+
+
+@dataclass(frozen=True)
 class Document:
-    """A report: where it stands, its title, its answer in a paragraph, what to know first, and the sections."""
+    """A report: where it stands, its title, its answers one by one and in a paragraph, the figure that shows them, what
+    to know first, and the sections.
+    """
 
     place: str
     title: str
     lead: str = ""
+    answers: tuple[Answer, ...] = ()
+    figure: Gallery | None = None
     notes: tuple[str, ...] = ()
     sections: tuple[Section, ...] = field(default=())
 

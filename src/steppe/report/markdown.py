@@ -19,7 +19,8 @@ from steppe.report.document import (
 
 def render(document: Document) -> str:
     """The whole report but its figures."""
-    parts = [f"# {escape(document.title)}", escape(document.lead)]
+    answers = "\n".join(f"- **{escape(a.question)}** {escape(f'{a.text} {a.effect}')}" for a in document.answers)
+    parts = [f"# {escape(document.title)}", answers, escape(document.lead)]
     parts += [f"> {escape(note)}" for note in document.notes]
     parts += [part for section in document.sections for part in _section(section)]
     return "\n\n".join(part for part in parts if part) + "\n"

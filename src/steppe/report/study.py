@@ -10,11 +10,12 @@ from steppe.analysis.results import PublishedTable
 from steppe.analysis.verdict import Ratio
 from steppe.report import correlations, measures
 from steppe.report.document import Beside, Block, Code, Document, Gallery, Link, Paragraph, Section, Sentences, Table
-from steppe.report.figures import curves, landscapes, outcomes, tracking
+from steppe.report.figures import curves, forest, landscapes, outcomes, tracking
 from steppe.report.figures.landscapes import View
 from steppe.report.tables import comparisons, conditions
 from steppe.report.tables.base import facts_table
 from steppe.report.tables.published import published, this_study
+from steppe.report.wording.answers import answers
 from steppe.report.wording.conclusion import conclusion
 from steppe.report.wording.notes import notes, power
 from steppe.report.wording.plans import too_few
@@ -28,9 +29,16 @@ def document(analysis: Analysis, *, surfaces_page: str = "") -> Document:
         place=results.name,
         title=results.title,
         lead=conclusion(analysis),
+        answers=answers(analysis),
+        figure=Gallery(partial(forest.pictures, _headline(analysis), results.baseline)),
         notes=tuple(notes(analysis)),
         sections=tuple(_sections(analysis, surfaces_page)),
     )
+
+
+def _headline(analysis: Analysis) -> tuple[QuantityComparison, ...]:
+    """What the first figure shows: the primary metric, and tr(H²)."""
+    return analysis.chosen(dict.fromkeys((analysis.primary.quantity.name, TR_H2)))
 
 
 def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:

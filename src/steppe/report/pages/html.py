@@ -32,6 +32,7 @@ def render(document: Document) -> str:
     sections = [(section, _shown(section)) for section in document.sections]
     return ENVIRONMENT.get_template("page.html.j2").render(
         document=document,
+        opening=Drawn(document.figure.draw() if document.figure else ()),
         sections=[(section, blocks) for section, blocks in sections if blocks],
         scripts=any(isinstance(block, Rotatable) for _, blocks in sections for block in blocks),
     )

@@ -15,6 +15,8 @@ FINER = ("Welch p", "Paired p", "TOST Holm p", "TOST BH p", "TOST BY p", "Hedges
 def show(document: Document, console: Console) -> None:
     """Print what answers the question."""
     console.print(Text(document.title, style="bold"))
+    for answer in document.answers:
+        console.print(Text(answer.question, style="bold"), Text(f"{answer.text} {answer.effect}".strip()))
     console.print(Text(document.lead), "")
     for note in document.notes:
         console.print(Text(f"! {note}", style="yellow"))

@@ -1,0 +1,121 @@
+"""A study in three lines: did it help, is it flatter, what did it cost; each with its effect and interval."""
+
+import math
+from collections.abc import Mapping
+
+from steppe.analysis.analysis import Analysis
+from steppe.analysis.comparison import QuantityComparison
+from steppe.analysis.equal_loss import EqualLossRatio
+from steppe.analysis.judgement import Comparison
+from steppe.analysis.quantities import TR_H2, Quantity
+from steppe.analysis.verdict import Ratio, Verdict
+from steppe.core.checks import joined
+from steppe.report.document import Answer
+from steppe.report.formats import interval, number, percent, signed
+
+SEVERAL = 3
+"""More conditions are counted and not named."""
+
+
+def answers(analysis: Analysis) -> tuple[Answer, ...]:
+    """The three lines; none where nothing can be compared yet."""
+    baseline = analysis.results.baseline
+    others = [c for c in analysis.results.conditions if c != baseline and analysis.seeds[c]]
+    if not others or not analysis.seeds.get(baseline):
+        return ()
+    primary, curvature = analysis.primary, analysis.quantities[TR_H2]
+    level = f"{percent(analysis.confidence)} interval{', not corrected' if len(others) > 1 else ''}"
+    lines = [_compared("Did it help?", primary, _good(primary.quantity), "better", level)]
+    if any(by.condition.count for by in curvature.comparisons.values()):
+        flat = _compared("Is it flatter?", curvature, Verdict.LOWER, "flatter", level, "tr(H²) (lower is flatter)")
+        lines.append(Answer(flat.question, f"{flat.text}{_reason(analysis, curvature)}", flat.effect))
+    lines.append(_cost({c: analysis.cost[c] for c in others}, level))
+    return tuple(lines)
+
+
+def _compared(question: str, found: QuantityComparison, good: Verdict, word: str, level: str, name: str = "") -> Answer:
+    """What became of one quantity, and the condition that shows it best."""
+    seen = {c: x for c, x in found.comparisons.items() if x.condition.count and x.baseline.count}
+    bad = Verdict.LOWER if good is Verdict.HIGHER else Verdict.HIGHER
+    by = {verdict: [c for c in seen if seen[c].verdict is verdict] for verdict in Verdict}
+    if not seen or len(by[Verdict.UNTESTABLE]) == len(seen):
+        return Answer(question, "Cannot tell: nothing could be tested.")
+    if by[good] and by[bad]:
+        text, shown = f"It depends: {word} under {_named(by[good])}, not under {_named(by[bad])}.", by[good] + by[bad]
+    elif by[good]:
+        text, shown = f"Yes, under {_named(by[good], len(seen))}.", by[good]
+    elif by[bad]:
+        text, shown = f"No: the opposite under {_named(by[bad], len(seen))}.", by[bad]
+    elif len(by[Verdict.EQUIVALENT]) == len(seen):
+        text, shown = (
+            f"No difference that matters, under {_named(by[Verdict.EQUIVALENT], len(seen))}.",
+            by[Verdict.EQUIVALENT],
+        )
+    else:
+        text, shown = "Cannot tell: no difference shown.", [c for c in seen if c not in by[Verdict.UNTESTABLE]]
+    most = max(shown, key=lambda c: abs(seen[c].difference))
+    label = name or found.quantity.label
+    return Answer(question, text, f"{label} under {most}: {effect(found.quantity, seen[most])} ({level})")
+
+
+def effect(quantity: Quantity, found: Comparison) -> str:
+    """A difference with its interval: in points, or as a ratio.
+
+    Examples
+    --------
+    >>> from steppe.analysis import judge
+    >>> effect(Quantity("a", "A", "share"), judge([0.92, 0.93, 0.94], [0.90, 0.91, 0.92]))
+    '+2.00 points [−0.27, +4.27]'
+    """
+    if quantity.log:
+        ratio = found.ratio
+        return f"× {number(ratio.ratio)} {interval(ratio.low, ratio.high)}".strip()
+    if quantity.unit == "share":
+        ends = interval(found.low, found.high, lambda x: signed(100 * x, decimals=2))
+        return f"{signed(100 * found.difference, decimals=2)} points {ends}".strip()
+    unit = f" {quantity.unit}" if quantity.unit else ""
+    return f"{signed(found.difference)}{unit} {interval(found.low, found.high, signed)}".strip()
+
+
+def _reason(analysis: Analysis, found: QuantityComparison) -> str:
+    """What networks at equal training loss add: whether a difference is one of more or less training."""
+    ratios: Mapping[str, EqualLossRatio] = analysis.equal_loss.get(TR_H2, {})
+    lower = [c for c, by in found.comparisons.items() if by.verdict is Verdict.LOWER and c in ratios]
+    alike = [c for c in lower if ratios[c].verdict in (Verdict.INCONCLUSIVE, Verdict.EQUIVALENT)]
+    reversed_ = [c for c in lower if ratios[c].verdict is Verdict.HIGHER]
+    unsure = [c for c, by in found.comparisons.items() if by.verdict is Verdict.INCONCLUSIVE and c in ratios]
+    flatter = [c for c in unsure if ratios[c].verdict is Verdict.LOWER]
+    parts = [f"no difference under {_named(alike)}"] if alike else []
+    parts += [f"sharper under {_named(reversed_)}"] if reversed_ else []
+    if not parts and flatter:
+        return f" At equal training loss it is, under {_named(flatter, len(ratios))}."
+    if not parts:
+        return " So it is at equal training loss." if lower and len(lower) == len(ratios) else ""
+    return f" But at equal training loss {joined(parts)}: there it has trained to another loss."
+
+
+def _cost(ratios: Mapping[str, Ratio], level: str) -> Answer:
+    """The time of training, of the condition that took longest."""
+    question = "What did it cost?"
+    known = {c: ratio for c, ratio in ratios.items() if math.isfinite(ratio.ratio)}
+    if not known:
+        return Answer(question, "Unknown: times were not measured on one machine.")
+    most = max(known, key=lambda c: known[c].ratio)
+    worse = [c for c, ratio in known.items() if ratio.verdict is Verdict.HIGHER]
+    text = f"Time, under {_named(worse, len(known))}." if worse else "No more time than the noise."
+    ends = interval(known[most].low, known[most].high)
+    return Answer(question, text, f"Training time under {most}: × {number(known[most].ratio)} {ends}".strip()
+                  + (f" ({level})" if ends else ""))  # fmt: skip
+
+
+def _good(quantity: Quantity) -> Verdict:
+    """Which direction is the better one."""
+    lower = "loss" in quantity.name or "error" in quantity.name or quantity.direction.startswith("lower")
+    return Verdict.LOWER if lower else Verdict.HIGHER
+
+
+def _named(names: list[str], total: int = 0) -> str:
+    """Conditions by name, or how many of all."""
+    if len(names) == total > 1:
+        return "both other conditions" if total == 2 else f"all {total} other conditions"
+    return joined(names) if len(names) <= SEVERAL else f"{len(names)} conditions"

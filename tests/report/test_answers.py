@@ -1,0 +1,105 @@
+"""A report's first screen: three lines, one figure; and its tables for other programs."""
+
+import base64
+import csv
+import dataclasses
+import io
+
+import numpy as np
+import polars
+import pytest
+
+from steppe.analysis.analysis import analyse
+from steppe.analysis.quantities import TR_H2
+from steppe.analysis.results import Results
+from steppe.core.checks import InputError
+from steppe.report import tables_of
+from steppe.report.figures import forest
+from steppe.report.pages import html
+from steppe.report.study import document
+from support.command import run
+
+
+def results(accuracy: dict[str, float], curvature: dict[str, float], *, seeds=5, **more) -> Results:
+    """Conditions of these means, nearly without spread; the first is the baseline."""
+    noise = np.random.default_rng(0).normal(size=(len(accuracy), seeds, 3))
+    rows = [
+        {"condition": c, "seed": s, "status": "finished", "host": "here", "train_seconds": 10.0 * (1 + i) + 0.01 * z[2]}
+        | {"test_accuracy": mean + 0.001 * z[0], TR_H2: curvature[c] * np.exp(0.01 * z[1]), "test_loss": 1 - mean}
+        | {"best_test_accuracy": mean, "train_loss": 0.1}
+        for i, (c, mean) in enumerate(accuracy.items())
+        for s, z in enumerate(noise[i])
+    ]
+    names = next(iter(accuracy)), tuple(accuracy)
+    runs = polars.DataFrame(rows)
+    return Results("s", "Title", "", *names, len(rows), runs, polars.DataFrame(), None, (), {}, (), "", **more)
+
+
+BETTER = results({"plain": 0.90, "sam": 0.95}, {"plain": 2.0, "sam": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("found", "lines"),
+    [
+        (BETTER, ("Yes, under sam.", "Yes, under sam.", "Time, under sam.")),
+        (results({"plain": 0.95, "sam": 0.90}, {"plain": 1.0, "sam": 2.0}),
+         ("No: the opposite under sam.", "No: the opposite under sam.", "Time, under sam.")),
+        (results({"plain": 0.9, "a": 0.95, "b": 0.8}, {"plain": 1.0, "a": 1.0, "b": 1.0}),
+         ("It depends: better under a, not under b.", "Cannot tell: no difference shown.",
+          "Time, under both other conditions.")),
+        (dataclasses.replace(results({"plain": 0.9, "sam": 0.9}, {"plain": 1.0, "sam": 1.0}),
+                             margins={"test_accuracy": 0.01, TR_H2: 1.5}),
+         ("No difference that matters, under sam.", "No difference that matters, under sam.", "Time, under sam.")),
+        (dataclasses.replace(results({"plain": 0.9, "sam": 0.95}, {"plain": 1.0, "sam": 1.0}), primary="test_loss",
+                             family=("test_loss",)),
+         ("Cannot tell: nothing could be tested.", "Cannot tell: no difference shown.", "Time, under sam.")),
+        (results({"plain": 0.9, "sam": 0.95}, {"plain": 1.0, "sam": 1.0}, seeds=1),
+         ("Cannot tell: nothing could be tested.", "Cannot tell: nothing could be tested.",
+          "No more time than the noise.")),
+    ],
+)  # fmt: skip
+def test_three_lines_answer_three_questions(found, lines):
+    answers = document(analyse(found)).answers
+    assert [a.question for a in answers] == ["Did it help?", "Is it flatter?", "What did it cost?"]
+    assert tuple(a.text for a in answers) == lines
+
+
+def test_each_line_has_its_effect_and_interval():
+    found = document(analyse(BETTER)).answers
+    assert found[0].effect.startswith("Final test accuracy under sam: +") and "points [+" in found[0].effect
+    assert (
+        found[1].effect.startswith("tr(H²) (lower is flatter) under sam: × 0.5") and "95 % interval" in found[1].effect
+    )
+    assert found[2].effect.startswith("Training time under sam: × 2.00 [")
+    assert document(analyse(dataclasses.replace(BETTER, runs=BETTER.runs.head(0)))).answers == ()
+
+
+def test_the_page_begins_with_the_lines_and_one_figure_and_wide_tables_say_that_they_scroll():
+    page = html.render(document(analyse(BETTER)))
+    order = [page.index(words) for words in ("Did it help?", "What did it cost?", "data:image/svg", 'class="lead"')]
+    assert order == sorted(order) and "Scroll sideways for more columns" in page and 'class="scroll wide"' in page
+
+
+def test_the_forest_shows_every_condition_the_margin_and_its_words():
+    found = analyse(dataclasses.replace(BETTER, margins={"test_accuracy": 0.02}))
+    (drawn,) = forest.pictures(found.chosen(("test_accuracy", TR_H2)), "plain")
+    assert "Final test accuracy, sam: +" in drawn.alt and "Final tr(H²), sam: × 0.5" in drawn.alt
+    assert "grey band is the margin" in drawn.caption and b"svg" in base64.b64decode(drawn.uri.partition(",")[2])
+    assert forest.pictures((), "plain") == []
+
+
+def test_tables_for_other_programs_hold_every_condition():
+    latex, text = tables_of(BETTER, "latex"), tables_of(BETTER, "csv")
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") > 2
+    body = "".join(line for line in latex.splitlines() if not line.startswith("%"))
+    assert "±" not in body and "²" not in body
+    rows = list(csv.reader(io.StringIO(text)))
+    assert ["Results by condition", "sam"] in [row[:2] for row in rows] and len({tuple(r) for r in rows}) > 4
+    assert "| plain" in tables_of(BETTER, "markdown")
+    with pytest.raises(InputError, match="report: format must be one of"):
+        tables_of(BETTER, "excel")
+
+
+def test_the_command_prints_tables_to_paste(small_study, monkeypatch, capsys):
+    status, said, _ = run(monkeypatch, capsys, "show", small_study, "--format", "latex")
+    assert status == 0 and said.startswith("% ") and r"\bottomrule" in said
