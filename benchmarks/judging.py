@@ -1,6 +1,6 @@
 """How often intervals cover the truth and tests reject it, with 3, 5 and 10 seeds: ``python -m benchmarks.judging``.
 
-Prints the tables of docs/judging.md. Takes about ten minutes on one core; ``--rounds 200`` is rough and quick.
+Prints the tables of docs/judging.md, which were made with ``--rounds 400``: several minutes on one core.
 """
 
 import argparse

@@ -172,6 +172,15 @@ def test_the_power_of_tost_is_what_simulated_experiments_find(effect):
     assert analysis.equivalence_power(margin, count, effect=effect) == pytest.approx(shown, abs=0.025)
 
 
+@pytest.mark.parametrize("count", [3, 5, 10])
+@pytest.mark.parametrize("paired", [False, True])
+def test_intervals_cover_and_tests_reject_as_often_as_they_say(count, paired):
+    rng, rounds = np.random.default_rng(count), 200
+    found = [judge(rng.normal(size=count), rng.normal(size=count), paired=paired) for _ in range(rounds)]
+    covered = np.mean([f.low <= 0 <= f.high for f in found])
+    assert covered == np.mean([f.p > 0.05 for f in found]) and covered > 0.95 - 3 * math.sqrt(0.95 * 0.05 / rounds)
+
+
 @pytest.mark.parametrize("equivalence", [False, True])
 @pytest.mark.parametrize("size", [0.7, 2.0])
 def test_the_seeds_needed_are_just_enough(equivalence, size):
