@@ -160,10 +160,10 @@ class Document:
     place: str
     title: str
     lead: str = ""
-    answers: tuple[Answer, ...] = ()
-    figure: Gallery | None = None
     notes: tuple[str, ...] = ()
     sections: tuple[Section, ...] = field(default=())
+    answers: tuple[Answer, ...] = ()
+    figure: Gallery | None = None
 
 
 def is_empty(block: Block) -> bool:
