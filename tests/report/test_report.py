@@ -440,3 +440,15 @@ def test_conditions_differ_without_colour():
 
 def test_a_fence_is_longer_than_any_in_the_code():
     assert markdown.fenced("a\n```\nb").startswith("````toml\n")
+
+
+@pytest.mark.parametrize("ends", [(5.8, 7.0), (0.69, 1.0), (53.0, 95.0), (6.5, 6.51), (7.0, 21.0), (3.0, 3e5)])
+def test_labels_of_a_logarithmic_axis_differ(ends):
+    figure, ax = drawing.canvas(3.0)
+    ax.plot([1, 2], ends)
+    drawing.log_axis(ax.yaxis, ends)
+    figure.canvas.draw()
+    low, high = ax.get_ylim()
+    ticks = zip(ax.get_yticks(), ax.yaxis.get_majorticklabels(), strict=True)
+    labels = [label.get_text() for place, label in ticks if low <= place <= high]
+    assert len(labels) >= 2 and len({*labels}) == len(labels)

@@ -138,8 +138,13 @@ def log_axis(axis: mpl.axis.Axis, values: Iterable[float]) -> None:
     axis.axes.set(**{f"{cast(Any, axis).axis_name}scale": "log"})
     values = [v for v in values if math.isfinite(v) and v > 0]
     decades = math.log10(max(values) / min(values)) if values else 1.0
-    plain = FuncFormatter(lambda x, _: number(x, 1))
+    plain = FuncFormatter(lambda x, _: number(x, _digits(decades)))
     subs = (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.2 else (1.0, 2.0, 3.0, 5.0, 7.0)
     axis.set_major_locator(LogLocator(subs=subs, numticks=9))
     axis.set_major_formatter(plain)
     axis.set_minor_formatter(NullFormatter())
+
+
+def _digits(decades: float) -> int:
+    """How many significant digits tell the labels of a logarithmic axis apart: one, or more within part of a decade."""
+    return 1 if decades > 0.6 else 2 + max(0, math.floor(-math.log10(max(decades, 1e-3)) - 0.35))
