@@ -23,12 +23,12 @@ method = {name = "fa", lam = 0.0}
 train = {learning_rate = 0.05, batch_size = 8, epochs = 3}
 """
 
-COMMANDS = ("run", "report", "show", "measure", "landscape", "list")
+COMMANDS = ("run", "report", "show", "correlate", "measure", "landscape", "list")
 OPTIONS = (
     "--out", "--seeds", "--set", "--checkpoint-seconds", "--measures", "--quick", "--all", "--examples", "--split",
     "--batch-size", "--probes", "--seed", "--dtype", "--loss", "--apply", "--criterion", "--data", "--label",
     "--initial", "--exclude", "--perturb-statistics", "--along", "--points", "--grid", "--radius", "--help",
-    "--version", "--", "-x", "--sed", "",
+    "--version", "--", "-x", "--sed", "", "--format", "--outcome", "--matched", "--tolerance",
 )  # fmt: skip
 PATHS = (
     "folder", "file.npz", "file.toml", "fifo.toml", "fifo.npz", "fifo.csv", "zero.toml", "gone.toml", "gone",
@@ -45,14 +45,16 @@ VALUES = st.one_of(
 )  # fmt: skip
 WORDS = st.one_of(st.sampled_from(OPTIONS), VALUES, st.tuples(st.sampled_from(OPTIONS), VALUES).map("=".join))
 TARGETS = {
-    "run": ["tiny.toml"], "report": ["folder"], "show": ["folder"], "landscape": ["folder"], "list": [],
-    "measure": ["file.npz", "--data", "file.npz"],
+    "run": ["tiny.toml"], "report": ["folder"], "show": ["folder"], "correlate": ["folder"], "landscape": ["folder"],
+    "list": [], "measure": ["file.npz", "--data", "file.npz"],
 }  # fmt: skip
 """Words with which a command begins that goes further than its parser."""
 
 OPTIONS_OF = {
     "run": ("--out", "--seeds", "--set", "--checkpoint-seconds"),
     "measure": OPTIONS[4:21],
+    "show": ("--format",),
+    "correlate": ("--measure", "--outcome", "--matched", "--tolerance"),
     "landscape": ("--along", "--points", "--grid", "--radius", "--examples", "--split", "--seed", "--out"),
 }
 """Options that a command has."""

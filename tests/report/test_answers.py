@@ -35,6 +35,13 @@ def results(accuracy: dict[str, float], curvature: dict[str, float], *, seeds=5,
     return Results("s", "Title", "", *names, len(rows), runs, polars.DataFrame(), None, (), {}, (), "", **more)
 
 
+def timed(seconds: list[float]) -> Results:
+    """Two conditions of one accuracy, of which one took so long in each run and the other ten seconds."""
+    found = results({"plain": 0.9, "sam": 0.9}, {"plain": 1.0, "sam": 1.0}, seeds=len(seconds))
+    times = polars.Series("train_seconds", [10.0] * len(seconds) + seconds)
+    return dataclasses.replace(found, runs=found.runs.with_columns(times))
+
+
 BETTER = results({"plain": 0.90, "sam": 0.95}, {"plain": 2.0, "sam": 1.0})
 
 
@@ -55,13 +62,24 @@ BETTER = results({"plain": 0.90, "sam": 0.95}, {"plain": 2.0, "sam": 1.0})
          ("Cannot tell: nothing could be tested.", "Cannot tell: no difference shown.", "Time, under sam.")),
         (results({"plain": 0.9, "sam": 0.95}, {"plain": 1.0, "sam": 1.0}, seeds=1),
          ("Cannot tell: nothing could be tested.", "Cannot tell: nothing could be tested.",
-          "No more time than the noise.")),
+          "Cannot tell: nothing could be tested.")),
     ],
 )  # fmt: skip
 def test_three_lines_answer_three_questions(found, lines):
     answers = document(analyse(found)).answers
     assert [a.question for a in answers] == ["Did it help?", "Is it flatter?", "What did it cost?"]
     assert tuple(a.text for a in answers) == lines
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        ([10.0, 10.1, 9.9], "Little or no time: no difference was shown."),
+        ([2.0, 10.0, 40.0], "Cannot tell: training times vary more than they differ."),
+    ],
+)
+def test_a_cost_that_is_lost_in_noise_cannot_be_told(seconds, text):
+    assert document(analyse(timed(seconds))).answers[-1].text == text
 
 
 def test_each_line_has_its_effect_and_interval():

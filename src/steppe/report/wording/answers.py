@@ -16,6 +16,9 @@ from steppe.report.formats import interval, number, percent, signed
 SEVERAL = 3
 """More conditions are counted and not named."""
 
+LITTLE = 1.25
+"""A ratio of training times whose whole interval is below this is called little."""
+
 
 def answers(analysis: Analysis) -> tuple[Answer, ...]:
     """The three lines; none where nothing can be compared yet."""
@@ -102,7 +105,14 @@ def _cost(ratios: Mapping[str, Ratio], level: str) -> Answer:
         return Answer(question, "Unknown: times were not measured on one machine.")
     most = max(known, key=lambda c: known[c].ratio)
     worse = [c for c, ratio in known.items() if ratio.verdict is Verdict.HIGHER]
-    text = f"Time, under {_named(worse, len(known))}." if worse else "No more time than the noise."
+    if worse:
+        text = f"Time, under {_named(worse, len(known))}."
+    elif not any(math.isfinite(ratio.high) for ratio in known.values()):
+        text = "Cannot tell: nothing could be tested."
+    elif all(ratio.high <= LITTLE for ratio in known.values()):
+        text = "Little or no time: no difference was shown."
+    else:
+        text = "Cannot tell: training times vary more than they differ."
     ends = interval(known[most].low, known[most].high)
     return Answer(question, text, f"Training time under {most}: × {number(known[most].ratio)} {ends}".strip()
                   + (f" ({level})" if ends else ""))  # fmt: skip
