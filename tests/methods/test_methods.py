@@ -247,7 +247,7 @@ def test_sam_sees_the_same_dropout_masks_at_both_points(x64):
         return mlp_loss(p, {**b, "x": b["x"] * jax.random.bernoulli(key, 0.5, b["x"].shape)})
 
     update, _ = jax.jit(lambda p: updated(sam(1e-9), p, batch, loss))(params)
-    assert len(calls) == 3  # for what its value is, and for two gradients
+    assert len(calls) == 4  # for what its value is, for its layers, and for two gradients
     close(update, jax.grad(loss)(params, batch), rtol=1e-6)
 
 

@@ -304,7 +304,7 @@ def test_an_average_of_weights_has_statistics_of_its_own():
 def test_state_without_a_known_estimate_is_not_averaged(monkeypatch):
     mlp, shape = models.MODELS["mlp"], shape_of(spec(average={"name": "ema"}))[0]
     monkeypatch.setitem(models.MODELS, "mlp", lambda *of, **settings: mlp(*of, **settings)._replace(statistics=None))
-    with pytest.raises(InputError, match=r"average must be left out .* estimate norms/0/mean, norms/0/var anew"):
+    with pytest.raises(InputError, match=r"average must be left out, .* estimate norms/0/mean, norms/0/var anew"):
         Recipe.of(shape, shape.load_data())
 
 

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from steppe.outcomes.precision import rounded_to
 
 from steppe import InputError, curvature
 from steppe.outcomes import precision_table
+from steppe.outcomes.compression.precision import rounded_to
 from support.networks import mlp_batch, mlp_loss, mlp_params
 
 

@@ -356,7 +356,7 @@ def test_every_figure_has_a_text_and_says_what_its_band_is(whole):
     html, _ = whole
     page = Page(html)
     images = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert len(images) == 9 and all(len(attrs["alt"]) > 30 for attrs in images)
+    assert len(images) == 10 and all(len(attrs["alt"]) > 30 for attrs in images)
     assert page.text.count("from the lowest to the highest seed") == 3
     assert page.text.count("95 % confidence interval over seeds") == 2
     assert sum(tag == "figcaption" for tag, _ in page.tags) == len(images)

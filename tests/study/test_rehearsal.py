@@ -7,6 +7,7 @@ import pytest
 
 import steppe
 from steppe import data, study
+from steppe.study.datasets import Datasets
 from steppe.study.execution.run import _rehearse
 from steppe.study.questions import named
 from steppe.study.training.recipe import Recipe
@@ -20,6 +21,15 @@ train = {learning_rate = 0.1, batch_size = 4, epochs = 2}
 """
 POINTS = np.arange(32, dtype=np.float32).reshape(16, 2) / 32, np.arange(16) % 2
 SMALL = data.dataset("moons", POINTS, POINTS, decode=lambda b: b, shape=(2,), classes=2, about="")
+
+
+class Small(Datasets):
+    """These few points, whatever a specification says."""
+
+    def of(self, spec):
+        return SMALL
+
+
 HEAD = "import jax, jax.numpy as jnp, numpy as np, optax\n"
 GRADIENTS = "optax.GradientTransformation"
 
@@ -34,7 +44,7 @@ def rehearse(folder, body, overrides):
     (folder / "parts.py").write_text(f"{HEAD}def make(): return {body}\n")
     (folder / "study.toml").write_text(TOML)
     spec = study.load("study.toml", overrides)
-    _rehearse(study.spec.conditions(spec), SMALL)
+    _rehearse(study.spec.conditions(spec), Small(), {})
 
 
 @pytest.mark.parametrize(
@@ -126,7 +136,7 @@ def rate(*, first: float = 0.1): return lambda n: first / (n + 1)
     names |= {"method": {"name": "parts:decay"}, "train.learning_rate": {"name": "parts:rate"}}
     spec = study.load("study.toml", names)
     assert spec.loss == {"name": "parts:loss", "slope": 1.0} and spec.augment == [{"name": "parts:noise", "size": 0.1}]
-    _rehearse(study.spec.conditions(spec), SMALL)
+    _rehearse(study.spec.conditions(spec), Small(), {})
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """A study: what it reads, what it leaves on disk, and that nothing is lost, mixed, or different the second time."""
 
 import io
-import json
 import random
 import shutil
 import signal
@@ -176,7 +175,8 @@ BAD_SETTINGS = {
     "grid": ({"method.lam": [0.0, -1.0]}, "fa: lam must be a finite number >= 0, got -1.0."),
     "grid.train.epochs": ([], "study: grid.train.epochs must be a list with at least one value, got []."),
     "published": ([{"title": "t", "caveat": "c", "columns": ["a"], "rows": [[1, 2]]}], "whose rows have 1 cells"),
-    "grid.data": ([1], "must be one of 'method', 'then', 'loss', 'augment', 'average', 'model', 'train', got"),
+    "grid.data": ([1], "study: data must be a table in condition 'lam=0,data=1', got 1."),
+    "grid.seeds": ([1], "must be one of 'data', 'method', 'then', 'loss', 'augment', 'average', 'model', 'train', got"),
     "baseline": ("lam=2", "study: baseline must be one of 'lam=0', 'lam=0.1', 'lam=1', got 'lam=2'. Did you mean"),
     "source.mine": (
         "ab",
@@ -320,7 +320,7 @@ def test_a_folder_with_other_files_is_left_alone(toy, tmp_path):
 def test_two_processes_cannot_run_one_study(toy, finished):
     directory, _ = finished
     with (
-        Store.open(directory, load(toy), json.loads((directory / "data.json").read_text())),
+        Store.open(directory, load(toy), Store.read(directory).data()),
         pytest.raises(InputError, match="another process"),
     ):
         study.run(load(toy), directory)

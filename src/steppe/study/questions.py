@@ -231,8 +231,8 @@ def named(
 
     Examples
     --------
-    >>> [(q.measure.name, q.settings, q.every) for q in named(["trace", {"name": "calibration_error", "every": 5}])]
-    [('trace', {'probes': 32}, None), ('calibration_error', {'bins': 15}, 5)]
+    >>> [(q.measure.name, q.settings, q.every) for q in named(["trace", {"name": "perplexity", "every": 5}])]
+    [('trace', {'probes': 32}, None), ('perplexity', {}, 5)]
     """
     found: list[Question] = []
     for entry in names:

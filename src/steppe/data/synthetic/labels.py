@@ -43,7 +43,7 @@ def with_random_labels(data: Dataset, share: float, seed: int = 0) -> Dataset:
     --------
     >>> from steppe import data
     >>> moons = data.load("moons", random_labels=1.0)
-    >>> 25 < (moons.train["y"] != moons.clean["y"]).sum() < 75
+    >>> bool(25 < (moons.train["y"] != moons.clean["y"]).sum() < 75)
     True
     """
     where = f"data {data.name}"

@@ -11,7 +11,6 @@ from steppe.core import checks, entry, losses, predictions
 from steppe.core.batches import Batches
 from steppe.core.programs import compiled
 from steppe.core.types import Apply, Batch, Key, Params
-from steppe.data.transforms.adversarial import fgsm, pgd
 
 Attack = Literal["fgsm", "pgd", "apgd"]
 
@@ -161,9 +160,12 @@ def _held(
     if attack == "apgd":
         held = _auto_pgd(fit, _Ball(x, radius, low, high, norm == "linf"), key, steps)
     else:
-        transform: Any = fgsm(radius, low=low, high=high)
+        from steppe.data.transforms import adversarial  # here: `steppe.data` needs the extra `study`
+
+        transform: Any = adversarial.fgsm(radius, low=low, high=high)
         if attack == "pgd":
-            transform = pgd(radius, steps, 2.5 * radius / steps, norm, low=low, high=high)  # type: ignore[arg-type]
+            step = 2.5 * radius / steps
+            transform = adversarial.pgd(radius, steps, step, norm, low=low, high=high)  # type: ignore[arg-type]
         moved = transform(key, {"x": x, "y": labels}, lambda batch: jnp.sum(fit(batch["x"])[0]))
         held = fit(x)[1] & fit(moved["x"])[1]
     shaped = held.reshape(held.shape + (1,) * (counts.ndim - 1))
