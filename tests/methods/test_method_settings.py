@@ -331,10 +331,14 @@ def test_microbatches_that_do_not_divide_the_batch_get_one_sentence(name):
 
 @pytest.mark.optimised
 @pytest.mark.first_is_fast
-@pytest.mark.parametrize("name", ["sam", "esam", "m_sam", "nso", "fam", "entropy_sgd", "fa", "fa ggn", "hsr", "seht"])
+@pytest.mark.parametrize(
+    "name", ["sam", "esam", "m_sam", "nso", "fam", "entropy_sgd", "fa", "fa ggn", "hsr", "seht", "seht drop"]
+)
 def test_microbatches_bound_memory(name):
     name, variant = name.split(" ") if " " in name else (name, None)
-    options = ({"matrix": "ggn"} if variant else {}) | ({"shards": 2} if name == "m_sam" else {})
+    options = {"ggn": {"matrix": "ggn"}, "drop": {"drop": 0.5}}.get(variant, {}) | (
+        {"shards": 2} if name == "m_sam" else {}
+    )
     wide = losses.of(lambda p, x: jnp.tanh(jnp.tanh(x @ p["in"]) @ p["mid"]) @ p["out"])
     shapes = {"in": (8, 32), "mid": (32, 32), "out": (32, 4)}
     p = {key: jax.ShapeDtypeStruct(shape, jnp.float32) for key, shape in shapes.items()}

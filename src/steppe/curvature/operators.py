@@ -163,6 +163,12 @@ def images(A: Operator, vectors: Params) -> Params:
     return jax.lax.map(multiplication(A), vectors)
 
 
+def passes_over_several(A: Operator) -> bool:
+    """Whether a product goes through several batches, one after another."""
+    asked = getattr(A.product, "passes_over_several", None)
+    return asked is not None and bool(asked(*A.data))
+
+
 def samples(
     A: Operator,
     keys: jax.Array,
@@ -175,7 +181,7 @@ def samples(
     linearised once for all, and each vector is forgotten before the next one is drawn. Over several batches up to
     `TOGETHER` vectors pass together, as many as `STACK_BYTES` hold.
     """
-    if getattr(A.product, "passes_over_several", lambda *data: False)(*A.data):
+    if passes_over_several(A):
 
         def together(some: jax.Array) -> Any:
             vectors = jax.lax.map(draw, some)

@@ -147,32 +147,12 @@ def _moments(distribution: Distribution, moving: tuple[bool, bool]) -> Callable[
     return computed
 
 
-def moments_of_parts(
-    A: Operator, key: Key, *, probes: int, distribution: Distribution, differentiate: Differentiated
-) -> Moments:
-    """As `moments`, of an operator over several batches, whose derivative takes the memory of one batch.
-
-    What a batch needs for it is computed again (`batches.average`). `averages` would undo that: where nothing of a loop
-    is differentiated any more, JAX's partial evaluation takes `jax.checkpoint` for what it wraps.
-    """
-    keys = jax.random.split(checks.key_array("curvature.moments", key), probes)
-
-    def sample(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        v = DISTRIBUTIONS[distribution](key, A.like)
-        Av = operators.apply(A, v)
-        return trees.dot(v, Av), trees.norm_squared(Av)
-
-    found = [estimate(samples) for samples in jax.lax.map(jax.checkpoint(sample), keys)]
-    fixed = [each._replace(mean=jax.lax.stop_gradient(each.mean)) for each in found]
-    moves = moving("curvature.moments", differentiate)
-    return Moments(*(each if moved else held for each, held, moved in zip(found, fixed, moves, strict=True)))
-
-
 def averaged(
     every: averages.Value, one: averages.Value, operand: Any, keys: jax.Array, moving: tuple[bool, ...]
 ) -> tuple[Estimate, ...]:
     """Estimates of some quantities from one sample a key, see `averages`."""
-    means, samples = averages.averages(every, one, operand, keys, moving)
+    in_parts = isinstance(operand, Operator) and operators.passes_over_several(operand)
+    means, samples = averages.averages(every, one, operand, keys, moving, in_parts=in_parts)
     pairs = zip(means, samples, strict=True)
     return tuple(Estimate(mean, estimate(values).sem) for mean, values in pairs)
 

@@ -9,7 +9,7 @@ import optax
 from steppe import curvature
 from steppe.core import checks, losses, trees
 from steppe.core.types import Batch, Estimate, Key, Loss, Moments, Params
-from steppe.curvature.estimators.estimates import Differentiated, Distribution, moments_of_parts
+from steppe.curvature.estimators.estimates import Differentiated, Distribution
 from steppe.methods.accumulation import accumulate, microbatches_of
 from steppe.methods.contract import Call, Strength, method, unless_zero, whole
 
@@ -103,8 +103,7 @@ def hutchinson(
     def measure(loss: Loss, params: Params, batch: Batch, key: jax.Array) -> Moments:
         if matrix == "hessian" and microbatches is None:
             return curvature.loss_moments(loss, params, batch, key, rematerialize=rematerialize, **options)
-        A = operator(name, matrix, loss, params, batch, microbatches)
-        return curvature.moments(A, key, **options) if microbatches is None else moments_of_parts(A, key, **options)
+        return curvature.moments(operator(name, matrix, loss, params, batch, microbatches), key, **options)
 
     return measure
 
