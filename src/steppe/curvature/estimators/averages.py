@@ -52,7 +52,9 @@ def averages(
         samples = every(jax.tree.unflatten(treedef, leaves), keys)
         return tuple(jnp.mean(x) for x in samples), samples
 
-    def along_loop(leaves: list[Any], places: list[int], along: list[Any], keys: jax.Array) -> Any:
+    def along_loop(
+        leaves: list[Any], places: list[int], along: list[Any], keys: jax.Array
+    ) -> tuple[tuple[Values, Values], tuple[Values, Values]]:
         """The derivative of a loop that computes each vector's sample again.
 
         Gradients that are computed here would keep all parts: where nothing is left to be differentiated, JAX's partial
