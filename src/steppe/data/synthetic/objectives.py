@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from steppe.core import checks
 from steppe.data.dataset import Dataset
+from steppe.data.synthetic.sizes import check_draw
 from steppe.data.tabular import table
 
 Values: TypeAlias = NDArray[np.float64]
@@ -69,11 +70,8 @@ def objective(
     >>> data.train["x"].shape, data.test["x"].shape, data.classes, data.outputs
     ((4, 2), (2, 2), 0, 1)
     """
-    where = "data objective"
-    checks.one_of(where, "function", function, OBJECTIVES)
-    checks.whole(where, "examples", examples, least=2)
-    checks.whole(where, "test_examples", test_examples, least=2)
-    checks.whole(where, "split_seed", split_seed, least=0, most=2**32 - 1)
+    checks.one_of("data objective", "function", function, OBJECTIVES)
+    check_draw("objective", examples, test_examples, split_seed)
     points = np.random.default_rng(split_seed).uniform(-HALF_WIDTH, HALF_WIDTH, size=(examples + test_examples, 2))
     values = OBJECTIVES[function](*points.T)
     train, test = ((points[part], values[part]) for part in (slice(examples), slice(examples, None)))

@@ -4,6 +4,7 @@ import numpy as np
 
 from steppe.core import checks
 from steppe.data.dataset import Dataset
+from steppe.data.synthetic.sizes import check_draw
 from steppe.data.tabular import table
 
 
@@ -32,7 +33,8 @@ def moons(*, examples: int = 100, test_examples: int = 1000, noise: float = 0.25
     """
     from sklearn.datasets import make_moons
 
-    _check("moons", examples, test_examples, noise, split_seed)
+    check_draw("moons", examples, test_examples, split_seed)
+    checks.real("data moons", "noise", noise, least=0.0)
     draw = np.random.RandomState(split_seed)
     train, test = (make_moons(count, noise=noise, random_state=draw) for count in (examples, test_examples))
     about = f"two moons, {examples} examples to train and {test_examples} to test, noise {noise:g} (seed {split_seed})"
@@ -68,7 +70,8 @@ def circles(
     """
     from sklearn.datasets import make_circles
 
-    _check("circles", examples, test_examples, noise, split_seed)
+    check_draw("circles", examples, test_examples, split_seed)
+    checks.real("data circles", "noise", noise, least=0.0)
     if checks.real("data circles", "factor", factor, least=0.0) >= 1:
         checks.fail("data circles", "factor", "at least 0 and below 1", factor)
     x, y = make_circles(examples + test_examples, noise=noise or None, random_state=split_seed, factor=factor)
@@ -78,10 +81,3 @@ def circles(
     )
     parts = (x[:examples], y[:examples]), (x[examples:], y[examples:])
     return table("circles", *parts, 2, about, standardize=False)
-
-
-def _check(name: str, examples: int, test_examples: int, noise: float, split_seed: int) -> None:
-    checks.whole(f"data {name}", "examples", examples, least=2)
-    checks.whole(f"data {name}", "test_examples", test_examples, least=2)
-    checks.real(f"data {name}", "noise", noise, least=0.0)
-    checks.whole(f"data {name}", "split_seed", split_seed, least=0, most=2**32 - 1)
