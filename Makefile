@@ -26,9 +26,10 @@ study: .venv/done
 
 # Nearly all the time of the tests is compilation. What depends on what the compiler makes of a program (rounding in
 # float32, resumed bits, memory, whole studies) is compiled as users do; the rest in haste, in an eighth of the time.
+# A failure of the first part does not hide those of the second.
 test: types
-	$(BIN)/pytest $(PARALLEL) -m optimised
-	$(HASTE) $(BIN)/pytest $(PARALLEL) -m "not optimised"
+	$(BIN)/pytest $(PARALLEL) -m optimised; optimised=$$?; \
+	$(HASTE) $(BIN)/pytest $(PARALLEL) -m "not optimised" && exit $$optimised
 
 test-fast: .venv/dev
 	$(HASTE) $(BIN)/pytest $(PARALLEL) -m "not slow"

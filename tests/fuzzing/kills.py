@@ -16,6 +16,7 @@ from fuzzing import Ending, Verdict, scratch
 from fuzzing.damage import same
 from steppe import study
 from steppe.study import Store
+from support.folders import paths_in
 
 LARGE = 100
 SMALL = 2
@@ -56,18 +57,14 @@ folders: list[Path] = []
 """Where studies were killed; the last one lies in the last of them."""
 
 
-def on_disk(out: Path) -> list[str]:
-    return sorted(str(path) for path in out.rglob("*"))
-
-
 def attempt(case: float) -> Verdict:
     whole()
     if not folders:
         folders.append(scratch())
     out = folders[-1] / "out"
     process = subprocess.Popen(command(folders[-1]), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    before = on_disk(out)
-    while process.poll() is None and on_disk(out) == before:
+    before = paths_in(out)
+    while process.poll() is None and paths_in(out) == before:
         time.sleep(0.01)
     time.sleep(case)
     process.kill()

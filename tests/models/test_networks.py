@@ -28,6 +28,7 @@ from steppe.study.history import History
 from steppe.study.records import arrays_of, variables
 from steppe.study.training.checkpoints import Checkpoints
 from steppe.study.training.recipe import Recipe, _stream, shape_of
+from support.folders import paths_in
 from support.networks import dense_hessian
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -355,7 +356,7 @@ def test_a_run_with_state_that_was_killed_goes_on_to_the_same_bits(finished, tmp
     arguments = ["run", str(tmp_path / "state.toml"), "--out", str(out), "--checkpoint-seconds", "0", *more]
     command = [sys.executable, "-c", "from steppe.cli import main; main()", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(out.glob("checkpoints/*/*/progress.npz")):
+    while process.poll() is None and "progress.npz" not in {path.name for path in paths_in(out / "checkpoints")}:
         time.sleep(0.005)
     process.kill()
     assert process.wait() == -signal.SIGKILL  # it had not finished

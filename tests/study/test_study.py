@@ -1,5 +1,6 @@
 """A study: what it reads, what it leaves on disk, and that nothing is lost, mixed, or different the second time."""
 
+import contextlib
 import io
 import random
 import shutil
@@ -22,6 +23,7 @@ from steppe.study.records import flattened, unflattened
 from steppe.study.store import Store
 from steppe.study.training.checkpoints import Checkpoints
 from steppe.study.training.run import _converged
+from support.folders import paths_in
 
 SPEC = """
 name = "tiny"
@@ -491,8 +493,8 @@ def test_killed_at_random_moments_a_study_resumes_to_the_same_bits(toy, finished
     out, rng, kills = tmp_path / "killed", random.Random(0), 0
     for _ in range(4):  # `make fuzz` kills a hundred times
         process = subprocess.Popen(command(toy, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        before = on_disk(out)
-        while process.poll() is None and on_disk(out) == before:
+        before = paths_in(out)
+        while process.poll() is None and paths_in(out) == before:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.2))  # somewhere in training, saving, or beginning the next run
         if process.poll() is None:
@@ -504,11 +506,6 @@ def test_killed_at_random_moments_a_study_resumes_to_the_same_bits(toy, finished
     results = study.gathered(Store.read(out))
     assert_same_science(finished[0], out, finished[1], results)
     assert epochs(results).equals(epochs(finished[1]))
-
-
-def on_disk(out):
-    """What of a study has been written so far."""
-    return sorted(str(p) for folder in ("runs", "checkpoints") for p in out.glob(f"{folder}/*/*"))
 
 
 def epochs(results):
@@ -534,7 +531,11 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(toy, tmp_path):
 
 def kept(out):
     """The last epoch that the first run can go on from."""
-    found = [np.load(path)["rows"] for path in out.glob("checkpoints/lam=0-s0/*/progress.npz")]
+    found = []
+    for path in paths_in(out / "checkpoints" / "lam=0-s0"):
+        if path.name == "progress.npz" and not path.parent.name.startswith("."):
+            with contextlib.suppress(FileNotFoundError):  # the run removes a checkpoint when it has written the next
+                found.append(np.load(path)["rows"])
     return max((polars.read_parquet(io.BytesIO(rows.tobytes()))["epoch"].max() for rows in found), default=0)
 
 
