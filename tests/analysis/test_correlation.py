@@ -1,5 +1,6 @@
 """Measures against outcomes: against SciPy, Jiang's definitions written out, and networks whose truth is known."""
 
+import dataclasses
 import itertools
 import math
 
@@ -11,8 +12,11 @@ from scipy import stats
 from steppe.analysis.correlation.pairs import correlate
 from steppe.analysis.correlation.studies import GAP, correlations, networks
 from steppe.analysis.quantities import TR_H2
+from steppe.analysis.results import CorrelationPlan
+from steppe.analysis.verdict import Verdict
 from steppe.core.checks import InputError
-from steppe.report.correlations import paradoxes
+from steppe.report.figures import correlations as figures
+from steppe.report.wording.correlations import about, answers, conclusion, paradoxes
 
 RNG = np.random.default_rng(0)
 
@@ -62,7 +66,7 @@ def test_the_granulated_correlation_is_jiangs():
             taus.append(stats.kendalltau(x[some], y[some]).statistic)
         axes.append(np.mean(taus))
     found = correlate(x, y, configurations=of, factors=factors, seeds=seeds)
-    assert found.granulated == pytest.approx(np.mean(axes))
+    assert list(found.axes.values()) == pytest.approx(axes) and found.granulated == pytest.approx(np.mean(axes))
 
 
 def test_the_information_is_jiangs():
@@ -81,7 +85,10 @@ def test_the_information_is_jiangs():
         uncertain = entropy(g, s) - entropy(s)
         if uncertain > 1e-12:
             found.append((entropy(v, s) + entropy(g, s) - entropy(v, g, s) - entropy(s)) / uncertain)
-    assert correlate(x, y, configurations=of, factors=factors, seeds=seeds).information == pytest.approx(min(found))
+    by_size = found[0], min(found[1:3]), *found[3:]
+    answer = correlate(x, y, configurations=of, factors=factors, seeds=seeds)
+    assert answer.informations[: len(by_size)] == pytest.approx(by_size)
+    assert answer.information == pytest.approx(min(found))
 
 
 def test_a_measure_that_follows_a_hyperparameter_says_nothing_beyond_it():
@@ -132,9 +139,52 @@ def test_studies_give_measures_and_outcomes(results_of):
     found = correlations([results])
     assert found.networks == 24 and found.factors == ("method.lam",) and found.matched == "train_accuracy"
     assert TR_H2 in found.measures and {"test_accuracy", "test_loss", GAP} <= set(found.outcomes)
-    both = correlations([results, results_of("other")], measures=[TR_H2], outcomes=["test_loss"])
+    both = correlations([results, results_of("others")], measures=[TR_H2], outcomes=["test_loss"])
     assert both.networks == 48 and both.found[TR_H2, "test_loss"].configurations == 8
     assert paradoxes(both) == []
+
+
+def test_a_declared_correlation_has_a_verdict_that_holds_for_all_measures_together(results_of):
+    results = results_of()
+    plan = CorrelationPlan((TR_H2, "lam"), "test_loss", margin=0.1)
+    alone = correlations([results], plan=plan._replace(measures=(TR_H2,))).declared[TR_H2]
+    found = correlations([results], plan=plan).declared[TR_H2]
+    assert alone.confidence == pytest.approx(0.95) and found.confidence == pytest.approx(0.975)
+    assert found.tau.value == alone.tau.value > 0 and found.verdict is Verdict.HIGHER
+    assert found.tau.high - found.tau.low >= alone.tau.high - alone.tau.low > 0
+    within = correlations([results], plan=plan._replace(pairs="within", outcome="test_accuracy")).declared[TR_H2]
+    assert within.verdict is Verdict.INCONCLUSIVE and within.tau.low < 0 < within.tau.high
+
+
+def test_networks_that_did_not_fit_are_left_out_and_counted(results_of):
+    results = results_of()
+    loss = polars.when(polars.col("seed") == 0).then(1.0).otherwise(polars.col("train_loss"))
+    results = dataclasses.replace(results, runs=results.runs.with_columns(loss.alias("train_loss")))
+    found = correlations([results], plan=CorrelationPlan((TR_H2,), "test_loss", max_train_loss=0.5))
+    assert (found.networks, found.left_out, found.found[TR_H2, "test_loss"].networks) == (20, 4, 20)
+    assert correlations([results], max_train_loss=0.05 + 1).left_out == 0
+
+
+def test_a_study_judged_by_a_correlation_says_first_what_became_of_it(results_of):
+    plan = CorrelationPlan((TR_H2,), "test_loss", margin=0.1)
+    found = correlations([results_of()], plan=plan)
+    declared, beyond = answers(found)
+    assert declared.question == "Does Final tr(H²) go with final test loss?" and declared.text.startswith("Yes: ")
+    assert "95 % interval; primary" in declared.effect and beyond.question.startswith("Does a measure say more")
+    assert conclusion(found).startswith("Over all pairs of networks, Final tr(H²) rises with final test loss.")
+    assert "24 networks of 4 conditions" in conclusion(found) and answers(correlations([results_of()])) == ()
+    assert "Exploratory but for what was declared" in about(found)
+    (drawn,) = figures.forest(found, "test_loss")
+    (matrix,) = figures.matrix(found)
+    assert "Final tr(H²) +" in drawn.alt and "with Final test loss +" in matrix.alt
+
+
+def test_networks_that_are_there_twice_are_refused_and_another_study_of_that_name_is_not(results_of):
+    with pytest.raises(InputError, match="correlate: studies must be different ones, got the same networks of 's'"):
+        correlations([results_of(), results_of()])
+    found = correlations([results_of(), results_of(seed=7)])
+    assert found.networks == 48 and found.studies == ("s", "s (2)")
+    assert found.found[TR_H2, "test_loss"].configurations == 8
 
 
 @pytest.mark.parametrize(
@@ -156,8 +206,8 @@ def results_of():
     """Results of a study that nobody trained: four conditions of six seeds."""
     from steppe.analysis.results import Results
 
-    def make(name="s", keep=24):
-        rng = np.random.default_rng(len(name))
+    def make(name="s", keep=24, seed=None):
+        rng = np.random.default_rng(len(name) if seed is None else seed)
         rows = [
             {"condition": f"lam={lam}", "seed": seed, "lam": lam, "status": "finished", "train_accuracy": 1.0}
             | {TR_H2: math.exp(-lam + 0.1 * rng.normal()), "train_loss": 0.1}

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+import tomllib
 
 import pytest
 
@@ -128,3 +129,34 @@ def test_permuting_seeds_and_renaming_conditions_change_no_number(out):
             again = other.quantities[name].comparisons[names[c]]
             assert again.verdict is comparison.verdict
             assert (again.difference, again.p) == pytest.approx((comparison.difference, comparison.p), nan_ok=True)
+
+
+def test_a_study_may_be_judged_by_a_correlation_and_then_all_comparisons_are_exploratory(out):
+    declare(out, correlation={"measures": [TR_H2], "outcome": "generalisation_gap", "margin": 0.1})
+    results = study.gathered(Store.read(out))
+    assert results.correlation == (((TR_H2,), "generalisation_gap", "overall", 0.1, math.inf))
+    assert results.primary == "" and {by.role for by in analyse(results).tested} == {Role.EXPLORATORY}
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"measures": ["keskar_sharpness"], "outcome": "test_loss"}, "a name in analysis must be one of what the stu"),
+        ({"measures": [TR_H2], "outcome": "gap"}, "a name in analysis must be one of what the study asks"),
+        ({"measures": [], "outcome": "test_loss"}, "measures must be a list with at least one value"),
+        ({"measures": [TR_H2], "outcome": "test_loss", "margin": 1.0}, "margin must be less than 1, got 1.0"),
+    ],
+)
+def test_a_correlation_of_what_is_not_asked_gets_a_sentence(plan, message):
+    with pytest.raises(InputError, match=message):
+        study.load({**study.load("hsr-moons").model_dump(exclude_none=True), "analysis": {"correlation": plan}})
+
+
+def test_every_shipped_study_declares_what_it_decides_by_or_says_that_all_of_it_is_exploratory():
+    found = {name: tomllib.loads(text) for name, text in study.shipped().items()}
+    assert len(found) > 10
+    for name, raw in found.items():
+        plan = raw.get("analysis", {})
+        judged = [plan[key] for key in ("primary",) if key in plan] + plan.get("family", [])
+        assert set(judged) == set(raw.get("equivalence", {})), name
+        assert judged or plan.get("correlation", {}).get("margin") or "exploratory" in raw["about"], name

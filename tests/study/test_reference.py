@@ -33,9 +33,9 @@ value are left out unless you set them.
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "object": "table"}
 BOUNDS = {"gt": ">", "exclusiveMinimum": ">", "ge": "≥", "minimum": "≥", "lt": "<", "exclusiveMaximum": "<", "le": "≤",
           "maximum": "≤"}  # fmt: skip
-HOMES = {"AnalysisPlan": "analysis", "Average": "average", "EarlyStopping": "train.early_stopping",
-         "Landscape": "landscape", "Measure": "measure", "PublishedNumber": "[published]",
-         "Track": "track", "Train": "train"}  # fmt: skip
+HOMES = {"AnalysisPlan": "analysis", "Average": "average", "CorrelationPlan": "analysis.correlation",
+         "EarlyStopping": "train.early_stopping", "Landscape": "landscape", "Measure": "measure",
+         "PublishedNumber": "[published]", "Track": "track", "Train": "train"}  # fmt: skip
 """Where in the TOML each table stands."""
 
 

@@ -146,6 +146,7 @@ def test_a_data_set_of_one_s_own_is_split_too(tmp_path, monkeypatch):
         ({"data__validation": True}, "data.validation must be a share above 0 and below 1, or a whole number"),
         ({"data": {"name": "moons", "validation_seed": 1}}, "validation_seed must be left out without data.validation"),
         ({"train__early_stopping": {"on": "test_loss", "patience": 1}}, "early_stopping.on must be 'validation_l"),
+        ({"train__early_stopping": {"on": "validation_loss"}}, "must be a table that gives patience, target or both"),
         ({"train__early_stopping": STOPPING, "measure__every": 2}, "measure.every must be 1 with early stopping"),
         ({"train__early_stopping": STOPPING, "data": {"name": "moons"}},
          "data.validation must be given, for early stopping on validation_loss looks at it, got none"),
@@ -185,12 +186,19 @@ def history_of(**series):
         ({"patience": 1, "min_delta": 0.5}, (3.0, 2.0, 1.6), True),
         ({"patience": 1, "min_delta": 0.5}, (3.0, 2.0, 1.4), False),
         ({"patience": 1}, (2.0, float("nan")), False),
+        ({"target": 2.0}, (3.0, 2.5), False),
+        ({"target": 2.0}, (3.0, 1.75), True),
+        ({"target": 2.0}, (float("nan"),), False),
+        ({"target": 1.0, "patience": 1}, (2.0, 2.0), True),
+        ({"target": 1.0, "patience": 2}, (2.0, 2.0), False),
     ],
 )
-def test_training_stops_when_what_it_looks_at_has_not_improved_for_so_many_epochs(stopping, loss, stops):
+def test_training_stops_at_its_target_or_when_nothing_has_improved_for_so_many_epochs(stopping, loss, stops):
     # the training loss falls throughout, and the test part is not there at all
     for on, values in {"validation_loss": loss, "validation_accuracy": [1 - value / 10 for value in loss]}.items():
         scaled = {**stopping, "min_delta": stopping.get("min_delta", 0.0) / (1 if on == "validation_loss" else 10)}
+        if on == "validation_accuracy" and "target" in stopping:
+            scaled["target"] = 1 - stopping["target"] / 10
         asked = spec(train__early_stopping={"on": on, **scaled})
         quantity = on.removeprefix("validation_")
         assert _converged(history_of(**{quantity: values}), asked) == stops

@@ -187,7 +187,9 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         trajectories={c: trajectory(rows) for c, rows in history.items()},
         tracked={name: {c: tracked_curve(rows, name) for c, rows in history.items()} for name in TRACKED},
         measurements=compare_measurements(results, seeds, confidence=confidence),
-        correlations=correlations([results], confidence=confidence) if _are_many(seeds) else None,
+        correlations=correlations([results], confidence=confidence, plan=results.correlation)
+        if _are_many(seeds)
+        else None,
     )
 
 
@@ -199,7 +201,7 @@ def _are_many(seeds: Mapping[str, Sequence[int]]) -> bool:
 def _role(results: Results, name: str) -> Role | None:
     """What the study declared a quantity to be."""
     if not results.primary:
-        return None
+        return Role.EXPLORATORY if results.correlation else None
     return Role.PRIMARY if name == results.primary else Role.FAMILY if name in results.family else Role.EXPLORATORY
 
 

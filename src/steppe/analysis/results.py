@@ -1,8 +1,9 @@
 """What a study leaves behind, as the analysis and the report read it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars
@@ -68,6 +69,24 @@ class LateMargin:
     earlier: tuple[float, ...]
 
 
+class CorrelationPlan(NamedTuple):
+    """A correlation by which a study said it would be judged.
+
+    Attributes
+    ----------
+    measures, outcome : columns of the results.
+    pairs : "overall", "within" or "matched", see `correlation.pairs.Correlation`.
+    margin : the largest |τ| that does not matter; NaN for none.
+    max_train_loss : networks with a larger training loss are left out; infinite for none.
+    """
+
+    measures: tuple[str, ...]
+    outcome: str
+    pairs: str = "overall"
+    margin: float = math.nan
+    max_train_loss: float = math.inf
+
+
 @dataclass(frozen=True)
 class Results:
     """All that is known of a study: conditions × seeds, finished or not.
@@ -85,6 +104,7 @@ class Results:
     primary : the quantity by which the study said it would be judged; empty where it declared none.
     family : the quantities whose comparisons are corrected together, the primary one among them.
     plan : how conditions are compared.
+    correlation : the correlation by which the study said it would be judged, if any.
     settings : condition -> dotted path -> value, of the settings that vary between conditions.
     planned : how many runs the study plans; ``len(runs)`` may be fewer.
     runs : one row a run, and a column for each quantity at its end (see `frames.runs`): condition, seed, lam, status
@@ -126,6 +146,7 @@ class Results:
     primary: str = ""
     family: tuple[str, ...] = ()
     plan: Plan = PLAN
+    correlation: CorrelationPlan | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     measurements: polars.DataFrame = field(default_factory=lambda: polars.DataFrame(schema=SCHEMA))
     curves: Mapping[str, np.ndarray] = field(default_factory=dict)

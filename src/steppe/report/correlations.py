@@ -1,21 +1,27 @@
-"""Measures against outcomes, as a section: one table an outcome."""
+"""Measures against outcomes, as a section: a figure of all, and the tables of Jiang and Andriushchenko."""
+
+import math
+from functools import partial
 
 from steppe.analysis.correlation.pairs import Correlation, Tau
 from steppe.analysis.correlation.studies import Correlations
-from steppe.core.checks import joined
-from steppe.report.document import Block, Cell, Document, Paragraph, Row, Section, Sentences, Table
-from steppe.report.formats import NOTHING, interval, percent, signed
+from steppe.report.document import Block, Cell, Document, Gallery, Paragraph, Row, Section, Sentences, Table
+from steppe.report.figures import correlations as figures
+from steppe.report.formats import NOTHING, interval, signed
 from steppe.report.tables.base import table
+from steppe.report.wording.correlations import about, column, paradoxes
 
 TITLE = "Correlation of measures with outcomes"
 
 
 def section(found: Correlations) -> Section:
     """All of it."""
+    tables = [one for outcome in found.outcomes for one in outcome_tables(found, outcome)]
     blocks: tuple[Block, ...] = (
         Paragraph(about(found)),
         Sentences(tuple(paradoxes(found)), warning=True),
-        *(outcome_table(found, outcome) for outcome in found.outcomes),
+        Gallery(partial(figures.matrix, found)),
+        *tables,
     )
     return Section(TITLE, blocks, brief=True)
 
@@ -25,43 +31,37 @@ def document(found: Correlations) -> Document:
     return Document("correlations", TITLE, sections=(section(found),))
 
 
-def about(found: Correlations) -> str:
-    """What the numbers are, and how far to trust them."""
-    factors = joined(found.factors) if found.factors else "nothing"
-    alike = (
-        f"“Matched”: over pairs whose {found.matched} differs by at most {found.tolerance:g}. " if found.matched else ""
-    )
-    return (
-        f"Kendall’s τ over {found.networks} networks of {joined(found.studies)}: 1 where the larger measure always "
-        "goes with the larger outcome, −1 where always with the smaller, 0 where neither. In brackets: "
-        f"{percent(found.confidence)} intervals, for which whole conditions are drawn anew. “Within”: over pairs of "
-        f"one condition. {alike}“Granulated”: over networks that differ in one setting alone (Jiang 2020); here vary "
-        f"{factors}. “Information”: what the measure says of the outcome beyond any two settings, from 0 to 1. "
-        "Exploratory: these correlations were not declared in advance, and none says what causes what."
-    )
-
-
-def paradoxes(found: Correlations) -> list[str]:
-    """Where the correlation within conditions is the opposite of that overall."""
-    return [
-        f"{measure} and {outcome}: Simpson’s paradox. Over all networks τ is {signed(c.overall.value, decimals=2)}, "
-        f"and within conditions {signed(c.within.value, decimals=2)}."
-        for (measure, outcome), c in found.found.items()
-        if c.is_paradoxical
-    ]
-
-
-def outcome_table(found: Correlations, outcome: str) -> Table:
-    """One outcome: one row a measure."""
-    rows = [_row(m, found.found[m, outcome]) for m in found.measures if (m, outcome) in found.found]
-    columns = ("Measure", "Overall τ", "Within τ", "Matched τ", "Granulated τ", "Information", "Networks")
-    return table(f"Measures against {outcome}", "", columns, rows)
+def outcome_tables(found: Correlations, outcome: str) -> tuple[Table, ...]:
+    """One outcome: τ over three sets of pairs, τ setting by setting, and information."""
+    rows = {m: found.found[m, outcome] for m in found.measures if (m, outcome) in found.found}
+    axes = list(dict.fromkeys(name for c in rows.values() for name in c.axes))
+    fewer = {m: c.networks for m, c in rows.items() if c.networks != found.networks}
+    caption = "".join(f"{column(m)}: {count} networks. " for m, count in fewer.items()).strip()
+    columns = ("Measure", "Overall τ", "Within τ", "Matched τ")
+    tables = [table(f"Measures against {outcome}", caption, columns, [_row(m, c) for m, c in rows.items()])]
+    if axes:
+        heads = ("Measure", *(column(name.rpartition(".")[2]) for name in axes), "Mean")
+        granulated = [_granulated(m, c, axes) for m, c in rows.items()]
+        tables.append(table(f"Granulated τ with {outcome}, setting by setting", "", heads, granulated))
+        heads = ("Measure", "None known", "One known", "Two known")
+        tables.append(
+            table(f"Information about {outcome} beyond settings", "", heads, map(_known, rows, rows.values()))
+        )
+    return tuple(tables)
 
 
 def _row(measure: str, c: Correlation) -> Row:
-    share = NOTHING if c.information != c.information else f"{c.information:.2f}"
-    ends = (Cell(signed(c.granulated, decimals=2)), Cell(share), Cell(f"{c.networks}"))
-    return (Cell(measure), *(_tau(tau) for tau in (c.overall, c.within, c.matched)), *ends)
+    return (Cell(column(measure)), *(_tau(tau) for tau in (c.overall, c.within, c.matched)))
+
+
+def _granulated(measure: str, c: Correlation, axes: list[str]) -> Row:
+    nothing = float("nan")
+    values = (*(c.axes.get(name, nothing) for name in axes), c.granulated)
+    return (Cell(column(measure)), *(Cell(signed(value, decimals=2)) for value in values))
+
+
+def _known(measure: str, c: Correlation) -> Row:
+    return (Cell(column(measure)), *(Cell(NOTHING if math.isnan(k) else f"{k:.3f}") for k in c.informations))
 
 
 def _tau(tau: Tau) -> Cell:

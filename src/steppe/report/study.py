@@ -1,20 +1,35 @@
 """A study's report: the one list of its sections, each made of the part of the analysis that it shows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import QuantityComparison
+from steppe.analysis.correlation.studies import Correlations
 from steppe.analysis.quantities import COST, LOSSES, OUTCOMES, PUBLISHED, SPECTRUM, TR_H2
 from steppe.analysis.results import PublishedTable
 from steppe.analysis.verdict import Ratio
 from steppe.report import correlations, measures
-from steppe.report.document import Beside, Block, Code, Document, Gallery, Link, Paragraph, Section, Sentences, Table
+from steppe.report.document import (
+    Beside,
+    Block,
+    Code,
+    Document,
+    Gallery,
+    Link,
+    Paragraph,
+    Picture,
+    Section,
+    Sentences,
+    Table,
+)
+from steppe.report.figures import correlations as figures_of_correlations
 from steppe.report.figures import curves, forest, landscapes, outcomes, tracking
 from steppe.report.figures.landscapes import View
 from steppe.report.tables import comparisons, conditions
 from steppe.report.tables.base import facts_table
 from steppe.report.tables.published import published, this_study
+from steppe.report.wording import correlations as correlation_wording
 from steppe.report.wording.answers import answers
 from steppe.report.wording.conclusion import conclusion
 from steppe.report.wording.notes import notes, power
@@ -24,16 +39,34 @@ from steppe.report.wording.verdicts import disagreements
 
 def document(analysis: Analysis, *, surfaces_page: str = "") -> Document:
     """The report of a study; `surfaces_page` names the page of its loss surfaces beside it, if there is one."""
-    results = analysis.results
+    results, correlated = analysis.results, _declared(analysis)
+    lines = (
+        (correlation_wording.conclusion(correlated), correlation_wording.answers(correlated))
+        if correlated
+        else (conclusion(analysis), answers(analysis))
+    )
     return Document(
         place=results.name,
         title=results.title,
-        lead=conclusion(analysis),
-        answers=answers(analysis),
-        figure=Gallery(partial(forest.pictures, _headline(analysis), results.baseline)),
+        lead=lines[0],
+        answers=lines[1],
+        figure=Gallery(_opening(analysis)),
         notes=tuple(notes(analysis)),
         sections=tuple(_sections(analysis, surfaces_page)),
     )
+
+
+def _declared(analysis: Analysis) -> Correlations | None:
+    """The correlations by which the study is judged, where it declared some and has networks enough."""
+    return analysis.correlations if analysis.correlations and analysis.correlations.declared else None
+
+
+def _opening(analysis: Analysis) -> Callable[[], list[Picture]]:
+    """What draws the first figure."""
+    correlated = _declared(analysis)
+    if correlated and correlated.plan:
+        return partial(figures_of_correlations.forest, correlated, correlated.plan.outcome)
+    return partial(forest.pictures, _headline(analysis), analysis.results.baseline)
 
 
 def _headline(analysis: Analysis) -> tuple[QuantityComparison, ...]:
@@ -45,6 +78,8 @@ def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
     """All of them, in order; those that have nothing to show are left out when they are rendered."""
     results, baseline, chosen = analysis.results, analysis.results.baseline, analysis.chosen
     yield _about(results.about)
+    if analysis.correlations and _declared(analysis):
+        yield correlations.section(analysis.correlations)
     yield _outcomes(
         chosen(("test_loss", *OUTCOMES) if results.is_regression else OUTCOMES),
         {c: len(seeds) for c, seeds in analysis.seeds.items()},
@@ -74,7 +109,7 @@ def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
     yield _surfaces(landscapes.study_view(results.surfaces, results.conditions, results.loss_unit), surfaces_page)
     if analysis.measurements:
         yield measures.study_section(analysis.measurements, baseline)
-    if analysis.correlations:
+    if analysis.correlations and not _declared(analysis):
         yield correlations.section(analysis.correlations)
     yield _published(results.published, chosen(PUBLISHED))
     yield _provenance(results.provenance, results.spec_toml)

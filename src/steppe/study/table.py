@@ -9,7 +9,7 @@ import polars
 
 from steppe.analysis import Plan, frames
 from steppe.analysis.measurements import described
-from steppe.analysis.results import LateMargin, PublishedTable, Results, Surfaces, infinite
+from steppe.analysis.results import CorrelationPlan, LateMargin, PublishedTable, Results, Surfaces, infinite
 from steppe.core.checks import joined
 from steppe.storage import files
 from steppe.study import measurements
@@ -173,10 +173,16 @@ def _declaration(spec: Spec) -> dict[str, Any]:
     """What the study declares of its analysis."""
     if not spec.analysis:
         return {}
-    given = spec.analysis.model_dump()
-    primary = given.pop("primary") or ("test_loss" if spec.is_regression else "test_accuracy")
-    family = tuple(dict.fromkeys((primary, *given.pop("family"))))
-    return {"primary": primary, "family": family, "plan": Plan(**given)}
+    given = spec.analysis.model_dump(exclude={"correlation"})
+    correlated = spec.analysis.correlation
+    judged = "" if correlated else "test_loss" if spec.is_regression else "test_accuracy"
+    primary = given.pop("primary") or judged
+    family = tuple(dict.fromkeys(filter(None, (primary, *given.pop("family")))))
+    found = {"primary": primary, "family": family, "plan": Plan(**given)}
+    if correlated:
+        asked = correlated.model_dump(exclude_none=True)
+        found["correlation"] = CorrelationPlan(**asked | {"measures": tuple(correlated.measures)})
+    return found
 
 
 def _late_plan(spec: Spec, runs: list[RunRecord]) -> Iterator[str]:

@@ -43,12 +43,12 @@ class Correlation(NamedTuple):
         Over pairs of one condition: where its sign is another, the correlation overall is Simpson's paradox.
     matched : Tau
         Over pairs that are alike in another quantity, such as training accuracy.
-    granulated : float
-        Jiang's (2020) Ψ: τ over networks that differ in one hyperparameter alone, averaged over the others, then over
-        hyperparameters; NaN where none varies alone.
-    information : float
-        Jiang's K: I(sign Δm; sign Δo | S) / H(sign Δo | S), the least over sets S of up to two hyperparameters whose
-        values are known. Near 0 the measure says nothing that these do not say; NaN where nothing varies.
+    axes : Mapping
+        Hyperparameter -> Jiang's (2020) ψ: τ over networks that differ in it alone, averaged over the others; those
+        that vary alone somewhere.
+    informations : tuple of float
+        Jiang's K, I(sign Δm; sign Δo | S) / H(sign Δo | S), the least over sets S of 0, of 1 and of 2 hyperparameters
+        whose values are known; NaN where nothing varies.
     networks, configurations : int
         How many, and of how many different settings.
     """
@@ -56,10 +56,20 @@ class Correlation(NamedTuple):
     overall: Tau
     within: Tau
     matched: Tau
-    granulated: float
-    information: float
+    axes: Mapping[str, float]
+    informations: tuple[float, ...]
     networks: int
     configurations: int
+
+    @property
+    def granulated(self) -> float:
+        """Jiang's Ψ: the mean of ψ over hyperparameters; NaN where none varies alone."""
+        return float(np.mean(list(self.axes.values()))) if self.axes else math.nan
+
+    @property
+    def information(self) -> float:
+        """The least K of all. Near 0 the measure says nothing that two hyperparameters do not say."""
+        return min((k for k in self.informations if not math.isnan(k)), default=math.nan)
 
     @property
     def is_paradoxical(self) -> bool:
@@ -141,41 +151,75 @@ def correlate(
         overall=_tau(signs, np.ones_like(same), same, draws, level),
         within=_tau(signs, same, same, draws, level),
         matched=_tau(signs, alike, same, draws, level),
-        granulated=granulated(x, y, settings, run),
-        information=information(signs, settings),
+        axes=granulated(x, y, settings, run),
+        informations=information(signs, settings),
         networks=len(x),
         configurations=len(set(of.tolist())),
     )
 
 
-def granulated(x: np.ndarray, y: np.ndarray, factors: Mapping[str, np.ndarray], seeds: np.ndarray) -> float:
-    """Jiang's Ψ: for each hyperparameter the mean of τ over networks that are alike in all others and in the seed."""
-    axes = []
+def granulated(x: np.ndarray, y: np.ndarray, factors: Mapping[str, np.ndarray], seeds: np.ndarray) -> dict[str, float]:
+    """Jiang's ψ: for each hyperparameter the mean of τ over networks that are alike in all others and in the seed."""
+    axes = {}
     for name in factors:
         rest = np.stack([seeds, *(column for other, column in factors.items() if other != name)])
         _, group = np.unique(rest, axis=1, return_inverse=True)
         members = [np.flatnonzero(group.ravel() == g) for g in range(int(group.max(initial=-1)) + 1)]
         found = [stats.kendalltau(x[some], y[some]).statistic for some in members if _varies(x[some], y[some])]
         if found:
-            axes.append(float(np.mean(found)))
-    return float(np.mean(axes)) if axes else math.nan
+            axes[name] = float(np.mean(found))
+    return axes
 
 
-def information(signs: tuple[np.ndarray, np.ndarray], factors: Mapping[str, np.ndarray]) -> float:
-    """Jiang's K, over ordered pairs of networks that differ in the outcome and in the measure."""
+def information(signs: tuple[np.ndarray, np.ndarray], factors: Mapping[str, np.ndarray]) -> tuple[float, ...]:
+    """Jiang's K over sets of 0, 1 and 2 hyperparameters, of ordered pairs of networks that differ in the outcome and in
+    the measure.
+    """
     of_x, of_y = signs
     rows, columns = np.nonzero((of_x != 0) & (of_y != 0))
-    if not len(rows):
-        return math.nan
     v, g = (of_x[rows, columns] > 0).astype(int), (of_y[rows, columns] > 0).astype(int)
-    least = math.nan
-    for size in range(3):
-        for names in itertools.combinations(factors, size):
-            known = np.stack([np.zeros(len(rows), int), *(factors[n][i] for n in names for i in (rows, columns))])
-            _, condition = np.unique(known, axis=1, return_inverse=True)
-            found = _normalised(condition.ravel(), v, g)
-            least = found if math.isnan(least) else min(least, found) if not math.isnan(found) else least
-    return least
+    return tuple(_least_information(v, g, rows, columns, factors, size) for size in range(3))
+
+
+def _least_information(
+    v: np.ndarray, g: np.ndarray, rows: np.ndarray, columns: np.ndarray, factors: Mapping[str, np.ndarray], size: int
+) -> float:
+    """The least of I(v; g | S) / H(g | S) over sets of so many hyperparameters; NaN where nothing is left to say."""
+    found = []
+    for names in itertools.combinations(factors, size) if len(rows) else ():
+        known = np.zeros(len(rows), int)
+        for column in (factors[n][i] for n in names for i in (rows, columns)):
+            known = known * (int(column.max()) + 1) + column
+        _, condition = np.unique(known, return_inverse=True)
+        found.append(_normalised(condition, v, g))
+    return min((k for k in found if not math.isnan(k)), default=math.nan)
+
+
+def independent(factors: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Hyperparameters that can vary alone: settings of a part whose name varies are one with it, and so are settings
+    that vary only together.
+
+    Parameters
+    ----------
+    factors : Mapping
+        Dotted name -> its value for each network.
+
+    Examples
+    --------
+    >>> found = independent({"method.name": ["none", "sam"], "method.rho": [None, 0.05], "train.epochs": [1, 1]})
+    >>> list(found), found["method"]
+    (['method', 'train.epochs'], [('none', None), ('sam', 0.05)])
+    """
+    parts: dict[str, list[Sequence[Any]]] = {}
+    for name, column in factors.items():
+        part = name.rpartition(".")[0]
+        parts.setdefault(part if f"{part}.name" in factors else name, []).append(column)
+    merged = {name: list(zip(*columns, strict=True)) if len(columns) > 1 else list(columns[0])
+              for name, columns in parts.items()}  # fmt: skip
+    seen: dict[tuple[int, ...], str] = {}
+    for name, column in merged.items():
+        seen.setdefault(tuple(codes(column).tolist()), name)
+    return {name: merged[name] for name in seen.values()}
 
 
 def codes(values: Sequence[Any]) -> np.ndarray:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn
 
+from steppe.analysis.correlation.studies import GAP
 from steppe.analysis.quantities import COST, QUANTITIES, REGRESSED, SPECTRUM, TRACED, VALIDATED, Quantity
 from steppe.core import checks
 from steppe.extensions import is_function
@@ -34,7 +35,7 @@ def check_declared(spec: Spec) -> None:
         absent |= set(VALIDATED)
     known = {name: quantity for name, quantity in known.items() if name not in absent}
     open_ended = None in patterns
-    names = [*known, *(pattern for pattern in patterns if pattern)]
+    names = [*known, GAP, *(pattern for pattern in patterns if pattern)]
     places = {name: "equivalence" for name in spec.equivalence} | {name: "analysis" for name in declared(spec)}
     for name, place in places.items():
         if not open_ended and not any(fnmatchcase(name, pattern) for pattern in names):
@@ -59,10 +60,12 @@ def asked_columns(spec: Spec) -> list[str | None]:
 
 
 def declared(spec: Spec) -> list[str]:
-    """The columns of results that the study declares as its primary metric and family."""
-    if not spec.analysis:
+    """The columns of results that the study declares as its primary metric and family, and to correlate."""
+    plan = spec.analysis
+    if not plan:
         return []
-    return [*((spec.analysis.primary,) if spec.analysis.primary else ()), *spec.analysis.family]
+    correlated = [*plan.correlation.measures, plan.correlation.outcome] if plan.correlation else []
+    return [*((plan.primary,) if plan.primary else ()), *plan.family, *correlated]
 
 
 def fail_unasked(name: str, names: Iterable[str], place: str = "equivalence") -> NoReturn:

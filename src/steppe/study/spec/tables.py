@@ -58,16 +58,24 @@ class Preparation(Table):
 
 class EarlyStopping(Table):
     """The convergence criterion: stop when the epoch's mean training loss (line 18 of Algorithm 1), or what `on` names,
-    has not improved by more than `min_delta` for `patience` epochs in a row. It never looks at test data, and the
-    network is that of the last epoch.
+    has not improved by more than `min_delta` for `patience` epochs in a row, or has reached `target`. It never looks at
+    test data, and the network is that of the last epoch.
     """
 
     on: Literal["validation_loss", "validation_accuracy"] | None = None
     """What is looked at after each epoch; the epoch's mean training loss unless said otherwise."""
-    patience: Count
-    """Epochs in a row without an improvement after which training stops."""
+    patience: Count | None = None
+    """Epochs in a row without an improvement after which training stops; any number unless said otherwise."""
     min_delta: NonNegative = 0.0
     """How much lower a loss, or higher an accuracy, must be to count as improved."""
+    target: Real | None = None
+    """A loss at or below which training stops, or an accuracy at or above which it does."""
+
+    @pydantic.model_validator(mode="after")
+    def _says_when(self) -> Self:
+        if self.patience is None and self.target is None:
+            raise ValueError("a table that gives patience, target or both")
+        return self
 
 
 def split_preparation(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -185,6 +193,23 @@ class Track(Table):
     """Updates between two whose critical sharpness is asked, within training time; none unless said otherwise."""
 
 
+class CorrelationPlan(Table):
+    """A rank correlation by which the study is judged: of measures of its networks with an outcome. Its intervals hold
+    for all of the measures together; all other correlations are exploratory.
+    """
+
+    measures: Annotated[list[str], Field(min_length=1)]
+    """Columns of the results that say how flat a network is."""
+    outcome: str
+    """The column that they are to go with; "generalisation_gap" is train minus test accuracy."""
+    pairs: Literal["overall", "within", "matched"] = "overall"
+    """Which pairs of networks count: all, those of one condition, or those alike in training accuracy."""
+    margin: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The largest |τ| that does not matter."""
+    max_train_loss: Positive | None = None
+    """Of the networks that count: those with a larger training loss are left out."""
+
+
 class AnalysisPlan(Table):
     """What the study decides by, declared before its runs: everything else is marked as exploratory in its report. It
     is no part of a study's identity; a plan that was declared or changed after runs had finished is reported as such.
@@ -204,6 +229,8 @@ class AnalysisPlan(Table):
     """Which differences from the baseline are tested for."""
     correction: Literal["holm", "benjamini_hochberg", "benjamini_yekutieli"] = "holm"
     """Of p-values over the comparisons of a quantity, or of the family."""
+    correlation: CorrelationPlan | None = None
+    """What the study decides by where it asks which measures go with an outcome, and not which condition is better."""
 
 
 class Landscape(Table):

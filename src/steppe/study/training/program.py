@@ -71,7 +71,8 @@ class Compiler:
     def examination(self, shape: Spec) -> Examination:
         """What is asked of a shape's network, which depends on no method."""
         asked = [shape.model, shape.measure.model_dump(), shape.track and shape.track.model_dump()]
-        key = json.dumps([*asked, shape.train.batch_size, shape.train.data_on], sort_keys=True)
+        size = shape.measure.batch_size or shape.train.batch_size
+        key = json.dumps([*asked, size, shape.train.data_on], sort_keys=True)
         if key not in self._examinations:
             recipe = Recipe.of(shape, self.dataset)
             asked_ = questions(shape, self.dataset)

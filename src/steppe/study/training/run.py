@@ -107,16 +107,21 @@ def _watched(spec: Spec, objective: float, validation: list[Row]) -> float:
 
 
 def _converged(history: History, spec: Spec, *more: float) -> bool:
-    """Whether what early stopping looks at has stopped improving (see `EarlyStopping`); with `more` epochs to come."""
+    """Whether what early stopping looks at has reached its target, or has stopped improving (see `EarlyStopping`); with
+    `more` epochs to come.
+    """
     stopping = spec.train.early_stopping
     if stopping is None:
         return False
     split, _, quantity = (stopping.on or "train_objective").partition("_")
-    values = [*history.series(quantity, split), *more]
-    if len(values) <= stopping.patience or not all(map(math.isfinite, values)):
-        return False
     sign = -1 if quantity == "accuracy" else 1
-    values = [sign * value for value in values]
+    values = [sign * value for value in (*history.series(quantity, split), *more)]
+    if not values or not all(map(math.isfinite, values)):
+        return False
+    if stopping.target is not None and values[-1] <= sign * stopping.target:
+        return True
+    if stopping.patience is None or len(values) <= stopping.patience:
+        return False
     return min(values[-stopping.patience :]) >= min(values[: -stopping.patience]) - stopping.min_delta
 
 
