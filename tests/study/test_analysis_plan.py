@@ -149,7 +149,7 @@ def test_a_study_may_be_judged_by_a_correlation_and_then_all_comparisons_are_exp
 )
 def test_a_correlation_of_what_is_not_asked_gets_a_sentence(plan, message):
     with pytest.raises(InputError, match=message):
-        study.load({**study.load("hsr-moons").model_dump(exclude_none=True), "analysis": {"correlation": plan}})
+        study.load("hsr-moons", {"analysis": {"correlation": plan}})
 
 
 def test_every_shipped_study_declares_what_it_decides_by_or_says_that_all_of_it_is_exploratory():
