@@ -16,8 +16,8 @@ MODULES = {".".join(p.relative_to(SOURCE).with_suffix("").parts): p for p in sor
 FOLDERS = sorted({module.rpartition(".")[0] for module in MODULES})
 
 ORDER = [
-    "core", "extensions", "storage", "data", "curvature", "sharpness", "landscape", "outcomes", "methods", "models",
-    "measures", "analysis", "study", "networks", "report", "cli",
+    "core", "extensions", "storage", "engines", "data", "curvature", "sharpness", "landscape", "outcomes", "methods",
+    "models", "measures", "analysis", "study", "networks", "report", "cli",
 ]  # fmt: skip
 """Each folder imports only from those before it; docs/design.md says what they hold."""
 

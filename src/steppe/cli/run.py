@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from steppe.cli import completion
+from steppe.cli.options import Address, CpusPerRun, DryRun, GpusPerRun, On, SlurmOptions, Workers
 from steppe.cli.settings import parsed
 from steppe.core import process
 
@@ -20,6 +21,7 @@ def run(
             autocompletion=completion.studies,
         ),
     ],
+    *,
     out: Annotated[Path | None, typer.Option(help="The study's folder.", show_default="out/NAME")] = None,
     seeds: Annotated[
         int | None, typer.Option(help="Runs per condition. A larger number later extends the study.")
@@ -28,9 +30,18 @@ def run(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as train.epochs=2.")
     ] = None,
     checkpoint_seconds: Annotated[float, typer.Option(help="Seconds between checkpoints within a run.")] = 30.0,
+    on: On = None,
+    workers: Workers = None,
+    address: Address = None,
+    cpus_per_run: CpusPerRun = None,
+    gpus_per_run: GpusPerRun = None,
+    slurm: SlurmOptions = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Run or resume a study, and write its report."""
     from steppe import report, study
+    from steppe.engines.engines import Place
+    from steppe.study.execution.distributed import Distributed
     from steppe.study.progress import Bar
 
     overrides = dict(parsed(change) for change in changes or [])
@@ -38,15 +49,23 @@ def run(
         overrides["seeds"] = seeds
     chosen = study.load(spec, overrides)
     directory = out or Path("out") / chosen.name
+    engine = Place(on, workers, address, cpus_per_run, gpus_per_run, slurm or ()).engine(dry_run=dry_run)
+    executor = engine and Distributed(engine, checkpoint_seconds)
+    if dry_run and executor:
+        typer.echo(executor.preview(chosen, directory), nl=False)
+        return
     process.promise(
         f"What is finished is in {directory}; run the same command again to continue.", directory / "study.toml"
     )
     with Bar(Console(stderr=True)) as bar:
-        results = study.run(chosen, directory, watcher=bar, checkpoint_seconds=checkpoint_seconds)
+        results = study.run(chosen, directory, watcher=bar, checkpoint_seconds=checkpoint_seconds, executor=executor)
     study.Store.read(directory)  # fails where the folder was removed meanwhile: the report would make it anew
     report.write(results, directory)
     report.show(results)
     typer.echo(f"\nReport: {directory / 'report.html'}")
+    if executor and executor.lost:
+        process.say(f"{len(executor.lost)} of {results.planned} runs are not there.{process.promised()}")
+        raise typer.Exit(1)
     if len(results.runs) and (results.runs["status"] == "diverged").all():
         process.say("Every run diverged, so there are no results. Use a smaller train.learning_rate.")
         raise typer.Exit(1)

@@ -19,6 +19,7 @@ EXTRAS = {
     "report": ("jinja2", "matplotlib", "plotly", "rich"),
     "cli": ("rich", "typer"),
     "torch": ("torch", "torchax"),
+    "ray": ("ray",),
 }
 """The modules that an extra of the package brings, as far as Steppe imports them."""
 

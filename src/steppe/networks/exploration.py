@@ -14,13 +14,13 @@ import numpy as np
 from steppe import landscape
 from steppe.core import checks, losses, names, trees
 from steppe.core.types import Params
+from steppe.engines.progress import Watcher
 from steppe.landscape.points import Function, Prepare
 from steppe.models import Variables
 from steppe.networks.landscapes import WRITTEN, Landscape, Question, save, stored_landscape
 from steppe.networks.network import NetworkOnData
 from steppe.storage import files, provenance
 from steppe.storage.checkpoint import Checkpoint, Values
-from steppe.study.progress import Watcher
 from steppe.study.surfaces import chosen, line_and_plane, network_fingerprint, plane_values, resume
 
 Facts = dict[str, float]

@@ -15,6 +15,7 @@ from steppe.core import checks
 from steppe.core.batches import Batches
 from steppe.core.types import Params
 from steppe.data.dataset import fingerprint
+from steppe.engines.progress import Watcher
 from steppe.measures.answers import Answer, ask
 from steppe.measures.memory import Plan, planned
 from steppe.measures.registry import Measure, lookup
@@ -25,7 +26,6 @@ from steppe.networks.targets import Runs, Target, identity, is_of_a_study, run_f
 from steppe.networks.user import Files, UserNetwork
 from steppe.storage import provenance
 from steppe.study import measurements
-from steppe.study.progress import Watcher
 from steppe.study.store import Store
 from steppe.study.table import read_runs
 

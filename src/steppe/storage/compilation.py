@@ -78,12 +78,11 @@ def _user_folder() -> Path:
 
 
 def _machine() -> str:
-    """Tells kinds of machines apart: the processor's name and instructions, and the cores that a process may use."""
+    """Tells kinds of machines apart: the processor's name and instructions, and the threads that a process has."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
     features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return hashlib.sha256(f"{provenance.processor()} {features} {cores}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{provenance.processor()} {features} {provenance.threads()}".encode()).hexdigest()[:16]
 
 
 def _is_private(folder: Path) -> bool:

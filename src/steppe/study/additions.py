@@ -6,9 +6,9 @@ from collections.abc import Iterable
 import polars
 
 from steppe.core.checks import joined
+from steppe.engines.progress import Watcher
 from steppe.study.datasets import Datasets
 from steppe.study.history import ROWS
-from steppe.study.progress import Watcher
 from steppe.study.questions import Examination, further
 from steppe.study.spec.conditions import Condition
 from steppe.study.spec.tables import Spec

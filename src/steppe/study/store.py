@@ -26,7 +26,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -247,8 +247,6 @@ class Store:
         """
         self.check()
         folder = self.run_folder(condition, seed)
-        partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
-        partial.mkdir()
         record = {
             **run,
             "data": self.fingerprint(condition),
@@ -256,19 +254,37 @@ class Store:
             "equivalence": dict(self.spec.equivalence),  # the margins that stand before the result is known
             **({"analysis": self.spec.analysis.model_dump(exclude_none=True)} if self.spec.analysis else {}),
         }
-        files.write(partial / "parameters.npz", files.array_content(records.arrays_of(network)))
-        files.write(partial / ROWS, written(rows))
-        files.write(partial / "run.json", json.dumps(record, indent=1, default=str) + "\n")
-        files.write(partial / SUMS, files.listed([(files.digest(partial / n), n) for n in OF_A_RUN if n != SUMS]))
-        self._make_way(condition, seed, partial)
+        contents: dict[str, files.Content] = {
+            "parameters.npz": files.array_content(records.arrays_of(network)),
+            ROWS: written(rows),
+            "run.json": json.dumps(record, indent=1, default=str) + "\n",
+        }
+        while not self._put(condition, seed, contents):
+            self.check()
+        self.forget(folder.name)
+
+    def _put(self, condition: str, seed: int, contents: Mapping[str, files.Content]) -> bool:
+        """Write a run's files, and give them its name; False where what was half written was swept away meanwhile.
+
+        That does a process that begins to run the study while workers of an earlier one still train.
+        """
+        folder = self.run_folder(condition, seed)
+        partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+        partial.mkdir()
         try:
+            for name, content in contents.items():
+                files.write(partial / name, content)
+            files.write(partial / SUMS, files.listed([(files.digest(partial / name), name) for name in contents]))
+            self._make_way(condition, seed, partial)
             partial.rename(folder)
         except OSError as error:
+            if error.errno == errno.ENOENT and not partial.is_dir() and folder.parent.is_dir():
+                return False
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             _remove_run(partial)  # another process has finished the same run: it stays
         files.sync(folder.parent)
-        self.forget(folder.name)
+        return True
 
     def load(self, condition: str, seed: int) -> tuple[RunRecord, polars.DataFrame]:
         """A finished run's record, and its rows of the long table (see `study.history`); all its files are checked.

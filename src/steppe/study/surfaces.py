@@ -18,11 +18,11 @@ from steppe.core.batches import Batches
 from steppe.core.types import Apply, Batch, Params
 from steppe.data import Dataset
 from steppe.data.dataset import fingerprint, shuffled
+from steppe.engines.progress import Watcher
 from steppe.landscape.points import Function, Prepare
 from steppe.storage import files, provenance
 from steppe.storage.checkpoint import Checkpoint, Values
 from steppe.study.datasets import Datasets
-from steppe.study.progress import Watcher
 from steppe.study.spec.conditions import Condition
 from steppe.study.store import Store
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, Protocol, cast
 import polars
 
 from steppe.core import checks
+from steppe.engines.progress import Watcher
 from steppe.models import Variables
 from steppe.storage.checkpoint import Checkpoint
-from steppe.study.progress import Watcher
 from steppe.study.records import RunRecord, run_name
 from steppe.study.spec.conditions import conditions
 from steppe.study.spec.tables import Spec
@@ -65,6 +65,12 @@ class Executor(Protocol):
     def wait(self, ids: Sequence[str]) -> None:
         """Return when these have ended, finished or not."""
         ...
+
+
+def run_of(name: str) -> Run:
+    """The run of an id, see `Run.id`."""
+    condition, _, seed = name.rpartition("-s")
+    return Run(condition, int(seed))
 
 
 def check_runs(spec: Spec, runs: Any) -> list[Run]:

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steppe.core import checks
+from steppe.engines.progress import Watcher
 from steppe.study import spec as specs
 from steppe.study.datasets import Datasets
 from steppe.study.execution.base import Run, Storage, check_runs
-from steppe.study.progress import Watcher
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
 from steppe.study.training.checkpoints import Checkpoints

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from steppe.analysis.results import Results
 from steppe.core import checks, programs
+from steppe.engines.progress import Watcher
 from steppe.storage import files
 from steppe.study import additions, measurements
 from steppe.study.datasets import DataRecord, Datasets
 from steppe.study.execution.base import Executor, Run, check_executor
 from steppe.study.execution.local import CHECKPOINT_SECONDS, Local
-from steppe.study.progress import Watcher
 from steppe.study.questions import further
 from steppe.study.spec.conditions import Condition, conditions
 from steppe.study.spec.tables import Spec
@@ -58,7 +58,7 @@ def run(
     executor = executor if executor is None else check_executor(executor)
     columns, datasets = conditions(spec), Datasets()
     data = DataRecord.of(columns, datasets)
-    _rehearse(columns, datasets, spec.equivalence)
+    _rehearse(columns, datasets, spec.equivalence, here=executor is None)
     with Store.open(directory, spec, data, watcher.say) as store:
         missing = _missing(store, columns, spec.seeds, watcher)
         epochs = {column.name: column.spec.train.epochs for column in columns}
@@ -122,15 +122,23 @@ def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watche
     return missing
 
 
-def _rehearse(columns: list[Condition], datasets: Datasets, margins: Mapping[str, float]) -> None:
-    """Trace every shape's epoch, without running it: settings that do not fit stop here, not after an hour."""
+def _rehearse(columns: list[Condition], datasets: Datasets, margins: Mapping[str, float], *, here: bool) -> None:
+    """Trace every shape's epoch, without running it: settings that do not fit stop here, not after an hour.
+
+    The devices of this machine say nothing of those where an executor trains: there each run asks for them itself.
+    """
     shapes = [shape_of(column.spec) for column in columns]
     recipes: dict[int, Recipe] = {}
     for shape, strengths in {shape_key(shape): (shape, strengths) for shape, strengths in shapes}.values():
         with programs.user_errors(CODE, own=bool(shape.source)):
-            recipe = Recipe.of(shape, datasets.of(shape))
+            recipe = Recipe.of(shape if here else _of_one_device(shape), datasets.of(shape))
             check_parts(recipe)
             recipe.rehearse(strengths)
         recipes.setdefault(id(recipe.dataset), recipe)
     for recipe in recipes.values():
         check_measures(further(recipe.spec), recipe, margins)
+
+
+def _of_one_device(shape: Spec) -> Spec:
+    """A shape that asks for no devices."""
+    return shape.model_copy(update={"train": shape.train.model_copy(update={"devices": None})})

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import polars
 
 from steppe.core import trees
+from steppe.engines.progress import Watcher
 from steppe.measures.table import heading
 from steppe.models import Variables
 from steppe.sharpness import CriticalSharpness
 from steppe.storage import provenance
 from steppe.study.history import History, Row, of_training
-from steppe.study.progress import Watcher
 from steppe.study.questions import is_due, is_finite
 from steppe.study.records import RunRecord
 from steppe.study.spec.conditions import Condition

@@ -1,0 +1,103 @@
+"""What a worker does: it checks that a task is its to compute, computes it, and says how far it is."""
+
+import importlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from steppe.core import checks, extras, programs
+from steppe.engines import tasks
+from steppe.engines.progress import Watcher
+from steppe.engines.worker import BLIND, FAILED, REFUSED
+from steppe.storage import compilation, provenance
+
+SECONDS = 0.5
+"""Between two words on progress."""
+
+
+class Reporter(Watcher):
+    """Writes what it is told into the task's folder, now and then, for the process that asked.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.wrote = path, 0.0
+        self.done: dict[str, int] = {}
+        self.said: list[str] = []
+        self.at, self.state = "", [0.0, 0.0]
+        self.write()
+
+    def write(self) -> None:
+        """What is known now."""
+        self.wrote = time.monotonic()
+        where = {"host": provenance.host(), "process": os.getpid()}
+        content = {**where, "at": self.at, "done": self.done, "state": self.state, "said": self.said}
+        tasks.tell(self.path, content)
+
+    def _count(self, steps: int) -> None:
+        self.done[self.at] = self.done.get(self.at, 0) + steps
+        if time.monotonic() - self.wrote >= SECONDS:
+            self.write()
+
+    def stage(self, text: str) -> None:
+        """See `Watcher`."""
+        self.at = text
+        self._count(0)
+
+    def epoch(self, loss: float, frobenius_squared: float) -> None:
+        """See `Watcher`."""
+        self.state = [loss, frobenius_squared]
+        self._count(1)
+
+    def skip(self, epochs: int) -> None:
+        """See `Watcher`."""
+        self._count(epochs)
+
+    def points(self, count: int) -> None:
+        """See `Watcher`."""
+        self._count(count)
+
+    def say(self, text: str) -> None:
+        """See `Watcher`."""
+        self.said.append(text)
+        self.write()
+
+
+def perform(folder: Path, mark: str) -> int:
+    """Compute the task of a folder; the status with which the worker is to end."""
+    task = tasks.read(folder / tasks.TASK)
+    if task.get("mark") != mark:
+        print(f"steppe: {folder} is another one on this machine.", file=sys.stderr)
+        return BLIND
+    reporter = Reporter(folder / tasks.PROGRESS)
+    try:
+        tasks.check_versions(task["made_with"])
+        sys.path += [path for path in task["path"] if path not in sys.path]
+        compilation.cache_programs()
+        module, _, name = task["function"].partition(":")
+        function = getattr(importlib.import_module(module), name)
+        function(units=task["units"], **task["arguments"], watcher=reporter)
+    except (checks.InputError, extras.MissingExtra) as error:
+        _fail(folder, task, "refused", str(error))
+        return REFUSED
+    except Exception as error:
+        traceback.print_exc()
+        _fail(folder, task, "failed", programs.line(error))
+        return FAILED
+    finally:
+        reporter.write()
+    return 0
+
+
+def _fail(folder: Path, task: Mapping[str, Any], kind: str, why: str) -> None:
+    """Say why a task ended early."""
+    print(f"steppe: {why}", file=sys.stderr)
+    tasks.tell(folder / tasks.FAILURE, {"kind": kind, "why": why, "host": provenance.host()})

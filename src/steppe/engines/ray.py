@@ -1,0 +1,189 @@
+"""A cluster of Ray, which finds a machine with room for each worker; or a local one, where no address is given.
+
+Ray carries, and nothing else: a worker is a process of its own that a task of Ray waits for, so that Ray's processes
+never load JAX, and what was lost is given again by `pool`, which reads it from the folder.
+"""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from steppe.core import checks, extras, programs
+from steppe.engines import worker
+from steppe.engines.base import Ending, Job
+from steppe.engines.processes import environment, explained
+
+
+class Ray:
+    """Carries jobs by Ray.
+
+    Parameters
+    ----------
+    address : str, optional
+        That of the cluster, as ``ray.init`` takes it; without it, a cluster of this machine is begun and ended.
+    workers : int, optional
+        How many compute at once, at most; as many as the cluster has room for.
+    cpus, gpus : float, optional
+        What is reserved for each; one core, and a GPU where there are any. With `cpus`, each computes with so many
+        threads instead of as many as this process would.
+
+    Raises
+    ------
+    InputError
+        No cluster at that address, or one of another version; a cluster without what one worker needs.
+    MissingExtra
+        Ray is not installed.
+    """
+
+    name = "ray"
+
+    def __init__(
+        self,
+        address: str | None = None,
+        workers: int | None = None,
+        cpus: float | None = None,
+        gpus: float | None = None,
+    ):
+        if workers is not None:
+            checks.whole("ray", "--workers", workers)
+        for option, value in (("--cpus-per-run", cpus), ("--gpus-per-run", gpus)):
+            if value is not None:
+                checks.real("ray", option, value, least=0.0)
+        extras.require("--on ray", "ray")
+        self.ray = _connected(address)
+        room = self.ray.cluster_resources()
+        self.needs = {"CPU": 1.0 if cpus is None else cpus, "GPU": _default_gpus(room) if gpus is None else gpus}
+        self.limit = workers
+        self.environment = environment(None if cpus is None else max(1, int(cpus))) | _set_here()
+        self._running: dict[Any, str] = {}
+        self._check_room()
+
+    def _check_room(self) -> None:
+        """Fail where no machine has room for one worker."""
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        if not any(all(node.get(kind, 0) >= count for kind, count in self.needs.items()) for node in nodes):
+            asked = checks.joined(f"{count:g} {kind}" for kind, count in self.needs.items() if count)
+            most = checks.joined(f"{max((n.get(kind, 0) for n in nodes), default=0):g} {kind}" for kind in self.needs)
+            checks.fail("ray", "--cpus-per-run and --gpus-per-run", "what one machine of the cluster has",
+                        f"{asked} where the largest have {most}")  # fmt: skip
+
+    @property
+    def workers(self) -> int:
+        """How many compute at once, as far as the cluster has room for them now."""
+        room = self.ray.cluster_resources()
+        fit = [int(room.get(kind, 0) / count) for kind, count in self.needs.items() if count]
+        return max(1, min([*fit, *([self.limit] if self.limit else [])], default=1))
+
+    def parts(self, count: int) -> int:
+        """See `Engine`."""
+        return min(count, 4 * self.workers)
+
+    def adopt(self, jobs: Sequence[Job]) -> list[Job]:
+        """See `Engine`: Ray ends the tasks of a process that is gone."""
+        return []
+
+    def start(self, jobs: Sequence[Job]) -> list[Job]:
+        """See `Engine`: those that the cluster has no room for wait there, in Ray's own queue."""
+        started = list(jobs[: self.limit - len(self._running)] if self.limit else jobs)
+        remote = self.ray.remote(carry).options(
+            num_cpus=self.needs["CPU"], num_gpus=self.needs["GPU"], max_retries=0, scheduling_strategy="SPREAD"
+        )
+        for job in started:
+            ref = remote.remote(str(job.folder), job.mark, os.getcwd(), self.environment)
+            self._running[ref] = job.name
+        return started
+
+    def ended(self) -> dict[str, Ending]:
+        """See `Engine`."""
+        found = {}
+        ready, _ = (
+            self.ray.wait(list(self._running), num_returns=len(self._running), timeout=0) if self._running else ([], [])
+        )
+        for ref in ready:
+            found[self._running.pop(ref)] = self._ending(ref)
+        return found
+
+    def _ending(self, ref: Any) -> Ending:
+        try:
+            status = self.ray.get(ref)
+        except self.ray.exceptions.RayError as error:
+            return Ending(None, _short(error))
+        return Ending(status, explained(status))
+
+    def stop(self) -> None:
+        """See `Engine`."""
+        for ref in self._running:
+            with contextlib.suppress(Exception):  # the cluster may be what is gone
+                self.ray.cancel(ref, force=True)
+        self._running.clear()
+
+    def preview(self, folder: Path, count: int) -> str:
+        """See `Engine`."""
+        needs = checks.joined(f"{value:g} {kind}" for kind, value in self.needs.items() if value)
+        return f"{count} tasks of Ray, {self.workers} at once, each with {needs}\n"
+
+
+def carry(folder: str, mark: str, home: str, more: Mapping[str, str]) -> int:
+    """Begin a worker on a machine of the cluster, and wait for it; its status.
+
+    It ends with the process that waits, however that ends.
+    """
+    words = worker.command(Path(folder), mark, tied=True)
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        env={**os.environ, **more},
+        cwd=home if os.path.isdir(home) else None,
+    )
+    try:
+        return process.wait()
+    finally:
+        process.kill()
+
+
+def _connected(address: str | None) -> Any:
+    """Ray, with a cluster behind it.
+
+    Raises
+    ------
+    InputError : there is none at that address, or one of another version.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default, without its warning
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        return ray
+    where: dict[str, Any] = (
+        {"address": "local", "include_dashboard": False} if address is None else {"address": address}
+    )
+    try:
+        ray.init(**where, log_to_driver=False, logging_level="ERROR", namespace="steppe")
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        checks.fail("ray", "--address", "that of a cluster of Ray that can be reached, with the same versions of "
+                    "Python and Ray", f"{checks.shown(address)} ({programs.line(error)})",
+                    "`ray status --address=…` says whether it is there.")  # fmt: skip
+    return ray
+
+
+def _default_gpus(room: Mapping[str, float]) -> float:
+    return 1.0 if room.get("GPU", 0) >= 1 else 0.0
+
+
+def _set_here() -> dict[str, str]:
+    """Variables of this process that change what XLA, JAX and Steppe compute."""
+    return {name: value for name, value in os.environ.items() if name.startswith(("XLA_", "JAX_", "STEPPE_"))}
+
+
+def _short(error: BaseException) -> str:
+    """What Ray says of a task that was lost, in a few words."""
+    known = {
+        "WorkerCrashedError": "its process was killed",
+        "NodeDiedError": "its machine was lost",
+        "OutOfMemoryError": "its machine had too little memory",
+        "TaskCancelledError": "it was cancelled",
+    }
+    return next((words for kind in type(error).__mro__ if (words := known.get(kind.__name__))), programs.line(error))
