@@ -50,7 +50,7 @@ def run(
     chosen = study.load(spec, overrides)
     directory = out or Path("out") / chosen.name
     engine = Place(on, workers, address, cpus_per_run, gpus_per_run, slurm or ()).engine(dry_run=dry_run)
-    executor = engine and Distributed(engine, checkpoint_seconds)
+    executor = Distributed(engine, checkpoint_seconds) if engine else None
     if dry_run and executor:
         typer.echo(executor.preview(chosen, directory), nl=False)
         return

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+BLIND, REFUSED, FAILED = 3, 4, 5
+"""Statuses of a worker: it does not see the task's folder, the task cannot be done, it failed."""
+
 
 @dataclass(frozen=True)
 class Task:

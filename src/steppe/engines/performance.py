@@ -11,8 +11,8 @@ from typing import Any
 
 from steppe.core import checks, extras, programs
 from steppe.engines import tasks
+from steppe.engines.base import BLIND, FAILED, REFUSED
 from steppe.engines.progress import Watcher
-from steppe.engines.worker import BLIND, FAILED, REFUSED
 from steppe.storage import compilation, provenance
 
 SECONDS = 0.5

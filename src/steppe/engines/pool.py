@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 from steppe.core import checks
 from steppe.engines import tasks
-from steppe.engines.base import Ending, Engine, Job, Task
+from steppe.engines.base import BLIND, Ending, Engine, Job, Task
 from steppe.engines.progress import Watcher
-from steppe.engines.worker import BLIND
 from steppe.storage import files
 
 ATTEMPTS = 3

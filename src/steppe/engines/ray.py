@@ -5,6 +5,7 @@ never load JAX, and what was lost is given again by `pool`, which reads it from 
 """
 
 import contextlib
+import logging
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -161,7 +162,7 @@ def _connected(address: str | None) -> Any:
         {"address": "local", "include_dashboard": False} if address is None else {"address": address}
     )
     try:
-        ray.init(**where, log_to_driver=False, logging_level="ERROR", namespace="steppe")
+        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR, namespace="steppe")
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         checks.fail("ray", "--address", "that of a cluster of Ray that can be reached, with the same versions of "
                     "Python and Ray", f"{checks.shown(address)} ({programs.line(error)})",

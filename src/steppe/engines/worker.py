@@ -11,11 +11,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-BLIND, REFUSED, FAILED = 3, 4, 5
-"""Statuses of a worker: it does not see the task's folder, the task cannot be done, it failed."""
-
 ORPHANED = 6
-"""The process that began it is gone."""
+"""The status of a worker whose beginner is gone."""
 
 
 def command(folder: Path, mark: str, *, cores: Sequence[int] = (), tied: bool = False) -> list[str]:
@@ -48,7 +45,7 @@ def main(words: Sequence[str] | None = None) -> int:
         threading.Thread(target=_end_with_the_other_end, daemon=True, name="tie").start()
     if not (given.folder / "task.json").is_file():
         print(f"steppe: {given.folder} is not there on this machine.", file=sys.stderr)
-        return BLIND
+        return 3  # `base.BLIND`, which is behind imports that count cores
     log = os.open(given.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)

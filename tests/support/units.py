@@ -1,0 +1,26 @@
+"""What workers compute in tests of engines: a file for each unit."""
+
+from pathlib import Path
+
+from steppe import InputError
+
+
+def write(units, folder, watcher):
+    """Write a file for each unit; its name says what happens to it."""
+    for unit in units:
+        watcher.stage(unit)
+        tries = Path(folder) / f"{unit}.tries"
+        tries.write_text(f"{tries.read_text() if tries.exists() else ''}x")
+        if unit.startswith("refused"):
+            raise InputError("write: this cannot be done.")
+        if unit.startswith("broken") or (unit.startswith("flaky") and len(tries.read_text()) < 2):
+            raise OSError("no luck")
+        watcher.epoch(0.5, 2.0)
+        watcher.skip(1)
+        (Path(folder) / unit).write_text(unit)
+    watcher.say("Some words.")
+
+
+def missing(folder):
+    """What of a task is not there."""
+    return lambda task: [unit for unit in task.units if not (Path(folder) / unit).is_file()]
