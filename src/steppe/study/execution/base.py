@@ -1,6 +1,7 @@
 """The seams behind which other machines can stand: where runs lie, and where they are trained."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 import polars
@@ -32,6 +33,7 @@ class Storage(Protocol):
     Several processes may use it at once: a finished run appears whole, and of two attempts at one run the first stays.
     """
 
+    directory: Path
     spec: Spec
 
     def fingerprint(self, condition: str) -> str | None:

@@ -10,7 +10,7 @@ from steppe.engines.base import Engine, Task
 from steppe.engines.pool import Lost, Pool
 from steppe.engines.progress import Watcher
 from steppe.study import spec as specs
-from steppe.study.execution.base import Run, check_runs, run_of
+from steppe.study.execution.base import Run, Storage, check_runs, run_of
 from steppe.study.execution.local import CHECKPOINT_SECONDS, work
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
@@ -36,9 +36,9 @@ class Distributed:
     def __init__(self, engine: Engine, checkpoint_seconds: float = CHECKPOINT_SECONDS):
         self.engine, self.checkpoint_seconds = engine, checkpoint_seconds
         self.lost: list[Lost] = []
-        self._asked: tuple[Store, list[Run], Watcher] | None = None
+        self._asked: tuple[Storage, list[Run], Watcher] | None = None
 
-    def submit(self, store: Store, runs: Sequence[Run], watcher: Watcher) -> list[str]:
+    def submit(self, store: Storage, runs: Sequence[Run], watcher: Watcher) -> list[str]:
         """Take runs, which `wait` has trained; see `Executor`."""
         runs = check_runs(store.spec, runs)
         self._asked = store, runs, watcher
