@@ -665,6 +665,7 @@ def table() -> str:
         "outputs": "outputs",
         "labels": "outputs, labels",
         "targets": "outputs, real targets",
+        "intervals": "means and scales, real targets",
         "initial": "initial parameters",
     }
     under = {"nodes": "nodes", "layers": "layers", "none": "–"}

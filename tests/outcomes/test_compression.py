@@ -55,6 +55,7 @@ def test_measures_are_the_fit_of_the_changed_network():
         assert [found[f"loss_{name}"], found[f"accuracy_{name}"]] == [row.value for row in own]
     plain = measure("loss", apply=mlp_apply, params=PARAMS, batches=BATCH)[0].value
     assert found["loss_8_bits"] == pytest.approx(plain, rel=0.01)
+    assert found["loss_rise_3_bits"] == pytest.approx(found["loss_3_bits"] - plain)
 
 
 def test_what_cannot_be_rounded_or_pruned_is_refused():

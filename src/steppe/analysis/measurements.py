@@ -9,7 +9,7 @@ import numpy as np
 import polars
 
 from steppe.analysis.comparison import QuantityComparison, compare_quantity
-from steppe.analysis.densities import Density, densities
+from steppe.analysis.diagrams import Diagrams, diagrams
 from steppe.analysis.quantities import QUANTITIES, TRACED, Quantity
 from steppe.analysis.results import Results
 from steppe.measures import MEASURES, table
@@ -32,8 +32,8 @@ class Measurements:
         name of a quantity -> the measure that gives it.
     remarks : Mapping
         name of a quantity -> what to know of it, where that is the same for all runs.
-    densities : Mapping
-        condition -> its spectral density.
+    diagrams : Diagrams
+        What is drawn of each condition.
     rows : polars.DataFrame
         What it rests on.
     others : bool
@@ -45,7 +45,7 @@ class Measurements:
     quantities: Mapping[str, QuantityComparison]
     measures: Mapping[str, str]
     remarks: Mapping[str, str]
-    densities: Mapping[str, Density]
+    diagrams: Diagrams
     rows: polars.DataFrame
     others: bool
 
@@ -162,7 +162,7 @@ def compare_measurements(
         quantities=quantities,
         measures=measures,
         remarks=remarks(rows),
-        densities=densities(rows, "condition", measured, results.curves),
+        diagrams=diagrams(rows, "condition", measured, results.curves),
         rows=rows,
         others=everything["fingerprint"].n_unique() > rows["fingerprint"].n_unique(),
     )

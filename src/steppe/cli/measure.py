@@ -55,7 +55,7 @@ def measure(
     network: Network = None,
     criterion: Annotated[
         str,
-        typer.Option(metavar="cross_entropy|squared_error|next_token", help="Loss of the outputs."),
+        typer.Option(metavar="cross_entropy|squared_error|gaussian|next_token", help="Loss of the outputs."),
     ] = "cross_entropy",
     data: Data = None,
     label: Label = None,

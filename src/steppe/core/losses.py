@@ -450,7 +450,7 @@ def check_targets(function: str, criterion: Criterion, outputs: int, targets: An
     targets : array, or dict
         Labels, or probabilities; labels with weights beside them.
     """
-    if criterion is squared_error or not is_builtin(criterion):
+    if criterion in (squared_error, gaussian_negative_log_likelihood) or not is_builtin(criterion):
         return
     if isinstance(criterion, TokenCrossEntropy) and isinstance(targets, Mapping):
         arrays.check_weights(function, targets["weights"])
@@ -490,6 +490,48 @@ def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     return jnp.mean((outputs - targets.astype(outputs.dtype).reshape(outputs.shape)) ** 2)
 
 
+def gaussian_negative_log_likelihood(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Mean negative log-likelihood of normal distributions, −1/B Σᵢ Σₖ log N(yᵢₖ; μᵢₖ, σᵢₖ²).
+
+    Parameters
+    ----------
+    outputs : (B, 2K): the K means μ, then the K logarithms of the standard deviations σ.
+    targets : (B, K), or (B,) where K = 1.
+
+    Returns
+    -------
+    A scalar, in nats: a sum over the K targets, a mean over examples.
+
+    Raises
+    ------
+    InputError : outputs that are not twice as many as targets.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> outputs = jnp.array([[1.0, 0.0]])  # mean 1, standard deviation 1
+    >>> round(float(gaussian_negative_log_likelihood(outputs, jnp.array([2.0]))), 4)  # ½ log 2π + ½
+    1.4189
+    """
+    mean, log_scale = mean_and_log_scale("gaussian_negative_log_likelihood", outputs, targets)
+    away = (targets.astype(outputs.dtype).reshape(mean.shape) - mean) * jnp.exp(-log_scale)
+    return jnp.mean(jnp.sum(log_scale + 0.5 * away**2 + 0.5 * np.log(2 * np.pi), axis=-1))
+
+
+def mean_and_log_scale(function: str, outputs: Any, targets: Any) -> tuple[Any, Any]:
+    """The two halves of outputs, (B, K) each: means, and logarithms of standard deviations.
+
+    Raises
+    ------
+    InputError : outputs that are not twice as many as targets.
+    """
+    count, shape = (targets.shape[1] if len(targets.shape) == 2 else 1), tuple(outputs.shape)
+    if len(shape) != 2 or shape[1] != 2 * count:
+        what = f"of shape (B, {2 * count}): {count} means, then as many logarithms of standard deviations"
+        checks.fail(function, "outputs", what, f"an array of shape {shape}")
+    return outputs[:, :count], outputs[:, count:]
+
+
 def _without_settings(criterion: Criterion) -> Callable[[], Criterion]:
     """A function of no settings that returns a criterion, and says what the criterion's own docstring says."""
 
@@ -502,7 +544,7 @@ def _without_settings(criterion: Criterion) -> Callable[[], Criterion]:
 
 def is_builtin(criterion: Criterion) -> bool:
     """Whether a criterion is Steppe's own: it never changes, and is known for what it is."""
-    return criterion in (cross_entropy, squared_error, unhinged) or isinstance(
+    return criterion in (cross_entropy, squared_error, gaussian_negative_log_likelihood, unhinged) or isinstance(
         criterion, (SmoothedCrossEntropy, TokenCrossEntropy, WeightedCrossEntropy)
     )
 
@@ -535,7 +577,18 @@ def _drawn_target(key: jax.Array, outputs: jax.Array) -> jax.Array:
     return targets
 
 
-SAMPLERS = {cross_entropy: _drawn_class, squared_error: _drawn_target}
+def _drawn_normal(key: jax.Array, outputs: jax.Array) -> jax.Array:
+    """Targets (..., K) of the means and standard deviations of outputs (..., 2K)."""
+    mean, log_scale = jnp.split(outputs, 2, axis=-1)
+    targets: jax.Array = mean + jnp.exp(log_scale) * jax.random.normal(key, mean.shape, outputs.dtype)
+    return targets
+
+
+SAMPLERS = {
+    cross_entropy: _drawn_class,
+    squared_error: _drawn_target,
+    gaussian_negative_log_likelihood: _drawn_normal,
+}
 """For criteria that are −log p(y | outputs) up to a constant, row by row: ``(key, outputs of one example) -> y``."""
 
 

@@ -64,7 +64,8 @@ class Measure:
     invariance : what it does not change under: "nodes", rescaling of the hidden nodes of a ReLU network one by one;
         "layers", of whole layers alone; "none".
     needs : "loss"; "outputs", of the network; "labels", outputs and integer labels; "targets",
-        outputs and real targets, with squared error; "initial" parameters.
+        outputs and real targets, with squared error; "intervals", outputs that are means and standard deviations of
+        real targets; "initial" parameters.
     begins : whether it looks at the parameters before training, where they are known.
     chosen : the least of `SETS` that holds it; "named" where none does, and it is asked by its name alone.
     copies : of the parameters that it keeps at once, about, with its default settings.
@@ -81,7 +82,7 @@ class Measure:
     family: Family
     cost: str
     invariance: Literal["nodes", "layers", "none"] = "none"
-    needs: Literal["loss", "outputs", "labels", "targets", "initial"] = "loss"
+    needs: Literal["loss", "outputs", "labels", "targets", "intervals", "initial"] = "loss"
     begins: bool = False
     chosen: Literal["quick", "standard", "all", "named"] = "standard"
     copies: int = FEW
@@ -139,7 +140,7 @@ class Measure:
         """
         if self.needs == "initial" and subject.initial is None:
             checks.fail(self.name, "initial", "given: the parameters before training", "nothing")
-        if self.needs in ("outputs", "labels", "targets") and subject.apply is None:
+        if self.needs not in ("loss", "initial") and subject.apply is None:
             checks.fail(self.name, "apply", "given: it is measured of the outputs", "a loss alone")
         if self.needs == "labels" and not subject.labelled:
             _, y = checks.inputs_and_targets("measure", subject.batches.first)
@@ -147,6 +148,9 @@ class Measure:
             checks.fail(self.name, "y", "integer labels, one for each row of outputs", got)
         if self.needs == "targets" and subject.criterion is not losses.squared_error:
             checks.fail(self.name, "criterion", "squared error", checks.shown(subject.criterion))
+        if self.needs == "intervals" and subject.criterion is not losses.gaussian_negative_log_likelihood:
+            what = "gaussian_negative_log_likelihood, whose outputs are means and logarithms of standard deviations"
+            checks.fail(self.name, "criterion", what, checks.shown(subject.criterion))
 
 
 MEASURES: dict[str, Measure] = {}

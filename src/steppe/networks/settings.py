@@ -18,8 +18,12 @@ from steppe.study.spec.limits import MOST, WHOLE
 
 DTYPES = ("float32", "float64")
 
-CRITERIA = ("cross_entropy", "squared_error", "next_token")
-"""What a loss may be of outputs and targets; the last of texts, whose targets are the tokens that come next."""
+CRITERIA = ("cross_entropy", "squared_error", "gaussian", "next_token")
+"""What a loss may be of outputs and targets; "gaussian" of means and logarithms of standard deviations; the last of
+texts, whose targets are the tokens that come next."""
+
+REAL = {"squared_error": losses.squared_error, "gaussian": losses.gaussian_negative_log_likelihood}
+"""Those of real targets."""
 
 IGNORED = -100
 """The label that does not count among tokens, unless a user says another."""
@@ -133,7 +137,7 @@ class UserNetwork:
             what = "given for parameters of your own: a .npz, .csv or .parquet file, or module:function"
             checks.fail(command, "--data", what, "nothing")
         checks.one_of(command, "--criterion", self.criterion, CRITERIA)
-        if self.ignore is not None and (self.loss is not None or self.criterion == "squared_error"):
+        if self.ignore is not None and (self.loss is not None or self.criterion in REAL):
             what = "left out, but for --apply or --network with the criterion cross_entropy or next_token"
             checks.fail(command, "--ignore-label", what, self.ignore, "A loss of your own knows what counts.")
         if self.perturb_statistics and self.network is not None:
@@ -152,8 +156,8 @@ class UserNetwork:
 
     def scoring(self, batch: Batch) -> Criterion:
         """The criterion of these data, with the label that does not count."""
-        if self.criterion == "squared_error":
-            return losses.squared_error
+        if self.criterion in REAL:
+            return REAL[self.criterion]
         if self.criterion == "cross_entropy":
             return losses.ignoring("--ignore-label", losses.cross_entropy, self.ignore)
         ignore = IGNORED if self.ignore is None else self.ignore

@@ -19,7 +19,7 @@ from steppe.core.types import Batch, Params
 from steppe.data.dataset import Dataset, as_it_is, fingerprint
 from steppe.networks import checkpoints, loading, modules
 from steppe.networks.network import NetworkOnData
-from steppe.networks.settings import Settings, UserNetwork
+from steppe.networks.settings import REAL, Settings, UserNetwork
 from steppe.networks.targets import Target, as_dtype
 
 
@@ -189,7 +189,7 @@ def read_networks(paths: Sequence[Path], user: UserNetwork, split: str) -> list[
     command = "landscape"
     if user.network is None:
         checks.fail(command, "--network", "given for checkpoints of your own, as module:function", "nothing")
-    if user.checked(command).criterion == "squared_error":
+    if user.checked(command).criterion in REAL:
         what = "a criterion of classes: a landscape shows loss and accuracy"
         checks.fail(command, "--criterion", what, checks.shown(user.criterion))
     if split != "train":

@@ -1,7 +1,9 @@
 """What a network's function does: whether its probabilities are right, whether it knows what it does not know, whether
-another network does the same, and what it bears.
+another network does the same, what it bears, and what it forgets.
 """
 
+from steppe.outcomes.adaptation.forgetting import Forgetting, forgetting
+from steppe.outcomes.adaptation.tasks import new_task
 from steppe.outcomes.agreement.alignment import align
 from steppe.outcomes.agreement.disagreement import churn, disagreement, jensen_shannon
 from steppe.outcomes.agreement.similarity import linear_cka
@@ -14,6 +16,13 @@ from steppe.outcomes.compression.weights import prune_weights, round_weights
 from steppe.outcomes.fairness.classes import class_accuracy, worst_class_accuracy
 from steppe.outcomes.forecasts import probabilities
 from steppe.outcomes.regression.errors import r_squared, root_mean_squared_error
+from steppe.outcomes.regression.intervals import (
+    IntervalCalibration,
+    interval_calibration,
+    interval_coverage,
+    interval_score,
+    normal_interval,
+)
 from steppe.outcomes.robustness.adversarial import adversarial_accuracy
 from steppe.outcomes.robustness.corruptions.table import CORRUPTIONS, CorruptImages, corrupt, corrupt_images
 from steppe.outcomes.robustness.shifts import (
@@ -32,6 +41,8 @@ __all__ = [
     "CORRUPTIONS",
     "CorruptImages",
     "Coverage",
+    "Forgetting",
+    "IntervalCalibration",
     "LabelNoiseFit",
     "LayerPrecision",
     "Reliability",
@@ -52,7 +63,11 @@ __all__ = [
     "drop_words",
     "energy",
     "excess_aurc",
+    "forgetting",
     "fpr_at_recall",
+    "interval_calibration",
+    "interval_coverage",
+    "interval_score",
     "jensen_shannon",
     "label_noise_fit",
     "linear_cka",
@@ -61,6 +76,8 @@ __all__ = [
     "maximum_probability",
     "misspell",
     "negative_log_likelihood",
+    "new_task",
+    "normal_interval",
     "precision_table",
     "probabilities",
     "prune_weights",

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from steppe.analysis.analysis import analyse
 from steppe.analysis.correlation.studies import Correlations
-from steppe.analysis.densities import densities
+from steppe.analysis.diagrams import diagrams
 from steppe.analysis.measurements import latest, network_measurements
 from steppe.analysis.results import Results
 from steppe.measures import table
@@ -115,7 +115,7 @@ def write_measures(directory: str | os.PathLike) -> Path:
     """
     folder = Path(directory)
     found = network_measurements(latest(table.read(folder)))
-    page = measures.networks_document(found, densities(found.rows, "run", found.networks, table.curves(folder)))
+    page = measures.networks_document(found, diagrams(found.rows, "run", found.networks, table.curves(folder)))
     return write_file(folder / "measures.html", html.render(page).encode())
 
 

@@ -8,14 +8,14 @@ from functools import partial
 import polars
 
 from steppe.analysis.comparison import QuantityComparison
-from steppe.analysis.densities import Density
+from steppe.analysis.diagrams import Diagrams
 from steppe.analysis.measurements import Measurements, NetworkMeasurements
 from steppe.analysis.verdict import Verdict
 from steppe.core.checks import joined
 from steppe.extensions import is_function
 from steppe.measures import MEASURES
 from steppe.report.document import Caption, Cell, Document, Gallery, Paragraph, Picture, Section, Sentences, Table
-from steppe.report.figures.densities import pictures
+from steppe.report.figures.diagrams import pictures
 from steppe.report.formats import NOTHING, number, p_value, signed, spread
 from steppe.report.tables.base import facts_table
 from steppe.report.wording.measurements import about, network_remarks, notes
@@ -50,9 +50,7 @@ def study_section(found: Measurements, baseline: str) -> Section:
         for name, by in found.quantities.items()
     }
     tables = tuple(_by_family(found.measures, heads, rows))
-    return _section(
-        found.rows, tuple(notes(found)), partial(pictures, found.densities), tables, _tests(found, baseline)
-    )
+    return _section(found.rows, tuple(notes(found)), partial(pictures, found.diagrams), tables, _tests(found, baseline))
 
 
 def _tests(found: Measurements, baseline: str) -> str:
@@ -61,7 +59,7 @@ def _tests(found: Measurements, baseline: str) -> str:
     return TESTS.format(baseline=baseline, test=test(plan), correction=CORRECTIONS[plan.correction])
 
 
-def networks_document(found: NetworkMeasurements, spectra: Mapping[str, Density]) -> Document:
+def networks_document(found: NetworkMeasurements, diagrams: Diagrams) -> Document:
     """The page of networks that were measured one by one: quantities × networks."""
     rows = found.rows
     versions = rows.select("steppe_version", "jax_version").unique(maintain_order=True).rows()
@@ -79,7 +77,7 @@ def networks_document(found: NetworkMeasurements, spectra: Mapping[str, Density]
     }
     tables = tuple(_by_family(found.measures, ("", *found.networks), cells))
     caption = "Each value ± its standard error, where that is known."
-    numbers = _section(rows, tuple(network_remarks(rows)), partial(pictures, spectra), tables, caption)
+    numbers = _section(rows, tuple(network_remarks(rows)), partial(pictures, diagrams), tables, caption)
     origin = Section("Provenance", (facts_table("Provenance", facts),), style="provenance")
     return Document("measures", TITLE, sections=(replace(numbers, title=""), origin))
 

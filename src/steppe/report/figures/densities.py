@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from steppe.analysis.densities import Density
+from steppe.analysis.diagrams import Density
 from steppe.report.document import Picture
 from steppe.report.figures.drawing import STYLE, WIDTH, label_of, log_axis, looks, picture
 from steppe.report.formats import number

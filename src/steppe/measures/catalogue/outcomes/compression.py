@@ -25,7 +25,7 @@ def rounded_weights(
 
 @measure(
     family="outcome", cost="⅓ × shares (1)", needs="labels", chosen="all", better="",
-    quantities=("loss_pruned_*", "accuracy_pruned_*"),
+    quantities=("loss_pruned_*", "accuracy_pruned_*", "loss_rise_pruned_*"),
 )  # fmt: skip
 def pruned_weights(subject: Subject, *, percent: Sequence[int] = (50, 80, 90)) -> Iterator[Quantity]:
     """What loss and accuracy are left when so many percent of the weights, the smallest, are set to zero?"""
@@ -39,6 +39,7 @@ def _fit(subject: Subject, params: Params, name: str) -> Iterator[Quantity]:
     changed = subject.at(params)
     yield Quantity(f"loss_{name}", changed.value, log=True)
     yield Quantity(f"accuracy_{name}", changed.accuracy())
+    yield Quantity(f"loss_rise_{name}", changed.value - subject.value)
 
 
 def _several(function: str, name: str, values: Sequence[int]) -> list[int]:
