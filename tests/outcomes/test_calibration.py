@@ -219,6 +219,22 @@ def test_a_diagram_has_intervals_and_adds_up_to_the_error():
     assert (wide.upper - wide.lower > found.upper - found.lower).all()
 
 
+def test_the_intervals_of_a_diagram_hold_the_true_share_as_often_as_they_say():
+    held = []
+    for seed in range(150):
+        found = outcomes.reliability(*drawn(seed, 200, 3), bins=4)  # calibrated: right as often as it says
+        held += list((found.lower <= found.confidence) & (found.confidence <= found.upper))
+    assert np.mean(held) == pytest.approx(0.95, abs=0.02)
+
+
+def test_the_temperature_of_a_calibrated_forecaster_goes_to_1():
+    for count in (200, 20_000):
+        logits = [np.log(drawn(seed, count, 3)[0]) for seed in range(12)]
+        found = [temperature(z, drawn(seed, count, 3)[1]) for seed, z in enumerate(logits)]
+        assert np.mean(found) == pytest.approx(1, abs=3 / np.sqrt(count))
+        assert np.std(found) < 2.5 / np.sqrt(count)
+
+
 @pytest.mark.parametrize(
     ("p", "y", "options", "message"),
     [

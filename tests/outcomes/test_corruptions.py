@@ -9,6 +9,7 @@ from scipy import stats
 from steppe import InputError, outcomes
 from steppe.measures import measure
 from steppe.outcomes import CORRUPTIONS, corrupt
+from steppe.outcomes.robustness.corruptions import blur, digital
 
 
 def images(count=3, size=32, channels=3):
@@ -56,6 +57,60 @@ def test_a_blur_leaves_a_plain_image_as_it_is_and_brightness_where_it_was(name):
     if name != "zoom_blur":
         assert found.sum() == pytest.approx(1, abs=0.02)
     assert found.max() < 1
+
+
+PIXELS = ([3, 16, 30], [5, 16, 28], [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("level", "expected", "mean"),
+    [
+        (1, [0.8942346, 0.1265702, 0.2504100], 0.4992878),
+        (3, [0.8596274, 0.1252975, 0.1948664], 0.4945725),
+        (5, [0.8052976, 0.1231584, 0.1888339], 0.4903561),
+    ],
+)
+def test_zoom_is_that_of_the_published_formula(level, expected, mean):
+    """Recorded from `scipy.ndimage.zoom` of the clipped middle, ⌈32/z⌉ pixels, with order 1."""
+    found = corrupt(images(1), "zoom_blur", level)[0]
+    np.testing.assert_allclose(found[PIXELS], expected, atol=2e-6)
+    assert found.mean() == pytest.approx(mean, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected", "mean"),
+    [
+        ((6, 1, 20.0), [0.8817217, 0.2261337, 0.5010218], 0.4992365),
+        ((9, 2.5, -35.0), [0.8870749, 0.2811176, 0.6115275], 0.4970329),
+    ],
+)
+def test_motion_is_that_of_imagemagick(settings, expected, mean):
+    """Recorded from imagecorruptions-imaug 1.1.5, which writes ImageMagick's motion blur down in NumPy."""
+    found = blur.moved(images(1)[0], *settings)
+    np.testing.assert_allclose(found[PIXELS], expected, atol=2e-6)
+    assert found.mean() == pytest.approx(mean, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("level", "expected", "mean"),
+    [
+        (1, [0.8913717, 0.1470517, 0.2142291], 0.5016028),
+        (3, [0.8890037, 0.1337333, 0.2184366], 0.5022321),
+        (5, [0.8876610, 0.1218849, 0.2563906], 0.5020513),
+    ],
+)
+def test_stretching_is_that_of_opencv_and_scipy(level, expected, mean):
+    """Recorded from `cv2.warpAffine`, `skimage.filters.gaussian` and `map_coordinates`, as the published program calls
+    them. OpenCV looks places up in steps of 1/32 of a pixel: with slopes up to 0.2 a pixel that is up to 0.003."""
+    amount, smooth, _ = digital.ELASTIC[level - 1]
+    moves = np.array([[1.0, -0.5], [0.4, 0.9], [-0.8, 0.3]])  # columns before rows, as OpenCV has it
+    field = np.random.default_rng(1).uniform(-1, 1, (2, 32, 32))
+    turned = np.swapaxes(images(1)[0], 0, 1)
+    stretched = digital.affine(turned, moves)
+    found = digital.displaced(stretched, np.swapaxes(field, 1, 2), np.full(2, 32 * amount), np.full(2, 32 * smooth))
+    found = np.swapaxes(found, 0, 1)
+    np.testing.assert_allclose(found[PIXELS], expected, atol=3e-3)
+    assert found.mean() == pytest.approx(mean, abs=3e-4)
 
 
 def test_colours_are_those_of_hsv():

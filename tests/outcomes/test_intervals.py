@@ -52,17 +52,22 @@ def test_the_score_is_proper_and_the_sum_of_two_quantile_losses():
     assert all(right < expected(*other) for other in ((-1.1, 1.4), (-1.5, 1.28), (-0.9, 0.9)))
 
 
-def test_it_is_what_other_programs_find():
-    """Recorded from uncertainty-toolbox's formulas: its interval score sums over 99 levels, its error is of 100 levels
-    by default; here both at the levels 0.5 and 0.9, computed with statistics of the standard library alone."""
+def test_it_is_what_uncertainty_toolbox_finds():
+    """Recorded from uncertainty-toolbox 0.1.1: `interval_score` at one level, and in the mean over ours; and
+    `mean_absolute_calibration_error(prop_type="interval")`, which counts the levels 0 and 1, too, at which coverage is
+    always right."""
     mean, scale, y = [0.0, 1.0, -2.0], [1.0, 0.5, 2.0], [0.5, 2.0, -1.0]
-    found = outcomes.interval_calibration(mean, scale, y, levels=[0.5, 0.9])
-    # |y − μ|/σ = 0.5, 2, 0.5; Φ⁻¹(0.75) = 0.6745, Φ⁻¹(0.95) = 1.6449
-    assert found.coverage.tolist() == pytest.approx([2 / 3, 2 / 3])
-    assert found.error == pytest.approx((1 / 6 + 0.9 - 2 / 3) / 2)
-    score = outcomes.interval_score(*outcomes.normal_interval(mean, scale, level=0.9), y, level=0.9)
-    widths = 2 * 1.6448536 * (1 + 0.5 + 2)
-    assert score == pytest.approx((widths + 20 * (2 - 1 - 0.5 * 1.6448536)) / 3, rel=1e-6)
+    for level, expected in ((0.5, 2.4574829169934693), (0.9, 5.0218130397151945)):
+        ends = outcomes.normal_interval(mean, scale, level=level)
+        assert outcomes.interval_score(*ends, y, level=level) == pytest.approx(expected, rel=1e-12)
+    random = np.random.default_rng(3)
+    mean, scale = random.normal(size=40), random.uniform(0.5, 2, 40)
+    y = mean + 1.3 * scale * random.normal(size=40)
+    found = outcomes.interval_calibration(mean, scale, y)
+    assert found.error * 19 / 21 == pytest.approx(0.10476190476190479, rel=1e-12)
+    scores = [outcomes.interval_score(*outcomes.normal_interval(mean, scale, level=level), y, level=level)
+              for level in found.level]  # fmt: skip
+    assert np.mean(scores) == pytest.approx(5.4785304678228, rel=1e-12)
 
 
 def test_a_calibrated_forecast_has_the_error_of_chance_which_goes_to_zero():

@@ -171,7 +171,11 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         seeds=seeds,
         diverged={c: some for c, some in _seeds(results.runs.filter(~is_finished), conditions).items() if some},
         quantities=quantities,
-        controls={name: compared(name, results.controls) for name in CONTROLLED if name in there}
+        controls={
+            name: compared(name, results.controls)
+            for name in dict.fromkeys((*CONTROLLED, *results.family))
+            if name in there
+        }
         if results.controls
         else {},
         equal_loss={name: found for name in AT_EQUAL_LOSS if (found := at_equal_loss(name))},

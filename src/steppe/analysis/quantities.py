@@ -121,7 +121,7 @@ REGRESSION_TESTED = ("test_loss", "selected_test_loss", TR_H2)
 """The same of a regression."""
 
 CONTROLLED = ("test_accuracy", "test_loss")
-"""What is tested against a condition's control, a family of tests of its own."""
+"""What is tested against a condition's control, besides what a study declares; each a family of tests of its own."""
 
 OUTCOMES = (
     "test_accuracy",

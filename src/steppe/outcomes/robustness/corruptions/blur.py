@@ -39,31 +39,50 @@ def defocus_blur(images: np.ndarray, level: int, random: Generator) -> np.ndarra
 def motion_blur(images: np.ndarray, level: int, random: Generator) -> np.ndarray:
     """A camera that moved: along one direction an image, half a Gaussian."""
     radius, sigma = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))[level - 1]
-    weights = np.exp(-(np.arange(2 * radius + 1) ** 2) / (2 * sigma**2))
-    angles = np.deg2rad(random.uniform(-45, 45, len(images)))
-    found = np.zeros_like(images)
-    weights = weights[weights > NEGLIGIBLE]
-    for place, weight in enumerate(weights / weights.sum()):
-        for at, angle in enumerate(angles):
-            move = (place * np.sin(angle), place * np.cos(angle), 0)
-            found[at] += weight * ndimage.shift(images[at], move, order=1, mode="nearest")
+    angles = random.uniform(-45, 45, len(images))
+    return np.stack([moved(image, radius, sigma, angle) for image, angle in zip(images, angles, strict=True)])
+
+
+def moved(image: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndarray:
+    """The mean of pixels along a direction, in degrees below the rows, with the weights of half a Gaussian.
+
+    Each place along it is the nearest pixel, as in ImageMagick, whose function made the published images; beyond the
+    edge stands the last pixel.
+    """
+    steps = np.arange(2 * radius + 1)
+    weights = np.exp(-(steps**2) / (2 * sigma**2))
+    down, right = (
+        np.ceil(steps * part - 0.5).astype(int) for part in (np.sin(np.deg2rad(angle)), np.cos(np.deg2rad(angle)))
+    )
+    found = np.zeros_like(image)
+    for weight, row, column in zip(weights / weights.sum(), down, right, strict=True):
+        rows, columns = (
+            np.clip(np.arange(n) + by, 0, n - 1) for n, by in zip(image.shape[:2], (row, column), strict=True)
+        )
+        found += weight * image[rows[:, None], columns[None]]
     return found
+
+
+ZOOMS = tuple(np.arange(1, end, 0.01) for end in (1.06, 1.11, 1.16, 1.21, 1.26))
+"""As published, NumPy's rounding included: up to 1.06, 1.11, 1.15, 1.20 and 1.25."""
 
 
 def zoom_blur(images: np.ndarray, level: int, random: Generator) -> np.ndarray:
     """A camera that zoomed: the mean of the image and of enlargements of its centre."""
-    steps = 1 + 0.01 * np.arange((5, 10, 15, 20, 25)[level - 1] + 1)
-    height, width = images.shape[1:3]
     found = images.copy()
-    for zoom in steps:
-        rows, columns = ((np.arange(n) - (n - 1) / 2) / zoom + (n - 1) / 2 for n in (height, width))
+    for zoom in ZOOMS[level - 1]:
+        rows, columns = (_enlarged(size, zoom) for size in images.shape[1:3])
         found += _rows(_rows(images, rows, 1), columns, 2)
-    result: np.ndarray = found / (len(steps) + 1)
+    result: np.ndarray = found / (len(ZOOMS[level - 1]) + 1)
     return result
 
 
-NEGLIGIBLE = 1e-6
-"""A share of the largest weight that no pixel shows."""
+def _enlarged(size: int, zoom: float) -> np.ndarray:
+    """From where the pixels come: the middle of the enlargement of a middle part in whole pixels, whose ends stay."""
+    part = int(np.ceil(size / zoom))
+    whole = round(part * zoom)
+    places = (size - part) // 2 + ((whole - size) // 2 + np.arange(size)) * ((part - 1) / max(whole - 1, 1))
+    return np.minimum(places, size - 1)
 
 
 def _blurred(images: np.ndarray, sigma: float) -> np.ndarray:

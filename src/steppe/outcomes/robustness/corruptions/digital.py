@@ -46,29 +46,40 @@ def jpeg_compression(images: np.ndarray, level: int, random: Generator) -> np.nd
 
 
 def elastic_transform(images: np.ndarray, level: int, random: Generator) -> np.ndarray:
-    """Stretched: a random affine map, and a smooth random displacement of each pixel."""
-    amount, smooth, corner = (
-        (0, 0, 0.08),
-        (0.05, 0.2, 0.07),
-        (0.08, 0.06, 0.06),
-        (0.1, 0.04, 0.05),
-        (0.1, 0.03, 0.03),
-    )[level - 1]
+    """Stretched: a random affine map, and then a smooth random displacement of each pixel."""
+    amount, smooth, corner = ELASTIC[level - 1]
     height, width = images.shape[1:3]
-    size = np.array([height, width])
-    grid = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij")).astype(np.float64)
-    corners = size / 2 + np.array([[1, 1], [1, -1], [-1, -1]]) * (size // 3)
-    found = np.empty_like(images)
+    size, found = np.array([height, width]), np.empty_like(images)
     for image, place in zip(images, found, strict=True):
-        moved = corners + random.uniform(-corner, corner, corners.shape) * size
-        matrix = np.linalg.solve(np.column_stack([moved, np.ones(3)]), corners)  # from where each pixel comes
-        source = np.einsum("dhw,de->ehw", grid, matrix[:2]) + matrix[2][:, None, None]
+        moves = random.uniform(-corner, corner, (3, 2)) * size
         field = random.uniform(-1, 1, (2, height, width))
-        blurred = ndimage.gaussian_filter(field, (0, smooth * height, smooth * width), mode="reflect", truncate=3)
-        source += blurred * (amount * size)[:, None, None]
-        for channel in range(image.shape[-1]):
-            place[..., channel] = ndimage.map_coordinates(image[..., channel], source, order=1, mode="mirror")
+        place[...] = displaced(affine(image, moves), field, amount * size, smooth * size)
     return found
+
+
+def affine(image: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """An image under the affine map that moves three corners of a square in its middle, by so many rows and columns."""
+    size = np.array(image.shape[:2])
+    corners = size // 2 + np.array([[1, 1], [1, -1], [-1, -1]]) * (size.min() // 3)
+    matrix = np.linalg.solve(np.column_stack([corners + moves, np.ones(3)]), corners)  # from where each pixel comes
+    return _looked_up(image, np.einsum("dhw,de->ehw", _grid(size), matrix[:2]) + matrix[2][:, None, None], "mirror")
+
+
+def displaced(image: np.ndarray, field: np.ndarray, amount: np.ndarray, smooth: np.ndarray) -> np.ndarray:
+    """An image whose pixels come from places beside them: a field (2, H, W), blurred and enlarged."""
+    blurred = ndimage.gaussian_filter(field, (0, *smooth), mode="reflect", truncate=3)
+    return _looked_up(image, _grid(np.array(image.shape[:2])) + blurred * amount[:, None, None], "reflect")
+
+
+def _grid(size: np.ndarray) -> np.ndarray:
+    """The row and the column of each pixel, (2, H, W)."""
+    return np.stack(np.meshgrid(np.arange(size[0]), np.arange(size[1]), indexing="ij")).astype(np.float64)
+
+
+def _looked_up(image: np.ndarray, source: np.ndarray, mode: str) -> np.ndarray:
+    """The colours at places between pixels, interpolated linearly."""
+    channels = [ndimage.map_coordinates(channel, source, order=1, mode=mode) for channel in np.moveaxis(image, -1, 0)]
+    return np.stack(channels, axis=-1)
 
 
 def _box(size: int, few: int) -> np.ndarray:

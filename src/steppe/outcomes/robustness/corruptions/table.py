@@ -71,9 +71,10 @@ def corrupt(images: Any, name: str, level: int, *, seed: int = 0) -> np.ndarray:
 
     Notes
     -----
-    Hendrycks and Dietterich 2019; the figures are those of their images of 32 × 32. These images are generated here:
-    other draws than the published arrays, which `corrupt_images` reads, and other programs for motion, zoom and elastic
-    distortion. An accuracy on them is not that of CIFAR-10-C.
+    Hendrycks and Dietterich 2019; the figures are those of their images of 32 × 32, and so are the formulas. These
+    images are generated here: other draws than the published arrays, which `corrupt_images` reads, and other programs:
+    OpenCV, with which those were stretched, looks places up in steps of 1/32 of a pixel, this one exactly. An accuracy
+    on them is not that of CIFAR-10-C.
 
     Examples
     --------
