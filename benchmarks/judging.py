@@ -70,9 +70,9 @@ def coverage(kind: str, count: int, rounds: int) -> dict[str, float]:
             g = effects.hedges_g(summary(b), summary(a), 0.95)
             note("Hedges’ g", g.low, g.high)
         if i < rounds // 4:
-            note("BCa (one mean)", *analysis.bootstrap(a, resamples=1999, seed=i)[:2])
-            note("BCa (difference)", *analysis.bootstrap(a, b, resamples=1999, seed=i)[:2])
-            note("BCa (pairs)", *analysis.bootstrap(a, b, resamples=1999, seed=i, paired=True)[:2])
+            note("BCa (one mean)", *analysis.bootstrap(a, resamples=1999, method="BCa", seed=i)[:2])
+            note("BCa (difference)", *analysis.bootstrap(a, b, resamples=1999, method="BCa", seed=i)[:2])
+            note("BCa (pairs)", *analysis.bootstrap(a, b, resamples=1999, method="BCa", seed=i, paired=True)[:2])
     return {name: float(np.mean(some)) for name, some in hits.items()}
 
 

@@ -19,6 +19,7 @@ from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from steppe import analysis
 from steppe.analysis import Verdict, judge
+from steppe.analysis.statistics.samples import summary
 from steppe.core.checks import InputError
 from support.properties import cheap
 
@@ -141,15 +142,31 @@ def test_ranks_over_data_sets_are_friedmans_and_nemenyis():
 def test_the_bootstrap_is_scipys_obeys_its_seed_and_falls_back():
     data = np.array(A)
     theirs = stats.bootstrap((data,), np.mean, method="BCa", rng=np.random.default_rng(5)).confidence_interval
-    ours = analysis.bootstrap(A, seed=5)
+    ours = analysis.bootstrap(A, method="BCa", seed=5)
     assert ours[:2] == pytest.approx(tuple(theirs), rel=1e-12) and ours.method == "BCa"
-    assert analysis.bootstrap(A, seed=5) == ours != analysis.bootstrap(A, seed=6)
+    assert analysis.bootstrap(A, method="BCa", seed=5) == ours != analysis.bootstrap(A, method="BCa", seed=6)
     assert analysis.bootstrap([0.9] * 4, [0.8] * 3)[2] == "constant"
     assert analysis.bootstrap([0.9])[2] == "too few"
-    middle = analysis.bootstrap([1.0, 1.0, 1.0, 2.0], statistic=np.median)
+    middle = analysis.bootstrap([1.0, 1.0, 1.0, 2.0], statistic=np.median, method="BCa")
     assert middle.method in ("BCa", "percentile") and math.isfinite(middle.low + middle.high)
     low, high = judge(A, B, interval="bca", seed=2).interval
-    assert (low, high) == analysis.bootstrap(A, B, seed=2)[:2] and low < judge(A, B).difference < high
+    assert (low, high) == analysis.bootstrap(A, B, method="BCa", seed=2)[:2] and low < judge(A, B).difference < high
+
+
+def test_with_few_values_the_default_interval_is_the_jackknifes_and_of_means_students_and_welchs():
+    few, other = [0.1, 0.4, 0.35, 0.8], [0.5, 0.9, 0.7]
+    assert analysis.bootstrap(few)[:2] == pytest.approx(summary(few)[3:], rel=1e-12)
+    assert analysis.bootstrap(few, other)[:2] == pytest.approx(judge(few, other).interval, rel=1e-12)
+    paired = analysis.bootstrap(few[:3], other, paired=True)
+    assert paired[:2] == pytest.approx(judge(few[:3], other, paired=True).interval, rel=1e-12)
+    assert paired.method == "jackknife" and not paired.is_short
+    forced, many = analysis.bootstrap(few, method="BCa"), analysis.bootstrap(np.arange(10.0))
+    assert forced.is_short and forced.method == "BCa" and not many.is_short and many.method == "BCa"
+    whole = analysis.bootstrap(few, method="jackknife", statistic=lambda a, axis: np.log(np.std(a, axis=axis)))
+    without = [math.log(np.std(np.delete(few, j))) for j in range(4)]
+    half = stats.t.ppf(0.975, 3) * math.sqrt(3 / 4 * np.sum((np.array(without) - np.mean(without)) ** 2))
+    assert whole.high - whole.low == pytest.approx(2 * half)
+    assert analysis.bootstrap(few, statistic=lambda a, axis: 1.0).method == "constant"
 
 
 def test_the_clustered_interval_is_wider_where_rows_repeat():

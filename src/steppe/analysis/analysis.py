@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import polars
 
-from steppe.analysis.comparison import QuantityComparison, Role, compare_quantity, correct_family
+from steppe.analysis.comparison import QuantityComparison, Ranks, Role, compare_quantity, correct_family, ranks_of
 from steppe.analysis.correlation.studies import Correlations, correlations
 from steppe.analysis.curves import (
     CURVES,
@@ -70,6 +70,8 @@ class Analysis:
         What was asked of the networks besides, by the study and by `steppe measure`.
     correlations : Correlations or None
         How measures go with outcomes, where there are at least 20 finished networks of four conditions.
+    ranks : Ranks or None
+        How treatments rank over data sets by the primary quantity, where each is trained on each of several.
     """
 
     results: Results
@@ -89,6 +91,7 @@ class Analysis:
     tracked: Mapping[str, Mapping[str, TrackedCurve]]
     measurements: Measurements | None
     correlations: Correlations | None = None
+    ranks: Ranks | None = None
 
     @property
     def alpha(self) -> float:
@@ -165,6 +168,7 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
     tested = {*results.tested, *margins, *results.family}
     quantities = {name: compared(name, others if name in tested else {}) for name in there}
     quantities = correct_family(quantities, results.family)
+    judged = quantities.get(results.primary, quantities[results.judged])
     return Analysis(
         results=results,
         confidence=confidence,
@@ -181,7 +185,7 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         equal_loss={name: found for name in AT_EQUAL_LOSS if (found := at_equal_loss(name))},
         cost={c: time_ratio(finished, c, baseline, confidence=confidence) for c in conditions},
         control_cost={c: time_ratio(finished, c, d, confidence=confidence) for c, d in results.controls.items()},
-        power=power_of(quantities.get(results.primary, quantities[results.judged]), round(1 - confidence, 12)),
+        power=power_of(judged, round(1 - confidence, 12)),
         looks=_looks(results.history),
         lambdas=_lambdas(results.runs, conditions),
         curves={
@@ -194,6 +198,7 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         correlations=correlations([results], confidence=confidence, plan=results.correlation)
         if _are_many(seeds)
         else None,
+        ranks=ranks_of(judged, results.settings, baseline, confidence),
     )
 
 

@@ -4,11 +4,12 @@ import enum
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from steppe.analysis.judgement import PLAN, Comparison, Plan, compare, correct
 from steppe.analysis.quantities import Quantity
 from steppe.analysis.results import LateMargin
+from steppe.analysis.statistics.blocks import RankComparison, friedman
 from steppe.analysis.statistics.differences import PValue
 from steppe.analysis.statistics.effects import Effect
 from steppe.analysis.statistics.samples import Summary, summary
@@ -194,3 +195,84 @@ def _untested(comparison: Comparison) -> Comparison:
         difference=math.nan, low=math.nan, high=math.nan, test=nothing, welch=nothing, paired=nothing,
         equivalence=nothing, hedges_g=unknown, d_z=math.nan, rank_biserial=math.nan, improvement=math.nan,
     )  # fmt: skip
+
+
+class Ranks(NamedTuple):
+    """How treatments rank over data sets.
+
+    Attributes
+    ----------
+    quantity : Quantity
+        By which they are ranked: its mean over seeds, rank 1 the best.
+    treatments : tuple of str
+        What varies but the data, k of them, the baseline's first.
+    data : tuple of str
+        The data sets, N of them.
+    means : tuple of tuple of float
+        (N, k).
+    comparison : RankComparison
+        Friedman's test, the average ranks, and what cannot be told apart.
+    against : tuple of float
+        p of each treatment against the first, by ranks, with Holm's correction.
+    confidence : float
+        1 − the level of the critical difference.
+    """
+
+    quantity: Quantity
+    treatments: tuple[str, ...]
+    data: tuple[str, ...]
+    means: tuple[tuple[float, ...], ...]
+    comparison: RankComparison
+    against: tuple[float, ...]
+    confidence: float
+
+
+def ranks_of(
+    found: QuantityComparison, settings: Mapping[str, Mapping[str, Any]], baseline: str, confidence: float
+) -> Ranks | None:
+    """Treatments ranked over the data sets of a study; None unless there are two data sets and three treatments, each
+    on each with finished runs.
+
+    Parameters
+    ----------
+    found : QuantityComparison
+        Of all conditions.
+    settings : Mapping
+        condition -> dotted path -> value, of the settings that vary between conditions.
+    baseline : str
+        Whose treatment comes first.
+    confidence : float
+        1 − the level.
+    """
+    data = _labels({c: {k: v for k, v in by.items() if k.startswith("data.")} for c, by in settings.items()})
+    rest = _labels({c: {k: v for k, v in by.items() if not k.startswith("data.")} for c, by in settings.items()})
+    cells = {(data[c], rest[c]): found.summaries[c].mean for c in settings if found.summaries[c].count}
+    blocks = tuple(dict.fromkeys(data.values()))
+    treatments = tuple(dict.fromkeys((*((rest[baseline],) if baseline in rest else ()), *rest.values())))
+    whole = len(cells) == len(settings) == len(blocks) * len(treatments)
+    if not whole or len(blocks) < 2 or len(treatments) < 3:
+        return None
+    means = tuple(tuple(cells[block, treatment] for treatment in treatments) for block in blocks)
+    ranked = friedman(means, confidence=confidence, higher_is_better=not found.quantity.lower_is_better)
+    return Ranks(found.quantity, treatments, blocks, means, ranked, ranked.against(0), confidence)
+
+
+def _labels(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """A name for each condition of the settings that tell conditions apart: names of parts first, then what else is
+    needed.
+    """
+    paths = sorted({path for by in settings.values() for path in by}, key=lambda path: not path.endswith(".name"))
+    kept: list[str] = []
+
+    def classes(chosen: list[str]) -> int:
+        return len({repr([by.get(path) for path in chosen]) for by in settings.values()})
+
+    for path in paths:
+        if classes([*kept, path]) > classes(kept):
+            kept.append(path)
+
+    def text(path: str, value: Any) -> str:
+        return str(value) if path.endswith(".name") else f"{path.rpartition('.')[2]}={value}"
+
+    return {c: ", ".join(text(path, by[path]) for path in kept if by.get(path) is not None) or "all"
+            for c, by in settings.items()}  # fmt: skip

@@ -233,7 +233,7 @@ def judge(
     confidence : float
         Of the interval; tests are done at level 1 − confidence.
     interval : "t" or "bca"
-        Welch's interval, of pairs Student's; or the bootstrap's, see `bootstrap`.
+        Welch's interval, of pairs Student's; or the bootstrap's, which is too short below ten values: see `bootstrap`.
     seed : int
         Of the resamples, and of the relabellings where not all of them are looked at.
 
@@ -274,8 +274,8 @@ def judge(
     found = _compared(_Sides(second, first, pairs), level, reach, plan, seed)
     if interval == "t":
         return found
-    low, high, _ = intervals.bootstrap(first, second, paired=paired, confidence=level, seed=seed)
-    return found._replace(low=low, high=high)
+    ends = intervals.bootstrap(first, second, paired=paired, confidence=level, method="BCa", seed=seed)
+    return found._replace(low=ends.low, high=ends.high)
 
 
 def equivalence(a: Iterable[float], b: Iterable[float], *, margin: float, paired: bool = False) -> PValue:

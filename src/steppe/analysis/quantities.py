@@ -36,6 +36,11 @@ class Quantity(NamedTuple):
     log: bool = False
     direction: str = ""
 
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a lower value is the better one."""
+        return "loss" in self.name or "error" in self.name or self.direction.startswith("lower")
+
     def margin(self, declared: float | None) -> float:
         """A declared margin on the scale that is compared: itself, or the logarithm of a factor; NaN for none."""
         if declared is None:

@@ -9,7 +9,7 @@ from steppe.analysis.correlation.studies import Correlations
 from steppe.analysis.quantities import COST, LOSSES, OUTCOMES, PUBLISHED, SPECTRUM, TR_H2
 from steppe.analysis.results import PublishedTable
 from steppe.analysis.verdict import Ratio
-from steppe.report import correlations, measures
+from steppe.report import correlations, measures, ranks
 from steppe.report.document import (
     Beside,
     Block,
@@ -86,6 +86,8 @@ def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
         baseline,
     )
     yield _comparisons(analysis.tested, tuple(analysis.controls.values()), analysis.control_cost, baseline)
+    if analysis.ranks:
+        yield ranks.section(analysis.ranks)
     yield Section(
         "Statistical power",
         (

@@ -212,9 +212,9 @@ def networks(results: Iterable[Results]) -> polars.DataFrame:
     if not parts:
         return polars.DataFrame(schema={"study": polars.String, "condition": polars.String, "seed": polars.Int64})
     table = polars.concat(parts, how="diagonal_relaxed")
-    for one, other in (("train_accuracy", "test_accuracy"), ("test_loss", "train_loss")):
-        if {one, other} <= set(table.columns) and GAP not in table.columns:
-            table = table.with_columns((polars.col(one) - polars.col(other)).alias(GAP))
+    for high, low in (("train_accuracy", "test_accuracy"), ("test_loss", "train_loss")):
+        if {high, low} <= set(table.columns) and GAP not in table.columns:
+            table = table.with_columns((polars.col(high) - polars.col(low)).alias(GAP))
     return table
 
 

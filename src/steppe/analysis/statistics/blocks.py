@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from steppe.analysis.statistics.corrections import holm
 from steppe.analysis.statistics.intervals import BootstrapInterval
 from steppe.analysis.statistics.samples import share
 from steppe.core import checks
@@ -28,6 +29,8 @@ class RankComparison(NamedTuple):
         the bars of Demšar's (2006) diagram.
     blocks : int
         How many data sets.
+    nemenyi : tuple of tuple of float
+        The p-value of every two conditions, for all pairs together (Nemenyi 1963).
     """
 
     ranks: tuple[float, ...]
@@ -35,6 +38,23 @@ class RankComparison(NamedTuple):
     critical_difference: float
     groups: tuple[tuple[int, ...], ...]
     blocks: int
+    nemenyi: tuple[tuple[float, ...], ...]
+
+    def against(self, reference: int) -> tuple[float, ...]:
+        """The p-value of each condition against one of them, with Holm's correction over the others (Demšar 2006).
+
+        Examples
+        --------
+        >>> found = friedman([[0.9, 0.8, 0.7], [0.8, 0.7, 0.6], [0.7, 0.6, 0.5], [0.9, 0.8, 0.6]])
+        >>> [round(p, 3) for p in found.against(0)]
+        [1.0, 0.157, 0.009]
+        """
+        count = len(self.ranks)
+        error = math.sqrt(count * (count + 1) / (6 * self.blocks))
+        others = [i for i in range(count) if i != reference]
+        single = [float(2 * stats.norm.sf(abs(self.ranks[i] - self.ranks[reference]) / error)) for i in others]
+        corrected = dict(zip(others, holm(single), strict=True))
+        return tuple(float(corrected.get(i, 1.0)) for i in range(count))
 
 
 def friedman(values: Any, *, confidence: float = 0.95, higher_is_better: bool = True) -> RankComparison:
@@ -82,7 +102,10 @@ def friedman(values: Any, *, confidence: float = 0.95, higher_is_better: bool = 
         p = float(stats.f.sf(between * freedom[1] / (rest * freedom[0]), *freedom)) if rest > 1e-12 * spread else 0.0
     quantile = float(stats.studentized_range.ppf(level, columns, np.inf)) / math.sqrt(2)
     reach = quantile * math.sqrt(columns * (columns + 1) / (6 * rows))
-    return RankComparison(tuple(map(float, average)), p, reach, _groups(average, reach), rows)
+    apart = np.abs(average[:, None] - average[None, :]) / math.sqrt(columns * (columns + 1) / (12 * rows))
+    pairs = np.clip(stats.studentized_range.sf(apart, columns, np.inf), 0, 1)
+    nemenyi = tuple(tuple(map(float, row)) for row in pairs)
+    return RankComparison(tuple(map(float, average)), p, reach, _groups(average, reach), rows, nemenyi)
 
 
 def cluster_bootstrap(

@@ -120,8 +120,7 @@ def _cost(ratios: Mapping[str, Ratio], level: str) -> Answer:
 
 def _good(quantity: Quantity) -> Verdict:
     """Which direction is the better one."""
-    lower = "loss" in quantity.name or "error" in quantity.name or quantity.direction.startswith("lower")
-    return Verdict.LOWER if lower else Verdict.HIGHER
+    return Verdict.LOWER if quantity.lower_is_better else Verdict.HIGHER
 
 
 def _named(names: list[str], total: int = 0) -> str:
