@@ -4,19 +4,23 @@ import base64
 import csv
 import dataclasses
 import io
+from typing import NamedTuple
 
 import numpy as np
 import polars
 import pytest
 
+from steppe.analysis import judge
 from steppe.analysis.analysis import analyse
-from steppe.analysis.quantities import TR_H2
+from steppe.analysis.measurements import described
+from steppe.analysis.quantities import TR_H2, Quantity
 from steppe.analysis.results import Results
 from steppe.core.checks import InputError
 from steppe.report import tables_of
 from steppe.report.figures import forest
 from steppe.report.pages import html
 from steppe.report.study import document
+from steppe.report.wording.answers import _compared, _good
 from support.command import run
 
 
@@ -33,6 +37,13 @@ def results(accuracy: dict[str, float], curvature: dict[str, float], *, seeds=5,
     names = next(iter(accuracy)), tuple(accuracy)
     runs = polars.DataFrame(rows)
     return Results("s", "Title", "", *names, len(rows), runs, polars.DataFrame(), None, (), {}, (), "", **more)
+
+
+class Judged(NamedTuple):
+    """What a line reads of a comparison of one quantity."""
+
+    quantity: Quantity
+    comparisons: dict
 
 
 def timed(seconds: list[float]) -> Results:
@@ -69,6 +80,21 @@ def test_three_lines_answer_three_questions(found, lines):
     answers = document(analyse(found)).answers
     assert [a.question for a in answers] == ["Did it help?", "Is it flatter?", "What did it cost?"]
     assert tuple(a.text for a in answers) == lines
+
+
+@pytest.mark.parametrize(
+    ("column", "quantity", "text"),
+    [
+        ("test_forgetting", "forgetting", "No: the opposite under sam."),
+        ("test_x", "old_task_accuracy", "Yes, under sam."),
+    ],
+)
+def test_of_a_primary_metric_the_better_end_is_that_of_its_quantity(column, quantity, text):
+    measured = {"run": "", "measure": "forgetting", "quantity": quantity, "scale": "linear", "split": "test"}
+    described_ = described(polars.DataFrame([measured | {"heading": column}]), column)
+    comparison = judge([0.5, 0.51, 0.52], [0.4, 0.41, 0.42])
+    found = Judged(described_, {"sam": comparison})
+    assert _compared("Did it help?", found, _good(described_), "better", "").text == text
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,8 @@ def described(rows: polars.DataFrame, column: str) -> Quantity:
         label = known.label or quantity
         first = label.split()[0]
         label = f"{label[0].upper()}{label[1:]}" if first.isalpha() and len(first) > 2 else label  # a symbol stays
-        end = f"{known.better} is {'better' if known.split == 'test' else 'flatter'}" if known.better else ""
+        lower = known.end(quantity)
+        end = f"{lower} is {'better' if known.split == 'test' else 'flatter'}" if lower else ""
     return Quantity(column, label, log=scale == "log", direction=end)
 
 

@@ -16,6 +16,7 @@ Examples
 """
 
 import dataclasses
+import fnmatch
 import inspect
 import json
 import typing
@@ -71,6 +72,7 @@ class Measure:
     copies : of the parameters that it keeps at once, about, with its default settings.
     networks : how many networks it is asked of together, each a subject: 1, or 2 for what compares two.
     better : "lower" or "higher", where one end of the scale is the flatter or the better one; "" where neither is.
+    ends : the same of single quantities by the patterns of their names, where theirs is another; see `end`.
     label : what its quantity is called in words; "" for the name itself.
     quantities : what its quantities are called, a pattern each; () for the name of the measure.
     parts : the other parts of the data that it looks at, where they are known: "train", "validation" or "test".
@@ -88,6 +90,7 @@ class Measure:
     copies: int = FEW
     networks: int = 1
     better: Literal["lower", "higher", ""] = "lower"
+    ends: tuple[tuple[str, str], ...] = ()
     label: str = ""
     quantities: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
@@ -104,6 +107,10 @@ class Measure:
         for field in dataclasses.fields(self):
             if typing.get_origin(field.type) is Literal:
                 checks.one_of(f"measure {self.name}", field.name, getattr(self, field.name), get_args(field.type))
+
+    def end(self, quantity: str) -> str:
+        """Which end of a quantity's scale is flatter or better, "lower" or "higher"; "" where neither is."""
+        return next((end for pattern, end in self.ends if fnmatch.fnmatchcase(quantity, pattern)), self.better)
 
     @property
     def ships(self) -> bool:

@@ -18,8 +18,9 @@ from steppe.outcomes.adaptation.tasks import TASKS, new_task
 
 @measure(
     family="outcome", cost="steps × batch_size / examples + ⅓ × steps / every (130), at most", needs="labels",
-    chosen="named", better="", parts=("train",),
+    chosen="named", parts=("train",),
     quantities=("forgetting", "old_task_loss", "old_task_accuracy", "new_task_steps"),
+    ends=(("old_task_accuracy", "higher"), ("new_task_steps", "")),
 )  # fmt: skip
 def forgetting(
     subject: Subject,

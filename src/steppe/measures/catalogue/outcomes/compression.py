@@ -11,8 +11,8 @@ from steppe.outcomes.compression.precision import Granularity
 
 
 @measure(
-    family="outcome", cost="⅓ × numbers of bits (1)", needs="labels", invariance="layers", chosen="all", better="",
-    quantities=("loss_*_bits", "accuracy_*_bits"),
+    family="outcome", cost="⅓ × numbers of bits (1)", needs="labels", invariance="layers", chosen="all",
+    quantities=("loss_*_bits", "accuracy_*_bits"), ends=(("accuracy_*", "higher"),),
 )  # fmt: skip
 def rounded_weights(
     subject: Subject, *, bits: Sequence[int] = (8, 4, 3), granularity: Granularity = "channel"
@@ -24,8 +24,8 @@ def rounded_weights(
 
 
 @measure(
-    family="outcome", cost="⅓ × shares (1)", needs="labels", chosen="all", better="",
-    quantities=("loss_pruned_*", "accuracy_pruned_*", "loss_rise_pruned_*"),
+    family="outcome", cost="⅓ × shares (1)", needs="labels", chosen="all",
+    quantities=("loss_pruned_*", "accuracy_pruned_*", "loss_rise_pruned_*"), ends=(("accuracy_*", "higher"),),
 )  # fmt: skip
 def pruned_weights(subject: Subject, *, percent: Sequence[int] = (50, 80, 90)) -> Iterator[Quantity]:
     """What loss and accuracy are left when so many percent of the weights, the smallest, are set to zero?"""

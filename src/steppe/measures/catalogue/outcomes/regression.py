@@ -14,8 +14,8 @@ from steppe.measures.subject import Quantity, Subject
 
 
 @measure(
-    family="outcome", cost="⅓", needs="intervals", invariance="nodes", better="",
-    quantities=("interval_coverage", "interval_score", "interval_error"),
+    family="outcome", cost="⅓", needs="intervals", invariance="nodes",
+    quantities=("interval_coverage", "interval_score", "interval_error"), ends=(("interval_coverage", ""),),
 )  # fmt: skip
 def interval_calibration(subject: Subject, *, level: float = 0.95) -> Iterator[Quantity]:
     """How often do real targets lie in the intervals that are predicted, how good are these, and at which levels?"""
