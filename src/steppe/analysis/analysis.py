@@ -169,19 +169,14 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
     quantities = {name: compared(name, others if name in tested else {}) for name in there}
     quantities = correct_family(quantities, results.family)
     judged = quantities.get(results.primary, quantities[results.judged])
+    controlled = dict.fromkeys((*CONTROLLED, *results.family)) if results.controls else {}
     return Analysis(
         results=results,
         confidence=confidence,
         seeds=seeds,
         diverged={c: some for c, some in _seeds(results.runs.filter(~is_finished), conditions).items() if some},
         quantities=quantities,
-        controls={
-            name: compared(name, results.controls)
-            for name in dict.fromkeys((*CONTROLLED, *results.family))
-            if name in there
-        }
-        if results.controls
-        else {},
+        controls={name: compared(name, results.controls) for name in controlled if name in there},
         equal_loss={name: found for name in AT_EQUAL_LOSS if (found := at_equal_loss(name))},
         cost={c: time_ratio(finished, c, baseline, confidence=confidence) for c in conditions},
         control_cost={c: time_ratio(finished, c, d, confidence=confidence) for c, d in results.controls.items()},
