@@ -1,5 +1,6 @@
-"""The kernel's cotangent of a convolution as products of matrices, against JAX's own transposition in float64."""
+"""Products of convolutions as CPUs compute them fast, against JAX's own convolutions in float64."""
 
+import functools
 import re
 
 import jax
@@ -21,11 +22,22 @@ CASES = {
     "windows that reach nothing": ((2, 3, 3, 1), (1, 2), 1, {"padding": ((2, 2), (2, 2)), "window_strides": (3, 3)}),
     "one example": ((1, 5, 5, 2), (3, 3), 2, {"padding": ((1, 1), (1, 1))}),
 }
+IN_GROUPS = {  # the last number: of groups
+    "depthwise": ((4, 5, 6, 3), (3, 3), 3, {"padding": ((1, 1), (1, 1))}, 3),
+    "depthwise, strides": ((3, 8, 7, 2), (3, 2), 2, {"window_strides": (2, 3), "padding": ((1, 0), (2, 1))}, 2),
+    "depthwise, holes": ((2, 9, 8, 2), (2, 3), 2, {"rhs_dilation": (3, 2), "padding": ((2, 1), (0, 1))}, 2),
+    "each channel twice": ((2, 6, 6, 3), (3, 3), 6, {"window_strides": (2, 2), "padding": ((1, 1), (1, 1))}, 3),
+    "depthwise, negative padding": ((3, 8, 7, 2), (3, 3), 2, {"padding": ((-1, 0), (0, -2))}, 2),
+    "depthwise signal": ((3, 9, 4), (4,), 4, {"window_strides": (2,), "padding": ((1, 2),)}, 4),
+    "depthwise pixel": ((3, 4, 4, 2), (1, 1), 2, {}, 2),
+    "two groups": ((3, 6, 5, 4), (3, 2), 6, {"window_strides": (2, 1), "padding": ((1, 1), (0, 1))}, 2),
+    "dilated input": ((2, 4, 4, 2), (2, 2), 2, {"lhs_dilation": (2, 2)}, 2),
+}
 
 
 def example(name):
     """A convolution of channels-last images, its input, the shape of its kernel, and a cotangent of its output."""
-    shape, window, outputs, given = CASES[name]
+    shape, window, outputs, given, *groups = (CASES | IN_GROUPS)[name]
     if outputs is None:
         shape, outputs = (*shape, 2), 3
     space = len(window)
@@ -33,9 +45,9 @@ def example(name):
     numbers = jax.lax.ConvDimensionNumbers(image, (space + 1, space, *range(space)), image)
     defaults = {"window_strides": (1,) * space, "padding": ((0, 0),) * space, "lhs_dilation": (1,) * space,
                 "rhs_dilation": (1,) * space, "precision": None, "preferred_element_type": None}  # fmt: skip
-    form = products.Convolution(tuple({**defaults, "dimension_numbers": numbers, **given}.items()))
+    form = products.Convolution(tuple({**defaults, "dimension_numbers": numbers, **given}.items()), *groups)
     rng = np.random.default_rng(0)
-    a, kernel = rng.normal(size=shape), (*window, shape[-1], outputs)
+    a, kernel = rng.normal(size=shape), (*window, shape[-1] // form.groups, outputs)
     output = jax.eval_shape(form, a, jax.ShapeDtypeStruct(kernel, a.dtype))
     return (
         form,
@@ -56,6 +68,51 @@ def test_the_cotangent_of_a_kernel_is_that_of_the_convolution(name):
         form, a, like, G = example(name)
         found = jax.jit(lambda a, G: products.kernel_cotangent(form, a, G, like))(a, G)
         np.testing.assert_allclose(found, transposed(form, a, G, like), rtol=1e-12, atol=1e-12)
+
+
+def products_of(form, product, a, K, G):
+    """The output, both cotangents, and a second derivative."""
+
+    def value(a, K):
+        return jnp.sum(jnp.tanh(product(form, a, K)) * G)
+
+    y, back = jax.vjp(functools.partial(product, form), a, K)
+    along = jax.jvp(jax.grad(value, (0, 1)), (a, K), (jnp.cos(a), jnp.sin(K)))[1]
+    return y, *back(G), *along
+
+
+@pytest.mark.parametrize("name", IN_GROUPS)
+def test_products_in_groups_are_those_of_the_convolution(name):
+    with jax.enable_x64(True):
+        form, a, like, G = example(name)
+        K = jnp.asarray(np.random.default_rng(2).normal(size=like.shape))
+        both = jax.jit(lambda a, K: [products_of(form, p, a, K, G) for p in (products.product, type(form).__call__)])
+        for ours, theirs in zip(*both(a, K), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_depthwise_convolution_with_channels_first_has_its_products_in_that_layout():
+    with jax.enable_x64(True):
+        numbers, rng = jax.lax.ConvDimensionNumbers((1, 0, 2, 3), (1, 3, 0, 2), (2, 3, 1, 0)), np.random.default_rng(1)
+        options = {"window_strides": (1, 2), "padding": ((1, 1), (0, 1)), "lhs_dilation": (1, 1), "precision": None,
+                   "rhs_dilation": (1, 1), "dimension_numbers": numbers, "preferred_element_type": None}  # fmt: skip
+        form = products.Convolution(tuple(options.items()), 2)
+        a, K = jnp.asarray(rng.normal(size=(2, 3, 5, 6))), jnp.asarray(rng.normal(size=(3, 2, 1, 4)))
+        assert form.is_depthwise(products.ShapeDtype(K.shape, K.dtype))
+        G = jnp.asarray(rng.normal(size=form(a, K).shape))
+        for ours, theirs in zip(
+            products_of(form, products.product, a, K, G), products_of(form, type(form).__call__, a, K, G), strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_only_cpus_take_shifted_images_in_the_place_of_depthwise_convolutions(platform):
+    form, a, like, _ = example("depthwise")
+    K = jnp.ones(like.shape, a.dtype)
+    gradient = jax.jit(jax.grad(lambda a, K: jnp.sum(products.product(form, a, K) ** 2), (0, 1)))
+    text = gradient.trace(a, K).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.convolution" in text) == (platform == "cuda")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +138,7 @@ def test_a_batch_in_blocks_has_the_cotangent_of_the_whole(monkeypatch):
         form, a, like, G = example("an image")
         window = convolutions.Window((3, 3), (1, 1), ((0, 0), (0, 0)), (1, 1))
         monkeypatch.setattr(convolutions, "PATCHES_BYTES", 1)
-        assert convolutions._examples_at_once(window, a, G) == 1
+        assert " scan[" in str(jax.make_jaxpr(functools.partial(convolutions.kernel_cotangent, window))(a, G))
         found = convolutions.kernel_cotangent(window, a, G)
         np.testing.assert_allclose(found, transposed(form, a, G, like), rtol=1e-12, atol=1e-12)
 

@@ -56,15 +56,18 @@ def attention():
 
 
 def convolutions():
-    def conv(x, w, stride, numbers):
-        return jax.lax.conv_general_dilated(x, w, (stride, stride), "SAME", dimension_numbers=numbers)
+    def conv(x, w, stride, numbers, groups=1):
+        options = {"dimension_numbers": numbers, "feature_group_count": groups}
+        return jax.lax.conv_general_dilated(x, w, (stride, stride), "SAME", **options)
 
     def loss(p, x):
         h = jnp.tanh(conv(x, p["a"], 1, ("NHWC", "HWIO", "NHWC")) + p["bias"][None, None, None, :])
         h = jnp.tanh(conv(jnp.moveaxis(h, -1, 1), p["b"], 2, ("NCHW", "OIHW", "NCHW")))
+        h = jnp.tanh(conv(h, p["depthwise"], 1, ("NCHW", "OIHW", "NCHW"), groups=3))
         return square(h.mean(axis=(2, 3)) @ p["w"])
 
     p = {"a": normal(0, 2, 2, 1, 2), "b": normal(1, 3, 2, 2, 2), "w": normal(2, 3, 2), "bias": normal(3, 2)}
+    p["depthwise"] = normal(5, 3, 1, 2, 1)
     return loss, p, normal(4, 3, 4, 4, 1)
 
 
@@ -149,7 +152,7 @@ APPLIES = {
     transposed: ["in", "out"],
     weight_on_the_left: ["w", "v"],
     attention: ["q", "k", "v", "o"],
-    convolutions: ["a", "b", "w"],
+    convolutions: ["a", "b", "depthwise", "w"],
     wide_data: ["w", "v"],
     jitted_inside: ["w", "v"],
     scanned: ["in"],
@@ -174,9 +177,11 @@ def forms(monkeypatch, kind):
     monkeypatch.setattr(layer_probes, "RANK", 2)
     monkeypatch.setattr(norms, "COLUMNS", 3)
     monkeypatch.setattr(
-        norms, "cheapest", lambda layer: norms.exact if layer.kind != "dense" and norm is norms.gram else norm
+        norms,
+        "cheapest",
+        lambda layer: norms.exact if layer.groups > 1 or (layer.kind != "dense" and norm is norms.gram) else norm,
     )
-    monkeypatch.setattr(layer_probes, "form", lambda layer, norm, count: probe)
+    monkeypatch.setattr(layer_probes, "form", lambda layer, norm, count: "full" if layer.groups > 1 else probe)
 
 
 def squares_of_known_probes(network, monkeypatch, count):

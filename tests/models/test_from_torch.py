@@ -1,6 +1,7 @@
 """PyTorch modules as networks: what JAX computes is what PyTorch computes, or is refused."""
 
 import copy
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -511,6 +512,30 @@ def test_layers_that_are_our_own_are_pytorchs(name):
     module, x = LAYERS[name]
     trained = from_torch(module, x)  # compares outputs and a derivative in float64
     close(trained.apply(trained.params, x.numpy()), module.eval()(x), 1e-5)
+
+
+def test_averages_of_windows_are_pytorchs_beyond_the_edge_too():
+    from steppe.models.adapters.pytorch import layers  # not above: torchax must not be there before DataParallel is
+
+    rng = np.random.default_rng(0)
+    for size, stride, padding, ceil, counted, divisor in itertools.product(
+        (2, 3), (None, 2, 3), (0, 1), (False, True), (False, True), (None, 5)
+    ):
+        x = rng.normal(size=(2, 3, 5, 7))
+        given = size, stride, padding, ceil, counted, divisor
+        found = layers.average_pool(jnp.asarray(x), [size, size], *given[1:])
+        np.testing.assert_allclose(found, functional.avg_pool2d(torch.tensor(x), *given), rtol=1e-5, err_msg=str(given))
+
+
+def test_a_network_with_averages_of_windows_that_reach_beyond_the_edge_converts():
+    module = nn.Sequential(nn.AvgPool1d(2, ceil_mode=True), nn.Tanh(), nn.Linear(3, 2))
+    trained = from_torch(module, torch.randn(2, 4, 5))
+    assert set(trained.params) == {"2.weight", "2.bias"}
+
+
+def test_embeddings_that_are_rescaled_in_every_pass_are_refused():
+    with pytest.raises(InputError, match=r"got 0 with max_norm, which rescales rows.*set max_norm to None"):
+        from_torch(nn.Sequential(nn.Embedding(11, 2, max_norm=1.0), nn.Linear(2, 2)), IDS)
 
 
 def test_bags_of_several_lengths_are_refused():

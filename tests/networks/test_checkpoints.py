@@ -282,7 +282,8 @@ def test_between_two_checkpoints_statistics_are_estimated_anew_and_an_edited_net
     ("words", "message"),
     [
         (["net.npz"], "landscape: --network must be given"),
-        (["net.npz", "--network", "nets:make", "--criterion", "squared_error"], "a landscape shows loss and accuracy"),
+        (["net.npz", "--network", "nets:make", "--criterion", "mse"], "'next_token', or module:function, got 'mse'"),
+        (["net.npz", "--network", "nets:make", "--criterion", "nets:huber"], "a function of nets, got 'huber'"),
         (["net.npz", "net.npz", "--network", "nets:make"], "different files, got net.npz twice"),
         (["net.npz", "--network", "nets:make", "--split", "test"], "--split must be left out"),
         (["net.npz", "--network", "nets:make", "--set", "trace.probes=2"], "--set must be one of 'network'"),
@@ -293,6 +294,73 @@ def test_a_landscape_refuses_what_it_cannot_show(here, monkeypatch, capsys, word
     np.savez("net.npz", w=np.zeros(3))
     status, _, err = run(monkeypatch, capsys, "landscape", *words, "--data", "data.npz")
     assert status == 2 and message in err, err
+
+
+LINEAR = """
+import jax.numpy as jnp
+from flax import nnx
+
+
+def make(shape, classes, *, rngs):
+    return nnx.Linear(shape[0], classes, rngs=rngs)
+
+
+def absolute(outputs, targets):
+    return jnp.mean(jnp.abs(outputs[:, 0] - targets))
+
+
+def rows(outputs, targets):
+    return outputs[:, 0] - targets
+"""
+
+
+@pytest.fixture
+def regression(here, monkeypatch):
+    """Two linear networks, data with real targets, and the residuals of the first."""
+    monkeypatch.syspath_prepend(here)
+    Path("linear.py").write_text(LINEAR)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 2)).astype(np.float32), rng.normal(size=8).astype(np.float32)
+    kernel = rng.normal(size=(2, 1)).astype(np.float32)
+    np.savez("real.npz", x=x, y=y)
+    np.savez("net.npz", kernel=kernel, bias=np.ones(1, np.float32))
+    np.savez("other.npz", kernel=-kernel, bias=np.zeros(1, np.float32))
+    return x @ kernel[:, 0] + 1 - y
+
+
+@pytest.mark.slow
+def test_landscapes_of_real_targets_show_the_loss_alone_also_one_of_a_users_own(regression, monkeypatch, capsys):
+    words = ["--network", "linear:make", "--data", "real.npz", "--points", "3", "--grid", "3"]
+    for criterion, expected in (
+        ("squared_error", np.mean(regression**2)),
+        ("linear:absolute", np.mean(abs(regression))),
+    ):
+        folder = Path("out", criterion.replace(":", "_"))
+        status, out, err = run(monkeypatch, capsys, "landscape", "net.npz", *words, "--criterion", criterion,
+                               "--out", str(folder))  # fmt: skip
+        assert status == 0, err
+        found, _ = landscapes.read(folder)
+        np.testing.assert_allclose(found.lines["loss"][0][1], expected, rtol=1e-5)
+        assert list(found.lines) == list(found.grids) == ["loss"]
+        assert "ccuracy" not in out + found.about
+    words = ["landscape", "net.npz", "other.npz", "--along", "between", *words, "--criterion", "squared_error"]
+    status, out, err = run(monkeypatch, capsys, *words, "--grid", "0", "--out", "out/between")
+    assert status == 0 and "of the loss; 0 means" in " ".join(out.split()), err
+
+
+def test_a_criterion_of_a_users_own_is_measured_and_one_that_is_no_mean_is_refused(regression, monkeypatch, capsys):
+    words = ["measure", "net.npz", "--network", "linear:make", "--data", "real.npz", "--measures", "loss"]
+    status, _, err = run(monkeypatch, capsys, *words, "--criterion", "linear:absolute", "--out", "out")
+    assert status == 0, err
+    (row,) = polars.read_parquet("out/measurements.parquet").to_dicts()
+    np.testing.assert_allclose(row["value"], np.mean(np.abs(regression)), rtol=1e-5)
+    for more, message in (
+        (["--criterion", "linear:rows"], "--criterion must be a function whose value is one floating-point scalar"),
+        (["--criterion", "linear:absolut"], "Did you mean 'absolute'"),
+        (["--criterion", "linear:absolute", "--ignore-label", "0"], "--ignore-label must be left out"),
+    ):
+        status, _, err = run(monkeypatch, capsys, *words, *more, "--out", "none")
+        assert status == 2 and message in " ".join(err.split()), err
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steppe import InputError, outcomes
+from steppe import InputError, losses, outcomes
 from steppe.measures import measure
+from steppe.measures.subject import Subject
 from support.networks import mlp_apply, mlp_batch, mlp_params
 from support.properties import cheap
 
@@ -56,6 +57,22 @@ def test_measures_are_the_fit_of_the_changed_network():
     plain = measure("loss", apply=mlp_apply, params=PARAMS, batches=BATCH)[0].value
     assert found["loss_8_bits"] == pytest.approx(plain, rel=0.01)
     assert found["loss_rise_3_bits"] == pytest.approx(found["loss_3_bits"] - plain)
+
+
+def test_the_measure_of_layers_for_mixed_precision_is_the_table():
+    given = {"apply": mlp_apply, "params": PARAMS, "batches": BATCH}
+    asked = {"bits": (3,), "granularity": "tensor", "probes": 2}
+    rows = measure("layer_precision", settings={"layer_precision": asked}, **given)
+    key = Subject(**given).key_of("layer_precision")
+    table = outcomes.precision_table(losses.of(mlp_apply), PARAMS, BATCH, **asked, key=key)
+    assert [row.layer for row in table] == ["0", "1"]
+    expected = {
+        f"rounding_{name}_3_bits.{row.layer}": getattr(row, name)
+        for row in table
+        for name in ("sensitivity", "predicted", "change")
+    }
+    assert [row.quantity for row in rows] == list(expected)
+    np.testing.assert_allclose([(row.value, row.sem) for row in rows], list(expected.values()), rtol=1e-5, atol=1e-8)
 
 
 def test_what_cannot_be_rounded_or_pruned_is_refused():

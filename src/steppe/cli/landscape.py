@@ -40,7 +40,11 @@ def landscape(
     data: Data = None,
     label: Label = None,
     criterion: Annotated[
-        str, typer.Option(metavar="cross_entropy|next_token", help="Loss of the outputs of --network.")
+        str,
+        typer.Option(
+            metavar="cross_entropy|squared_error|gaussian|next_token|MODULE:FUNCTION",
+            help="Loss of the outputs of --network.",
+        ),
     ] = "cross_entropy",
     ignore_label: IgnoreLabel = None,
     changes: Annotated[

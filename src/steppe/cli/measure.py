@@ -55,7 +55,10 @@ def measure(
     network: Network = None,
     criterion: Annotated[
         str,
-        typer.Option(metavar="cross_entropy|squared_error|gaussian|next_token", help="Loss of the outputs."),
+        typer.Option(
+            metavar="cross_entropy|squared_error|gaussian|next_token|MODULE:FUNCTION",
+            help="Loss of the outputs; your own is criterion(outputs, targets), the mean over the batch.",
+        ),
     ] = "cross_entropy",
     data: Data = None,
     label: Label = None,

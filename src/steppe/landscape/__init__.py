@@ -2,7 +2,7 @@
 
 from steppe.landscape.directions import across, filter_normalised, top_eigenvectors
 from steppe.landscape.interpolation import Barrier, Interpolation, barrier, barrier_resolution, interpolation
-from steppe.landscape.surfaces import grid, loss_and_accuracy, steps, surface
+from steppe.landscape.surfaces import grid, loss_and_accuracy, loss_only, steps, surface
 
 __all__ = [
     "Barrier",
@@ -14,6 +14,7 @@ __all__ = [
     "grid",
     "interpolation",
     "loss_and_accuracy",
+    "loss_only",
     "steps",
     "surface",
     "top_eigenvectors",

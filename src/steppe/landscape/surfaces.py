@@ -1,5 +1,6 @@
 """Loss surfaces along lines and in planes around a network."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,53 @@ def loss_and_accuracy(apply: Apply, criterion: Criterion = losses.cross_entropy)
     (10.0, 0.5)
     """
     return _LossAndAccuracy(apply, criterion)
+
+
+@programs.holder
+@dataclass(frozen=True)
+class _LossOnly:
+    """See `loss_only`. Equal for equal parts."""
+
+    apply: Apply
+    criterion: Criterion
+
+    def __call__(self, params: Params, batch: Batch) -> dict[str, jax.Array]:
+        return {"loss": self.scored(params, batch)}
+
+    @property
+    def scored(self) -> Loss:
+        """The loss, whose targets are checked."""
+        return losses.of(self.apply, self.criterion)
+
+    @property
+    def weight(self) -> Callable[[Batch], dict[str, jax.Array]] | None:
+        """What divides it, where that is not the number of examples."""
+        of_targets = getattr(self.criterion, "weight", None)
+        if of_targets is None:
+            return None
+        return lambda batch: {"loss": of_targets(checks.inputs_and_targets("loss_only", batch)[1])}
+
+
+def loss_only(apply: Apply, criterion: Criterion = losses.squared_error) -> Function:
+    """The loss of a network whose outputs are no classes, such as a regression's, for `surface` and `interpolation`.
+
+    Parameters
+    ----------
+    apply : ``apply(params, x)``: the outputs for B inputs.
+    criterion : ``criterion(outputs, y)``, the mean over the batch.
+
+    Returns
+    -------
+    ``function(params, batch) -> {"loss": scalar}`` on batches ``{"x": …, "y": …}`` or ``(x, y)``.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> function = loss_only(lambda params, x: x @ params)
+    >>> float(function(jnp.ones((2, 1)), {"x": jnp.eye(2), "y": jnp.array([1.0, 3.0])})["loss"])
+    2.0
+    """
+    return _LossOnly(apply, criterion)
 
 
 def steps(radius: float, points: int) -> np.ndarray:

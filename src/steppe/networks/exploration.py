@@ -13,7 +13,7 @@ import numpy as np
 
 from steppe import landscape
 from steppe.core import checks, losses, names, trees
-from steppe.core.types import Params
+from steppe.core.types import Apply, Params
 from steppe.engines.progress import Watcher
 from steppe.landscape.points import Function, Prepare
 from steppe.models import Variables
@@ -86,7 +86,7 @@ class _Explorer:
 
     def __init__(self, question: Question, place: Callable[[], Path], watcher: Watcher):
         settings, self.dataset = question.settings, question.networks[0].dataset
-        self.model = question.networks[0].model
+        self.model, self.classifies = question.networks[0].model, question.networks[0].classifies
         self.settings, self.place, self.watcher = settings, place, watcher
         self.batches = chosen(self.dataset, settings.split, settings.examples, settings.seed)
         ends = np.linspace(0.0, 1.0, settings.points)
@@ -98,13 +98,12 @@ class _Explorer:
         checkpoint = self.checkpoint(network)
         directions, curvatures = self.directions(network, checkpoint)
         self.watcher.stage(f"landscape of {network.name}")
-        function = landscape.loss_and_accuracy(network.apply, network.criterion)
         line, plane = line_and_plane(
-            function, network.params, self.batches, directions,
+            self.values(network, network.apply), network.params, self.batches, directions,
             steps=self.steps, side=self.side, checkpoint=checkpoint, advance=self.watcher.points,
         )  # fmt: skip
         middle = len(self.steps) // 2
-        facts = {"loss": line["loss"][middle], "accuracy": line["accuracy"][middle], **_rim(line, plane)}
+        facts = {**{name: values[middle] for name, values in line.items()}, **_rim(line, plane)}
         return line, plane, {name: float(value) for name, value in (facts | curvatures).items()}
 
     def directions(self, network: NetworkOnData, checkpoint: Checkpoint) -> tuple[list[Params], Facts]:
@@ -149,17 +148,15 @@ class _Explorer:
         middle = jax.tree.map(lambda a, b: (a + b) / 2, start.params, end.params)
         directions = [difference, landscape.across(self.settings.seed, difference)]
         plane = plane_values(
-            function, middle, self.batches, directions,
+            function, middle, self.batches, directions, tuple(line),
             side=self.side, checkpoint=checkpoint, advance=self.watcher.points, prepare=prepare,
         )  # fmt: skip
-        rise, errors = landscape.barrier(jnp.asarray(line["loss"])), 1 - jnp.asarray(line["accuracy"])
-        more = landscape.barrier(errors).height  # of whole examples, or none
+        rise = landscape.barrier(jnp.asarray(line["loss"]))
         facts = {
-            "start_loss": line["loss"][0], "end_loss": line["loss"][-1],
-            "start_accuracy": line["accuracy"][0], "end_accuracy": line["accuracy"][-1],
+            **{f"{end}_{name}": values[at] for name, values in line.items() for end, at in (("start", 0), ("end", -1))},
             "barrier": rise.height, "barrier_step": rise.step,
             "barrier_resolution": landscape.barrier_resolution(jnp.asarray(line["loss"])),
-            "error_barrier": jnp.where(more <= landscape.barrier_resolution(errors), 0, more),
+            **_error_barrier(line),
             "distance": np.sqrt(trees.norm_squared(difference)),
         }  # fmt: skip
         return line, plane, {name: float(value) for name, value in facts.items()}
@@ -171,7 +168,7 @@ class _Explorer:
         examples: those that a landscape of the training part is of (Jordan et al. 2023).
         """
         if network.model.statistics is None:
-            return landscape.loss_and_accuracy(network.apply, network.criterion), None
+            return self.values(network, network.apply), None
         settings, state = self.settings, jax.tree.map(jnp.asarray, network.state)
         examples = chosen(self.dataset, "train", settings.examples, settings.seed)
 
@@ -180,7 +177,12 @@ class _Explorer:
             return Variables(params, estimated)
 
         apply = lambda variables, x: network.model.apply(variables, x)[0]  # noqa: E731
-        return landscape.loss_and_accuracy(apply, network.criterion), prepare
+        return self.values(network, apply), prepare
+
+    def values(self, network: NetworkOnData, apply: Apply) -> Function:
+        """What is computed at each point: the loss, and the accuracy where there are classes."""
+        make = landscape.loss_and_accuracy if network.classifies else landscape.loss_only
+        return make(apply, network.criterion)
 
     def checkpoint(self, *networks: NetworkOnData) -> Checkpoint:
         """What is known of a view, whatever others are asked for with it."""
@@ -194,7 +196,8 @@ class _Explorer:
         settings, many = self.settings, self.batches.examples
         part = {"train": "training"}.get(settings.split, settings.split) + " examples"
         kind = part if self.dataset.test else "examples"
-        what = f"Loss and accuracy without dropout on {many} {kind} of {self.dataset.name}."
+        shown = "Loss and accuracy" if self.classifies else "Loss"
+        what = f"{shown} without dropout on {many} {kind} of {self.dataset.name}."
         if settings.along == "between" and self.model.statistics is not None:
             count = min(settings.examples, checks.batch_size("landscape", self.dataset.train))
             kind = "training examples" if self.dataset.test else "of them"
@@ -213,6 +216,15 @@ ABOUT = {
     "distance.",
 }
 """How directions are told."""
+
+
+def _error_barrier(line: Values) -> Facts:
+    """The barrier of the error rate, where there is one."""
+    if "accuracy" not in line:
+        return {}
+    errors = 1 - jnp.asarray(line["accuracy"])
+    more = landscape.barrier(errors).height  # of whole examples, or none
+    return {"error_barrier": jnp.where(more <= landscape.barrier_resolution(errors), 0, more)}
 
 
 def _rim(line: Values, plane: Values) -> dict[str, float]:

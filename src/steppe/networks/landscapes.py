@@ -79,16 +79,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Landscape:
-    """Loss and accuracy of several networks along lines and in planes, all on one scale.
+    """Loss and accuracy, or loss alone, of several networks along lines and in planes, all on one scale.
 
     Attributes
     ----------
     names : what each line and plane belongs to, C names: a network, or the way from one to another.
     networks : the names of the networks, in the order in which they were given.
     steps : (A,), where along the line.
-    lines : "loss" and "accuracy" -> (C, A).
+    lines : "loss" and, of classifiers, "accuracy" -> (C, A).
     grid_steps : (G,), where along each side of the plane; G = 0 where there is none.
-    grids : "loss" and "accuracy" -> (C, G, G); the first axis is the second direction.
+    grids : the same -> (C, G, G); the first axis is the second direction.
     facts : numbers that a table says of each, name -> (C,); see `exploring`.
     settings : what was asked.
     about : sentences: which loss, which data, which directions.

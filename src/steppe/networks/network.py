@@ -41,6 +41,12 @@ class NetworkOnData:
     program: str = ""
 
     @property
+    def classifies(self) -> bool:
+        """Whether outputs are known to be of classes, so that there is an accuracy."""
+        real = (losses.squared_error, losses.gaussian_negative_log_likelihood)
+        return losses.is_builtin(self.criterion) and self.criterion not in real
+
+    @property
     def label(self) -> str:
         """What a folder is called after it."""
         return Path(self.source).name

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from steppe import extensions
 from steppe.core import checks, losses
 from steppe.core.types import Batch, Criterion
 from steppe.measures import MEASURES, run
@@ -100,7 +101,8 @@ class UserNetwork:
     Attributes
     ----------
     loss, apply, network : ``module:function``, one of the three; the last returns a network, see `modules.build`.
-    criterion : one of `CRITERIA`, with `apply` and `network`.
+    criterion : one of `CRITERIA`, or ``module:function``, a function of outputs and targets; with `apply` and
+        `network`.
     ignore : the label of what does not count, with cross-entropy and next_token.
     data, label : see `loading.examples`.
     initial : a file of the parameters before training, like the others.
@@ -136,8 +138,9 @@ class UserNetwork:
         if self.data is None:
             what = "given for parameters of your own: a .npz, .csv or .parquet file, or module:function"
             checks.fail(command, "--data", what, "nothing")
-        checks.one_of(command, "--criterion", self.criterion, CRITERIA)
-        if self.ignore is not None and (self.loss is not None or self.criterion in REAL):
+        self._check_criterion(command)
+        labels = self.loss is None and self.criterion in ("cross_entropy", "next_token")
+        if self.ignore is not None and not labels:
             what = "left out, but for --apply or --network with the criterion cross_entropy or next_token"
             checks.fail(command, "--ignore-label", what, self.ignore, "A loss of your own knows what counts.")
         if self.perturb_statistics and self.network is not None:
@@ -148,14 +151,31 @@ class UserNetwork:
             checks.fail(command, "--set network.KEY", what, checks.joined(self.settings))
         return self
 
+    def _check_criterion(self, command: str) -> None:
+        if not extensions.is_function(self.criterion):
+            known = ", ".join(map(repr, CRITERIA))
+            if self.criterion not in CRITERIA:
+                checks.fail(command, "--criterion", f"one of {known}, or module:function", checks.shown(self.criterion),
+                            checks.close_to(self.criterion, CRITERIA))  # fmt: skip
+        elif self.loss is not None:
+            what = "left out with --loss, which is of parameters and data"
+            checks.fail(command, "--criterion", what, checks.shown(self.criterion))
+
     @property
     def function(self) -> tuple[str, str]:
         """The option that says what makes outputs, or a loss, of parameters; and its value."""
         name = next(name for name in FUNCTIONS if getattr(self, name) is not None)
         return f"--{name}", getattr(self, name)
 
-    def scoring(self, batch: Batch) -> Criterion:
-        """The criterion of these data, with the label that does not count."""
+    def scoring(self, command: str, batch: Batch) -> Criterion:
+        """The criterion of these data, with the label that does not count.
+
+        Raises
+        ------
+        InputError : a function of the user's own that cannot be had.
+        """
+        if extensions.is_function(self.criterion):
+            return extensions.function(command, "--criterion", self.criterion)
         if self.criterion in REAL:
             return REAL[self.criterion]
         if self.criterion == "cross_entropy":

@@ -19,7 +19,7 @@ from steppe.core.types import Batch, Params
 from steppe.data.dataset import Dataset, as_it_is, fingerprint
 from steppe.networks import checkpoints, loading, modules
 from steppe.networks.network import NetworkOnData
-from steppe.networks.settings import REAL, Settings, UserNetwork
+from steppe.networks.settings import Settings, UserNetwork
 from steppe.networks.targets import Target, as_dtype
 
 
@@ -54,6 +54,7 @@ class Files:
         found = loading.examples("measure", cast(str, user.data), user.label, classes=classes)
         parts = [user.with_targets("measure", part) for part in (found if isinstance(found, list) else [found])]
         self.batches = self._batches(parts if isinstance(found, list) else parts[0])
+        self.criterion = losses.cross_entropy if user.loss else user.scoring("measure", self.batches.first)
         if user.network is not None:
             self.network, self.blueprint = modules.build("measure", user.network, user.settings, parts[0])
 
@@ -114,7 +115,7 @@ class Files:
             batch_size=max(size for _, size in self.batches.shapes),
             loss=function if self.user.loss else None,
             apply=None if self.user.loss else function,
-            criterion=losses.cross_entropy if self.user.loss else self.user.scoring(self.batches.first),
+            criterion=self.criterion,
             initial=None if before is None else lambda: self._contents(f"--initial {before.name}", before).params,
             remark=remark,
         )
@@ -162,20 +163,28 @@ class Files:
     def _try(self, function: Any, params: Params) -> None:
         """Trace the user's function on these parameters and data."""
         if self.user.loss is None:
-            _try_outputs("measure", self.user, function, params, self.batches.first, self.targets)
+            scored = losses.of(function, self.criterion)
+            _try_outputs("measure", self.user, scored, params, self.batches.first, self.targets)
         else:
             trace = lambda p, batch: jax.eval_shape(function, p, batch)  # noqa: E731
             loading.called("measure", trace, self.option, self.text, params, self.batches.first)
 
 
-def _try_outputs(command: str, user: UserNetwork, function: Any, params: Params, batch: Batch, targets: Any) -> None:
+def _try_outputs(
+    command: str, user: UserNetwork, loss: losses.NetworkLoss, params: Params, batch: Batch, targets: Any
+) -> None:
     """Trace the function that makes outputs, and the criterion; check all targets, unless they are None."""
-    (option, text), criterion = user.function, user.scoring(batch)
+    option, text = user.function
     x, y = checks.inputs_and_targets(command, batch)
-    outputs = loading.called(command, lambda p, x: jax.eval_shape(function, p, x), option, text, params, x)
-    loading.called(command, lambda f, y: jax.eval_shape(criterion, f, y), option, "its criterion", outputs, y)
+    outputs = loading.called(command, lambda p, x: jax.eval_shape(loss.apply, p, x), option, text, params, x)
+    score = lambda f, y: jax.eval_shape(loss.criterion, f, y)  # noqa: E731
+    if losses.is_builtin(loss.criterion):
+        loading.called(command, score, option, "its criterion", outputs, y)
+    else:
+        value = loading.called(command, score, "--criterion", user.criterion, outputs, y)
+        checks.one_scalar(command, "--criterion", value)
     if targets is not None:
-        losses.check_targets(command, criterion, outputs.shape[-1], targets)
+        losses.check_targets(command, loss.criterion, outputs.shape[-1], targets)
 
 
 def read_networks(paths: Sequence[Path], user: UserNetwork, split: str) -> list[NetworkOnData]:
@@ -189,9 +198,7 @@ def read_networks(paths: Sequence[Path], user: UserNetwork, split: str) -> list[
     command = "landscape"
     if user.network is None:
         checks.fail(command, "--network", "given for checkpoints of your own, as module:function", "nothing")
-    if user.checked(command).criterion in REAL:
-        what = "a criterion of classes: a landscape shows loss and accuracy"
-        checks.fail(command, "--criterion", what, checks.shown(user.criterion))
+    user.checked(command)
     if split != "train":
         checks.fail(command, "--split", "left out for data of your own", checks.shown(split))
     for path in paths:
@@ -199,7 +206,7 @@ def read_networks(paths: Sequence[Path], user: UserNetwork, split: str) -> list[
         if list(paths).count(path) > 1:
             checks.fail(command, "TARGET", "different files", f"{path} twice")
     data = cast(str, user.data)
-    found = loading.examples(command, data, user.label, classes=True)
+    found = loading.examples(command, data, user.label, classes=user.criterion == "cross_entropy")
     if isinstance(found, list):
         checks.fail(command, "--data", "one batch of all examples", f"{data}, which gives a list of {len(found)}")
     batch = arrays.exact_batches(command, "data", user.with_targets(command, found), dtype="float32")[0]
@@ -207,15 +214,16 @@ def read_networks(paths: Sequence[Path], user: UserNetwork, split: str) -> list[
     x, y = checks.inputs_and_targets(command, batch)
     digest = fingerprint(jax.tree.map(np.asarray, {"x": x, "y": y}))
     dataset = Dataset(data, {"x": x, "y": y}, {}, as_it_is, (), 0, data, digest)
-    criterion = user.scoring(dataset.train)
+    criterion = user.scoring(command, dataset.train)
     names, few = [path.name for path in paths], jax.tree.map(lambda leaf: leaf[:2], dataset.train)
     networks = []
     for path in paths:
         filled = checkpoints.fill(command, blueprint, loading.parameters(command, path), path.name)
         params, state = arrays.exact_tree(command, f"the array of {path} at ", filled.variables, dtype="float32")
-        _try_outputs(command, user, network.at(state), params, few, y)
-        whole = losses.of(network.at(state), criterion).__call__  # with the criterion, unlike a `NetworkLoss`
-        program: Any = entry.loss_and_batches(command, whole, params, few, quiet=True)[0]
+        loss = losses.of(network.at(state), criterion)
+        _try_outputs(command, user, loss, params, few, y)
+        # `__call__` is a function with the criterion inside, unlike a `NetworkLoss`
+        program: Any = entry.loss_and_batches(command, loss.__call__, params, few, quiet=True)[0]
         networks.append(
             NetworkOnData(
                 name=path.name if names.count(path.name) == 1 else str(path),

@@ -58,9 +58,9 @@ def facts(found: Landscape) -> Table:
 
 def _surroundings(found: Landscape) -> Table:
     """Loss at each network and as far out as was looked."""
-    f, eigen = found.facts, found.settings.along == "eigenvectors"
+    f, eigen, accuracy = found.facts, found.settings.along == "eigenvectors", _accuracy(found)
     rows = [
-        (Cell(name), Cell(number(f["loss"][i])), Cell(_percent(f["accuracy"][i])),
+        (Cell(name), Cell(number(f["loss"][i])), *(Cell(_percent(f["accuracy"][i])) for _ in accuracy),
          Cell(number(f["rim_loss"][i]), f"[{number(f['rim_low'][i])}, {number(f['rim_high'][i])}]"),
          *(Cell(number(f[f"eigenvalue_{k}"][i]), f"± {number(f[f'residual_{k}'][i], 1)}") for k in (1, 2) if eigen))
         for i, name in enumerate(found.names)
@@ -68,29 +68,38 @@ def _surroundings(found: Landscape) -> Table:
     place = "the edge of the plane" if len(found.grid_steps) else "the two ends of the line"
     caption = f"Loss at the rim: the median over {place}, and below it the lowest and the highest value there."
     caption += " Eigenvalues are those of the Hessian on these examples, ± the residual ‖Hv − μv‖." if eigen else ""
-    columns = "Network", "Loss", "Accuracy (%)", "Loss at the rim", *(("Eigenvalue 1", "Eigenvalue 2") if eigen else ())
-    return table("Loss and accuracy", caption, columns, rows)
+    more = ("Eigenvalue 1", "Eigenvalue 2") if eigen else ()
+    return table(_title(found), caption, ("Network", "Loss", *accuracy, "Loss at the rim", *more), rows)
 
 
 def _ends(found: Landscape) -> Table:
     """Both ends and the barrier between them."""
     f = {name: float(values[0]) for name, values in found.facts.items()}
-    start, end = found.networks
+    (start, end), accuracy = found.networks, _accuracy(found)
     place, least = f"at t = {f['barrier_step']:.2f}", f.get("barrier_resolution", 0)
     if 0 < f["barrier"] <= least:
         place = f"no more than rounding, {number(least)}"
     rows = (
-        (Cell(start), Cell(number(f["start_loss"])), Cell(_percent(f["start_accuracy"]))),
-        (Cell(end), Cell(number(f["end_loss"])), Cell(_percent(f["end_accuracy"]))),
+        (Cell(start), Cell(number(f["start_loss"])), *(Cell(_percent(f["start_accuracy"])) for _ in accuracy)),
+        (Cell(end), Cell(number(f["end_loss"])), *(Cell(_percent(f["end_accuracy"])) for _ in accuracy)),
         (Cell("Barrier", strong=True), Cell(number(f["barrier"]), place, strong=True),
-         Cell(f"−{_percent(f['error_barrier'])}", "points of accuracy")),
+         *(Cell(f"−{_percent(f['error_barrier'])}", "points of accuracy") for _ in accuracy)),
     )  # fmt: skip
+    rates = " and of the error rate" if accuracy else ""
     caption = (
-        "The barrier is the largest rise above the straight chord between the two ends, of the loss and of the error "
-        "rate; 0 means that there is none. The Euclidean distance between the networks’ parameters is "
-        f"{number(f['distance'])}."
+        f"The barrier is the largest rise above the straight chord between the two ends, of the loss{rates}; 0 means "
+        f"that there is none. The Euclidean distance between the networks’ parameters is {number(f['distance'])}."
     )
-    return table("Loss and accuracy", caption, ("Network", "Loss", "Accuracy (%)"), rows)
+    return table(_title(found), caption, ("Network", "Loss", *accuracy), rows)
+
+
+def _accuracy(found: Landscape) -> tuple[str, ...]:
+    """The column of the accuracy, where there is one."""
+    return ("Accuracy (%)",) if "accuracy" in found.lines else ()
+
+
+def _title(found: Landscape) -> str:
+    return "Loss and accuracy" if _accuracy(found) else "Loss"
 
 
 def _percent(share: float) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,9 @@ import numpy as np
 from steppe import landscape
 from steppe.analysis.results import Surfaces
 from steppe.core import batches as many
-from steppe.core import checks, losses, programs
+from steppe.core import checks
 from steppe.core.batches import Batches
-from steppe.core.types import Apply, Batch, Params
+from steppe.core.types import Batch, Params
 from steppe.data import Dataset
 from steppe.data.dataset import fingerprint, shuffled
 from steppe.engines.progress import Watcher
@@ -72,7 +72,7 @@ def line_and_plane(
     line = partial(landscape.surface, function, params, batches, directions[:1], steps[:, None])
     values = resume(checkpoint, "line", line, advance)
     return values, plane_values(
-        function, params, batches, directions, side=side, checkpoint=checkpoint, advance=advance
+        function, params, batches, directions, tuple(values), side=side, checkpoint=checkpoint, advance=advance
     )
 
 
@@ -81,16 +81,20 @@ def plane_values(
     params: Params,
     batches: Batches,
     directions: list[Params],
+    quantities: Iterable[str],
     *,
     side: np.ndarray,
     checkpoint: Checkpoint,
     advance: Callable[[int], None],
     prepare: Prepare | None = None,
 ) -> Values:
-    """The values in the plane of two directions, (G, G); the first axis is the second direction. G = 0 is no plane."""
+    """The values in the plane of two directions, (G, G); the first axis is the second direction. G = 0 is no plane.
+
+    `quantities` are the names of what the function gives.
+    """
     points = landscape.grid(side)
     if not len(points):
-        return {name: np.zeros((0, 0)) for name in ("loss", "accuracy")}
+        return {name: np.zeros((0, 0)) for name in quantities}
     compute = partial(landscape.surface, function, params, batches, directions, points, prepare=prepare)
     plane = resume(checkpoint, "plane", compute, advance)
     return {name: values.reshape(len(side), len(side)) for name, values in plane.items()}
@@ -139,7 +143,7 @@ def add_surfaces(store: Store, columns: list[Condition], datasets: Datasets, wat
         if id(dataset) not in batches:
             batches[id(dataset)] = chosen(dataset, "train", settings.examples)
         apply = column.spec.build_model(dataset).at(state)
-        function: Function = landscape.loss_and_accuracy(apply) if dataset.classes else _SquaredError(apply)
+        function: Function = landscape.loss_and_accuracy(apply) if dataset.classes else landscape.loss_only(apply)
         directions = [landscape.filter_normalised(key, params) for key in (1, 2)]
         question = [column.name, network_fingerprint(params, state), settings.model_dump(), dataset.fingerprint]
         checkpoint = Checkpoint(place, [question, provenance.machine()])
@@ -156,17 +160,6 @@ def add_surfaces(store: Store, columns: list[Condition], datasets: Datasets, wat
         grids.append(grid["loss"])
     store.save_surfaces(dataclasses.replace(blank, lines=np.stack(lines), grids=np.stack(grids)))
     store.forget("surfaces")
-
-
-@programs.holder
-@dataclasses.dataclass(frozen=True)
-class _SquaredError:
-    """The loss of a regression. Equal for equal parts."""
-
-    apply: Apply
-
-    def __call__(self, params: Params, batch: Batch) -> dict[str, jax.Array]:
-        return {"loss": losses.squared_error(self.apply(params, batch["x"]), batch["y"])}
 
 
 def network_fingerprint(params: Params, state: Any) -> str:

@@ -68,6 +68,8 @@ def form(layer: Layer, norm: norms.Norm, count: int) -> str:
     which has the mean and covariance of CS with C Cᵀ = xxᵀ and S of as many rows as x.
     """
     rows, fan_in, fan_out = layer.rows, layer.fan_in, layer.fan_out
+    if layer.groups > 1:  # columns of different groups see different channels: no product of two serves them all
+        return "full"
     costs = {"full": (rows + SIGN) * fan_in * fan_out, "thin": (rows + SIGN) * RANK * (fan_in + fan_out)}
     if layer.from_data and layer.kind == "dense":
         products = 0 if norm is norms.gram else rows**2 * fan_in  # xxᵀ is there already

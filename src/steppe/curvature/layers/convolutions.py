@@ -1,11 +1,15 @@
-"""The cotangent of a convolution's kernel as products of matrices, which is what CPUs compute fast.
+"""Products of convolutions as what CPUs compute fast: the kernel's cotangent, and all three of depthwise ones.
 
-XLA makes a convolution of it whose window is the whole image and whose channels are the examples. On a CPU that takes
-up to ten times as long, in one thread: both operands are transposed, and the sum is as long as the window.
+XLA makes a convolution of a kernel's cotangent whose window is the whole image and whose channels are the examples. On
+a CPU that takes up to ten times as long, in one thread: both operands are transposed, and the sum is as long as the
+window. It is a sum of products of matrices. A convolution of each channel alone takes XLA thirty times as long as the
+multiplications and additions of shifted images that it is.
 """
 
+import functools
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +17,10 @@ import jax.numpy as jnp
 
 PATCHES_BYTES = 4_000_000
 """Of a copy of the input, for each output what one row of the window covers: it should stay in the cache."""
+
+
+PRODUCT_BYTES = 250_000
+"""Of a product of images, whose sum is an entry of a depthwise kernel's cotangent: it should stay in a small cache."""
 
 
 class Window(NamedTuple):
@@ -49,40 +57,101 @@ def kernel_cotangent(window: Window, a: jax.Array, G: jax.Array, precision: Any 
         (*window, in, out), in float32 or wider. For each place in a window's rows the sum over examples and pixels of
         the outer products of what the row covers and G. Some examples at a time: a copy of their pixels is made.
     """
-    count = _examples_at_once(window, a, G)
-    if count == len(a):
-        return _cotangent(window, a, G, precision)
-    blocks = a.reshape(-1, count, *a.shape[1:]), G.reshape(-1, count, *G.shape[1:])
+    copied = math.prod(G.shape[1:-1]) * window.shape[-1] * a.shape[-1] * a.dtype.itemsize
+    count = len(a) if math.prod(window.shape) == 1 else _most_examples(len(a), copied, PATCHES_BYTES)
+    return _summed(functools.partial(_cotangent, window, precision=precision), a, G, count)
 
-    def add(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        return total + _cotangent(window, *block, precision), None
 
-    first = jnp.zeros((*window.shape, a.shape[-1], G.shape[-1]), _sum_dtype(a, G))
-    total: jax.Array = jax.lax.scan(add, first, blocks)[0]
+def grouped_kernel_cotangent(window: Window, groups: int, a: jax.Array, G: jax.Array, precision: Any) -> jax.Array:
+    """`kernel_cotangent` of a convolution in groups, (*window, in / groups, out), group by group."""
+    a, G = (jnp.moveaxis(x.reshape(*x.shape[:-1], groups, -1), -2, 0) for x in (a, G))
+    K = jax.lax.map(lambda part: kernel_cotangent(window, part[0], part[1], precision), (a, G))
+    return jnp.moveaxis(K, 0, -2).reshape(*window.shape, K.shape[-2], -1)
+
+
+def depthwise(window: Window, a: jax.Array, K: jax.Array) -> jax.Array:
+    """A convolution of each channel alone: (B, *space, in) with (*window, out), `out` a multiple of `in`.
+
+    The sum over the places of the window of the shifted image, times the kernel's entry there.
+    """
+    padded = _padded(_repeated(a, K.shape[-1]), [(*sides, 0) for sides in window.padding])
+    space = [
+        (length - (size - 1) * dilation - 1) // stride + 1
+        for length, size, dilation, stride in zip(
+            padded.shape[1:-1], window.shape, window.dilation, window.strides, strict=True
+        )
+    ]
+    return _shifted_sum(window, padded, K, space)
+
+
+def depthwise_input_cotangent(window: Window, G: jax.Array, K: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The ā of that `shape` with ⟨ā, a⟩ = ⟨G, depthwise(a, K)⟩ for all a: G, spread by the strides, with K reversed."""
+    borders = []
+    for axis, length in enumerate(shape[1:-1]):
+        reach, stride = (window.shape[axis] - 1) * window.dilation[axis], window.strides[axis]
+        low = reach - window.padding[axis][0]
+        borders.append((low, length + reach - low - ((G.shape[axis + 1] - 1) * stride + 1), stride - 1))
+    reverse = window._replace(strides=(1,) * len(window.shape))
+    spread = _shifted_sum(reverse, _padded(G, borders), jnp.flip(K, range(K.ndim - 1)), shape[1:-1])
+    return spread.reshape(*shape, -1).sum(-1)
+
+
+def depthwise_kernel_cotangent(window: Window, a: jax.Array, G: jax.Array) -> jax.Array:
+    """The K̄, (*window, out), with ⟨K̄, K⟩ = ⟨G, depthwise(a, K)⟩ for all K: sums of shifted images times G."""
+    one = math.prod(G.shape[1:]) * G.dtype.itemsize
+    return _summed(functools.partial(_depthwise_cotangent, window), a, G, _most_examples(len(a), one, PRODUCT_BYTES))
+
+
+def _depthwise_cotangent(window: Window, a: jax.Array, G: jax.Array) -> jax.Array:
+    padded, space = _padded(_repeated(a, G.shape[-1]), [(*sides, 0) for sides in window.padding]), G.shape[1:-1]
+    taps = itertools.product(*map(range, window.shape))
+    wide = G.astype(_sum_dtype(a, G))
+    sums = [jnp.sum(_seen(window, padded, tap, space) * wide, axis=range(G.ndim - 1)) for tap in taps]
+    return jnp.stack(sums).reshape(*window.shape, G.shape[-1])
+
+
+def _shifted_sum(window: Window, padded: jax.Array, K: jax.Array, space: Sequence[int]) -> jax.Array:
+    """The sum over places of the window of what each sees, times the kernel there, in float32 or wider."""
+    kernel = K.astype(_sum_dtype(padded, K))
+    terms = (_seen(window, padded, tap, space) * kernel[tap] for tap in itertools.product(*map(range, window.shape)))
+    total: jax.Array = functools.reduce(jnp.add, terms)
     return total
 
 
-def _examples_at_once(window: Window, a: jax.Array, G: jax.Array) -> int:
-    """The most examples, a divisor of all, whose copies stay small; all of them where nothing is copied."""
-    if math.prod(window.shape) == 1:
-        return len(a)
-    one = math.prod(G.shape[1:-1]) * window.shape[-1] * a.shape[-1] * a.dtype.itemsize
-    most = max(1, PATCHES_BYTES // max(one, 1))
-    return max((count for count in range(1, min(most, len(a)) + 1) if len(a) % count == 0), default=len(a))
+def _repeated(a: jax.Array, channels: int) -> jax.Array:
+    """Each channel as often as there are channels of output that see it."""
+    return a if a.shape[-1] == channels else jnp.repeat(a, channels // a.shape[-1], axis=-1)
+
+
+def _summed(
+    cotangent: Callable[[jax.Array, jax.Array], jax.Array], a: jax.Array, G: jax.Array, count: int
+) -> jax.Array:
+    """A kernel's cotangent, `count` examples at a time."""
+    if count == len(a):
+        return cotangent(a, G)
+    blocks = a.reshape(-1, count, *a.shape[1:]), G.reshape(-1, count, *G.shape[1:])
+
+    def add(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        return total + cotangent(*block), None
+
+    like = jax.eval_shape(cotangent, *(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in blocks))
+    total: jax.Array = jax.lax.scan(add, jnp.zeros(like.shape, like.dtype), blocks)[0]
+    return total
+
+
+def _most_examples(examples: int, one: int, limit: int) -> int:
+    """The most examples, a divisor of all, that take no more than so many bytes; `one` is what each takes."""
+    most = max(1, limit // max(one, 1))
+    return max((count for count in range(1, min(most, examples) + 1) if examples % count == 0), default=examples)
 
 
 def _cotangent(window: Window, a: jax.Array, G: jax.Array, precision: Any) -> jax.Array:
-    borders = [(0, 0, 0), *((*sides, 0) for sides in window.padding), (0, 0, 0)]
-    # without a barrier XLA computes the padding anew for each pixel of each window, which costs more than the products
-    padded = jax.lax.optimization_barrier(jax.lax.pad(a, jnp.zeros((), a.dtype), borders))
+    padded = _padded(a, [(*sides, 0) for sides in window.padding])
     space = G.shape[1:-1]
     columns = _places(window, -1, space[-1]) + jnp.arange(window.shape[-1]) * window.dilation[-1]
     rows = []
     for tap in itertools.product(*map(range, window.shape[:-1])):
-        seen = padded
-        for axis, (place, length) in enumerate(zip(tap, space, strict=False)):
-            first, stride = place * window.dilation[axis], window.strides[axis]
-            seen = jax.lax.slice_in_dim(seen, first, first + (length - 1) * stride + 1, stride, axis + 1)
+        seen = _seen(window, padded, tap, space)
         seen = jax.lax.optimization_barrier(seen.at[..., columns, :].get(mode="promise_in_bounds"))
         product = jax.lax.dot_general(
             seen.reshape(-1, window.shape[-1] * a.shape[-1]), G.reshape(-1, G.shape[-1]), (((0,), (0,)), ((), ())),
@@ -90,6 +159,24 @@ def _cotangent(window: Window, a: jax.Array, G: jax.Array, precision: Any) -> ja
         )  # fmt: skip
         rows.append(product)
     return jnp.stack(rows).reshape(*window.shape, a.shape[-1], G.shape[-1])
+
+
+def _padded(x: jax.Array, borders: Sequence[tuple[int, int, int]]) -> jax.Array:
+    """Images with borders of zeros, and zeros between their pixels, for each axis of space as `jax.lax.pad` has them.
+
+    Without a barrier XLA computes the padding anew for each pixel of each window, which costs more than the products.
+    """
+    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *borders, (0, 0, 0)])
+    kept: jax.Array = jax.lax.optimization_barrier(padded)
+    return kept
+
+
+def _seen(window: Window, padded: jax.Array, tap: Sequence[int], space: Sequence[int]) -> jax.Array:
+    """What a place of the window sees, for each pixel of the output; `tap` may name the first axes only."""
+    for axis, (place, length) in enumerate(zip(tap, space, strict=False)):
+        first, stride = place * window.dilation[axis], window.strides[axis]
+        padded = jax.lax.slice_in_dim(padded, first, first + (length - 1) * stride + 1, stride, axis + 1)
+    return padded
 
 
 def _places(window: Window, axis: int, length: int) -> jax.Array:

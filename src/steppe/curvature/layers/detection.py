@@ -31,7 +31,8 @@ class Layer:
     """A linear layer y = aW, a dense one or a convolution: W enters the loss there and nowhere else.
 
     ``y = outputs(apply(inputs(a), kernel(W)))``, where `apply` is linear in both of its arguments, takes kernels of
-    any number c of columns, and puts the c channels of its result last.
+    any number c of columns (of a convolution in `groups`, a multiple of them), and puts the c channels of its result
+    last.
 
     Attributes
     ----------
@@ -53,6 +54,11 @@ class Layer:
     leaf: int
     site: "Site" = field(repr=False)
     made: tuple[JaxprEqn, ...] = field(repr=False)
+
+    @property
+    def groups(self) -> int:
+        """Into how many parts a convolution divides the channels, each with a kernel of its own; 1 for all others."""
+        return self.site.form.groups
 
     @property
     def kernel_shape(self) -> tuple[int, ...]:
@@ -336,13 +342,15 @@ def _dense(eqn: JaxprEqn, weight: int, path: tuple[int, ...]) -> Site | None:
 
 
 def _convolution(eqn: JaxprEqn, weight: int, path: tuple[int, ...]) -> Site | None:
-    """A convolution of one group: its output channels are the columns."""
-    if weight == 0 or eqn.params["feature_group_count"] != 1 or eqn.params["batch_group_count"] != 1:
+    """A convolution: its output channels are the columns."""
+    if weight == 0 or eqn.params["batch_group_count"] != 1:
         return None
     W, y, numbers = _shaped(eqn.invars[1]), _shaped(eqn.outvars[0]), eqn.params["dimension_numbers"]
     channel_w, channel_y = numbers.rhs_spec[0], numbers.out_spec[1]
     return Site(
-        products.Convolution(tuple((name, eqn.params[name]) for name in products.CONVOLUTION_OPTIONS)),
+        products.Convolution(
+            tuple((name, eqn.params[name]) for name in products.CONVOLUTION_OPTIONS), eqn.params["feature_group_count"]
+        ),
         inputs=lambda a: a,
         kernel=lambda W: jnp.moveaxis(W, channel_w, -1),
         outputs=lambda y: jnp.moveaxis(y, -1, channel_y),

@@ -65,6 +65,8 @@ def cheapest(layer: Layer) -> Norm:
     terms = 1 if layer.from_data else 2
     rows, sides = layer.rows, layer.fan_in + layer.fan_out
     counts: dict[Norm, int] = {exact: 3 * terms * rows * layer.fan_in * layer.fan_out}
+    if layer.groups > 1:  # a sketch would mix the columns of different groups
+        return exact
     if layer.kind == "dense":
         counts[gram] = rows**2 * (layer.fan_in + 2 * layer.fan_out if layer.from_data else 4 * sides)
     best = min(counts, key=counts.__getitem__)

@@ -26,6 +26,7 @@ class Dense:
     precision: Any
     preferred_element_type: Any
     kind = "dense"
+    groups = 1
 
     def __call__(self, a: jax.Array, K: jax.Array) -> jax.Array:  # noqa: D102 (see the class)
         return jax.lax.dot_general(
@@ -35,18 +36,21 @@ class Dense:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution of one group; kernel (*window and input channels, c), output (*rows, c).
+    """A convolution; kernel (*window and input channels, c), output (*rows, c).
 
-    `options` are keyword arguments of `jax.lax.conv_general_dilated`, as pairs.
+    `options` are keyword arguments of `jax.lax.conv_general_dilated`, as pairs. With several groups the channels of
+    input and output are in so many equal parts, each with a kernel of its own: c is then a multiple of `groups`.
     """
 
     options: tuple[tuple[str, Any], ...]
+    groups: int = 1
     kind = "convolution"
 
     def __call__(self, a: jax.Array, K: jax.Array) -> jax.Array:  # noqa: D102 (see the class)
         options = dict(self.options)
         _, rhs, out = options["dimension_numbers"]
-        y = jax.lax.conv_general_dilated(a, jnp.moveaxis(K, -1, rhs[0]), **options)
+        kernel = jnp.moveaxis(K, -1, rhs[0])
+        y = jax.lax.conv_general_dilated(a, kernel, **options, feature_group_count=self.groups)
         return jnp.moveaxis(y, out[1], -1)
 
     @property
@@ -55,28 +59,84 @@ class Convolution:
         options = dict(self.options)
         return all(step == 1 for step in options["lhs_dilation"]) and bool(options["window_strides"])
 
+    def is_depthwise(self, k_like: "ShapeDtype") -> bool:
+        """Whether each channel of the output sees one channel of several, and `multiplies`."""
+        inputs = _with_channels(k_like.shape, self._numbers[1][0])[self._numbers[1][1]]
+        return self.groups > 1 and inputs == 1 and self.multiplies
+
     def kernel_cotangent(self, a: jax.Array, G: jax.Array, k_like: "ShapeDtype") -> jax.Array:
-        """The cotangent of the kernel by products of matrices."""
-        options = dict(self.options)
-        image, kernel, output = options["dimension_numbers"]
-        behind = [axis - (axis > output[1]) for axis in (output[0], *output[2:])]  # G's channels are last already
+        """The cotangent of the kernel by products of matrices, or by sums of products of shifted images."""
+        window, a, G = self._window(k_like), self._image(a), self._output(G)
+        if self.is_depthwise(k_like):
+            K = convolutions.depthwise_kernel_cotangent(window, a, G)[..., None, :]
+        elif self.groups > 1:
+            K = convolutions.grouped_kernel_cotangent(window, self.groups, a, G, dict(self.options)["precision"])
+        else:
+            K = convolutions.kernel_cotangent(window, a, G, dict(self.options)["precision"])
+        kernel = self._numbers[1]
+        K = _arranged(K, (*kernel[2:], kernel[1], kernel[0]))
+        return jnp.moveaxis(K, kernel[0], -1).astype(k_like.dtype)
+
+    def depthwise(self, a: jax.Array, K: jax.Array) -> jax.Array:
+        """The output by sums of shifted images, where each channel is seen alone."""
+        window = self._window(ShapeDtype(K.shape, K.dtype))
+        y = convolutions.depthwise(window, self._image(a), self._depthwise_kernel(K))
+        return _arranged(y, (*self._behind, y.ndim - 1)).astype(dict(self.options)["preferred_element_type"] or a.dtype)
+
+    def depthwise_input_cotangent(self, G: jax.Array, K: jax.Array, a_like: "ShapeDtype") -> jax.Array:
+        """The cotangent of the input by such sums."""
+        image, kernel = self._numbers[0], self._depthwise_kernel(K)
+        places = (image[0], *image[2:], image[1])
+        shape = tuple(a_like.shape[axis] for axis in places)
+        window = self._window(ShapeDtype(K.shape, K.dtype))
+        a = convolutions.depthwise_input_cotangent(window, self._output(G), kernel, shape)
+        return _arranged(a, places).astype(a_like.dtype)
+
+    @property
+    def _numbers(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """The axes of input, kernel and output, as `jax.lax.ConvDimensionNumbers` has them."""
+        found: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] = dict(self.options)["dimension_numbers"]
+        return found
+
+    @property
+    def _behind(self) -> tuple[int, ...]:
+        """The axes of examples and space of an output whose channels are last."""
+        output = self._numbers[2]
+        return tuple(axis - (axis > output[1]) for axis in (output[0], *output[2:]))
+
+    def _window(self, k_like: "ShapeDtype") -> convolutions.Window:
+        options, kernel = dict(self.options), self._numbers[1]
         shape = _with_channels(k_like.shape, kernel[0])
-        window = convolutions.Window(
+        return convolutions.Window(
             tuple(shape[axis] for axis in kernel[2:]),
             options["window_strides"],
             options["padding"],
             options["rhs_dilation"],
         )
-        a, G = jnp.transpose(a, (image[0], *image[2:], image[1])), jnp.transpose(G, (*behind, G.ndim - 1))
-        K = convolutions.kernel_cotangent(window, a, G, options["precision"])
-        places = (*kernel[2:], kernel[1], kernel[0])
-        K = jnp.transpose(K, sorted(range(K.ndim), key=places.__getitem__))
-        return jnp.moveaxis(K, kernel[0], -1).astype(k_like.dtype)
+
+    def _image(self, a: jax.Array) -> jax.Array:
+        """The input as (B, *space, in)."""
+        image = self._numbers[0]
+        return jnp.transpose(a, (image[0], *image[2:], image[1]))
+
+    def _output(self, G: jax.Array) -> jax.Array:
+        """An output whose channels are last already as (B, *space, out)."""
+        return jnp.transpose(G, (*self._behind, G.ndim - 1))
+
+    def _depthwise_kernel(self, K: jax.Array) -> jax.Array:
+        """A kernel of one input channel as (*window, out)."""
+        kernel = self._numbers[1]
+        return jnp.transpose(jnp.moveaxis(K, -1, kernel[0]), (*kernel[2:], kernel[1], kernel[0]))[..., 0, :]
 
 
 def _with_channels(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     """The shape of a kernel whose output channels are not last but at `axis`."""
     return (*shape[:-1][:axis], shape[-1], *shape[:-1][axis:])
+
+
+def _arranged(x: jax.Array, places: tuple[int, ...]) -> jax.Array:
+    """The array whose axis ``places[i]`` is axis i of `x`."""
+    return jnp.transpose(x, sorted(range(x.ndim), key=places.__getitem__))
 
 
 CONVOLUTION_OPTIONS = (
@@ -116,7 +176,12 @@ def kernel_cotangent(form: Form, a: jax.Array, G: jax.Array, k_like: ShapeDtype)
 
 
 def _output_of(a: jax.Array, K: jax.Array, *, form: Form, a_like: ShapeDtype, k_like: ShapeDtype) -> jax.Array:
-    return _laid_out(form, form, a, K)
+    if isinstance(form, Dense) or not form.is_depthwise(k_like):
+        return _laid_out(form, form, a, K)
+    value: jax.Array = jax.lax.platform_dependent(
+        a, K, cpu=form.depthwise, default=functools.partial(_laid_out, form, form)
+    )
+    return value
 
 
 def _input_of(G: jax.Array, K: jax.Array, *, form: Form, a_like: ShapeDtype, k_like: ShapeDtype) -> jax.Array:
@@ -124,7 +189,13 @@ def _input_of(G: jax.Array, K: jax.Array, *, form: Form, a_like: ShapeDtype, k_l
         (da,) = jax.linear_transpose(lambda a: form(a, K), a_like.struct())(G)
         return jnp.asarray(da)
 
-    return _laid_out(form, cotangent, G, K)
+    if isinstance(form, Dense) or not form.is_depthwise(k_like):
+        return _laid_out(form, cotangent, G, K)
+    by_sums = functools.partial(form.depthwise_input_cotangent, a_like=a_like)
+    value: jax.Array = jax.lax.platform_dependent(
+        G, K, cpu=by_sums, default=functools.partial(_laid_out, form, cotangent)
+    )
+    return value
 
 
 def _kernel_of(a: jax.Array, G: jax.Array, *, form: Form, a_like: ShapeDtype, k_like: ShapeDtype) -> jax.Array:
@@ -166,7 +237,7 @@ def _channels_last(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> ja
     numbers, last = params["dimension_numbers"], lhs.ndim - 1
     space = tuple(range(1, last))
     image = (0, last, *space)
-    options = {name: params[name] for name in CONVOLUTION_OPTIONS}
+    options = {name: params[name] for name in (*CONVOLUTION_OPTIONS, "feature_group_count", "batch_group_count")}
     options["dimension_numbers"] = jax.lax.ConvDimensionNumbers(image, (last, last - 1, *range(last - 1)), image)
     y = jax.lax.conv_general_dilated(
         jnp.transpose(lhs, (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])),

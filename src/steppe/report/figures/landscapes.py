@@ -105,8 +105,8 @@ def study_view(found: Surfaces | None, conditions: Sequence[str], unit: str = "n
     return View("Loss", unit, "Train", names, order, *arrays, ((0.0, 0.0),), "random", found.about)
 
 
-def landscape_views(found: Landscape) -> tuple[View, View]:
-    """The loss and the accuracy of a landscape."""
+def landscape_views(found: Landscape) -> tuple[View, ...]:
+    """The loss and, where there is one, the accuracy of a landscape."""
     along, part = found.settings.along, found.settings.split.capitalize()
     places = ((-0.5, 0.0), (0.5, 0.0)) if along == "between" else ((0.0, 0.0),)
 
@@ -115,6 +115,8 @@ def landscape_views(found: Landscape) -> tuple[View, View]:
         arrays = found.steps, line, found.grid_steps, grid
         return View(quantity, unit, part, found.names, found.names, *arrays, places, along)
 
+    if "accuracy" not in found.lines:
+        return (view("Loss", "", 1.0),)
     return view("Loss", "nats", 1.0), view("Accuracy", "%", 100.0)
 
 

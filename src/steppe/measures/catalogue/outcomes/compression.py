@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from steppe import outcomes
 from steppe.core import checks
 from steppe.core.types import Params
-from steppe.measures.registry import measure
+from steppe.measures.registry import PROBES, measure
 from steppe.measures.subject import Quantity, Subject
 from steppe.outcomes.compression.precision import Granularity
 
@@ -33,6 +33,30 @@ def pruned_weights(subject: Subject, *, percent: Sequence[int] = (50, 80, 90)) -
         checks.whole("pruned_weights", "percent", share, least=0, most=100)
         pruned = outcomes.prune_weights(subject.params, share / 100)
         yield from _fit(subject, pruned, f"pruned_{share}")
+
+
+@measure(
+    family="outcome", cost="2.5 × probes + ⅓ × numbers of bits × layers (80)", chosen="named", better="",
+    quantities=("rounding_sensitivity_*", "rounding_predicted_*", "rounding_change_*"),
+)  # fmt: skip
+def layer_precision(
+    subject: Subject, *, bits: Sequence[int] = (8, 4, 3), granularity: Granularity = "channel", probes: int = PROBES
+) -> Iterator[Quantity]:
+    """How much does the loss rise when one layer alone is rounded to few bits, and what does its curvature predict?"""
+    rows = outcomes.precision_table(
+        subject.loss,
+        subject.params,
+        subject.batches,
+        bits=_several("layer_precision", "bits", bits),
+        granularity=granularity,
+        probes=probes,
+        key=subject.key_of("layer_precision"),
+    )
+    for row in rows:
+        place = f"{row.bits}_bits.{row.layer.replace('/', '.')}"
+        yield Quantity.of(f"rounding_sensitivity_{place}", row.sensitivity)
+        yield Quantity.of(f"rounding_predicted_{place}", row.predicted)
+        yield Quantity.of(f"rounding_change_{place}", row.change)
 
 
 def _fit(subject: Subject, params: Params, name: str) -> Iterator[Quantity]:

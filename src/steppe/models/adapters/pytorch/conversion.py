@@ -48,6 +48,16 @@ def _check_module(module: Any) -> None:
         if type(module).__module__.startswith("torch.") and isinstance(getattr(module, inner, None), torch.nn.Module):
             checks.fail(FUNCTION, "module", "the module itself", f"a {type(module).__name__} around it",
                         f"Give module.{inner}.")  # fmt: skip
+    _check_tensors(module)
+
+
+def _check_tensors(module: torch.nn.Module) -> None:
+    """Fail for a module whose tensors have no values, are changed by a pass, or are no parameters."""
+    for path, part in module.named_modules():
+        if isinstance(part, (torch.nn.Embedding, torch.nn.EmbeddingBag)) and part.max_norm is not None:
+            checks.fail(FUNCTION, "module", "one whose passes leave its parameters as they are",
+                        f"{path or 'an embedding'} with max_norm, which rescales rows in every pass",
+                        "Rescale its rows once, and set max_norm to None.")  # fmt: skip
     named = tensors(module)
     for name, tensor in named.items():
         if torch.nn.parameter.is_lazy(tensor):

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import torch
 
 from steppe.core import checks
@@ -29,6 +30,38 @@ def adaptive_max_pool(x: jax.Array, output_size: Any) -> tuple[jax.Array, jax.Ar
 def _windows(size: int, count: int) -> Iterator[slice]:
     """Windows along an axis, as many as are asked for."""
     return (slice(i * size // count, -((i + 1) * size // -count)) for i in range(count))
+
+
+def average_pool(  # noqa: PLR0917 (the arguments of PyTorch)
+    x: jax.Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: int | None = None,
+) -> jax.Array:  # fmt: skip
+    """``aten::avg_pool2d`` and its like: means over windows, which with `ceil_mode` may reach beyond the padding.
+
+    What is beyond the padding never counts; the padding itself does with `count_include_pad`.
+    """
+    window = tuple(kernel_size)
+    lead = x.ndim - len(window)
+    strides, paddings = (_each_axis(n, len(window)) for n in (stride or window, padding))
+    borders, counts = [], np.ones(())
+    for length, size, step, pad in zip(x.shape[lead:], window, strides, paddings, strict=True):
+        reach = length + 2 * pad - size
+        outputs = (-(-reach // step) if ceil_mode else reach // step) + 1
+        outputs -= ceil_mode and (outputs - 1) * step >= length + pad  # a window begins on an input, or on padding
+        begin = step * np.arange(outputs) - pad
+        end = np.minimum(begin + size, length + pad)
+        inside = end - begin if count_include_pad else np.minimum(end, length) - np.maximum(begin, 0)
+        counts = counts[..., None] * inside
+        borders.append((pad, max((outputs - 1) * step + size - length - pad, 0)))
+    shape, steps = ((*(1,) * lead, *n) for n in (window, strides))
+    total = jax.lax.reduce_window(x, np.zeros((), x.dtype), jax.lax.add, shape, steps, [(0, 0)] * lead + borders)
+    return total / jnp.asarray(counts if divisor_override is None else divisor_override, x.dtype)
+
+
+def _each_axis(numbers: Any, axes: int) -> tuple[int, ...]:
+    """A number for each axis of space, of one for all of them or of several."""
+    several = (numbers,) if isinstance(numbers, int) else tuple(numbers)
+    return several * (axes if len(several) == 1 else 1)
 
 
 def transposed_convolution(  # noqa: PLR0917 (the arguments of PyTorch)
@@ -82,6 +115,9 @@ def embedding_bag(  # noqa: PLR0917 (the arguments of PyTorch)
 OPERATIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.adaptive_max_pool2d: adaptive_max_pool,
     torch.ops.aten.adaptive_max_pool3d: adaptive_max_pool,
+    torch.ops.aten.avg_pool1d: average_pool,
+    torch.ops.aten.avg_pool2d: average_pool,
+    torch.ops.aten.avg_pool3d: average_pool,
     torch.ops.aten.mT: lambda x: jnp.swapaxes(x, -1, -2),
 }
 """Functions of arrays of JAX."""
