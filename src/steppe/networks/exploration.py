@@ -224,7 +224,7 @@ def _error_barrier(line: Values) -> Facts:
         return {}
     errors = 1 - jnp.asarray(line["accuracy"])
     more = landscape.barrier(errors).height  # of whole examples, or none
-    return {"error_barrier": jnp.where(more <= landscape.barrier_resolution(errors), 0, more)}
+    return {"error_barrier": 0.0 if more <= landscape.barrier_resolution(errors) else float(more)}
 
 
 def _rim(line: Values, plane: Values) -> dict[str, float]:
