@@ -524,7 +524,7 @@ def test_averages_of_windows_are_pytorchs_beyond_the_edge_too():
         x = rng.normal(size=(2, 3, 5, 7))
         given = size, stride, padding, ceil, counted, divisor
         found = layers.average_pool(jnp.asarray(x), [size, size], *given[1:])
-        np.testing.assert_allclose(found, functional.avg_pool2d(torch.tensor(x), *given), rtol=1e-5, err_msg=str(given))
+        np.testing.assert_allclose(found, functional.avg_pool2d(torch.tensor(x), *given), atol=1e-6, err_msg=str(given))
 
 
 def test_a_network_with_averages_of_windows_that_reach_beyond_the_edge_converts():

@@ -54,7 +54,9 @@ def average_pool(  # noqa: PLR0917 (the arguments of PyTorch)
         counts = counts[..., None] * inside
         borders.append((pad, max((outputs - 1) * step + size - length - pad, 0)))
     shape, steps = ((*(1,) * lead, *n) for n in (window, strides))
-    total = jax.lax.reduce_window(x, np.zeros((), x.dtype), jax.lax.add, shape, steps, [(0, 0)] * lead + borders)
+    total: jax.Array = jax.lax.reduce_window(
+        x, np.zeros((), x.dtype), jax.lax.add, shape, steps, [(0, 0)] * lead + borders
+    )
     return total / jnp.asarray(counts if divisor_override is None else divisor_override, x.dtype)
 
 
