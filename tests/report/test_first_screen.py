@@ -82,6 +82,23 @@ def test_three_lines_answer_three_questions(found, lines):
     assert tuple(a.text for a in answers) == lines
 
 
+def test_a_condition_that_is_a_control_is_no_treatment_and_what_it_shows_is_said():
+    means = {"plain": 0.90, "longer": 0.97, "sam": 0.95}
+    found = results(means, {"plain": 2.0, "longer": 0.5, "sam": 1.0}, controls={"sam": "longer"})
+    helped, flatter, _ = document(analyse(found)).answers
+    assert helped.text == "Yes, under sam. Against controls: worse under sam." and "under sam: +5" in helped.effect
+    assert flatter.text == "Yes, under sam."
+    alike = results(means | {"longer": 0.95}, {"plain": 2.0, "longer": 1.0, "sam": 1.0}, controls={"sam": "longer"})
+    assert document(analyse(alike)).answers[0].text.endswith(" Against controls: no difference shown.")
+
+
+def test_the_terms_of_a_report_are_explained_where_it_uses_them():
+    found = next(s for s in document(analyse(BETTER)).sections if s.title == "Terms")
+    terms = {item.partition(": ")[0] for item in found.blocks[0].items}
+    assert {"tr(H²)", "Welch", "TOST", "Hedges’ g"} <= terms and "Kendall’s τ" not in terms
+    assert "<h2>Terms</h2>" in html.render(document(analyse(BETTER)))
+
+
 @pytest.mark.parametrize(
     ("column", "quantity", "text"),
     [

@@ -30,6 +30,7 @@ from steppe.report.tables import comparisons, conditions
 from steppe.report.tables.base import facts_table
 from steppe.report.tables.published import published, this_study
 from steppe.report.wording import correlations as correlation_wording
+from steppe.report.wording import glossary
 from steppe.report.wording.answers import answers
 from steppe.report.wording.conclusion import conclusion
 from steppe.report.wording.notes import notes, power
@@ -52,8 +53,13 @@ def document(analysis: Analysis, *, surfaces_page: str = "") -> Document:
         answers=lines[1],
         figure=Gallery(_opening(analysis)),
         notes=tuple(notes(analysis)),
-        sections=tuple(_sections(analysis, surfaces_page)),
+        sections=_glossed(tuple(_sections(analysis, surfaces_page))),
     )
+
+
+def _glossed(sections: tuple[Section, ...]) -> tuple[Section, ...]:
+    """Sections with what their terms mean, before where the numbers came from."""
+    return (*sections[:-1], glossary.section(sections), sections[-1])
 
 
 def _declared(analysis: Analysis) -> Correlations | None:

@@ -1,7 +1,7 @@
 """A study in three lines: did it help, is it flatter, what did it cost; each with its effect and interval."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import QuantityComparison
@@ -28,17 +28,35 @@ def answers(analysis: Analysis) -> tuple[Answer, ...]:
         return ()
     primary, curvature = analysis.primary, analysis.quantities[TR_H2]
     level = f"{percent(analysis.confidence)} interval{', not corrected' if len(others) > 1 else ''}"
-    lines = [_compared("Did it help?", primary, _good(primary.quantity), "better", level)]
+    controls = set(analysis.results.controls.values())
+    asked = [c for c in others if c not in controls] or others
+    helped = _compared("Did it help?", primary, _good(primary.quantity), "better", level, among=asked)
+    lines = [Answer(helped.question, f"{helped.text}{_at_equal_cost(analysis, primary)}", helped.effect)]
     if any(by.condition.count for by in curvature.comparisons.values()):
-        flat = _compared("Is it flatter?", curvature, Verdict.LOWER, "flatter", level, "tr(H²) (lower is flatter)")
+        flat = _compared(
+            "Is it flatter?", curvature, Verdict.LOWER, "flatter", level, "tr(H²) (lower is flatter)", among=asked
+        )
         lines.append(Answer(flat.question, f"{flat.text}{_reason(analysis, curvature)}", flat.effect))
     lines.append(_cost({c: analysis.cost[c] for c in others}, level))
     return tuple(lines)
 
 
-def _compared(question: str, found: QuantityComparison, good: Verdict, word: str, level: str, name: str = "") -> Answer:
-    """What became of one quantity, and the condition that shows it best."""
-    seen = {c: x for c, x in found.comparisons.items() if x.condition.count and x.baseline.count}
+def _compared(
+    question: str,
+    found: QuantityComparison,
+    good: Verdict,
+    word: str,
+    level: str,
+    name: str = "",
+    *,
+    among: Sequence[str] | None = None,
+) -> Answer:
+    """What became of one quantity under some conditions, or all, and the one that shows it best."""
+    seen = {
+        c: x
+        for c, x in found.comparisons.items()
+        if (among is None or c in among) and x.condition.count and x.baseline.count
+    }
     bad = Verdict.LOWER if good is Verdict.HIGHER else Verdict.HIGHER
     by = {verdict: [c for c in seen if seen[c].verdict is verdict] for verdict in Verdict}
     if not seen or len(by[Verdict.UNTESTABLE]) == len(seen):
@@ -78,6 +96,24 @@ def effect(quantity: Quantity, found: Comparison) -> str:
         return f"{signed(100 * found.difference, decimals=2)} points {ends}".strip()
     unit = f" {quantity.unit}" if quantity.unit else ""
     return f"{signed(found.difference)}{unit} {interval(found.low, found.high, signed)}".strip()
+
+
+def _at_equal_cost(analysis: Analysis, primary: QuantityComparison) -> str:
+    """What controls add, such as plain training with as much compute."""
+    found = analysis.controls.get(primary.quantity.name)
+    judged = {c: by.verdict for c, by in found.comparisons.items()} if found else {}
+    judged = {c: verdict for c, verdict in judged.items() if verdict is not Verdict.UNTESTABLE}
+    if not judged:
+        return ""
+    good = _good(primary.quantity)
+    bad = Verdict.LOWER if good is Verdict.HIGHER else Verdict.HIGHER
+    words = {good: "better", bad: "worse", Verdict.EQUIVALENT: "no difference that matters"}
+    parts = [
+        f"{word} under {_named([c for c, verdict in judged.items() if verdict is which])}"
+        for which, word in words.items()
+        if which in judged.values()
+    ]
+    return f" Against controls: {joined(parts) if parts else 'no difference shown'}."
 
 
 def _reason(analysis: Analysis, found: QuantityComparison) -> str:
