@@ -361,6 +361,39 @@ def test_quadrature_is_exact_for_polynomials(x64):
     np.testing.assert_allclose((weights * nodes**7).sum(axis=1), jnp.einsum("mi,ij,mj->m", v, power, v) / 40, rtol=1e-9)
 
 
+SPECTRA = {
+    "outliers": np.r_[np.arange(3.0, 33.0, 3.0), 0.01 * np.random.default_rng(1).normal(size=190)],
+    "repeated": np.repeat([1.0, 2.0, 5.0, -3.0], 50),
+    "of low rank": np.r_[np.arange(1.0, 21.0), np.zeros(180)],
+    "huge": 1e30 * np.linspace(-1, 3, 200),
+    "tiny": 1e-30 * np.r_[np.arange(1.0, 11.0), np.linspace(0, 0.01, 190)],
+    "decaying": 10.0 ** -np.linspace(0, 20, 200),
+    "dominated": np.r_[1e4, -1e4, np.linspace(0, 0.01, 198)],
+}
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_float32_has_all_moments_of_a_spectrum_and_no_copies_of_its_ends(name):
+    values, steps = SPECTRA[name], 60
+    Q = np.linalg.qr(np.random.default_rng(0).normal(size=(200, 200)))[0]
+    matrix = ((Q * values) @ Q.T).astype(np.float32)
+    A = curvature.Operator(
+        lambda v, matrix: jnp.matmul(matrix, v, precision="highest"), jnp.zeros(200), (jnp.asarray(matrix),)
+    )
+    nodes, weights = (np.asarray(x[0], float) for x in curvature.quadrature(A, 0, probes=1, steps=steps))
+    key = jax.random.split(jax.random.key(0), 1)[0]
+    start = np.asarray(curvature.estimators.probes.rademacher(key, A.like), float)
+    exact, vectors = np.linalg.eigh(matrix.astype(float))
+    scale, shares = 1.1 * np.abs(exact).max(), (vectors.T @ start) ** 2 / 200
+    degrees = np.arange(2 * steps)[:, None]  # what the quadrature is exact for
+    found = np.cos(degrees * np.arccos(nodes / scale)) @ weights
+    # a node that is off by one unit of rounding turns a polynomial of degree 119 by 119 of them, more near the ends
+    np.testing.assert_allclose(found, np.cos(degrees * np.arccos(exact / scale)) @ shares, atol=1e-4)
+    seen = nodes[weights != 0]
+    for end in (exact[0], exact[-1]):
+        assert np.sum(np.abs(seen - end) < 1e-4 * scale) <= 1 or np.sum(np.abs(exact - end) < 1e-4 * scale) > 1
+
+
 @pytest.mark.parametrize("damping", [1e-3, 1e-1])
 @pytest.mark.parametrize(
     "name", ["mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("convnet", "transformer"))]

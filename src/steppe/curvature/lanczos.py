@@ -29,19 +29,35 @@ class Tridiagonal(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Rows Q so far, zero beyond; T so far, with the length that leads on; and by what products are divided."""
+    """How far the recurrence is.
+
+    Attributes
+    ----------
+    Q : rows so far, zero beyond.
+    diagonal, beside : T so far, with the length that leads on, divided by `size`.
+    size : by what products are divided, so that no square leaves the range of the dtype.
+    overlaps : (2, m), estimates of qₖ·qⱼ for the row before the last and for the last.
+    noise : the rounding of a product along another row, relative to the entries of T, as far as it was seen.
+    """
 
     Q: jax.Array
     diagonal: jax.Array
     beside: jax.Array
     size: jax.Array
+    overlaps: jax.Array
+    noise: jax.Array
 
 
 @functools.cache
 def tridiagonal(steps: int) -> Callable[[Operator, jax.Array], Tridiagonal]:
     """``(A, start) -> Tridiagonal`` after m = `steps` products, `start` flat, (n,). Memory: about nm numbers.
 
-    Every vector is made orthogonal to all before it, twice: the quadrature then has no copies of converged eigenvalues.
+    Notes
+    -----
+    Partial reorthogonalisation (Simon 1984). Rows stay orthogonal to √(ε/m), ε the rounding of the dtype: T is then the
+    projection of A to rounding, and has no copies of converged eigenvalues. A recurrence for the overlaps says
+    when the last two rows must be made orthogonal to all others, every second to tenth time. Passing over
+    all rows of a large network takes longer than a product.
     """
 
     def computed(A: Operator, start: jax.Array) -> Tridiagonal:
@@ -49,33 +65,78 @@ def tridiagonal(steps: int) -> Callable[[Operator, jax.Array], Tridiagonal]:
 
         def step(at: jax.Array, state: _State) -> _State:
             image = spread(ravel_pytree(multiply(unravel(state.Q[at])))[0].astype(start.dtype))
-            # products are divided by the size of the first, so that no square leaves the range of the dtype
             size = jnp.where(at == 0, _positive(jnp.max(jnp.abs(image))), state.size)
-            image = image / size
-            diagonal = state.diagonal.at[at].set(state.Q[at] @ image)
-            for _ in range(2):
-                image = image - jnp.matmul(
-                    jnp.matmul(state.Q, image, precision="highest"), state.Q, precision="highest"
-                )
-            length = jnp.linalg.norm(image)
-            met = jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(state.beside, initial=0))
-            # a shorter remainder is rounding: the space is exhausted, and all that follows is zero. NaN is not shorter
-            ends = length <= 30 * jnp.finfo(start.dtype).eps * met
-            following = jnp.where(ends, 0, image / _positive(length))
-            return _State(
-                spread(state.Q.at[at + 1].set(following, mode="drop")),
-                diagonal,
-                state.beside.at[at].set(jnp.where(ends, 0, length)),
-                size,
-            )
+            return _extended(state._replace(size=size), at, image / size)
 
         start = spread(start)
         Q = spread(jnp.zeros((steps, start.size), start.dtype).at[0].set(start / jnp.linalg.norm(start)))
-        empty = jnp.zeros(steps, start.dtype)
-        found = jax.lax.fori_loop(0, steps, step, _State(Q, empty, empty, jnp.ones((), start.dtype)))
+        empty, one = jnp.zeros(steps, start.dtype), jnp.ones((), start.dtype)
+        overlaps = jnp.zeros((2, steps), start.dtype).at[1, 0].set(1)
+        first = _State(Q, empty, empty, one, overlaps, jnp.finfo(start.dtype).eps * one)
+        found = jax.lax.fori_loop(0, steps, step, first)
         return Tridiagonal(found.diagonal * found.size, found.beside[:-1] * found.size)
 
     return operators.compiled(computed)
+
+
+def _extended(state: _State, at: jax.Array, image: jax.Array) -> _State:
+    """With one row more, from the product with row `at`."""
+    Q, eps = state.Q, jnp.finfo(image.dtype).eps
+    row = Q[at]
+    alpha = row @ image
+    left = image - alpha * row - state.beside[at - 1] * Q[at - 1]
+    left = left - (row @ left) * row
+    state = state._replace(diagonal=state.diagonal.at[at].set(alpha))
+    met = jnp.maximum(jnp.max(jnp.abs(state.diagonal)), jnp.max(state.beside, initial=0))
+    now, following = _overlaps(state, at, state.noise * met, jnp.linalg.norm(left))
+    largest = jnp.max(jnp.abs(following))
+    # the first rows are measured, whatever is estimated: they tell how much rounding there is
+    due = (largest > (eps / len(Q)) ** 0.5) | (at <= 2)
+    row, left, seen = jax.lax.cond(due, lambda: _orthogonal(Q, at, left), lambda: (row, left, largest / 2))
+    # estimates are in proportion to the noise, which rises at once and falls by and by
+    factor = 2 * seen / _positive(largest)
+    noise = state.noise * jnp.where(factor > 1, factor, jnp.sqrt(jnp.maximum(factor, 1e-2)))
+    noise = jnp.clip(noise, 1e-4 * eps, 1e2 * eps)
+    now, following = (jnp.where(due & (overlap != 0), noise, overlap) for overlap in (now, following))
+    length = jnp.linalg.norm(left)
+    # a shorter remainder is rounding: the space is exhausted, and all that follows is zero. NaN is not shorter
+    ends = length <= 30 * eps * met
+    Q = Q.at[at].set(row).at[at + 1].set(jnp.where(ends, 0, left / _positive(length)), mode="drop")
+    overlaps = jnp.stack([now.at[at].set(1), following.at[at + 1].set(1, mode="drop")])
+    beside = state.beside.at[at].set(jnp.where(ends, 0, length))
+    return _State(spread(Q), state.diagonal, beside, state.size, overlaps, noise)
+
+
+def _overlaps(state: _State, at: jax.Array, noise: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """qₖ·q of row `at` and of the next one, k ≤ `at`, which has this length before it is made orthogonal.
+
+    Estimates: A qⱼ·qₖ = qⱼ·A qₖ, with both products written out by the recurrence, and `noise` on top.
+    """
+    before, now = state.overlaps
+    rows = jnp.arange(len(now))
+    above, below = jnp.pad(now[1:], (0, 1)), jnp.pad((state.beside * now)[:-1], (1, 0))
+    image = state.beside * above + (state.diagonal - state.diagonal[at]) * now + below - state.beside[at - 1] * before
+    estimates = (jnp.abs(image) + 2 * noise) / _positive(length) * jnp.where(image < 0, -1, 1)
+    return now, jnp.where(rows < at, estimates, jnp.where(rows == at, noise / _positive(length), 0))
+
+
+def _orthogonal(Q: jax.Array, at: jax.Array, left: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Row `at` without its part in the rows before, the part of a vector outside all of them, and its largest cosine
+    with one of them. Both go over the rows together: these are read twice, whatever their number.
+    """
+    length = jnp.linalg.norm(left)
+    both = jnp.stack([Q[at], left])
+    inside = jnp.matmul(both, Q.T, precision="highest").at[0, at].set(0)
+    seen = jnp.max(jnp.abs(inside[1])) / _positive(length)
+    row, once = both - jnp.matmul(inside, Q, precision="highest")
+    row = row / _positive(jnp.linalg.norm(row))
+    once = once - (row @ once) * row
+
+    def twice() -> jax.Array:
+        return once - jnp.matmul(jnp.matmul(Q, once, precision="highest"), Q, precision="highest")
+
+    # where little is left, rounding has brought some of the rows back
+    return row, jax.lax.cond(jnp.linalg.norm(once) > 0.5 * length, lambda: once, twice), seen
 
 
 def _positive(x: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from steppe.core import checks
+from steppe.core import checks, programs
 from steppe.core.types import Estimate, Key
 from steppe.curvature import lanczos, operators
 from steppe.curvature.estimators.estimates import Distribution, estimate
@@ -76,8 +76,8 @@ def quadrature(
 
     Notes
     -----
-    Golub and Meurant 1994; Ubaru, Chen and Saad 2017. Lanczos with full reorthogonalisation: every step
-    goes through the basis, which for a network of cheap products and many parameters costs more than the product.
+    Golub and Meurant 1994; Ubaru, Chen and Saad 2017. Lanczos with partial reorthogonalisation (Simon 1984): the
+    basis is gone through at every second to tenth step, as often as rounding asks for it.
 
     Examples
     --------
@@ -158,6 +158,11 @@ def spectral_density(
 
 def smoothed(found: Quadrature, *, width: float | jax.Array | None = None, points: int = 1024) -> Density:
     """The density of a quadrature at another resolution; see `spectral_density`. Costs no products."""
+    return _smoothed(found, width, points=points)
+
+
+@programs.compiled(static=["points"])
+def _smoothed(found: Quadrature, width: float | jax.Array | None, *, points: int) -> Density:
     nodes, weights = found
     seen = weights != 0  # NaN is seen
     low, high = jnp.min(nodes, where=seen, initial=jnp.inf), jnp.max(nodes, where=seen, initial=-jnp.inf)
