@@ -45,6 +45,10 @@ class Label(NamedTuple):
     name: str = "loss"
 
 
+class UncapturedShapes(KeyError):
+    """A program is called with arguments of shapes that it was not captured at."""
+
+
 @jax.tree_util.register_pytree_node_class
 class Program:
     """A function as what it computed when it was captured, for arguments of the shapes it was captured at.
@@ -60,14 +64,14 @@ class Program:
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function gave."""
-        trace = self.traces[Signature.of(arguments)]
+        trace = self._trace(arguments)
         leaves = map(_array, jax.tree.leaves(arguments))
         found = jax.core.eval_jaxpr(trace.jaxpr, [self.consts[i] for i in trace.consts], *leaves)
         return jax.tree.unflatten(trace.structure, found)
 
     def closed(self, *arguments: Any) -> ClosedJaxpr:
         """Its operations for arguments of these shapes, with its arrays."""
-        trace = self.traces[Signature.of(arguments)]
+        trace = self._trace(arguments)
         return ClosedJaxpr(trace.jaxpr, [self.consts[i] for i in trace.consts])
 
     def exchange(self, before: Any, after: Any, function: Callable[..., Any]) -> "Program":
@@ -91,7 +95,13 @@ class Program:
 
     def structure(self, *arguments: Any) -> Any:
         """Of its value for arguments of these shapes, as a pytree."""
-        return self.traces[Signature.of(arguments)].structure
+        return self._trace(arguments).structure
+
+    def _trace(self, arguments: tuple) -> "Trace":
+        signature = Signature.of(arguments)
+        if signature not in self.traces:
+            raise UncapturedShapes(signature)
+        return self.traces[signature]
 
     @property
     def digest(self) -> str:

@@ -15,6 +15,7 @@ from steppe.core.types import Batch, Estimate, ExampleLosses, Key, Loss, Params
 from steppe.curvature import layers
 from steppe.methods import place
 from steppe.methods.accumulation import accumulate, accumulate_examples
+from steppe.methods.updates import Given, at_once, captured
 
 Strength: TypeAlias = float | jax.Array | Callable[[Any], Any]
 """λ or ρ: a number, a traced value, or a function of the update's number."""
@@ -149,6 +150,44 @@ def number_of_updates(name: str, called: str, value: Any, *, least: int = 1) -> 
     return checks.whole(name, called, _as_int(value), least=least)
 
 
+class _Rule(NamedTuple):
+    """What a method computes at an update on which it acts."""
+
+    name: str
+    act: Callable[[Call], tuple[Params, Estimate]]
+    strength: Strength
+    where: Any
+    microbatches: int | None
+    key_impl: Any
+
+    def now(self, number: jax.Array) -> jax.Array:
+        """The strength at an update."""
+        return jnp.asarray(self.strength(number) if callable(self.strength) else self.strength)
+
+    def call(self, given: Given) -> Call:
+        """What ``act`` is given."""
+        name, state, params = self.name, given.state, given.params
+        strength = self.now(state.count) if given.strength is None else given.strength
+        stream = jax.random.wrap_key_data(state.key, impl=self.key_impl)
+        key, mask = jax.random.fold_in(stream, state.count), trees.mask_of(params, self.where)
+        mean = accumulate(name, given.loss, self.microbatches)
+        singles = accumulate_examples(name, given.loss, given.each, self.microbatches)
+        return Call(given.updates, params, mean, given.batch, given.penalty_loss, strength, key, singles, mask)
+
+    def acted(self, given: Given) -> tuple[Params, Estimate]:
+        """What ``act`` returns, in the dtypes of the state."""
+        with programs.user_errors(programs.Label(self.name)):
+            found, monitor = self.act(self.call(given))
+            found = trees.shard_alike(found, given.params)
+        like = jnp.result_type(given.state.monitor.mean)
+        return found, Estimate(*(jnp.asarray(x).astype(like) for x in monitor))
+
+    def gradient(self, given: Given) -> Params:
+        """The plain gradient of the loss."""
+        with programs.user_errors(programs.Label(self.name)):
+            return self.call(given).gradient_at(given.params)
+
+
 def method(
     name: str,
     act: Callable[[Call], tuple[Params, Estimate]],
@@ -184,42 +223,36 @@ def method(
         trees.partition(params, where)
         return _initial_state(name, params, base_key)
 
+    rule = _Rule(name, act, strength, where, microbatches, jax.random.key_impl(base_key))
+    act_at_once, gradient_at_once = at_once(rule.acted), at_once(rule.gradient)
+    settings = [every, strength if isinstance(strength, jax.Array) else None]
+
     def update(
-        updates: Params, state: MethodState, params: Params | None = None, **given: Any
+        updates: Params, state: MethodState, params: Params | None = None, **extra: Any
     ) -> tuple[Params, MethodState]:
         place.refuse_accumulation(name)
         place.refuse_order(name, replaces=replaces)
-        loss, batch, penalty_loss, each = _given(name, params, **given)
+        loss, batch, penalty_loss, each = _given(name, params, **extra)
         entry.check_loss(name, "loss", loss, params, batch)
         if penalty_loss is not loss:
             entry.check_loss(name, "penalty_loss", penalty_loss, params, batch)
-
-        def call() -> Call:
-            value = jnp.asarray(strength(state.count) if callable(strength) else strength)
-            stream = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(base_key))
-            now, mask = jax.random.fold_in(stream, state.count), trees.mask_of(params, where)
-            mean = accumulate(name, loss, microbatches)
-            singles = accumulate_examples(name, loss, each, microbatches)
-            return Call(updates, params, mean, batch, penalty_loss, value, now, singles, mask)
-
-        def acted() -> tuple[Params, Estimate]:
-            with programs.user_errors(programs.Label(name)):
-                found, monitor = act(call())
-                found = trees.shard_alike(found, params)
-            like = jnp.result_type(state.monitor.mean)
-            return found, Estimate(*(jnp.asarray(x).astype(like) for x in monitor))
-
-        if _is_first_outside_of_jit(state.count, updates, params, batch):
+        given = Given(updates, state, cast(Params, params), batch, loss, penalty_loss, each)
+        number = int(state.count) if _is_outside_of_jit(state.count, updates, params, batch, settings) else None
+        acts = _acts(every, state) if number is None else number % int(every) == 0
+        # methods made anew at every update, such as by optax.inject_hyperparams, would be compiled anew
+        is_fixed = not isinstance(strength, jax.Array)
+        known = captured(name, given, rule.now(state.count)) if number is not None and acts and is_fixed else None
+        if number == 0:
             if replaces:
-                with programs.user_errors(programs.Label(name)):
-                    gradient = call().gradient_at(params)
-                place.refuse_downhill(name, updates, gradient)
+                place.refuse_downhill(name, updates, gradient_at_once(given, known))
             if max(microbatches or 1, parts or 1) > 1:
                 entry.warn_of_parts(name, penalty_loss, params, batch)
-        if (now := _acts(every, state)) is None:
-            updates, monitor = jax.lax.cond(state.count % every == 0, acted, lambda: (updates, state.monitor))
+        if acts is None:
+            updates, monitor = jax.lax.cond(
+                state.count % every == 0, lambda: rule.acted(given), lambda: (updates, state.monitor)
+            )
         else:
-            updates, monitor = acted() if now else (updates, state.monitor)
+            updates, monitor = act_at_once(given, known) if acts else (updates, state.monitor)
         return updates, state._replace(count=state.count + 1, monitor=monitor)
 
     # a zero that schedules or sweeps hand over is an array, and counts its updates
@@ -268,6 +301,6 @@ _IF_MASKED = (
 )
 
 
-def _is_first_outside_of_jit(count: jax.Array, *trees: Any) -> bool:
-    """Whether this is a first update whose values are known; what is computed inside `jax.lax.cond` is not."""
-    return not any(map(checks.is_traced, jax.tree.leaves((count + 0, trees)))) and int(count) == 0
+def _is_outside_of_jit(count: jax.Array, *trees: Any) -> bool:
+    """Whether the values of an update are known; what is computed inside `jax.lax.cond` is not."""
+    return not any(map(checks.is_traced, jax.tree.leaves((count + 0, trees))))

@@ -1,0 +1,88 @@
+"""Updates that Python calls by itself, outside of `jax.jit`."""
+
+import gc
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from steppe import losses, methods
+from steppe.methods import updates
+
+PARAMS = {"w": jnp.array([[0.3, -0.2], [0.1, 0.4]]), "b": jnp.zeros(2)}
+BATCH = {"x": jnp.array([[1.0, 2.0], [0.5, -1.0], [0.0, 1.0], [2.0, 1.0]]), "y": jnp.array([0, 1, 1, 0])}
+
+
+def logits(params, x):
+    return jnp.tanh(x @ params["w"]) + params["b"]
+
+
+LOSS = losses.of(logits, losses.cross_entropy)
+
+
+def update(tx, loss=LOSS, state=None):
+    gradient = jax.grad(loss)(PARAMS, BATCH)
+    return tx.update(gradient, tx.init(PARAMS) if state is None else state, PARAMS, loss=loss, batch=BATCH)
+
+
+@pytest.mark.parametrize("name", ["fa", "sam", "esam"])
+def test_an_update_outside_of_jit_has_the_bits_of_a_jitted_one(name):
+    tx, gradient = getattr(methods, name)(0.1), jax.grad(LOSS)(PARAMS, BATCH)
+    given = (gradient, tx.init(PARAMS), PARAMS, BATCH)
+
+    def step(gradient, state, params, batch):
+        return tx.update(gradient, state, params, loss=LOSS, batch=batch)
+
+    jax.tree.map(np.testing.assert_array_equal, step(*given), jax.jit(step)(*given))
+
+
+def test_a_loss_made_anew_at_every_update_is_compiled_once_and_its_changes_are_seen(compilations):
+    tx, zeros, seen, counts = methods.fa(0.1), jax.tree.map(jnp.zeros_like, PARAMS), [], []
+    for factor in (jnp.asarray(1.0), jnp.asarray(1.0), jnp.asarray(2.0)):
+        loss = lambda params, batch, factor=factor: factor * LOSS(params, batch)
+        seen.append(tx.update(zeros, tx.init(PARAMS), PARAMS, loss=loss, batch=BATCH)[0]["w"])
+        counts.append(len(compilations))
+    np.testing.assert_array_equal(seen[0], seen[1])
+    np.testing.assert_allclose(seen[2], 4 * seen[0], rtol=1e-5)
+    assert counts[0] > 0 and counts[2] == counts[1] == counts[0]
+
+
+def test_a_method_that_is_gone_keeps_nothing():
+    tx = methods.fa(0.1)
+    update(tx)
+    gone = weakref.ref(tx.update)
+    del tx
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_loss_that_changes_from_call_to_call_runs_as_it_comes():
+    calls = []
+
+    def loss(params, batch):
+        calls.append(1)
+        return (1 + len(calls)) * LOSS(params, batch)
+
+    found, _ = update(methods.fa(0.1), loss)
+    assert np.isfinite(found["w"]).all()
+
+
+def test_a_schedule_may_be_plain_python():
+    found = update(methods.fa(lambda number: 0.1 if int(number) < 3 else 0.0))[0]
+    jax.tree.map(np.testing.assert_array_equal, found, update(methods.fa(0.1))[0])
+
+
+def test_updates_in_between_run_no_program(monkeypatch):
+    tx = methods.fa(0.1, every=2)
+    _, state = update(tx)
+    monkeypatch.setattr(updates.entry, "capture_loss", lambda *_: pytest.fail("captured"))
+    found, state = update(tx, state=state)
+    jax.tree.map(np.testing.assert_array_equal, found, jax.grad(LOSS)(PARAMS, BATCH))
+    assert int(state.count) == 2
+
+
+def test_micro_batches_have_the_numbers_of_the_whole_batch():
+    whole, parts = (update(methods.sam(0.05, microbatches=count))[0] for count in (None, 2))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), whole, parts)
