@@ -121,22 +121,26 @@ def _overlaps(state: _State, at: jax.Array, noise: jax.Array, length: jax.Array)
 
 
 def _orthogonal(Q: jax.Array, at: jax.Array, left: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Row `at` without its part in the rows before, the part of a vector outside all of them, and its largest cosine
-    with one of them. Both go over the rows together: these are read twice, whatever their number.
+    """Row `at` without its part in the rows before, the part of a vector outside all rows, and its largest cosine with
+    one of them. Products of a matrix with one vector each: with two together, CPUs rearrange the matrix.
     """
     length = jnp.linalg.norm(left)
-    both = jnp.stack([Q[at], left])
-    inside = jnp.matmul(both, Q.T, precision="highest").at[0, at].set(0)
-    seen = jnp.max(jnp.abs(inside[1])) / _positive(length)
-    row, once = both - jnp.matmul(inside, Q, precision="highest")
+    of_row, of_left = _multiply(Q, Q[at]).at[at].set(0), _multiply(Q, left)
+    row, once = Q[at] - _multiply(of_row, Q), left - _multiply(of_left, Q)
     row = row / _positive(jnp.linalg.norm(row))
     once = once - (row @ once) * row
 
     def twice() -> jax.Array:
-        return once - jnp.matmul(jnp.matmul(Q, once, precision="highest"), Q, precision="highest")
+        return once - _multiply(_multiply(Q, once), Q)
 
     # where little is left, rounding has brought some of the rows back
-    return row, jax.lax.cond(jnp.linalg.norm(once) > 0.5 * length, lambda: once, twice), seen
+    short = ~(jnp.linalg.norm(once) > 0.5 * length)
+    return row, jax.lax.cond(short, twice, lambda: once), jnp.max(jnp.abs(of_left)) / _positive(length)
+
+
+def _multiply(a: jax.Array, b: jax.Array) -> jax.Array:
+    """In full precision, wherever it is called from."""
+    return jnp.matmul(a, b, precision="highest")
 
 
 def _positive(x: jax.Array) -> jax.Array:
