@@ -6,7 +6,7 @@ import json
 import os
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
@@ -183,7 +183,16 @@ def settings(
 
 
 def _schema(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]:
-    """The keyword arguments of a function that TOML can express, as a pydantic model."""
+    """The keyword arguments of a function that TOML can express, as a pydantic model; each is made once.
+
+    Making one takes milliseconds, and every condition and every trial asks for several.
+    """
+    return _made(part, function) if isinstance(function, Hashable) else _made.__wrapped__(part, function)
+
+
+@functools.lru_cache(maxsize=512)
+def _made(part: str, function: Callable[..., Any]) -> type[pydantic.BaseModel]:
+    """See `_schema`."""
     try:
         hints, parameters = _hints(function), inspect.signature(function).parameters
     except (NameError, TypeError, ValueError) as error:
