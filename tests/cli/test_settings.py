@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steppe import InputError
-from steppe.cli.settings import parsed
+from steppe.cli.options import parsed
 from support.properties import cheap
 
 

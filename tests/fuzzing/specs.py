@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fuzzing import Ending, Verdict, judged
 from steppe import data, methods, models
-from steppe.cli.settings import parsed
+from steppe.cli.options import parsed
 from steppe.core import losses
 from steppe.study import spec as specs
 from steppe.study.spec import limits

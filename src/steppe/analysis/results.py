@@ -88,6 +88,62 @@ class CorrelationPlan(NamedTuple):
 
 
 @dataclass(frozen=True)
+class TunedCondition:
+    """The trials of one condition, and what was chosen.
+
+    Attributes
+    ----------
+    name : str
+        The condition.
+    ranges : Mapping
+        Dotted key -> the range in which it was looked for, in words.
+    chosen : Mapping
+        Dotted key -> value.
+    score : float
+        The objective of the chosen trial.
+    first : float
+        That of the settings as they were written; NaN where they were not tried or diverged.
+    trials, diverged, pruned : int
+        How many there were, and how many of them came to nothing.
+    tied : int
+        Other trials with the same score, of which the first was chosen.
+    edges : Mapping
+        Dotted key -> the end of its range, "lowest" or "highest", at which the chosen value lies.
+    """
+
+    name: str
+    ranges: Mapping[str, str]
+    chosen: Mapping[str, Any]
+    score: float
+    first: float
+    trials: int
+    diverged: int
+    pruned: int
+    tied: int
+    edges: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The tuning of a study.
+
+    Attributes
+    ----------
+    objective : str
+        The column that was looked at.
+    trials, seeds : int
+        Of each condition, and of each trial.
+    conditions : tuple of TunedCondition
+        Those that have a range.
+    """
+
+    objective: str
+    trials: int
+    seeds: int
+    conditions: tuple[TunedCondition, ...]
+
+
+@dataclass(frozen=True)
 class Results:
     """All that is known of a study: conditions × seeds, finished or not.
 
@@ -118,6 +174,7 @@ class Results:
         test_accuracy, batch_frobenius_squared, and where the study tracks curvature top_eigenvalue, stability_limit and
         others; each with _sem, _residual and _converged.
     surfaces : loss surfaces, if they were computed.
+    tuning : how settings were chosen on the validation part, if they were.
     published : tables from the literature.
     provenance : ordered, what -> text: versions, hardware, seeds, data hash.
     notes : plain sentences that a report shows near its top.
@@ -140,6 +197,7 @@ class Results:
     provenance: dict[str, str]
     notes: tuple[str, ...]
     spec_toml: str
+    tuning: Tuning | None = None
     controls: Mapping[str, str] = field(default_factory=dict)
     margins: Mapping[str, float] = field(default_factory=dict)
     late_margins: Mapping[str, LateMargin] = field(default_factory=dict)

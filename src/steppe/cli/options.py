@@ -1,11 +1,11 @@
-"""Options that several commands share: what a user says of a network of their own."""
+"""Options that several commands share: settings as ``train.epochs=2``, machines, and a network of a user's own."""
 
+import tomllib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from steppe.cli.settings import parsed
 from steppe.core.checks import fail, shown
 
 Network = Annotated[
@@ -79,3 +79,29 @@ SlurmOptions = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what --on would submit, and end.", rich_help_panel=PANEL)
 ]
+
+
+def parsed(change: str, command: str = "run", example: str = "train.epochs=2") -> tuple[str, Any]:
+    """``train.epochs=2`` as a dotted path and a TOML value; what is not TOML is a string.
+
+    Raises
+    ------
+    InputError
+        No path, or a list or table in brackets that is not TOML's: shells take away quotes that are not quoted.
+
+    Examples
+    --------
+    >>> parsed("train.epochs=2"), parsed("train.optimizer=sgd"), parsed("model.hidden=[8]")
+    (('train.epochs', 2), ('train.optimizer', 'sgd'), ('model.hidden', [8]))
+    """
+    path, equals, text = change.partition("=")
+    if not equals or not path.strip():
+        fail(command, "--set", f"KEY=VALUE, such as {example}", shown(change))
+    try:
+        return path.strip(), tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):  # no TOML, a number of thousands of digits, or brackets within brackets
+        text = text.strip()
+    if text[:1] + text[-1:] in ("[]", "{}"):
+        todo = """Put the whole between single quotes, and texts in it between double ones: 'names=["loss"]'."""
+        fail(command, "--set", "KEY=VALUE, a list or table as TOML writes it", shown(change), todo)
+    return path.strip(), text

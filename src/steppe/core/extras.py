@@ -20,6 +20,8 @@ EXTRAS = {
     "cli": ("rich", "typer"),
     "torch": ("torch", "torchax"),
     "ray": ("ray",),
+    "tune": ("optuna",),
+    "mlflow": ("mlflow",),
 }
 """The modules that an extra of the package brings, as far as Steppe imports them."""
 

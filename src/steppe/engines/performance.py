@@ -52,9 +52,9 @@ class Reporter(Watcher):
         self.at = text
         self._count(0)
 
-    def epoch(self, loss: float, frobenius_squared: float) -> None:
+    def epoch(self, loss: float, frobenius_squared: float | None = None) -> None:
         """See `Watcher`."""
-        self.state = [loss, frobenius_squared]
+        self.state = [loss] if frobenius_squared is None else [loss, frobenius_squared]
         self._count(1)
 
     def skip(self, epochs: int) -> None:

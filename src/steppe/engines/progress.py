@@ -12,8 +12,8 @@ class Watcher:
     def stage(self, text: str) -> None:
         """Something begins."""
 
-    def epoch(self, loss: float, frobenius_squared: float) -> None:
-        """An epoch of a run is over."""
+    def epoch(self, loss: float, frobenius_squared: float | None = None) -> None:
+        """An epoch of a run is over; trials of a tuned study are not asked for tr(H²)."""
 
     def skip(self, epochs: int) -> None:
         """So many epochs need no training: already done, or no longer wanted."""

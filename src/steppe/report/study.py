@@ -7,7 +7,7 @@ from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import QuantityComparison
 from steppe.analysis.correlation.studies import Correlations
 from steppe.analysis.quantities import COST, LOSSES, OUTCOMES, PUBLISHED, SPECTRUM, TR_H2
-from steppe.analysis.results import PublishedTable
+from steppe.analysis.results import PublishedTable, Tuning
 from steppe.analysis.verdict import Ratio
 from steppe.report import correlations, measures, ranks
 from steppe.report.document import (
@@ -29,12 +29,14 @@ from steppe.report.figures.landscapes import View
 from steppe.report.tables import comparisons, conditions
 from steppe.report.tables.base import facts_table
 from steppe.report.tables.published import published, this_study
+from steppe.report.tables.tuning import tuning
 from steppe.report.wording import correlations as correlation_wording
 from steppe.report.wording import glossary
 from steppe.report.wording.answers import answers
 from steppe.report.wording.conclusion import conclusion
 from steppe.report.wording.notes import notes, power
 from steppe.report.wording.plans import too_few
+from steppe.report.wording.tuning import budget, cautions
 from steppe.report.wording.verdicts import disagreements
 
 
@@ -91,6 +93,8 @@ def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
         {c: len(seeds) for c, seeds in analysis.seeds.items()},
         baseline,
     )
+    if results.tuning:
+        yield _tuning(results.tuning, results.conditions)
     yield _comparisons(analysis.tested, tuple(analysis.controls.values()), analysis.control_cost, baseline)
     if analysis.ranks:
         yield ranks.section(analysis.ranks)
@@ -137,6 +141,12 @@ def _table(found: Table) -> Section:
 def _outcomes(quantities: Sequence[QuantityComparison], runs: Mapping[str, int], baseline: str) -> Section:
     found = conditions.outcomes(quantities, runs, baseline)
     return Section(found.title, (found,), brief=True)
+
+
+def _tuning(found: Tuning, names: tuple[str, ...]) -> Section:
+    """The budget of every condition, and what was chosen."""
+    sentences = Sentences(tuple(cautions(found, names)), warning=True)
+    return Section("Tuning", (Paragraph(budget(found)), sentences, tuning(found)))
 
 
 def _comparisons(

@@ -42,15 +42,16 @@ class Bar(Watcher):
 
     def begin(self, epochs: int) -> None:
         """See `Watcher`."""
-        self.progress.update(self.task, total=epochs)
+        self.progress.reset(self.task, total=epochs)
 
     def stage(self, text: str) -> None:
         """See `Watcher`."""
         self.progress.update(self.task, description=text)
 
-    def epoch(self, loss: float, frobenius_squared: float) -> None:
+    def epoch(self, loss: float, frobenius_squared: float | None = None) -> None:
         """See `Watcher`."""
-        self.progress.update(self.task, advance=1, state=f"loss {loss:.4g}  tr(H²) {frobenius_squared:.3g}")
+        curvature = "" if frobenius_squared is None else f"  tr(H²) {frobenius_squared:.3g}"
+        self.progress.update(self.task, advance=1, state=f"loss {loss:.4g}{curvature}")
 
     def skip(self, epochs: int) -> None:
         """See `Watcher`."""

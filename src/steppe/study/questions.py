@@ -193,7 +193,8 @@ def questions(spec: Spec, dataset: Dataset) -> list[Question]:
     asked += [_question(name, train, every=None) for name in fit]
     if dataset.clean is not None:
         asked += [_question(name, Sample("clean", None, CHUNK), every=None) for name in fit]
-    return asked + further(spec)
+    parts = measure.parts or SPLITS
+    return [question for question in asked + further(spec) if question.sample.split in parts]
 
 
 def further(spec: Spec) -> list[Question]:

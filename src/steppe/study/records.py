@@ -33,6 +33,7 @@ class RunRecord(TypedDict, total=False):
     epochs, steps, parameters : how much was trained.
     compile_seconds, step_memory_mb, host, made_with : of the machine.
     data, settings : the fingerprint of the data, and every setting; older versions wrote neither.
+    chosen : the settings among them that tuning chose.
     equivalence, analysis : the margins, and the plan of the analysis, that stood when it was trained.
     """
 
@@ -49,6 +50,7 @@ class RunRecord(TypedDict, total=False):
     made_with: dict[str, str]
     data: str
     settings: dict[str, Any]
+    chosen: dict[str, Any]
     equivalence: dict[str, float]
     analysis: dict[str, Any]
 

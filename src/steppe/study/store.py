@@ -3,6 +3,7 @@
 ```
 DIR/study.toml                    the frozen specification
 DIR/data.json                     the fingerprint of the data it runs on, each condition's where they differ
+DIR/tuning.json, tuning/          the trials of a tuned study (see `tuning.trials`)
 DIR/runs/<condition>-s<seed>/     parameters.npz, measurements.parquet, run.json, SHA256SUMS: there when it is finished
                                   additions.parquet: answers to measures that the study names since
 DIR/checkpoints/                  unfinished runs and surfaces
@@ -45,7 +46,7 @@ from steppe.study.datasets import DataRecord
 from steppe.study.history import ROWS as ROWS_OF_A_RUN
 from steppe.study.history import written
 from steppe.study.records import RunRecord
-from steppe.study.spec.identity import changes
+from steppe.study.spec.identity import changes, differences
 from steppe.study.spec.tables import Spec
 
 SUMS = "SHA256SUMS"
@@ -60,8 +61,8 @@ BESIDE = (OLD_ROWS, ADDED, f"{ADDED}.sha256")
 """Further files that a run's folder may hold."""
 
 OF_A_STUDY = (
-    "study.toml", "data.json", "surfaces.npz", "measurements.parquet", "measures.parquet", "densities.npz",
-    "results.parquet", "summary.md", "report.html", "landscape.html", "measures.html",
+    "study.toml", "data.json", "tuning.json", "surfaces.npz", "measurements.parquet", "measures.parquet",
+    "densities.npz", "results.parquet", "summary.md", "report.html", "landscape.html", "measures.html",
 )  # fmt: skip
 """Files that Steppe writes."""
 
@@ -143,7 +144,7 @@ class Store:
         files.make(files.begin(directory, "study") / "runs", directory)
         with files.lock(directory / ".lock", "study", directory, "runs in"):
             before = _check_folder(directory, spec, data, say)  # again: it is ours alone only now
-            spec = _with_baseline(before, spec, say) if before else spec
+            spec = _with_choice(before, _with_baseline(before, spec, say)) if before else spec
             store = cls(directory, spec.model_copy(update={"seeds": max(spec.seeds, before.seeds if before else 1)}))
             store._data = data
             store._held = {path: _node(path) for path in (directory, directory / "runs")}
@@ -156,6 +157,23 @@ class Store:
                 files.write_checked(directory / "study.toml", store.spec.toml())
             files.write_checked(directory / "data.json", json.dumps(data.table(), indent=1) + "\n")
             yield store
+
+    def choose(self, chosen: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep what tuning chose, condition by condition: all that is run from now on has these settings.
+
+        Raises
+        ------
+        InputError : the study's folder is gone, or its study.toml is not Steppe's to write.
+        OSError : the disk is full.
+        """
+        self.check()
+        path = self.directory / "study.toml"
+        if self.changed():
+            checks.fail("study", str(path), "what Steppe wrote, for tuning writes its choice into it",
+                        "a file that was changed since", "Restore it, or choose another --out.")  # fmt: skip
+        self.spec = self.spec.model_copy(update={"chosen": {name: dict(values) for name, values in chosen.items()}})
+        self.__dict__.pop("_columns", None)
+        files.write_checked(path, self.spec.toml())
 
     def check(self) -> None:
         """Fail where the folder that this process holds is no longer the one of that name.
@@ -247,11 +265,13 @@ class Store:
         """
         self.check()
         folder = self.run_folder(condition, seed)
+        chosen = (self.spec.chosen or {}).get(condition)
         record = {
             **run,
             "data": self.fingerprint(condition),
             "settings": self._columns[condition].identity(),
             "equivalence": dict(self.spec.equivalence),  # the margins that stand before the result is known
+            **({"chosen": chosen} if chosen else {}),
             **({"analysis": self.spec.analysis.model_dump(exclude_none=True)} if self.spec.analysis else {}),
         }
         contents: dict[str, files.Content] = {
@@ -485,7 +505,33 @@ def _settings(spec: Spec) -> dict[str, dict[str, Any]]:
     return {column.name: column.spec.identity() for column in specs.conditions(spec, run_code=False)}
 
 
+def _with_choice(before: Spec, spec: Spec) -> Spec:
+    """The specification with the settings that tuning has chosen in its folder, unless it says them itself."""
+    return spec if spec.chosen or not before.chosen else spec.model_copy(update={"chosen": before.chosen})
+
+
+def _tuning_difference(directory: Path, before: Spec, spec: Spec) -> tuple[str, Any, Any] | None:
+    """What differs in how conditions are tuned that both have, where there are trials or runs already."""
+    if before.tune == spec.tune is None:
+        return None
+    if not any((directory / name).is_dir() and any((directory / name).iterdir()) for name in ("tuning", "runs")):
+        return None
+    old, new = (
+        {c.name: c.spec.tune.model_dump() if c.spec.tune else None for c in specs.conditions(each, run_code=False)}
+        for each in (before, spec)
+    )
+    shared = [name for name in new if name in old]
+    found = (differences({"tune": old[name]}, {"tune": new[name]}) for name in shared)
+    return next(itertools.chain.from_iterable(found), None)
+
+
 def _difference(before: Spec, spec: Spec) -> tuple[str, Any, Any] | None:
+    """A setting that differs, as it is written, or as tuning chose it where the specification says what that was."""
+    written = (each.model_copy(update={"chosen": None}) for each in (before, spec))
+    return _setting_difference(*written) or (_setting_difference(before, spec) if spec.chosen else None)
+
+
+def _setting_difference(before: Spec, spec: Spec) -> tuple[str, Any, Any] | None:
     """A setting that differs, of conditions that both have; of the studies, where they share no condition."""
     old, new = _settings(before), _settings(spec)
     shared = [(old[name], new[name]) for name in new if name in old]
@@ -524,7 +570,7 @@ def _check_folder(directory: Path, spec: Spec, data: DataRecord, say: Callable[[
     """The specification that a folder holds, if any; a folder that holds anything but this very study is refused."""
     if (directory / "study.toml").is_file():
         store = Store.read(directory)
-        difference = _difference(store.spec, spec)
+        difference = _tuning_difference(directory, store.spec, spec) or _difference(store.spec, spec)
         if difference:
             path, old, new = difference
             if path.startswith("source."):

@@ -20,6 +20,7 @@ from steppe.study.spec.identity import differences, varied_settings
 from steppe.study.spec.reading import load, shipped
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
+from steppe.study.tuning import trials
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ def results(store: Store, finished: FinishedRuns) -> Results:
     made_with = {json.dumps(run.get("made_with", {})): run.get("made_with", {}) for run in records}
     _check_margins(spec, finished.rows)
     surfaces, facts = _whole(store.surfaces, damaged), _whole(store.data, damaged)
+    tuned = _whole(functools.partial(trials.load, store), damaged)
     measured = measurements.gathered(store, finished.rows)
     return Results(
         name=spec.name,
@@ -75,6 +77,7 @@ def results(store: Store, finished: FinishedRuns) -> Results:
             runs.select("condition", "seed", "lam"), on=["condition", "seed"], how="left", maintain_order="left"
         ),
         surfaces=surfaces,
+        tuning=tuned[0] if tuned else None,
         published=tuple(
             PublishedTable(p.title, " ".join(p.caveat.split()), tuple(p.columns), tuple(map(tuple, p.rows)))
             for p in spec.published

@@ -1,5 +1,6 @@
 """A study from its specification to its results: train what is missing, and gather what came of it."""
 
+import functools
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from steppe.study.surfaces import add_surfaces
 from steppe.study.table import FinishedRuns, read_runs, results
 from steppe.study.training.recipe import Recipe, shape_key, shape_of
 from steppe.study.training.rehearsal import check_measures, check_parts
+from steppe.study.tuning.search import tune
 
 CODE = programs.Label("study", "the code that it names")
 """What errors are said to be of, where a study names code and they come of no single part."""
@@ -60,11 +62,13 @@ def run(
     data = DataRecord.of(columns, datasets)
     _rehearse(columns, datasets, spec.equivalence, here=executor is None)
     with Store.open(directory, spec, data, watcher.say) as store:
+        executor = executor or Local(checkpoint_seconds, datasets)
+        tune(store, datasets, functools.partial(_train, executor, watcher), watcher)
+        columns = conditions(store.spec) if store.spec.chosen else columns
         missing = _missing(store, columns, spec.seeds, watcher)
         epochs = {column.name: column.spec.train.epochs for column in columns}
         watcher.begin(sum(epochs[run.condition] for run in missing))
         if missing:
-            executor = executor or Local(checkpoint_seconds, datasets)
             executor.wait(executor.submit(store, missing, watcher))
         finished = read_runs(store)
         if additions.ask(store, columns, datasets, finished, watcher):
@@ -73,6 +77,11 @@ def run(
         _unite(store, finished, watcher)
         add_surfaces(store, columns, datasets, watcher)
         return results(store, finished)
+
+
+def _train(executor: Executor, watcher: Watcher, store: Store, runs: list[tuple[str, int]]) -> None:
+    """Train runs of a store, and return when they have ended."""
+    executor.wait(executor.submit(store, list(itertools.starmap(Run, runs)), watcher))
 
 
 def _say_lost(runs: list[Run], finished: FinishedRuns, watcher: Watcher) -> None:

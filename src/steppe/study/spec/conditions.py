@@ -8,14 +8,18 @@ from typing import Any
 
 from steppe import data, extensions, methods, models
 from steppe.core import checks, losses
-from steppe.study.spec import limits, optimisers, parts
+from steppe.study.spec import limits, optimisers, parts, ranges
 from steppe.study.spec.comparisons import check_declared, translate_rivals
 from steppe.study.spec.parts import CHAIN
 from steppe.study.spec.settings import EXACT, Source, modules, settings, validated
 from steppe.study.spec.tables import COMPANIONS, Preparation, Spec, Train, split_preparation
 
-VARIED = ("data", "method", "then", "loss", "augment", "average", "model", "train")
+VARIED = ("data", "method", "then", "loss", "augment", "average", "model", "train", "tune")
 """What a condition may change."""
+
+
+DOTTED = ("grid", "ranges")
+"""Tables whose keys are dotted paths themselves."""
 
 
 class Condition(typing.NamedTuple):
@@ -54,6 +58,10 @@ def resolve(raw: Mapping[str, Any], folder: Path = Path(), *, run_code: bool = T
     limits.check_distinct(names)
     if spec.baseline:
         checks.one_of("study", "baseline", spec.baseline, names)
+    if spec.tune and run_code:
+        by_name = {column.name: column for column in columns}
+        ranges.check({name: column.spec for name, column in by_name.items()},
+                     lambda name, changes: with_settings(by_name[name], changes))  # fmt: skip
     for column in columns:
         if column.control:
             others = [name for name in names if name != column.name]
@@ -83,7 +91,7 @@ def conditions(spec: Spec, *, run_code: bool = True) -> list[Condition]:
         if not isinstance(table.get("control", ""), str):
             checks.fail("study", "conditions.control", "the name of a condition", checks.shown(table["control"]))
         columns.append(_changed(spec, table["name"], changes, run_code)._replace(control=table.get("control", "")))
-    return columns or [Condition("all", spec)]
+    return columns or [_changed(spec, "all", {}, run_code) if spec.chosen else Condition("all", spec)]
 
 
 def _shown(path: str, value: Any) -> str:
@@ -97,8 +105,11 @@ def _shown(path: str, value: Any) -> str:
 def _changed(spec: Spec, name: str, changes: Mapping[str, Any], run_code: bool) -> Condition:
     """The study with one condition's changes: dotted paths, or whole tables of a method, model or training."""
     raw = spec.model_dump(exclude_none=True)
-    for path, value in changes.items():
+    chosen = (raw.pop("chosen", None) or {}).get(name, {})
+    for path, value in [*changes.items(), *chosen.items()]:
         checks.one_of("study", f"{path} in condition {name!r}", path.partition(".")[0], VARIED)
+        if path.partition(".")[0] == "tune":
+            ranges.check_path(path, value, name)
         raw = replace(raw, path, value)
         companion, _ = COMPANIONS.get(path.removeprefix("train."), ("", None))
         if companion and isinstance(value, Mapping) and f"train.{companion}" not in changes:
@@ -108,6 +119,18 @@ def _changed(spec: Spec, name: str, changes: Mapping[str, Any], run_code: bool) 
     }
     raw["source"] = {module: digest for module, digest in spec.source.items() if module in named}
     return Condition(name, _resolved_parts(validated(Spec, raw, f" in condition {name!r}"), run_code))
+
+
+def with_settings(column: Condition, changes: Mapping[str, Any], *, run_code: bool = True) -> Condition:
+    """A condition with other values at dotted paths, checked.
+
+    Raises
+    ------
+    InputError
+        A value that is out of range.
+    """
+    plain = column.spec.model_copy(update={"chosen": None, "grid": {}, "conditions": []})
+    return _changed(plain, column.name, changes, run_code)._replace(control=column.control)
 
 
 def _varied_modules(raw: Mapping[str, Any]) -> set[str]:
@@ -200,12 +223,12 @@ def _check_chain(chain: list[dict[str, Any]], source: Source) -> None:
 
 
 def replace(table: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A copy of nested tables with the value at a dotted path set; keys of the grid are dotted paths themselves."""
+    """A copy of nested tables with the value at a dotted path set; keys in tables of `DOTTED` are dotted paths."""
     head, _, rest = path.partition(".")
     if not rest:
         return {**table, head: value}
     inner = table.get(head, {})
     if not isinstance(inner, Mapping):
         checks.fail("study", path, "a setting inside a table", f"a path through {head!r}, which is not a table")
-    changed = {**inner, rest.strip("\"'"): value} if head == "grid" else replace(inner, rest, value)
+    changed = {**inner, rest.strip("\"'"): value} if head in DOTTED else replace(inner, rest, value)
     return {**table, head: changed}

@@ -22,6 +22,8 @@ SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32)
 MOST = {
     "seeds": 10_000,  # runs of each condition; each is a folder
     "epochs": 1_000_000,  # each is a row of every run's history, which is rewritten at every checkpoint
+    "trials": 1_000,  # of each condition, each a run
+    "trial_seeds": 100,
     "probes": 1_000_000,  # the error falls as 1/sqrt(probes): more are below float32's rounding
     "samples": 10_000,  # of one step's direction, one gradient each
     "pairs": 10_000,

@@ -37,11 +37,24 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> Spec:
     """
     known = shipped()
     if source in known:
-        return parse(known[source], overrides, origin=source)
+        return _asked(parse(known[source], overrides, origin=source))
     if source.endswith(".toml"):
-        return read(Path(source), overrides)
+        return _asked(read(Path(source), overrides))
     hint = checks.nearest(source, known)
     checks.fail("study", "name", "a study that ships, or a TOML file", checks.shown(source), hint)
+
+
+def _asked(spec: Spec) -> Spec:
+    """A study that somebody asks for: not one of trials, which look at a part of the data alone.
+
+    Raises
+    ------
+    InputError : it is one.
+    """
+    for name, value in (("measure.parts", spec.measure.parts), ("train.bounds", spec.train.bounds)):
+        if value is not None:
+            checks.fail("study", name, "left out: Steppe writes it, for trials of a tuned study", checks.shown(value))
+    return spec
 
 
 def read(path: Path, overrides: Mapping[str, Any] | None = None, *, run_code: bool = True) -> Spec:

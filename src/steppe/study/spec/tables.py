@@ -121,6 +121,8 @@ class Train(Table):
     """Whether penalties see the network with dropout, as it is trained."""
     early_stopping: EarlyStopping | None = None
     """Stop when the training loss, or what validates, has stopped improving."""
+    bounds: list[float] | None = None
+    """Of the lowest validation loss after each epoch, beyond which a run ends; Steppe writes it, for pruned trials."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -171,6 +173,8 @@ class Measure(Table):
     """Examples of such a batch; as in training unless said otherwise."""
     every: Count = 1
     """Epochs between two measurements."""
+    parts: list[Literal["train", "validation", "test", "clean"]] | None = None
+    """Parts of the data on which networks are measured, all unless said otherwise; Steppe writes it, for trials."""
     names: list[str | dict[str, Any]] = Field(default_factory=list)
     """Measures asked at the end: names, or tables of a name, settings, and `every` for epochs between answers."""
 
@@ -246,6 +250,31 @@ class Landscape(Table):
     """Training examples of the loss."""
 
 
+class Tune(Table):
+    """A budget of trials for every condition, to find its best settings on the validation part before its seeds run: a
+    comparison is then one of methods at their best. The first trial has the settings as they are written, where these
+    lie within the ranges; the next nine are drawn at random, the others by a tree-structured Parzen estimator. Trials
+    have seeds of their own, which no run of the study has, and the test part is not looked at.
+    """
+
+    trials: Annotated[int, Field(gt=0, le=MOST["trials"])]
+    """Of each condition that has a range."""
+    objective: Literal["validation_loss", "validation_accuracy"] = "validation_loss"
+    """What is best, after the last epoch; the mean over the seeds of a trial."""
+    seeds: Annotated[int, Field(gt=0, le=MOST["trial_seeds"])] = 1
+    """Runs of each trial."""
+    seed: int = Field(default=0, ge=0, le=WHOLE)
+    """Of the draws of trials."""
+    parallel: Count = 1
+    """Trials of a condition that are drawn together, so that they can run at the same time; the choice depends on it,
+    and not on how many do."""
+    prune: bool = False
+    """Whether a trial ends early whose validation loss is worse than the median of the earlier ones at that epoch."""
+    ranges: dict[str, Any] = Field(default_factory=dict)
+    """Dotted keys, each with `{low = …, high = …}`, perhaps `log = true`, or `{values = […]}`. A condition adds a range
+    by `"tune.ranges.method.rho" = {…}`, and leaves one out by `"tune.ranges.train.weight_decay" = false`."""
+
+
 class PublishedNumber(Table):
     """Somebody's published numbers."""
 
@@ -315,6 +344,10 @@ class Spec(Table):
     """Tables of others' numbers, shown beside the results."""
     source: dict[str, str] = Field(default_factory=dict)
     """Digests of a user's code; Steppe writes it."""
+    tune: Tune | None = None
+    """Finds the settings of each condition on the validation part."""
+    chosen: dict[str, dict[str, Any]] | None = None
+    """What tuning chose, condition by condition; Steppe writes it."""
     analysis: AnalysisPlan | None = None
     """What the study decides by."""
     equivalence: dict[str, Real] = Field(default_factory=dict)
@@ -330,8 +363,11 @@ class Spec(Table):
         return tomli_w.dumps(self.model_dump(exclude_none=True), multiline_strings=True)
 
     def identity(self) -> dict[str, Any]:
-        """What results depend on: everything but words, the analysis, the number of seeds, and where the data lie."""
-        words = {"title", "about", "published", "seeds", "landscape", "analysis", "equivalence"}
+        """What results depend on: everything but words, the analysis, the number of seeds, and where the data lie.
+
+        What tuning chose is among the settings of a condition.
+        """
+        words = {"title", "about", "published", "seeds", "landscape", "analysis", "equivalence", "tune", "chosen"}
         found = self.model_dump(exclude={name: True for name in words} | {"train": {"data_on"}}, exclude_none=True)
         return found if self.source else {k: v for k, v in found.items() if k != "source"}
 

@@ -43,7 +43,7 @@ def train(
     if resumed:
         progress, history = resumed
         watcher.skip(history.epochs)
-    while history.epochs < settings.epochs and not _diverged(history) and not _converged(history, column.spec):
+    while history.epochs < settings.epochs and not _ended(history, column.spec):
         every = column.spec.measure.every
         stride = min(every - history.epochs % every, settings.epochs - history.epochs)
         each: list[jax.Array] = []
@@ -70,7 +70,7 @@ def train(
         rows.append(of_training(epoch, "measure_seconds", time.perf_counter() - began))
         history.add(epoch, objective, rows)
         watcher.skip(stride - 1)
-        watcher.epoch(objective, *history.last("batch_frobenius_squared"))
+        watcher.epoch(objective, *history.last("batch_frobenius_squared")[:1])
         checkpoints.offer(progress, history)
     watcher.skip(settings.epochs - history.epochs)
     network = alone(trainer.network(progress, trainer.train))
@@ -91,6 +91,17 @@ class _Clock:
     def rows(self, epoch: int) -> list[Row]:
         known = {"train_seconds": self.seconds, "first_seconds": self.first}
         return [of_training(epoch, name, seconds) for name, seconds in known.items() if seconds is not None]
+
+
+def _ended(history: History, spec: Spec) -> bool:
+    """Whether a run ends before its last epoch."""
+    return _diverged(history) or _converged(history, spec) or is_pruned(history.series("loss", "validation"), spec)
+
+
+def is_pruned(losses: list[float], spec: Spec) -> bool:
+    """Whether the lowest validation loss so far is beyond the bound of the last epoch, where a trial has bounds."""
+    bounds = spec.train.bounds or []
+    return 0 < len(losses) <= len(bounds) and min(losses) > bounds[len(losses) - 1]
 
 
 def _diverged(history: History) -> bool:
