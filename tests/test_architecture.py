@@ -17,7 +17,7 @@ FOLDERS = sorted({module.rpartition(".")[0] for module in MODULES})
 
 ORDER = [
     "core", "extensions", "storage", "engines", "data", "curvature", "sharpness", "landscape", "outcomes", "methods",
-    "models", "measures", "analysis", "study", "networks", "report", "cli",
+    "models", "measures", "analysis", "study", "networks", "report", "watch", "tracking", "cli",
 ]  # fmt: skip
 """Each folder imports only from those before it; docs/design.md says what they hold."""
 

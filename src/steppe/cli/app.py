@@ -14,6 +14,8 @@ from steppe.cli.measure import measure
 from steppe.cli.report import report
 from steppe.cli.run import run
 from steppe.cli.show import show
+from steppe.cli.track import track
+from steppe.cli.watch import watch
 from steppe.core import process
 from steppe.core.checks import InputError
 from steppe.storage.compilation import cache_programs
@@ -22,6 +24,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "report": report,
     "show": show,
+    "watch": watch,
+    "track": track,
     "measure": measure,
     "landscape": landscape,
     "correlate": correlate,

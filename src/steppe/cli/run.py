@@ -1,5 +1,7 @@
 """``steppe run``: run or resume a study."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -7,9 +9,8 @@ import typer
 from rich.console import Console
 
 from steppe.cli import completion
-from steppe.cli.options import Address, CpusPerRun, DryRun, GpusPerRun, On, SlurmOptions, Workers
-from steppe.cli.settings import parsed
-from steppe.core import process
+from steppe.cli.options import Address, CpusPerRun, DryRun, GpusPerRun, On, SlurmOptions, Workers, parsed
+from steppe.core import extras, process
 
 
 def run(
@@ -37,6 +38,10 @@ def run(
     gpus_per_run: GpusPerRun = None,
     slurm: SlurmOptions = None,
     dry_run: DryRun = False,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="URI", help="Send runs and report to this server of MLflow at the end.")
+    ] = None,
+    watched: Annotated[bool, typer.Option("--watch", help="Show the study in the browser meanwhile.")] = False,
 ) -> None:
     """Run or resume a study, and write its report."""
     from steppe import report, study
@@ -47,6 +52,8 @@ def run(
     overrides = dict(parsed(change) for change in changes or [])
     if seeds is not None:
         overrides["seeds"] = seeds
+    if mlflow:
+        extras.require("--mlflow", "mlflow")
     chosen = study.load(spec, overrides)
     directory = out or Path("out") / chosen.name
     engine = Place(on, workers, address, cpus_per_run, gpus_per_run, slurm or ()).engine(dry_run=dry_run)
@@ -57,10 +64,15 @@ def run(
     process.promise(
         f"What is finished is in {directory}; run the same command again to continue.", directory / "study.toml"
     )
-    with Bar(Console(stderr=True)) as bar:
-        results = study.run(chosen, directory, watcher=bar, checkpoint_seconds=checkpoint_seconds, executor=executor)
-    study.Store.read(directory)  # fails where the folder was removed meanwhile: the report would make it anew
-    report.write(results, directory)
+    with _page(directory) if watched else contextlib.nullcontext():
+        with Bar(Console(stderr=True)) as bar:
+            results = study.run(
+                chosen, directory, watcher=bar, checkpoint_seconds=checkpoint_seconds, executor=executor
+            )
+        study.Store.read(directory)  # fails where the folder was removed meanwhile: the report would make it anew
+        report.write(results, directory)
+    if mlflow:
+        _send(directory, mlflow)
     report.show(results)
     typer.echo(f"\nReport: {directory / 'report.html'}")
     if executor and executor.lost:
@@ -69,3 +81,25 @@ def run(
     if len(results.runs) and (results.runs["status"] == "diverged").all():
         process.say("Every run diverged, so there are no results. Use a smaller train.learning_rate.")
         raise typer.Exit(1)
+
+
+def _send(directory: Path, uri: str) -> None:
+    """Send a study to MLflow; the study has ended well, whatever the server says."""
+    from steppe.core.checks import InputError
+    from steppe.tracking.mlflow import send
+
+    try:
+        send(directory, uri)
+    except InputError as error:
+        process.say(str(error))
+
+
+@contextlib.contextmanager
+def _page(directory: Path) -> Iterator[None]:
+    """A page that shows the study meanwhile; one that is open gets the report before it is closed."""
+    from steppe.watch.server import LivePage
+
+    with LivePage(directory) as page:
+        process.say(f"Watch the study at {page.url} (this machine only).")
+        yield
+        page.deliver()

@@ -1,0 +1,1 @@
+"""How far is it? A page on this machine that shows a study while it runs, from its folder alone."""
