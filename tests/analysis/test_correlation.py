@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from steppe.analysis.correlation.pairs import correlate
-from steppe.analysis.correlation.studies import GAP, correlations, networks
+from steppe.analysis.correlation.studies import GAP, correlations, is_flatness, networks
 from steppe.analysis.quantities import TR_H2
 from steppe.analysis.results import CorrelationPlan
 from steppe.analysis.verdict import Verdict
@@ -199,6 +199,12 @@ def test_a_column_that_is_not_there_gets_a_sentence(results_of, asked, message):
 def test_so_few_networks_get_a_sentence(results_of):
     with pytest.raises(InputError, match="of 8 finished networks or more, got 6"):
         correlations([results_of(keep=6)])
+
+
+def test_measures_that_name_their_quantities_themselves_are_measures_of_flatness_too():
+    there = ("pac_bayes_sigma", "top_eigenvalue_1", "keskar_sharpness", TR_H2)
+    assert [name for name in there if not is_flatness(name)] == []
+    assert not any(map(is_flatness, ("test_loss", "train_accuracy", "fisher_rao_sem", GAP)))
 
 
 @pytest.fixture

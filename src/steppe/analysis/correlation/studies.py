@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import polars
@@ -233,12 +234,13 @@ def is_outcome(column: str) -> bool:
 
 
 def is_flatness(column: str) -> bool:
-    """Whether a column says how flat a network is."""
-    return column in (TR_H2, AVERAGE_TR_H2) or column in _flatness()
+    """Whether a column says how flat a whole network is; single layers have columns with a dot."""
+    known = (TR_H2, AVERAGE_TR_H2, *_flatness())
+    return "." not in column and not column.endswith("_sem") and any(fnmatchcase(column, pattern) for pattern in known)
 
 
 def _flatness() -> set[str]:
-    """The columns of Steppe's measures of flatness."""
+    """The columns of Steppe's measures of flatness, some of them as patterns."""
     families = ("curvature", "perturbed", "parametric")
     known = [m for m in MEASURES.values() if m.family in families]
     return {heading(m.name, quantity, "train") for m in known for quantity in (m.quantities or (m.name,))}
