@@ -12,15 +12,15 @@ from steppe.report.tables.base import table
 def tuning(found: Tuning) -> Table:
     """Each condition's chosen settings with their ranges, and what the trials came to."""
     objective = QUANTITIES[found.objective].label.removeprefix("Final ").capitalize()
-    columns = ("Condition", "Setting", "Chosen", "Trials", objective, "As written")
+    columns = ("Condition", "Setting", "Chosen", "Range", "Trials", objective, "As written")
     caption = (
-        "The chosen value of each setting, and below it the range in which it was looked for; the trials, with those "
-        "that diverged or were ended early; the objective of the chosen trial, and of the settings as they were "
+        "The chosen value of each setting, and the range in which it was looked for; the trials, with those that "
+        "diverged or were ended early; the objective of the chosen trial, and of the settings as they were "
         "written, where these lay within the ranges and did not diverge."
     )
     rows = [row for each in found.conditions for row in _rows(each, share=QUANTITIES[found.objective].unit == "share")]
     made = table("Tuning", caption, columns, rows)
-    return Table(made.title, made.caption, made.columns, made.rows, (False, False, True, True, True, True))
+    return Table(made.title, made.caption, made.columns, made.rows, (False, False, True, False, True, True, True))
 
 
 def _rows(found: TunedCondition, *, share: bool) -> list[Row]:
@@ -35,8 +35,9 @@ def _rows(found: TunedCondition, *, share: bool) -> list[Row]:
             (
                 Cell(found.name),
                 Cell(path),
-                Cell(number(value) if isinstance(value, float) else str(value), found.ranges[path]),
-                Cell(str(found.trials), ", ".join(counts)) if first else Cell(""),
+                Cell(number(value) if isinstance(value, float) else str(value)),
+                Cell(found.ranges[path]),
+                Cell(", ".join([str(found.trials), *counts])) if first else Cell(""),
                 Cell(_score(found.score, share)) if first else Cell(""),
                 Cell(_score(found.first, share)) if first else Cell(""),
             )
