@@ -350,6 +350,7 @@ def test_landscapes_of_real_targets_show_the_loss_alone_also_one_of_a_users_own(
 
 def test_a_criterion_of_a_users_own_is_measured_and_one_that_is_no_mean_is_refused(regression, monkeypatch, capsys):
     words = ["measure", "net.npz", "--network", "linear:make", "--data", "real.npz", "--measures", "loss"]
+    np.savez("hole.npz", x=np.ones((4, 2), np.float32), y=np.array([0, 1, 2, np.nan], np.float32))
     status, _, err = run(monkeypatch, capsys, *words, "--criterion", "linear:absolute", "--out", "out")
     assert status == 0, err
     (row,) = polars.read_parquet("out/measurements.parquet").to_dicts()
@@ -357,6 +358,7 @@ def test_a_criterion_of_a_users_own_is_measured_and_one_that_is_no_mean_is_refus
     for more, message in (
         (["--criterion", "linear:rows"], "--criterion must be a function whose value is one floating-point scalar"),
         (["--criterion", "linear:absolut"], "Did you mean 'absolute'"),
+        (["--data", "hole.npz"], "targets must be finite numbers, got a value nan in row 3 of hole.npz"),
         (["--criterion", "linear:absolute", "--ignore-label", "0"], "--ignore-label must be left out"),
     ):
         status, _, err = run(monkeypatch, capsys, *words, *more, "--out", "none")

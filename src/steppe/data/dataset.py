@@ -198,8 +198,13 @@ def _check_targets(name: str, part: str, targets: np.ndarray, shape: tuple[int, 
                     "Fill or drop missing values first.")  # fmt: skip
 
 
-def check_finite(name: str, part: str, leaf: np.ndarray, columns: Sequence[str] = ()) -> None:
-    """Fail at the first value that is NaN, infinite or beyond float32, naming its row (from 0) and column."""
+def check_finite(
+    name: str, part: str, leaf: np.ndarray, columns: Sequence[str] = (), *, kind: str = "features"
+) -> None:
+    """Fail at the first value that is NaN, infinite or beyond float32, naming its row (from 0) and column.
+
+    `kind` says what the values are.
+    """
     if not np.issubdtype(leaf.dtype, np.floating):
         return
     each = max(1, CHUNK // max(leaf[:1].size, 1))
@@ -210,7 +215,7 @@ def check_finite(name: str, part: str, leaf: np.ndarray, columns: Sequence[str] 
             row, *rest = np.argwhere(~good)[0].tolist()
             feature = repr(columns[rest[0]]) if columns else ", ".join(map(str, rest))
             place = f"row {begin + row} of {part}" + (f", feature {feature}" if rest else "")
-            checks.fail(f"data {name}", "features", "finite numbers", f"a value {some[row, *rest]} in {place}",
+            checks.fail(f"data {name}", kind, "finite numbers", f"a value {some[row, *rest]} in {place}",
                         "Fill or drop missing values first.")  # fmt: skip
 
 

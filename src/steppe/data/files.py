@@ -192,7 +192,7 @@ def features_and_labels(setting: str, name: str, label: str, *, classes: bool = 
         checks.fail("data file", str(path), "a file with features", f"a file of {label!r} alone")
     check_finite("file", path.name, x, columns)
     if not classes and labels.dtype.kind == "f":
-        check_finite("file", path.name, labels)
+        check_finite("file", path.name, labels, kind="targets")
         return x, labels, columns
     return x, as_classes(_origin(path), labels, label), columns
 

@@ -205,7 +205,7 @@ def examples(command: str, data: str, label: str | None, *, classes: bool) -> Ba
         found = _table(command, path, label, classes)
     found = _numbers(command, path.name, found)
     for name, array in found.items():
-        check_finite(name, path.name, array)
+        check_finite(name, path.name, array, kind="targets" if name == "y" else "features")
     return found
 
 
