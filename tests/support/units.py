@@ -1,5 +1,6 @@
 """What workers compute in tests of engines: a file for each unit."""
 
+import time
 from pathlib import Path
 
 from steppe import InputError
@@ -16,6 +17,8 @@ def write(units, folder, watcher):
         if unit.startswith("broken") or (unit.startswith("flaky") and len(tries.read_text()) < 2):
             raise OSError("no luck")
         watcher.epoch(0.5, 2.0)
+        while unit.startswith("long") and not (Path(folder) / "enough").exists():  # until it is killed, or told
+            time.sleep(0.05)
         watcher.skip(1)
         (Path(folder) / unit).write_text(unit)
     watcher.say("Some words.")

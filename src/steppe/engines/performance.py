@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -33,19 +34,25 @@ class Reporter(Watcher):
         self.done: dict[str, int] = {}
         self.said: list[str] = []
         self.at, self.state = "", [0.0, 0.0]
+        self.later: threading.Timer | None = None
         self.write()
 
     def write(self) -> None:
         """What is known now."""
-        self.wrote = time.monotonic()
+        self.wrote, self.later = time.monotonic(), None
         where = {"host": provenance.host(), "process": os.getpid()}
         content = {**where, "at": self.at, "done": self.done, "state": self.state, "said": self.said}
         tasks.tell(self.path, content)
 
     def _count(self, steps: int) -> None:
         self.done[self.at] = self.done.get(self.at, 0) + steps
-        if time.monotonic() - self.wrote >= SECONDS:
+        rest = self.wrote + SECONDS - time.monotonic()
+        if rest <= 0:
             self.write()
+        elif self.later is None:  # nothing else may come for long
+            self.later = threading.Timer(rest, self.write)
+            self.later.daemon = True
+            self.later.start()
 
     def stage(self, text: str) -> None:
         """See `Watcher`."""

@@ -1,0 +1,75 @@
+"""A real cluster of Ray, of three machines that are processes here."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from steppe import InputError
+from steppe.engines import tasks
+from steppe.engines.base import Task
+from steppe.engines.engines import Place
+from steppe.engines.pool import Pool
+from steppe.engines.progress import Watcher
+from support.units import missing
+
+ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    paths = os.pathsep.join(filter(None, [os.path.dirname(os.path.dirname(__file__)), os.environ.get("PYTHONPATH")]))
+    os.environ |= {"PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+                   "RAY_raylet_start_wait_time_s": "300"}  # fmt: skip
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.others = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+class Chaos(Watcher):
+    """Kills a worker as soon as three have begun, then a machine, and lets the rest finish."""
+
+    def __init__(self, folder, cluster):
+        self.folder, self.cluster, self.did = folder, cluster, []
+
+    def stage(self, text):
+        found = [tasks.read(path) for path in self.folder.glob("tasks/*/progress.json")]
+        if not self.did and len(found) == 3:
+            self.did.append("worker")
+            os.kill(found[0]["process"], signal.SIGKILL)
+            self.cluster.remove_node(self.cluster.others.pop(), allow_graceful=False)
+            (self.folder / "enough").touch()
+
+
+def test_a_killed_worker_and_a_lost_machine_lose_nothing(cluster, tmp_path):
+    engine = Place("ray", address=cluster.address).engine()
+    assert engine.workers == 3
+    work = [Task("support.units:write", {"folder": str(tmp_path)}, (f"long{i}", f"unit{i}")) for i in range(4)]
+    chaos = Chaos(tmp_path, cluster)
+    assert Pool(engine, missing(tmp_path), chaos).run(tmp_path, work) == []
+    assert chaos.did and all((tmp_path / f"{kind}{i}").is_file() for kind in ("long", "unit") for i in range(4))
+    assert "xx" in {path.read_text() for path in tmp_path.glob("long*.tries")}
+    assert not list((tmp_path / "tasks").glob("0*"))
+    for _ in range(100):  # a worker ends with the process of Ray that waits for it
+        if not workers_of(tmp_path):
+            break
+        time.sleep(0.1)
+    assert not workers_of(tmp_path)
+
+
+def workers_of(folder):
+    """The processes of workers in a folder."""
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in listed if "steppe.engines.worker" in line and str(folder) in line]
+
+
+def test_more_than_a_machine_has_is_one_sentence(cluster):
+    with pytest.raises(InputError, match=r"--gpus-per-run must be what one machine of the cluster has, got 64 CPU"):
+        Place("ray", address=cluster.address, cpus=64).engine()
