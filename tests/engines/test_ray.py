@@ -39,6 +39,9 @@ class Chaos(Watcher):
     def __init__(self, folder, cluster):
         self.folder, self.cluster, self.did = folder, cluster, []
 
+    def say(self, text):
+        assert text == "Some words."
+
     def stage(self, text):
         found = [tasks.read(path) for path in self.folder.glob("tasks/*/progress.json")]
         if not self.did and len(found) == 3:
