@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from steppe.cli.options import Data, IgnoreLabel, Label, Network
+from steppe.cli.options import (
+    Address,
+    CpusPerRun,
+    Data,
+    DryRun,
+    GpusPerRun,
+    IgnoreLabel,
+    Label,
+    Network,
+    On,
+    SlurmOptions,
+    Workers,
+)
 from steppe.cli.options import settings as settings_of
 from steppe.core import process
 from steppe.core.checks import one_of
@@ -50,11 +62,20 @@ def landscape(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="network.KEY=VALUE", help="Set a setting of --network.")
     ] = None,
+    on: On = None,
+    workers: Workers = None,
+    address: Address = None,
+    cpus_per_run: CpusPerRun = None,
+    gpus_per_run: GpusPerRun = None,
+    slurm: SlurmOptions = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Draw the loss and accuracy around trained networks, or between two of them: landscape.npz and landscape.html."""
     from steppe import report, study
-    from steppe.networks import exploration, landscapes
+    from steppe.engines.engines import Place
+    from steppe.networks import distributed, exploration, landscapes
     from steppe.networks.settings import UserNetwork
+    from steppe.study.execution.distributed import say_lost
     from steppe.study.progress import Bar
 
     settings = landscapes.Settings(along, points, grid, radius, examples, split, seed)
@@ -69,10 +90,18 @@ def landscape(
         criterion=criterion,
         ignore=ignore_label,
     )
+    engine = Place(on, workers, address, cpus_per_run, gpus_per_run, slurm or ()).engine(dry_run=dry_run)
     question = landscapes.read_question(targets, settings, user)
     directory = out or question.folder
+    if engine and dry_run:
+        typer.echo(engine.preview(directory, len(targets)), nl=False)
+        return
     process.promise(f"What is computed is in {directory}; run the same command again to continue.", directory)
     with Bar(Console(stderr=True)) as bar:
+        lost = distributed.explore(question, targets, user, directory, engine, bar) if engine else []
+        say_lost(lost, bar)
+        if lost:
+            raise typer.Exit(1)
         found = exploration.explore(question, directory, bar)
     page = report.write_landscape(found, directory)
     report.show_landscape(found)

@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from steppe.cli.options import Data, IgnoreLabel, Label, Network
+from steppe.cli.options import (
+    Address,
+    CpusPerRun,
+    Data,
+    DryRun,
+    GpusPerRun,
+    IgnoreLabel,
+    Label,
+    Network,
+    On,
+    SlurmOptions,
+    Workers,
+)
 from steppe.cli.options import settings as settings_of
 from steppe.core import process
 from steppe.core.checks import fail
@@ -70,12 +82,21 @@ def measure(
     perturb_statistics: Annotated[
         bool, typer.Option("--perturb-statistics", help="Treat statistics, such as those of BatchNorm, as parameters.")
     ] = False,
+    on: On = None,
+    workers: Workers = None,
+    address: Address = None,
+    cpus_per_run: CpusPerRun = None,
+    gpus_per_run: GpusPerRun = None,
+    slurm: SlurmOptions = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Measure the sharpness and curvature of trained networks: measurements.parquet, and a section in the report."""
     from steppe import report, study
+    from steppe.engines.engines import Place
     from steppe.measures import select
-    from steppe.networks import measurement
+    from steppe.networks import distributed, measurement
     from steppe.networks.settings import Settings, UserNetwork
+    from steppe.study.execution.distributed import say_lost
     from steppe.study.progress import Bar
 
     if sum((measures is not None, quick, every)) > 1:
@@ -99,9 +120,15 @@ def measure(
         ignore=ignore_label,
     )
     settings = Settings(chosen, options, probes, examples, split, batch_size, seed, dtype)
+    engine = Place(on, workers, address, cpus_per_run, gpus_per_run, slurm or ()).engine(dry_run=dry_run)
     with Bar(Console(stderr=True)) as bar:
         networks = measurement.read_targets(targets, user, settings, out)
         process.promise("What is measured is kept; run the same command again to continue.")
+        if engine and dry_run:
+            typer.echo(engine.preview(out or Path("out"), engine.parts(len(networks))), nl=False)
+            return
+        if engine:
+            say_lost(distributed.measure(networks, settings, engine, bar), bar)
         announce = lambda plan: bar.say(report.planned(plan))  # noqa: E731
         found = measurement.measure(networks, settings, watcher=bar, announce=announce)
     report.show_measures(found)

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -173,6 +173,21 @@ class Table:
             fingerprint = new["fingerprint"][0]
             arrays = curves(self.folder) | {f"{fingerprint}/{name}": array for name, array in curve.items()}
             files.write_checked(self.folder / CURVES, files.array_content(arrays))
+        self.rows = polars.concat([self.rows, new])
+        self.known |= set(new["fingerprint"])
+        self._write()
+
+    def take(self, folders: Sequence[Path]) -> None:
+        """Put in what tables of other folders hold and this one lacks, with their curves."""
+        lacking = [read(folder).filter(~polars.col("fingerprint").is_in(list(self.known))) for folder in folders]
+        new = polars.concat([polars.DataFrame(schema=SCHEMA), *lacking])
+        if not len(new):
+            return
+        if self.lock is None:
+            self._make()
+        arrays = {name: array for folder in folders for name, array in curves(folder).items()}
+        if arrays:
+            files.write_checked(self.folder / CURVES, files.array_content(curves(self.folder) | arrays))
         self.rows = polars.concat([self.rows, new])
         self.known |= set(new["fingerprint"])
         self._write()

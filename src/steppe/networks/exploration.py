@@ -42,9 +42,7 @@ def explore(question: Question, directory: Path, watcher: Watcher | None = None)
     """
     found = stored_landscape(question, directory)
     if found is None:
-        if directory == question.folder:
-            files.make(directory, files.begin(question.networks[0].home, "landscape"))
-        files.begin(directory, "landscape")
+        begin(question, directory)
         place = partial(files.make, directory / "unfinished", directory)
         with files.lock(place() / ".lock", "landscape", directory, "computes in"):
             files.sweep(directory, WRITTEN)
@@ -56,8 +54,15 @@ def explore(question: Question, directory: Path, watcher: Watcher | None = None)
     return found
 
 
+def begin(question: Question, directory: Path) -> None:
+    """Make the folder of a landscape."""
+    if directory == question.folder:
+        files.make(directory, files.begin(question.networks[0].home, "landscape"))
+    files.begin(directory, "landscape")
+
+
 def _computed(question: Question, place: Callable[[], Path], watcher: Watcher) -> Landscape:
-    explorer, networks = _Explorer(question, place, watcher), question.networks
+    explorer, networks = Explorer(question, place, watcher), question.networks
     watcher.begin((1 if question.is_path else len(networks)) * (len(explorer.steps) + len(explorer.side) ** 2))
     if question.is_path:
         views = {" → ".join(network.name for network in networks): explorer.connect(*networks)}
@@ -81,7 +86,7 @@ def _computed(question: Question, place: Callable[[], Path], watcher: Watcher) -
     )
 
 
-class _Explorer:
+class Explorer:
     """What all views of one landscape share: where values are taken, on which examples, and where they are kept."""
 
     def __init__(self, question: Question, place: Callable[[], Path], watcher: Watcher):

@@ -106,7 +106,7 @@ def measure(
     """
     settings.checked()
     watcher = watcher or Watcher()
-    session, rows, failed = _Session(settings, watcher, announce), [], []
+    session, rows, failed = Session(settings, watcher, announce), [], []
     pairs = targets.pairs if session.of_pairs else []
     watcher.begin(len(targets) * len(session.measures) + len(pairs) * len(session.of_pairs))
     if session.of_pairs and not pairs:
@@ -143,7 +143,7 @@ class _Failure(NamedTuple):
     error: Exception
 
 
-class _Session:
+class Session:
     """What all targets of one command share."""
 
     def __init__(self, settings: Settings, watcher: Watcher, announce: Callable[[Plan], None]):
