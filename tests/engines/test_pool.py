@@ -17,7 +17,7 @@ from support.units import missing
 class Here:
     """Performs jobs in this process, at most so many at once; those in `killed` end by the first of their endings."""
 
-    name = "here"
+    name, asked = "here", None
 
     def __init__(self, room=2, killed=(), adopted=()):
         self.room, self.endings, self.adopted = room, {}, adopted
@@ -86,6 +86,13 @@ def test_all_units_are_computed_once_and_nothing_is_left_of_their_tasks(tmp_path
     assert [(tmp_path / f"{unit}.tries").read_text() for unit in "abcde"] == ["x"] * 5
     assert (ears.epochs, ears.told) == (10, ["Some words."])
     assert left(tmp_path) == []
+
+
+def test_workers_that_have_nothing_to_do_are_said(tmp_path):
+    engine, ears = Here(), Ears()
+    engine.asked = 5
+    pool_of(engine, tmp_path, ("a", "b"), watcher=ears)
+    assert ears.told[0] == "5 workers were asked for, and 2 are enough: no more runs are missing."
 
 
 def test_what_a_killed_worker_left_is_given_again(tmp_path):

@@ -55,6 +55,8 @@ class Engine(Protocol):
     """Carries jobs to machines, and says when they have ended. What a job did, its folder says."""
 
     name: str
+    asked: int | None
+    """How many workers the user asked for."""
 
     def parts(self, count: int) -> int:
         """Into how many tasks so many units of work are to be divided, at least."""

@@ -1,12 +1,13 @@
 """The engines by name, and their options as the command takes them."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from steppe.core import checks
 from steppe.engines.base import Engine
-from steppe.engines.processes import Processes
+from steppe.engines.processes import Processes, memory
 from steppe.engines.ray import Ray
 from steppe.engines.slurm import Slurm
 
@@ -67,6 +68,7 @@ class Place:
                 checks.fail("run", named, "given with --on", "without it", f"There are: {', '.join(ENGINES)}.")
             return None
         checks.one_of("run", "--on", self.on, ENGINES)
+        os.environ |= memory()  # before JAX takes a GPU
         _check_settings(self.on, given)
         return ENGINES[self.on](**given)
 

@@ -75,6 +75,7 @@ class Pool:
         place = tasks.begin(folder)
         with files.lock(place / ".lock", self.engine.name, folder, "has tasks computed in"), self._stopping():
             self._begin(place, work)
+            self._say_idle()
             while self.carried:
                 self._start()
                 time.sleep(SECONDS)
@@ -106,6 +107,13 @@ class Pool:
             rest = tuple(unit for unit in task.units if unit not in known)
             if rest:
                 self._give(place, _narrowed(task, rest))
+
+    def _say_idle(self) -> None:
+        """Tell of workers that were asked for, and that have nothing to do."""
+        units, asked = sum(len(task.units) for task in self.carried.values()), self.engine.asked or 0
+        if asked > units > 0:
+            self.progress.watcher.say(f"{asked} workers were asked for, and {units} {'are' if units > 1 else 'is'} enough: "
+                                      "no more runs are missing.")  # fmt: skip
 
     def _give(self, place: Path, task: Task) -> None:
         self.count += 1

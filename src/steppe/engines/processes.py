@@ -41,6 +41,7 @@ class Processes:
         gpus, cores = _gpus(), _cores()
         if workers is not None:
             checks.whole("processes", "--workers", workers)
+        self.asked = workers
         self.workers = workers or len(gpus) or len(cores)
         self._free = [
             Place(_share(cores, place, self.workers), gpus[place % len(gpus)] if len(gpus) > 1 else "")
@@ -113,8 +114,13 @@ def environment(threads: int | None = None) -> dict[str, str]:
     It computes with as many threads as this process would, so that its results have the same bits; and takes no more
     of a GPU's memory than it needs.
     """
-    memory = "XLA_PYTHON_CLIENT_PREALLOCATE"
-    return {provenance.THREADS: str(threads or provenance.threads()), memory: os.environ.get(memory, "false")}
+    return {provenance.THREADS: str(threads or provenance.threads()), **memory()}
+
+
+def memory() -> dict[str, str]:
+    """What lets several processes share a GPU's memory, unless the user says otherwise."""
+    name = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    return {name: os.environ.get(name, "false")}
 
 
 def _environment(place: Place) -> dict[str, str]:

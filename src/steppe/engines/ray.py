@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import subprocess
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class Ray:
         self.ray = _connected(address)
         room = self.ray.cluster_resources()
         self.needs = {"CPU": 1.0 if cpus is None else cpus, "GPU": _default_gpus(room) if gpus is None else gpus}
-        self.limit = workers
+        self.limit = self.asked = workers
         self.environment = environment(None if cpus is None else max(1, int(cpus))) | _set_here()
         self._running: dict[Any, str] = {}
         self._check_room()
@@ -162,7 +163,9 @@ def _connected(address: str | None) -> Any:
         {"address": "local", "include_dashboard": False} if address is None else {"address": address}
     )
     try:
-        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR, namespace="steppe")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)  # what forks executes at once
+            ray.init(**where, log_to_driver=False, logging_level=logging.ERROR, namespace="steppe")
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         checks.fail("ray", "--address", "that of a cluster of Ray that can be reached, with the same versions of "
                     "Python and Ray", f"{checks.shown(address)} ({programs.line(error)})",

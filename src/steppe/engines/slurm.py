@@ -94,7 +94,7 @@ class Slurm:
                 number = checks.whole("slurm", option, int(value), least=0)
                 self.options.setdefault(key, f"gpu:{number}" if key == "gres" else str(number))
         self.options.setdefault("cpus-per-task", "1")
-        self.workers = workers
+        self.workers = self.asked = workers
         self.environment = environment(None if cpus is None else int(cpus))
         self._arrays: dict[str, dict[int, str]] = {}
         self._asked = 0.0

@@ -1,7 +1,7 @@
 """Measures and landscapes computed by workers, wherever an engine carries them.
 
 A worker keeps what it measures in a folder of its own, ``FOLDER/measuring/<run>/``, because a table has one writer; the
-command puts it into the table. Points of a landscape lie where a command that is killed leaves them, to be gone on with.
+command puts it into the table. Points of a landscape lie where a killed command leaves them, to be gone on with.
 """
 
 import contextlib

@@ -208,6 +208,11 @@ class Store:
         """Each condition's settings."""
         return {column.name: column.spec for column in specs.conditions(self.spec, run_code=False)}
 
+    @functools.cached_property
+    def _identities(self) -> dict[str, dict[str, Any]]:
+        """What each condition's results depend on, as it comes back from JSON."""
+        return {name: records.plain(spec.identity()) for name, spec in self._columns.items()}
+
     def run_folder(self, condition: str, seed: int) -> Path:
         """Where a finished run lies."""
         return self.directory / "runs" / records.run_name(condition, seed)
@@ -381,7 +386,7 @@ class Store:
         if "settings" not in run:
             return
         todo = "Restore study.toml or the data, or move that run away."
-        asked = records.plain(self._columns[condition].identity())
+        asked = self._identities[condition]
         if any(changes(run["settings"], asked)):  # an older version knew fewer settings
             try:
                 found = records.plain(specs.resolve(run["settings"], run_code=False).identity())

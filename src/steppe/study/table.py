@@ -108,15 +108,21 @@ def _check_margins(spec: Spec, rows: polars.DataFrame) -> None:
         described(ends, name).check_margin(f"equivalence.{name}", margin)
 
 
-def read_runs(store: Store) -> FinishedRuns:
-    """All finished runs of a study, read once."""
+Known = dict[tuple[str, int], tuple[RunRecord, polars.DataFrame]]
+"""Finished runs that were read already, by condition and seed."""
+
+
+def read_runs(store: Store, known: Known | None = None) -> FinishedRuns:
+    """All finished runs of a study, read once; those that are known are not read again."""
+    known = {} if known is None else known
     damaged: list[files.DamagedFile] = []
     found = []
     for column in conditions(store.spec, run_code=False):
         for seed in range(store.spec.seeds):
-            if store.has(column.name, seed):
+            run = (column.name, seed)
+            if run in known or store.has(*run):
                 try:
-                    record, rows = store.load(column.name, seed)
+                    known[run] = record, rows = known[run] if run in known else store.load(*run)
                 except files.DamagedFile as error:
                     damaged.append(error)
                 else:

@@ -18,7 +18,7 @@ from steppe.study.spec.conditions import Condition, conditions
 from steppe.study.spec.tables import Spec
 from steppe.study.store import ForeignRun, Store
 from steppe.study.surfaces import add_surfaces
-from steppe.study.table import FinishedRuns, read_runs, results
+from steppe.study.table import FinishedRuns, Known, read_runs, results
 from steppe.study.training.recipe import Recipe, shape_key, shape_of
 from steppe.study.training.rehearsal import check_measures, check_parts
 from steppe.study.tuning.search import tune
@@ -65,14 +65,15 @@ def run(
         executor = executor or Local(checkpoint_seconds, datasets)
         tune(store, datasets, functools.partial(_train, executor, watcher), watcher)
         columns = conditions(store.spec) if store.spec.chosen else columns
-        missing = _missing(store, columns, spec.seeds, watcher)
+        known: Known = {}
+        missing = _missing(store, columns, spec.seeds, watcher, known)
         epochs = {column.name: column.spec.train.epochs for column in columns}
         watcher.begin(sum(epochs[run.condition] for run in missing))
         if missing:
             executor.wait(executor.submit(store, missing, watcher))
-        finished = read_runs(store)
+        finished = read_runs(store, known)
         if additions.ask(store, columns, datasets, finished, watcher):
-            finished = read_runs(store)
+            finished = read_runs(store, known)
         _say_lost(missing, finished, watcher)
         _unite(store, finished, watcher)
         add_surfaces(store, columns, datasets, watcher)
@@ -101,8 +102,10 @@ def _unite(store: Store, finished: FinishedRuns, watcher: Watcher) -> None:
         watcher.say(said)
 
 
-def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watcher) -> list[Run]:
+def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watcher, known: Known) -> list[Run]:
     """The runs that are to be trained: those that are not there, and the damaged ones, of which the watcher is told.
+
+    All others are `known` from now on.
 
     Raises
     ------
@@ -114,7 +117,7 @@ def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watche
     for seed, column in itertools.product(range(seeds), columns):
         if store.has(column.name, seed):
             try:
-                store.load(column.name, seed)
+                known[column.name, seed] = store.load(column.name, seed)
             except files.DamagedFile as error:
                 damaged.append(error)
             else:
