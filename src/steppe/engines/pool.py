@@ -112,8 +112,8 @@ class Pool:
         """Tell of workers that were asked for, and that have nothing to do."""
         units, asked = sum(len(task.units) for task in self.carried.values()), self.engine.asked or 0
         if asked > units > 0:
-            self.progress.watcher.say(f"{asked} workers were asked for, and {units} {'are' if units > 1 else 'is'} enough: "
-                                      "no more runs are missing.")  # fmt: skip
+            enough = f"{units} {'are' if units > 1 else 'is'} enough: no more runs are missing."
+            self.progress.watcher.say(f"{asked} workers were asked for, and {enough}")
 
     def _give(self, place: Path, task: Task) -> None:
         self.count += 1
