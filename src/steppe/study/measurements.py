@@ -1,7 +1,7 @@
 """What runs say of their networks, as rows of one long table: during training, and at its end."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars
@@ -19,26 +19,10 @@ ASKED = ("epoch", "stage", "measure", "quantity", "split", "settings")
 """What makes a row of a run what it is, whatever the answer; and its update, where it has one."""
 
 
-def of_run(store: Store, spec: Spec, run: RunRecord, rows: polars.DataFrame) -> polars.DataFrame:
-    """All rows of one finished run, in the columns of `measures.table.SCHEMA`.
-
-    Parameters
-    ----------
-    store : Store
-        The study's folder.
-    spec : Spec
-        The settings of the run's condition.
-    run, rows
-        What the run's files hold, see `Store.load`.
-
-    Returns
-    -------
-    polars.DataFrame
-        The same run gives the same rows, fingerprints included, however often it is read.
-    """
+def _shared(spec: Spec, run: RunRecord) -> dict[str, Any]:
+    """What all rows of a run have in common, by its columns."""
     name = run_name(run["condition"], run["seed"])
-    mark = fingerprinted(name, spec.identity(), store.fingerprint(run["condition"]))
-    shared = {
+    return {
         "run": name,
         "condition": run["condition"],
         "seed": run["seed"],
@@ -52,11 +36,6 @@ def of_run(store: Store, spec: Spec, run: RunRecord, rows: polars.DataFrame) -> 
         "host": run.get("host"),
         **_versions(run),
     }
-    asked = zip(rows.select(ASKED).iter_rows(), rows["update"], strict=True)
-    marks = [fingerprinted(mark, [*row, *([] if update is None else [update])]) for row, update in asked]
-    columns = [polars.lit(value, SCHEMA[column]).alias(column) for column, value in shared.items()]
-    whole = rows.with_columns(*columns, polars.Series("fingerprint", marks, polars.String))
-    return whole.select([polars.col(column).cast(kind) for column, kind in SCHEMA.items()])
 
 
 def _versions(run: RunRecord) -> dict[str, str | None]:
@@ -67,10 +46,37 @@ def _versions(run: RunRecord) -> dict[str, str | None]:
 
 
 def of_study(store: Store, runs: list[tuple[RunRecord, polars.DataFrame]]) -> polars.DataFrame:
-    """All rows of some runs of a study."""
+    """All rows of some runs of a study, in the columns of `measures.table.SCHEMA`.
+
+    Parameters
+    ----------
+    store : Store
+        The study's folder.
+    runs : list
+        The record and the rows of each, see `Store.load`.
+
+    Returns
+    -------
+    polars.DataFrame
+        The same run gives the same rows, fingerprints included, however often it is read.
+    """
     specs = {column.name: column.spec for column in conditions(store.spec, run_code=False)}
-    frames = [of_run(store, specs[run["condition"]], run, rows) for run, rows in runs]
-    return polars.concat([polars.DataFrame(schema=SCHEMA), *frames])
+    identities = {name: spec.identity() for name, spec in specs.items()}
+    marks: list[str] = []
+    for run, rows in runs:
+        name, condition = run_name(run["condition"], run["seed"]), run["condition"]
+        mark = fingerprinted(name, identities[condition], store.fingerprint(condition))
+        asked = zip(rows.select(ASKED).iter_rows(), rows["update"], strict=True)
+        marks += [fingerprinted(mark, [*row, *([] if update is None else [update])]) for row, update in asked]
+    if not runs:
+        return polars.DataFrame(schema=SCHEMA)
+    tables = [_shared(specs[run["condition"]], run) for run, _ in runs]
+    shared = polars.DataFrame(tables, schema={name: SCHEMA[name] for name in tables[0]})
+    place = np.repeat(np.arange(len(runs)), [len(rows) for _, rows in runs])  # whole columns at once, not run by run
+    whole = polars.concat([rows for _, rows in runs]).with_columns(
+        *shared[place].get_columns(), polars.Series("fingerprint", marks, polars.String)
+    )
+    return whole.select([polars.col(column).cast(kind) for column, kind in SCHEMA.items()])
 
 
 class Gathered(NamedTuple):
