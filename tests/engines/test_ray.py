@@ -26,11 +26,30 @@ def cluster():
     paths = os.pathsep.join(filter(None, [os.path.dirname(os.path.dirname(__file__)), os.environ.get("PYTHONPATH")]))
     os.environ |= {"PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
                    "RAY_raylet_start_wait_time_s": "300"}  # fmt: skip
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr("ray._private.services.get_node", patient(ray._private.services.get_node))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.others = [cluster.add_node(num_cpus=1) for _ in range(2)]
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+    monkeypatch.undo()
+
+
+def patient(function, seconds=300):
+    """A function that is asked again for so long: Ray gives a machine thirty seconds to begin, busy or not."""
+
+    def asked(*arguments):
+        began = time.monotonic()
+        while True:
+            try:
+                return function(*arguments)
+            except RuntimeError:
+                if time.monotonic() - began > seconds:
+                    raise
+                time.sleep(0.5)
+
+    return asked
 
 
 class Chaos(Watcher):
