@@ -16,6 +16,7 @@ import numpy as np
 
 from steppe.core import checks, names
 from steppe.core.types import Params
+from steppe.engines import tasks
 from steppe.models import Variables
 from steppe.networks.network import SPLITS, NetworkOnData, check_split
 from steppe.networks.runs import finished_runs
@@ -224,7 +225,7 @@ def stored_landscape(question: Question, directory: Path) -> Landscape | None:
         return found
     there = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
     there -= {path.name for path in files.partial_files(directory, WRITTEN)}
-    if not there <= {"unfinished", f"{NAME}.sha256", "landscape.html"} or there == {"landscape.html"}:
+    if not there <= {"unfinished", tasks.FOLDER, f"{NAME}.sha256", "landscape.html"} or there == {"landscape.html"}:
         what = "an empty folder or a landscape's"
         checks.fail("landscape", str(directory), what, "a folder with other files", "Choose another --out.")
     return None
