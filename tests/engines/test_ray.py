@@ -63,7 +63,7 @@ class Chaos(Watcher):
 
     def stage(self, text):
         found = [tasks.read(path) for path in self.folder.glob("tasks/*/progress.json")]
-        if not self.did and len(found) == 3:
+        if not self.did and len(list(self.folder.glob("long*.tries"))) == 3:
             self.did.append("worker")
             os.kill(found[0]["process"], signal.SIGKILL)
             self.cluster.remove_node(self.cluster.others.pop(), allow_graceful=False)
