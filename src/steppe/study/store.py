@@ -172,7 +172,8 @@ class Store:
             checks.fail("study", str(path), "what Steppe wrote, for tuning writes its choice into it",
                         "a file that was changed since", "Restore it, or choose another --out.")  # fmt: skip
         self.spec = self.spec.model_copy(update={"chosen": {name: dict(values) for name, values in chosen.items()}})
-        self.__dict__.pop("_columns", None)
+        for known in ("_columns", "_identities"):
+            self.__dict__.pop(known, None)
         files.write_checked(path, self.spec.toml())
 
     def check(self) -> None:
