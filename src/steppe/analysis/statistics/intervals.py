@@ -143,7 +143,7 @@ def bootstrap(
             found = stats.bootstrap(scaled, method=way, rng=np.random.default_rng(seed), **options)
         low, high = (float(end) * scale for end in found.confidence_interval)
         if math.isfinite(low) and math.isfinite(high):
-            return BootstrapInterval(low, high, way, few)  # type: ignore[arg-type]
+            return BootstrapInterval(low, high, way, few)
     return BootstrapInterval(math.nan, math.nan, "percentile")
 
 
