@@ -187,6 +187,7 @@ def test_digits_as_images_are_the_same_numbers():
             r"model resnet: data must be images .*, got examples of shape \(30,\)",
         ),
         (lambda: models.build("vgg", (8, 8, 3), 2), "at least 32 pixels each way, to be halved 5 times, got 8 × 8"),
+        (lambda: tiny("resnet", stem_stride=0), "model resnet: stem_stride must be"),
         (lambda: tiny("resnet", blocks=(1,)), "model resnet: blocks must be as many numbers as widths, 2, got 1"),
         (lambda: tiny("vgg", convolutions=(1,)), "model vgg: convolutions must be as many numbers as widths, 2, got 1"),
         (
@@ -208,3 +209,16 @@ def test_digits_as_images_are_the_same_numbers():
 def test_settings_that_make_no_network_are_one_sentence(call, words):
     with pytest.raises(InputError, match=words):
         call()
+
+
+def test_a_stem_of_stride_two_gives_every_later_layer_a_quarter_of_the_pixels():
+    whole, halved = (models.build("resnet", (8, 8, 3), 3, widths=(2, 3), blocks=(1, 1), stem_stride=s) for s in (1, 2))
+    variables = whole.init(jax.random.key(0))
+    shapes = [jax.tree.map(jnp.shape, network.init(jax.random.key(0))) for network in (whole, halved)]
+    assert shapes[0] == shapes[1]
+    x = jnp.zeros((1, 8, 8, 3))
+    counts = [jax.jit(network.at(variables.state)).lower(variables.params, x).cost_analysis()["flops"]
+              for network in (whole, halved)]  # fmt: skip
+    assert 3.5 < counts[0] / counts[1] < 5
+    with pytest.raises(InputError, match="to be halved 2 times"):
+        models.build("resnet", (2, 2, 3), 3, widths=(2, 3), blocks=(1, 1), stem_stride=2)

@@ -181,7 +181,7 @@ def test_pairs_of_seeds_are_measured_once_and_written_with_both_names(small_stud
 def test_a_study_says_that_pairs_are_asked_later(small_study):
     from steppe.study.questions import named
 
-    with pytest.raises(InputError, match=r"disagreement, which compares two. Ask `steppe measure`"):
+    with pytest.raises(InputError, match=r"disagreement, which compares two. Name it in measure.pairs"):
         named(["disagreement"])
 
 

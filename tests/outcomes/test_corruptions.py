@@ -235,3 +235,21 @@ def test_a_table_is_shifted_and_images_are_none():
     with pytest.raises(InputError, match="a table"):
         measure("shift_accuracy", apply=mean_colour, params=jnp.array(1.0),
                 batches={"x": images(2, 4).astype(np.float32), "y": np.array([0, 1])})  # fmt: skip
+
+
+def test_small_batches_are_corrupted_once_for_all_networks(monkeypatch):
+    from steppe.measures.catalogue.outcomes import robustness
+
+    asked = []
+    monkeypatch.setattr(robustness, "corrupt", lambda x, name, level, seed: asked.append(len(x)) or x + level)
+    robustness._remembered.cache_clear()
+    images, other = np.zeros((4, 8, 8, 3)), np.ones((4, 8, 8, 3))
+    for x in (images, images.copy(), other):
+        assert (robustness._corrupted(x, "fog", 2, 0) == x + 2).all()
+    assert len(asked) == 2, "equal images are the same question, whichever array holds them"
+    robustness._corrupted(images.astype(np.float32), "fog", 2, 0), robustness._corrupted(images, "fog", 3, 0)
+    assert len(asked) == 4
+    monkeypatch.setattr(robustness, "LARGEST", 1)
+    robustness._corrupted(images, "fog", 2, 0)
+    assert len(asked) == 5, "large batches are not kept"
+    robustness._remembered.cache_clear()

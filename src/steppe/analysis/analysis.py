@@ -23,6 +23,7 @@ from steppe.analysis.equal_loss import EqualLossRatio, equal_loss_ratios
 from steppe.analysis.frames import final_rows
 from steppe.analysis.measurements import Measurements, bounds, compare_measurements, described
 from steppe.analysis.power import Power, power_of
+from steppe.analysis.protocols.claims import ProtocolResult, protocol_results
 from steppe.analysis.quantities import CONTROLLED, OPTIONAL, QUANTITIES
 from steppe.analysis.results import Results
 from steppe.analysis.times import time_ratio
@@ -72,6 +73,8 @@ class Analysis:
         How measures go with outcomes, where there are at least 20 finished networks of four conditions.
     ranks : Ranks or None
         How treatments rank over data sets by the primary quantity, where each is trained on each of several.
+    protocols : tuple of ProtocolResult
+        Others' claims, by their tests and by the study's own.
     """
 
     results: Results
@@ -92,6 +95,7 @@ class Analysis:
     measurements: Measurements | None
     correlations: Correlations | None = None
     ranks: Ranks | None = None
+    protocols: tuple[ProtocolResult, ...] = ()
 
     @property
     def alpha(self) -> float:
@@ -145,7 +149,9 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
     ends = final_rows(
         results.measurements.join(finished.select("condition", "seed"), on=["condition", "seed"], how="semi")
     )
-    known = QUANTITIES | {name: described(ends, name) for name in (*margins, *results.late_margins, *results.family)}
+    claimed = _claimed(results)
+    named = (*margins, *results.late_margins, *results.family, *claimed)
+    known = QUANTITIES | {name: described(ends, name) for name in named}
 
     def compared(name: str, references: Mapping[str, str]) -> QuantityComparison:
         values = {c: _values(finished, c, name) for c in conditions}
@@ -160,16 +166,13 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         )
         return replace(found, late_margin=results.late_margins.get(name), role=_role(results, name))
 
-    def at_equal_loss(name: str) -> Mapping[str, EqualLossRatio]:
-        margin = margins.get(name) if name in QUANTITIES and QUANTITIES[name].log else None
-        return equal_loss_ratios(results.history, seeds, baseline, name, confidence=confidence, margin=margin)
-
     there = [name for name in known if name not in OPTIONAL or name in results.runs.columns]
-    tested = {*results.tested, *margins, *results.family}
+    tested = {*results.tested, *margins, *results.family, *claimed}
     quantities = {name: compared(name, others if name in tested else {}) for name in there}
     quantities = correct_family(quantities, results.family)
     judged = quantities.get(results.primary, quantities[results.judged])
     controlled = dict.fromkeys((*CONTROLLED, *results.family)) if results.controls else {}
+    measurements = compare_measurements(results, seeds, confidence=confidence)
     return Analysis(
         results=results,
         confidence=confidence,
@@ -177,24 +180,48 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         diverged={c: some for c, some in _seeds(results.runs.filter(~is_finished), conditions).items() if some},
         quantities=quantities,
         controls={name: compared(name, results.controls) for name in controlled if name in there},
-        equal_loss={name: found for name in AT_EQUAL_LOSS if (found := at_equal_loss(name))},
+        equal_loss=_at_equal_loss(results, seeds, confidence),
         cost={c: time_ratio(finished, c, baseline, confidence=confidence) for c in conditions},
         control_cost={c: time_ratio(finished, c, d, confidence=confidence) for c, d in results.controls.items()},
         power=power_of(judged, round(1 - confidence, 12)),
         looks=_looks(results.history),
         lambdas=_lambdas(results.runs, conditions),
-        curves={
-            name: {c: curve(rows, name, geometric=geometric) for c, rows in history.items()}
-            for name, geometric in CURVES.items()
-        },
+        curves=_curves(history),
         trajectories={c: trajectory(rows) for c, rows in history.items()},
         tracked={name: {c: tracked_curve(rows, name) for c, rows in history.items()} for name in TRACKED},
-        measurements=compare_measurements(results, seeds, confidence=confidence),
+        measurements=measurements,
         correlations=correlations([results], confidence=confidence, plan=results.correlation)
         if _are_many(seeds)
         else None,
         ranks=ranks_of(judged, results.settings, baseline, confidence),
+        protocols=protocol_results(results, quantities, measurements),
     )
+
+
+def _claimed(results: Results) -> list[str]:
+    """The columns of results that others' claims are of; what is asked of two networks is no column."""
+    return [name for each in results.protocols for name in each.claims if name in results.runs.columns]
+
+
+def _at_equal_loss(
+    results: Results, seeds: Mapping[str, Sequence[int]], confidence: float
+) -> dict[str, Mapping[str, EqualLossRatio]]:
+    """What is compared at equal training loss, as far as it can be."""
+    found = {}
+    for name in AT_EQUAL_LOSS:
+        margin = results.margins.get(name) if name in QUANTITIES and QUANTITIES[name].log else None
+        found[name] = equal_loss_ratios(
+            results.history, seeds, results.baseline, name, confidence=confidence, margin=margin
+        )
+    return {name: ratios for name, ratios in found.items() if ratios}
+
+
+def _curves(history: Mapping[str, polars.DataFrame]) -> dict[str, dict[str, Curve]]:
+    """Quantity -> condition -> its curve over epochs."""
+    return {
+        name: {c: curve(rows, name, geometric=geometric) for c, rows in history.items()}
+        for name, geometric in CURVES.items()
+    }
 
 
 def _are_many(seeds: Mapping[str, Sequence[int]]) -> bool:

@@ -1,7 +1,7 @@
 """What the measurements of a study's networks say: every quantity compared as the study's own are."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +14,14 @@ from steppe.analysis.quantities import QUANTITIES, TRACED, Quantity
 from steppe.analysis.results import Results
 from steppe.measures import MEASURES, table
 from steppe.measures.table import ASKED
+
+OF_TWO_CONDITIONS = (polars.col("partner") != "") & (
+    polars.col("partner").str.replace(r"-s\d+$", "") != polars.col("condition")
+)
+"""Numbers of two runs of one seed: unlike those of every two seeds of a condition they are independent over seeds."""
+
+SEEDS = 10_001
+"""More than a study's runs of a condition."""
 
 
 @dataclass(frozen=True)
@@ -220,8 +228,11 @@ def latest(rows: polars.DataFrame) -> polars.DataFrame:
 
     Where several measures give a quantity of one name, as those of users may, the name says which.
     """
-    last = rows.group_by("measure").agg(polars.col(name).last() for name in ASKED if name != "measure")
-    rows = rows.join(last, on=list(ASKED), how="semi", nulls_equal=True)  # older versions did not write all of them
+    rows = rows.with_columns(OF_TWO_CONDITIONS.alias("crossed"))
+    asked = [*ASKED, "crossed"]
+    last = rows.group_by("measure", "crossed").agg(polars.col(n).last() for n in ASKED if n != "measure")
+    rows = rows.join(last, on=asked, how="semi", nulls_equal=True)  # older versions did not write all of them
+    rows = rows.drop("crossed")
     rows = rows.unique(["run", "partner", "measure", "quantity"], keep="last", maintain_order=True)
     several = polars.col("measure").n_unique().over("quantity") > 1
     whose = polars.format("{} of {}", "quantity", "measure")
@@ -237,7 +248,7 @@ def by_seed(rows: polars.DataFrame) -> polars.DataFrame:
     1981). Where fewer than three seeds, or not all pairs, were
     measured, there is one row with the mean, which is compared with nothing.
     """
-    of_pairs = (polars.col("partner") != "") & polars.col("seed").is_not_null()
+    of_pairs = (polars.col("partner") != "") & polars.col("seed").is_not_null() & ~OF_TWO_CONDITIONS
     singles, pairs = rows.filter(~of_pairs), rows.filter(of_pairs)
     found = [_pseudo_values(group) for _, group in pairs.group_by(["condition", "quantity"], maintain_order=True)]
     return polars.concat([singles, *found])
@@ -257,6 +268,24 @@ def _pseudo_values(pairs: polars.DataFrame) -> polars.DataFrame:
         run=polars.Series(runs), seed=polars.Series(seeds, dtype=polars.Int64), partner=polars.lit(""),
         value=polars.Series(values), converged=polars.lit(bool(pairs["converged"].all())),
     )  # fmt: skip
+
+
+def of_seed_pairs(rows: polars.DataFrame, column: str, conditions: Iterable[str]) -> dict[str, dict[int, float]]:
+    """Condition -> every ordered pair of seeds, numbered alike in all conditions -> a number of two networks.
+
+    Nothing for a column that is no number of every two seeds of a condition.
+    """
+    of_pairs = (polars.col("partner") != "") & polars.col("seed").is_not_null() & ~OF_TWO_CONDITIONS
+    pairs = rows.filter(of_pairs, polars.col("condition").is_in(list(conditions)))
+    asked = pairs.select("measure", "quantity", "split").unique()
+    names = [row[1] for row in asked.iter_rows() if table.heading(*row) == column]
+    last = latest(pairs).filter(polars.col("quantity").is_in(names))
+    found: dict[str, dict[int, float]] = {}
+    for condition, seed, partner, value in last.select("condition", "seed", "partner", "value").iter_rows():
+        other = int(partner.rpartition("-s")[2])
+        known = found.setdefault(condition, {})
+        known[seed * SEEDS + other] = known[other * SEEDS + seed] = value
+    return found
 
 
 def in_order(rows: polars.DataFrame) -> dict[str, str]:

@@ -10,6 +10,7 @@ import polars
 
 from steppe.analysis.judgement import PLAN, Plan
 from steppe.analysis.quantities import REGRESSION_TESTED, TESTED
+from steppe.analysis.statistics.differences import Alternative
 from steppe.measures.table import SCHEMA
 
 
@@ -49,6 +50,24 @@ class PublishedTable:
     caveat: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str | float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Somebody else's claims and how they test them; all claims are one family.
+
+    Attributes
+    ----------
+    title : whose they are, and of what.
+    plan : their test and correction; its alternative is each claim's own.
+    claims : column of the results -> "greater" or "less", than the baseline.
+    ordered : whether every ordered pair of seeds counts as independent, in numbers of two networks.
+    """
+
+    title: str
+    plan: Plan
+    claims: Mapping[str, Alternative]
+    ordered: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,6 +195,7 @@ class Results:
     surfaces : loss surfaces, if they were computed.
     tuning : how settings were chosen on the validation part, if they were.
     published : tables from the literature.
+    protocols : others' claims and tests, to be shown beside the study's own.
     provenance : ordered, what -> text: versions, hardware, seeds, data hash.
     notes : plain sentences that a report shows near its top.
     spec_toml : the frozen specification, verbatim.
@@ -205,6 +225,7 @@ class Results:
     family: tuple[str, ...] = ()
     plan: Plan = PLAN
     correlation: CorrelationPlan | None = None
+    protocols: tuple[Protocol, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     measurements: polars.DataFrame = field(default_factory=lambda: polars.DataFrame(schema=SCHEMA))
     curves: Mapping[str, np.ndarray] = field(default_factory=dict)

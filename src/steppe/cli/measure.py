@@ -45,7 +45,9 @@ def measure(
         typer.Option("--set", metavar="NAME.KEY=VALUE", help="Set a setting of a measure, or of --network."),
     ] = None,
     examples: Annotated[int, typer.Option(help="Measure on at most this many examples.")] = 1024,
-    split: Annotated[str, typer.Option(metavar="train|validation|test", help="Part of the data to use.")] = "train",
+    split: Annotated[
+        str, typer.Option(metavar="train|augmented|validation|test", help="Part of the data to use.")
+    ] = "train",
     batch_size: Annotated[int, typer.Option(help="Number of examples in a batch.")] = 128,
     probes: Annotated[int | None, typer.Option(help="Number of random vectors for traces.", show_default="32")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random vectors and of the choice of examples.")] = 0,

@@ -68,9 +68,11 @@ class Subject:
     initial : the parameters before training, if they are known.
     note : what to know of the loss when reading any number: that it depends on how the examples are split.
     parts : gives the same network on another part of its data by its name, or None where there is none; see `part`.
+    variables : gives the network as a function of parameters and statistics together, and both; see `joint`.
     """
 
     parts: Callable[[str], "Subject | None"] | None = None
+    variables: Callable[[], tuple[Apply, Params]] | None = None
 
     def __init__(
         self,
@@ -123,7 +125,7 @@ class Subject:
             It shares all compiled programs with this one. Its loss need not be finite.
         """
         other = copy.copy(self)
-        other._known, other.parts = {}, None  # whoever knows the data says so again
+        other._known, other.parts, other.variables = {}, None, None  # whoever knows says so again
         other.params = jax.tree.map(jnp.asarray, params)
         if apply is not None:
             other.loss, _ = entry.loss_and_batches(
@@ -147,6 +149,20 @@ class Subject:
     def part(self, name: str) -> "Subject | None":
         """The same network on the part of its data called "train", "validation" or "test"; None where there is none."""
         return None if self.parts is None else self.once(("part", name), lambda: cast(Any, self.parts)(name))
+
+    def joint(self) -> "Subject":
+        """The same network whose statistics, such as BatchNorm's, count as parameters.
+
+        Raises
+        ------
+        InputError
+            It is not known which arrays are statistics.
+        """
+        if self.variables is None:
+            checks.fail("measure", "perturb_statistics", "False where statistics are not told from other arrays", True,
+                        "Of files of your own, pass --perturb-statistics instead.")  # fmt: skip
+        apply, variables = self.variables()
+        return Subject(apply=apply, criterion=self.criterion, params=variables, batches=self.batches, key=self.key)
 
     @property
     def size(self) -> int:

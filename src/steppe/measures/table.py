@@ -80,7 +80,11 @@ settings: what makes a row the same."""
 ADDED = {"partner": "", "epoch": None, "update": None, "stage": "later", "question": "", "residual": None}
 """Columns that tables of older versions lack, and what their rows have there."""
 
-SETTINGS = {"calibration_error": {"binning": "width", "classwise": False, "debiased": False, "norm": 1}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "calibration_error": {"binning": "width", "classwise": False, "debiased": False, "norm": 1},
+    "random_sharpness": {"perturb_statistics": False},
+    "relative_flatness": {"reduction": "mean"},
+}
 """Settings that measures of older versions did not have, and what they were."""
 
 NUMBER = ["run", "epoch", "update", "stage", "measure", "quantity", "split", "settings"]
@@ -305,5 +309,5 @@ def heading(measure: str, quantity: str, split: str) -> str:
     ('train_accuracy', 'frobenius_squared')
     """
     family = MEASURES[measure].family if measure in MEASURES else ""
-    prefixed = split in ("test", "validation", "clean") or family in ("fit", "outcome")
+    prefixed = split in ("test", "validation", "clean", "augmented") or family in ("fit", "outcome")
     return f"{split}_{quantity}" if prefixed else quantity

@@ -159,6 +159,32 @@ class Network(NamedTuple):
         return changes(after, variables.params, x, jax.random.key(0), variables.state)
 
 
+def joint(network: Network, variables: Variables) -> tuple[Apply, Params]:
+    """A network in evaluation mode as a function of its parameters and its real statistics together, and both.
+
+    For numbers that move statistics as if they were parameters, as some released code does. Whole numbers and keys
+    among the state stay as they are.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> network = Network(lambda key: None, lambda v, x, **_: (x * v.params + v.state["mean"], v.state))
+    >>> apply, both = joint(network, Variables(jnp.ones(1), {"mean": jnp.zeros(1)}))
+    >>> apply(both, jnp.ones(1)), len(jax.tree.leaves(both))
+    (Array([1.], dtype=float32), 2)
+    """
+    leaves, structure = jax.tree.flatten(variables.state)
+    moved = [_is_real(leaf) for leaf in leaves]
+
+    def apply(both: Params, x: Any) -> jax.Array:
+        values = iter(both["statistics"])
+        state = [next(values) if moves else leaf for moves, leaf in zip(moved, leaves, strict=True)]
+        return network.at(jax.tree.unflatten(structure, state))(both["params"], x)
+
+    statistics = [leaf for moves, leaf in zip(moved, leaves, strict=True) if moves]
+    return apply, {"params": variables.params, "statistics": statistics}
+
+
 @dataclass(frozen=True, eq=False)
 class _Evaluation:
     """See `Network.at`."""

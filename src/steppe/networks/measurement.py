@@ -236,7 +236,7 @@ class Session:
             batches = target.parts(name)
             return None if batches is None else self._of(target, batches, initial)
 
-        subject.parts = part
+        subject.parts, subject.variables = part, target.variables
         if subject.size > self.largest:
             self.largest = subject.size
             self.announce(planned(subject, missing))

@@ -17,6 +17,11 @@ from steppe.measures.registry import Measure, lookup
 from steppe.networks.network import SPLITS
 from steppe.study.spec.limits import MOST, WHOLE
 
+MEASURED = (*SPLITS, "augmented")
+"""Parts of the data that may be measured; the last are training examples as one draw of a condition's transforms makes
+them.
+"""
+
 DTYPES = ("float32", "float64")
 
 CRITERIA = ("cross_entropy", "squared_error", "gaussian", "next_token")
@@ -43,7 +48,7 @@ class Settings:
     options : of single measures, ``{"sam_sharpness": {"rho": 0.1}}``.
     probes : random vectors for traces; None: as each measure has it.
     examples : at most so many examples, drawn without replacement.
-    split : one of `SPLITS`, of a study's data.
+    split : one of `MEASURED`, of a study's data.
     batch_size : examples that are looked at together: bounds memory, and is the m of m-sharpness.
     seed : of the draw of examples, and of random vectors; the same for all networks.
     dtype : in which everything is computed, "float32" or "float64".
@@ -70,7 +75,7 @@ class Settings:
         if self.probes is not None:
             checks.whole("measure", "probes", self.probes, most=MOST["probes"])
         checks.whole("measure", "seed", self.seed, least=0, most=2**32 - 1)
-        checks.one_of("measure", "split", self.split, SPLITS)
+        checks.one_of("measure", "split", self.split, MEASURED)
         checks.one_of("measure", "dtype", self.dtype, DTYPES)
         run.select(self.measures)
         for name in self.options:

@@ -11,14 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from steppe.core import arrays, checks, entry, losses
-from steppe.core.batches import Batches
+from steppe.core.batches import Batches, gather
 from steppe.core.types import Apply, Criterion, Loss, Params
+from steppe.data import transforms
 from steppe.data.dataset import fingerprint
+from steppe.models.base import Variables, joint
 from steppe.networks.network import check_split
 from steppe.networks.runs import FinishedRun, read_runs
 from steppe.networks.settings import Settings
 from steppe.storage import files
 from steppe.study import spec as specs
+from steppe.study.spec import parts
 from steppe.study.store import Store
 from steppe.study.surfaces import chosen
 from steppe.study.training.recipe import Recipe
@@ -43,6 +46,7 @@ class Target:
     epoch : how many epochs it was trained, if that is known.
     parts : gives other parts of the data by their names, None for one that is not there.
     data : a digest of all parts.
+    variables : gives the network as a function of parameters and statistics together, and both.
     """
 
     run: str
@@ -64,6 +68,7 @@ class Target:
     epoch: int | None = None
     parts: Callable[[str], Batches | None] = lambda name: None
     data: str = ""
+    variables: Callable[[], tuple[Apply, Params]] | None = None
 
 
 def as_dtype(name: str, tree: Any, dtype: str) -> Any:
@@ -133,6 +138,15 @@ def is_of_a_study(target: Path) -> bool:
     )
 
 
+def _augmented(network: FinishedRun, batches: Batches, seed: int) -> Batches:
+    """Training examples as one draw of the transforms of a run's condition makes them, those that attack included."""
+    spec, loss = network.spec, losses.of(network.model.at(network.state), network.criterion)
+    made = [parts.transform(table, spec.source, classes=network.dataset.classes) for table in spec.augment]
+    change = jax.jit(lambda key, batch: transforms.chain(*made)(key, batch, lambda some: loss(network.params, some)))
+    keys = jax.random.split(jax.random.key(seed), sum(count for count, _ in batches.shapes))
+    return gather("measure", [change(key, batch) for key, batch in zip(keys, batches.members(), strict=True)])
+
+
 class Runs:
     """The networks of finished runs, read one after another; their data once."""
 
@@ -164,6 +178,7 @@ class Runs:
     def _target(self, network: FinishedRun) -> Target:
         settings, record = self.settings, network.record
         batches = self._batches(network, settings.split)
+        params = as_dtype("params", network.params, settings.dtype)
         return Target(
             run=network.name if self.out else network.folder.name,
             condition=record["condition"],
@@ -172,12 +187,13 @@ class Runs:
             source=str(network.study / "runs" / network.folder.name),
             network=", ".join(f"{k} {v}" if k != "name" else str(v) for k, v in network.spec.model.items()),
             folder=self.out or network.study,
-            params=as_dtype("params", network.params, settings.dtype),
+            params=params,
             batches=batches,
             dataset=network.dataset.name,
             split=settings.split,
             batch_size=min(settings.batch_size, batches.examples),
             apply=network.model.at(as_dtype("state", network.state, settings.dtype)),
+            variables=lambda: joint(network.model, Variables(params, as_dtype("state", network.state, settings.dtype))),
             criterion=network.criterion,
             initial=lambda: self._initial(network),
             parts=lambda split: self._batches(network, split) if getattr(network.dataset, split, None) else None,
@@ -185,6 +201,8 @@ class Runs:
         )
 
     def _batches(self, network: FinishedRun, split: str) -> Batches:
+        if split == "augmented":
+            return _augmented(network, self._batches(network, "train"), self.settings.seed)
         known, settings = (network.dataset.fingerprint, split), self.settings
         if known not in self.batches:
             check_split("measure", [network], split)

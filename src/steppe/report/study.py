@@ -6,6 +6,7 @@ from functools import partial
 from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import QuantityComparison
 from steppe.analysis.correlation.studies import Correlations
+from steppe.analysis.protocols.claims import ProtocolResult
 from steppe.analysis.quantities import COST, LOSSES, OUTCOMES, PUBLISHED, SPECTRUM, TR_H2
 from steppe.analysis.results import PublishedTable, Tuning
 from steppe.analysis.verdict import Ratio
@@ -26,7 +27,7 @@ from steppe.report.document import (
 from steppe.report.figures import correlations as figures_of_correlations
 from steppe.report.figures import curves, forest, landscapes, outcomes, tracking
 from steppe.report.figures.landscapes import View
-from steppe.report.tables import comparisons, conditions
+from steppe.report.tables import comparisons, conditions, protocols
 from steppe.report.tables.base import facts_table
 from steppe.report.tables.published import published, this_study
 from steppe.report.tables.tuning import tuning
@@ -98,6 +99,7 @@ def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
     yield _comparisons(analysis.tested, tuple(analysis.controls.values()), analysis.control_cost, baseline)
     if analysis.ranks:
         yield ranks.section(analysis.ranks)
+    yield _protocols(analysis.protocols)
     yield Section(
         "Statistical power",
         (
@@ -160,6 +162,11 @@ def _comparisons(
     blocks += [comparisons.against_controls(by, times) for by in controls]
     blocks.append(Sentences(tuple(disagreements(tested))))
     return Section("Comparisons", tuple(blocks), brief=True)
+
+
+def _protocols(found: Sequence[ProtocolResult]) -> Section:
+    """Others' claims, by their tests and by the study's own."""
+    return Section("Claims of others, by their tests and by ours", tuple(map(protocols.claims, found)), brief=True)
 
 
 def _cost(quantities: Sequence[QuantityComparison], times: Mapping[str, Ratio], baseline: str) -> Section:

@@ -27,6 +27,7 @@ from steppe.measures.answers import Answer, ask
 from steppe.measures.registry import Measure, Source, lookup
 from steppe.measures.subject import Subject
 from steppe.models import Network, Variables
+from steppe.models.base import joint
 from steppe.study.spec.tables import Spec
 
 CHUNK = 500
@@ -252,7 +253,7 @@ def named(
             checks.fail("study", f"measure.names.{name}.every", what, every)
         if measure.networks > 1:
             checks.fail("study", "measure.names", "measures of one network", f"{name}, which compares two",
-                        "Ask `steppe measure` for it when the study has run.")  # fmt: skip
+                        "Name it in measure.pairs.")  # fmt: skip
         if measure.needs == "initial":
             checks.fail("study", "measure.names", "measures of the trained network alone", checks.shown(name),
                         "Ask `steppe measure` for it.")  # fmt: skip
@@ -309,7 +310,7 @@ class Examination:
         """
         is_finite(variables)
         for question in self.asked:
-            subject = self._subject(question.sample, variables)
+            subject = self.subject(question.sample, variables)
             question.measure.check(subject)
             wanted = question.every is not None or question.measure.family == "fit"
             if wanted and math.isfinite(subject.value):
@@ -336,7 +337,7 @@ class Examination:
                 continue
             sample, fit = question.sample, question.measure.family == "fit"
             if sample not in subjects:
-                subjects[sample] = self._subject(sample, variables)
+                subjects[sample] = self.subject(sample, variables)
                 subjects[sample].parts = functools.partial(self._part, variables)
             if diverged and not fit:
                 name, words = question.measure.name, question.measure.question
@@ -357,10 +358,19 @@ class Examination:
 
     def tracked(self, examples: int, variables: Variables) -> Subject:
         """The network on the examples of `[track]`."""
-        return self._subject(Sample("train", examples, TRACKED), variables)
+        return self.subject(Sample("train", examples, TRACKED), variables)
 
-    def _subject(self, sample: Sample, variables: Variables) -> Subject:
+    def subject(self, sample: Sample, variables: Variables) -> Subject:
         """The network on a sample: what was found out of an earlier one is used again."""
+        found = self._on(sample, variables)
+        found.variables = functools.partial(self._joint, variables)
+        return found
+
+    def _joint(self, variables: Variables) -> tuple[Apply, Params]:
+        apply, both = joint(self.network, variables)
+        return Decoding(apply, self.dataset), both
+
+    def _on(self, sample: Sample, variables: Variables) -> Subject:
         params, state = variables
         if sample in self._subjects:
             known = self._subjects[sample]
@@ -380,7 +390,7 @@ class Examination:
         """The network on all examples of another part of the data; None where they have no such part."""
         if getattr(self.dataset, split, None) is None:
             return None
-        return self._subject(Sample(split, None, CHUNK), variables)
+        return self.subject(Sample(split, None, CHUNK), variables)
 
     def _at(self, state: Any) -> Apply:
         return Decoding(self.network.at(state), self.dataset)

@@ -9,7 +9,16 @@ import polars
 
 from steppe.analysis import Plan, frames
 from steppe.analysis.measurements import described
-from steppe.analysis.results import CorrelationPlan, LateMargin, PublishedTable, Results, Surfaces, infinite
+from steppe.analysis.results import (
+    CorrelationPlan,
+    LateMargin,
+    Protocol,
+    PublishedTable,
+    Results,
+    Surfaces,
+    infinite,
+)
+from steppe.analysis.statistics.differences import Alternative
 from steppe.core.checks import joined
 from steppe.storage import files
 from steppe.study import measurements
@@ -18,7 +27,7 @@ from steppe.study.records import FACTS, RunRecord
 from steppe.study.spec.conditions import Condition, conditions
 from steppe.study.spec.identity import differences, varied_settings
 from steppe.study.spec.reading import load, shipped
-from steppe.study.spec.tables import Spec
+from steppe.study.spec.tables import ProtocolTable, Spec
 from steppe.study.store import Store
 from steppe.study.tuning import trials
 
@@ -82,6 +91,7 @@ def results(store: Store, finished: FinishedRuns) -> Results:
             PublishedTable(p.title, " ".join(p.caveat.split()), tuple(p.columns), tuple(map(tuple, p.rows)))
             for p in spec.published
         ),
+        protocols=tuple(map(_protocol, spec.protocols)),
         provenance=_provenance(spec, facts or DataRecord(), list(made_with.values())),
         notes=(
             *_damage(store, damaged),
@@ -192,6 +202,14 @@ def _declaration(spec: Spec) -> dict[str, Any]:
         asked = correlated.model_dump(exclude_none=True)
         found["correlation"] = CorrelationPlan(**asked | {"measures": tuple(correlated.measures)})
     return found
+
+
+def _protocol(stated: ProtocolTable) -> Protocol:
+    """Others' claims and tests, as the study states them."""
+    claims: dict[str, Alternative] = {name: "greater" for name in stated.higher}
+    claims |= {name: "less" for name in stated.lower}
+    plan = Plan(stated.test, stated.paired, correction=stated.correction)
+    return Protocol(stated.title, plan, claims, ordered=stated.pairs == "ordered")
 
 
 def _late_plan(spec: Spec, runs: list[RunRecord]) -> Iterator[str]:

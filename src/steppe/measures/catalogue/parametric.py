@@ -8,6 +8,7 @@ import jax
 
 from steppe import sharpness
 from steppe.core import checks, entry
+from steppe.core.types import Estimate
 from steppe.measures.registry import BASIS, PROBES, SEARCH, STEPS, VECTORS, measure
 from steppe.measures.subject import Quantity, Subject
 from steppe.sharpness.parametric.information import InformationGap
@@ -34,9 +35,15 @@ def fisher_rao(subject: Subject, *, layers: int | None = None) -> Iterator[Quant
     chosen="quick",
 )
 def relative_flatness(
-    subject: Subject, *, layer: str | None = None, standardise: bool = False, probes: int | None = None
+    subject: Subject,
+    *,
+    layer: str | None = None,
+    standardise: bool = False,
+    probes: int | None = None,
+    reduction: str = "mean",
 ) -> Iterator[Quantity]:
     """How much does the last layer's loss curve, in units of its weights?"""
+    checks.one_of("relative_flatness", "reduction", reduction, ("mean", "sum"))
     layer = chosen_layer(subject.apply, subject.params, subject.batches, layer).name
     settings: dict[str, Any] = {
         "criterion": subject.criterion,
@@ -45,8 +52,11 @@ def relative_flatness(
         "probes": probes,
     }
     key = subject.key_of("relative_flatness")
-    found = sharpness.relative_flatness(subject.apply, subject.params, subject.batches, key=key, **settings)
-    yield Quantity.of("relative_flatness", found, note=f"of the layer {layer}", log=True)
+    samples = [subject.batches] if reduction == "mean" else list(subject.batches.members())
+    each = [sharpness.relative_flatness(subject.apply, subject.params, s, key=key, **settings) for s in samples]
+    found = Estimate(sum(float(e.mean) for e in each), math.hypot(*(float(e.sem) for e in each)))
+    note = f"of the layer {layer}" + (f", summed over {len(samples)} batches" if reduction == "sum" else "")
+    yield Quantity.of("relative_flatness", found, note=note, log=True)
 
 
 @measure(family="parametric", cost="2.5 × probes (80)", needs="outputs", quantities=("takeuchi_*",))

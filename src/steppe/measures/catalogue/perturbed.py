@@ -13,11 +13,17 @@ from steppe.sharpness.evaluation import RESOLVED, flag
 
 
 @measure(family="perturbed", cost="⅓ (draws + 1) (34)")
-def random_sharpness(subject: Subject, *, rho: float = 0.005, draws: int = 100) -> Iterator[Quantity]:
+def random_sharpness(
+    subject: Subject, *, rho: float = 0.005, draws: int = 100, perturb_statistics: bool = False
+) -> Iterator[Quantity]:
     """How much does the loss change under tiny random noise? (Published as SAM-sharpness.)"""
-    key = subject.key_of("random_sharpness")
-    found = sharpness.random_sharpness(subject.loss, subject.params, subject.batches, rho=rho, draws=draws, key=key)
-    yield _resolved(Quantity.of("random_sharpness", found, log=True), subject.rounding() / rho)
+    flag("random_sharpness", "perturb_statistics", perturb_statistics)
+    moved, key = subject.joint() if perturb_statistics else subject, subject.key_of("random_sharpness")
+    wide = (moved.size / subject.size) ** 0.5  # the same noise for each number, though more are moved
+    settings: dict[str, Any] = {"rho": rho * wide, "draws": draws, "key": key}
+    found = sharpness.random_sharpness(moved.loss, moved.params, moved.batches, **settings)
+    scaled = found._replace(mean=found.mean * wide, sem=found.sem * wide) if wide != 1 else found
+    yield _resolved(Quantity.of("random_sharpness", scaled, log=True), subject.rounding() / rho)
 
 
 @measure(family="perturbed", cost="1⅔", chosen="quick")

@@ -13,6 +13,7 @@ from steppe.study import additions, measurements
 from steppe.study.datasets import DataRecord, Datasets
 from steppe.study.execution.base import Executor, Run, check_executor
 from steppe.study.execution.local import CHECKPOINT_SECONDS, Local
+from steppe.study.pairs import ask_pairs, pair_questions
 from steppe.study.questions import further
 from steppe.study.spec.conditions import Condition, conditions
 from steppe.study.spec.tables import Spec
@@ -61,6 +62,7 @@ def run(
     columns, datasets = conditions(spec), Datasets()
     data = DataRecord.of(columns, datasets)
     _rehearse(columns, datasets, spec.equivalence, here=executor is None)
+    pair_questions(spec)
     with Store.open(directory, spec, data, watcher.say) as store:
         executor = executor or Local(checkpoint_seconds, datasets)
         tune(store, datasets, functools.partial(_train, executor, watcher), watcher)
@@ -76,6 +78,7 @@ def run(
             finished = read_runs(store, known)
         _say_lost(missing, finished, watcher)
         _unite(store, finished, watcher)
+        ask_pairs(store, columns, datasets, finished, watcher)
         add_surfaces(store, columns, datasets, watcher)
         return results(store, finished)
 

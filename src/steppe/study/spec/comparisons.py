@@ -29,25 +29,32 @@ def check_declared(spec: Spec) -> None:
     InputError
         Otherwise.
     """
-    known, patterns = ALWAYS | (TRACKED if spec.track else {}), asked_columns(spec)
+    known, patterns = ALWAYS | (TRACKED if spec.track else {}), asked_columns(spec.measure.names)
     absent = {name for name in known if "accuracy" in name} if spec.is_regression else set(REGRESSED)
     if "validation" not in spec.data and not is_function(spec.data.get("name")):
         absent |= set(VALIDATED)
     known = {name: quantity for name, quantity in known.items() if name not in absent}
-    open_ended = None in patterns
-    names = [*known, GAP, *(pattern for pattern in patterns if pattern)]
+    patterns.append(GAP)
     places = {name: "equivalence" for name in spec.equivalence} | {name: "analysis" for name in declared(spec)}
-    for name, place in places.items():
-        if not open_ended and not any(fnmatchcase(name, pattern) for pattern in names):
-            fail_unasked(name, names, place)
+    _check_asked(places, [*known, *patterns])
+    claimed = {name: "protocols" for protocol in spec.protocols for name in (*protocol.higher, *protocol.lower)}
+    _check_asked(claimed, [*known, *patterns, *asked_columns(spec.measure.pairs)])
     for name, margin in spec.equivalence.items():
         (ALWAYS | TRACKED).get(name, Quantity(name, name)).check_margin(f"equivalence.{name}", margin)
 
 
-def asked_columns(spec: Spec) -> list[str | None]:
-    """The columns of results that ``[measure] names`` gives, as patterns; None for those of a user's own measure."""
+def _check_asked(places: Mapping[str, str], patterns: list[str | None]) -> None:
+    """Fail for a column that the study does not ask for; nothing is known where a user's own measure gives columns."""
+    names = [pattern for pattern in patterns if pattern]
+    for name, place in places.items():
+        if None not in patterns and not any(fnmatchcase(name, pattern) for pattern in names):
+            fail_unasked(name, names, place)
+
+
+def asked_columns(entries: Iterable[str | Mapping[str, Any]]) -> list[str | None]:
+    """The columns of results that ``[measure] names`` or `pairs` gives, as patterns; None for those of a user's own."""
     found: list[str | None] = []
-    for entry in spec.measure.names:
+    for entry in entries:
         table = entry if isinstance(entry, Mapping) else {"name": entry}
         known = MEASURES.get(str(table.get("name")))
         quantities = (known.quantities or (known.name,)) if known else ()

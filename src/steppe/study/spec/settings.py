@@ -117,7 +117,7 @@ def modules(raw: Any) -> set[str]:
         last = str(key).rpartition(".")[2]
         if last == "name" and extensions.is_function(value):
             found.add(value)
-        elif last == "names" and isinstance(value, list):
+        elif last in ("names", "pairs") and isinstance(value, list):
             found |= set(filter(extensions.is_function, value)) | modules(value)
         elif isinstance(value, Mapping | list):
             found |= modules(value)

@@ -177,6 +177,9 @@ class Measure(Table):
     """Parts of the data on which networks are measured, all unless said otherwise; Steppe writes it, for trials."""
     names: list[str | dict[str, Any]] = Field(default_factory=list)
     """Measures asked at the end: names, or tables of a name, settings, and `every` for epochs between answers."""
+    pairs: list[str | dict[str, Any]] = Field(default_factory=list)
+    """Measures of two networks, asked when the runs are there: names, or tables of a name, settings, and `partners`,
+    "seeds" for every two seeds of a condition or "baseline" for each run and the baseline's of its seed."""
 
 
 class Track(Table):
@@ -295,6 +298,34 @@ class PublishedNumber(Table):
         return self
 
 
+class ProtocolTable(Table):
+    """Somebody else's claims and tests, shown beside the study's own: every condition is tested against the baseline
+    for each column, one-sided, and p-values are corrected over all of the table together.
+    """
+
+    title: str
+    """Whose they are, and of what."""
+    higher: list[str] = Field(default_factory=list)
+    """Columns of the results that are claimed to be higher than the baseline's."""
+    lower: list[str] = Field(default_factory=list)
+    """Columns that are claimed to be lower."""
+    test: Literal["t", "rank", "permutation"] = "t"
+    """As in `[analysis]`."""
+    paired: bool = False
+    """Whether the runs of a seed are compared with each other."""
+    correction: Literal["holm", "benjamini_hochberg", "benjamini_yekutieli"] = "holm"
+    """Of p-values over all comparisons of the table."""
+    pairs: Literal["seeds", "ordered"] = "seeds"
+    """How numbers of two seeds are tested: one pseudo-value a seed, or every ordered pair as if it were independent."""
+
+    @pydantic.model_validator(mode="after")
+    def _claims_differ(self) -> Self:
+        columns = [*self.higher, *self.lower]
+        if not columns or len(set(columns)) < len(columns):
+            raise ValueError("a table with columns in higher and lower, each of them once")
+        return self
+
+
 class Spec(Table):
     """A study: what varies (`grid`, `conditions`), over how many seeds, and everything that does not vary.
 
@@ -342,6 +373,8 @@ class Spec(Table):
     """
     published: list[PublishedNumber] = Field(default_factory=list)
     """Tables of others' numbers, shown beside the results."""
+    protocols: list[ProtocolTable] = Field(default_factory=list)
+    """Tables of others' claims with their tests, shown beside the study's own."""
     source: dict[str, str] = Field(default_factory=dict)
     """Digests of a user's code; Steppe writes it."""
     tune: Tune | None = None
@@ -363,12 +396,16 @@ class Spec(Table):
         return tomli_w.dumps(self.model_dump(exclude_none=True), multiline_strings=True)
 
     def identity(self) -> dict[str, Any]:
-        """What results depend on: everything but words, the analysis, the number of seeds, and where the data lie.
+        """What a run depends on: everything but words, the analysis, the number of seeds, what is asked of two runs,
+        and where the data lie.
 
         What tuning chose is among the settings of a condition.
         """
-        words = {"title", "about", "published", "seeds", "landscape", "analysis", "equivalence", "tune", "chosen"}
-        found = self.model_dump(exclude={name: True for name in words} | {"train": {"data_on"}}, exclude_none=True)
+        words = {
+            "title", "about", "published", "protocols", "seeds", "landscape", "analysis", "equivalence", "tune", "chosen",
+        }  # fmt: skip
+        parts = {"train": {"data_on"}, "measure": {"pairs"}}
+        found = self.model_dump(exclude={name: True for name in words} | parts, exclude_none=True)
         return found if self.source else {k: v for k, v in found.items() if k != "source"}
 
     @property

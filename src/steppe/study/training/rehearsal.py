@@ -16,10 +16,9 @@ from steppe.core import checks, losses, programs
 from steppe.core.types import Batch, Loss, Params
 from steppe.data import transforms
 from steppe.measures.answers import ask
-from steppe.measures.subject import Subject
 from steppe.measures.table import heading
 from steppe.models import Variables
-from steppe.study.questions import BATCH, Decoding, Question, Sample
+from steppe.study.questions import BATCH, Examination, Question, Sample
 from steppe.study.spec import parts
 from steppe.study.spec.comparisons import ALWAYS, TRACKED, fail_unasked
 from steppe.study.spec.optimisers import check_form
@@ -86,14 +85,12 @@ def check_measures(asked: list[Question], recipe: Recipe, margins: Mapping[str, 
     if not uncertain:
         return
     variables = jax.jit(recipe.initial)(jnp.uint32(0))
+    examination = Examination(recipe.model, recipe.dataset, [])
     columns: dict[str, str] = {}
     scales: dict[str, bool] = {}
     unknown = False
     for measure, settings, (split, *_), *_ in uncertain:
-        sample = Sample(split, BATCH, BATCH)
-        apply = Decoding(recipe.model.at(variables.state), recipe.dataset)
-        criterion, batches = recipe.dataset.criterion, sample.batches(recipe.dataset)
-        subject = Subject(apply=apply, criterion=criterion, params=variables.params, batches=batches)
+        subject = examination.subject(Sample(split, BATCH, BATCH), variables)
         answer = ask(subject, measure, settings)
         if answer.error is not None and not (measure.ships and ask(subject, measure, measure.defaults).error):
             raise answer.error

@@ -1,0 +1,1 @@
+"""What others claim of the same quantities."""
