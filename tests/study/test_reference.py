@@ -35,8 +35,8 @@ BOUNDS = {"gt": ">", "exclusiveMinimum": ">", "ge": "≥", "minimum": "≥", "lt
           "maximum": "≤"}  # fmt: skip
 HOMES = {"AnalysisPlan": "analysis", "Average": "average", "CorrelationPlan": "analysis.correlation",
          "EarlyStopping": "train.early_stopping", "Landscape": "landscape", "Measure": "measure",
-         "PublishedNumber": "[published]", "Track": "track", "Train": "train",
-         "Tune": "tune"}  # fmt: skip
+         "ProtocolTable": "[protocols]", "PublishedNumber": "[published]", "Track": "track",
+         "Train": "train", "Tune": "tune"}  # fmt: skip
 """Where in the TOML each table stands."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from steppe.core import checks
+from steppe.engines.progress import Watcher
 from steppe.measures import run
 from steppe.measures.answers import Answer, ask
 from steppe.measures.registry import Measure, lookup
@@ -14,7 +15,6 @@ from steppe.measures.subject import Quantity, Subject
 from steppe.measures.table import SCHEMA, Table, columns, fingerprinted
 from steppe.storage import files, provenance
 from steppe.study.datasets import Datasets
-from steppe.study.progress import Watcher
 from steppe.study.questions import BATCH, CHUNK, EXAMPLES, SPLITS, Examination, Sample
 from steppe.study.records import run_name
 from steppe.study.spec.conditions import Condition

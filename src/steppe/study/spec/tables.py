@@ -402,7 +402,8 @@ class Spec(Table):
         What tuning chose is among the settings of a condition.
         """
         words = {
-            "title", "about", "published", "protocols", "seeds", "landscape", "analysis", "equivalence", "tune", "chosen",
+            "title", "about", "published", "protocols", "seeds", "landscape", "analysis", "equivalence", "tune",
+            "chosen",
         }  # fmt: skip
         parts = {"train": {"data_on"}, "measure": {"pairs"}}
         found = self.model_dump(exclude={name: True for name in words} | parts, exclude_none=True)
