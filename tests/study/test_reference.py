@@ -36,8 +36,6 @@ BOUNDS = {"gt": ">", "exclusiveMinimum": ">", "ge": "≥", "minimum": "≥", "lt
 HOMES = {"AnalysisPlan": "analysis", "Average": "average", "CorrelationPlan": "analysis.correlation",
          "EarlyStopping": "train.early_stopping", "Landscape": "landscape", "Measure": "measure",
          "ProtocolTable": "[protocols]", "PublishedNumber": "[published]", "Track": "track",
-         "EarlyStopping": "train.early_stopping", "Landscape": "landscape", "Measure": "measure",
-         "ProtocolTable": "[protocols]", "PublishedNumber": "[published]", "Track": "track",
          "Train": "train", "Tune": "tune"}  # fmt: skip
 """Where in the TOML each table stands."""
 
