@@ -118,6 +118,7 @@ def test_permuting_seeds_and_renaming_conditions_change_no_number(out):
         results,
         conditions=tuple(names[c] for c in results.conditions),
         baseline=names[results.baseline],
+        settings={names[c]: settings for c, settings in results.settings.items()},
         runs=results.runs.with_columns(results.runs["condition"].replace(names), seed=1 - results.runs["seed"]),
         history=results.history.with_columns(
             results.history["condition"].replace(names), seed=1 - results.history["seed"]
