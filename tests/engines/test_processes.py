@@ -78,6 +78,7 @@ def test_measures_and_landscapes_of_workers_are_those_of_one_process(small_study
     assert all(np.array_equal(one.grids[name], other.grids[name]) for name in one.grids)
 
 
+@pytest.mark.slow
 def test_a_worker_ends_when_the_command_is_gone(tmp_path):
     engine = Processes(1)
     work = [Task("support.units:write", {"folder": str(tmp_path)}, ("long",))]
