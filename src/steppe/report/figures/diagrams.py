@@ -102,7 +102,7 @@ def _lines(ax: Axes, found: Mapping[str, Band]) -> None:
     style = looks(list(found))
     for name, band in found.items():
         look = style[name]
-        ax.plot(100 * band.x, 100 * band.mean, color=look.color, ls=look.line, label=label_of(name))  # type: ignore[arg-type]
+        ax.plot(100 * band.x, 100 * band.mean, color=look.color, ls=look.line, label=label_of(name))
         if band.runs > 1:
             ax.fill_between(100 * band.x, 100 * band.low, 100 * band.high, color=look.color, alpha=0.12, lw=0)
 

@@ -83,7 +83,7 @@ def _of_data(subject: Subject, task: Any) -> Batch:
     """
     from steppe import data  # here: it needs the extra `study`
 
-    given = {"name": task} if isinstance(task, str) else dict(task) if isinstance(task, Mapping) else {}
+    given: dict[str, Any] = {"name": task} if isinstance(task, str) else dict(task) if isinstance(task, Mapping) else {}
     name = given.pop("name", None)
     if not isinstance(name, str):
         what = "'permute', 'rotate', the name of a data set, or a table with a name and settings"

@@ -82,7 +82,8 @@ def _enlarged(size: int, zoom: float) -> np.ndarray:
     part = int(np.ceil(size / zoom))
     whole = round(part * zoom)
     places = (size - part) // 2 + ((whole - size) // 2 + np.arange(size)) * ((part - 1) / max(whole - 1, 1))
-    return np.minimum(places, size - 1)
+    result: np.ndarray = np.minimum(places, size - 1)
+    return result
 
 
 def _blurred(images: np.ndarray, sigma: float) -> np.ndarray:
