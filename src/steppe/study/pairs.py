@@ -107,10 +107,9 @@ def ask_pairs(
     if not asked:
         return
     known = {column.name: column.spec for column in conditions}
-    runs = [
-        Member(record["condition"], record["seed"]) for record in finished.records if record["status"] == "finished"
-    ]
-    epochs = {(record["condition"], record["seed"]): record["epochs"] for record in finished.records}
+    whole = [record for record in finished.records if record["status"] == "finished"]
+    epochs = {Member(record["condition"], record["seed"]): record["epochs"] for record in whole}
+    runs = list(epochs)
     with contextlib.closing(Table(store.directory)) as table:
         pairing = _Pairing(store, known, datasets, epochs)
         failed: dict[str, str] = {}
