@@ -4,7 +4,7 @@ Curvature falls, or rises, as the loss does, so that final values compare networ
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +47,7 @@ class EqualLossRatio(Ratio):
 
 def equal_loss_ratios(
     history: polars.DataFrame,
-    seeds: Mapping[str, tuple[int, ...]],
+    seeds: Mapping[str, Sequence[int]],
     baseline: str,
     quantity: str = TR_H2,
     *,

@@ -134,8 +134,8 @@ class Sink:
         made = self._asked(self.client.create_run, self.experiment, tags=tags, run_name=content.name)
         place, now = made.info.run_id, int(time.time() * 1000)
         params = [Param(_key(path), value[:LONGEST]) for path, value in content.params.items()]
-        for part in _parts(params, PARAMS):
-            self._asked(self.client.log_batch, place, params=part)
+        for some in _parts(params, PARAMS):
+            self._asked(self.client.log_batch, place, params=some)
         values = [Value(_key(metric.name), metric.value, now, metric.epoch) for metric in content.metrics]
         for part in _parts(values, METRICS):
             self._asked(self.client.log_batch, place, metrics=part)

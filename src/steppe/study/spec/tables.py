@@ -405,8 +405,8 @@ class Spec(Table):
             "title", "about", "published", "protocols", "seeds", "landscape", "analysis", "equivalence", "tune",
             "chosen",
         }  # fmt: skip
-        parts = {"train": {"data_on"}, "measure": {"pairs"}}
-        found = self.model_dump(exclude={name: True for name in words} | parts, exclude_none=True)
+        excluded: dict[str, Any] = dict.fromkeys(words, True) | {"train": {"data_on"}, "measure": {"pairs"}}
+        found = self.model_dump(exclude=excluded, exclude_none=True)
         return found if self.source else {k: v for k, v in found.items() if k != "source"}
 
     @property
