@@ -255,7 +255,7 @@ def resumed(out: Path) -> list[str]:
     told, before = Told(), Store.read(whole())
     columns = study.conditions(spec())
     with Store.open(out, spec(), DATA, told.say) as store:
-        missing = set(runs._missing(store, columns, 2, told))
+        missing = set(runs._missing(store, columns, 2, told, {}))
         for name in NAMES:
             if name not in missing:
                 checked(same_run(store.load(*name), before.load(*name)), f"another record of {name}")

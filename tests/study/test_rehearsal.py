@@ -44,7 +44,7 @@ def rehearse(folder, body, overrides):
     (folder / "parts.py").write_text(f"{HEAD}def make(): return {body}\n")
     (folder / "study.toml").write_text(TOML)
     spec = study.load("study.toml", overrides)
-    _rehearse(study.spec.conditions(spec), Small(), {})
+    _rehearse(study.spec.conditions(spec), Small(), {}, here=True)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def rate(*, first: float = 0.1): return lambda n: first / (n + 1)
     names |= {"method": {"name": "parts:decay"}, "train.learning_rate": {"name": "parts:rate"}}
     spec = study.load("study.toml", names)
     assert spec.loss == {"name": "parts:loss", "slope": 1.0} and spec.augment == [{"name": "parts:noise", "size": 0.1}]
-    _rehearse(study.spec.conditions(spec), Small(), {})
+    _rehearse(study.spec.conditions(spec), Small(), {}, here=True)
 
 
 @pytest.mark.parametrize(

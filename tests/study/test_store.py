@@ -40,7 +40,7 @@ def to_train(out, told=None):
     """The runs that `study.run` would train."""
     with Store.open(out, spec(), DATA, (told or Told()).say) as store:
         columns = study.conditions(spec())
-        return [run.id for run in runs._missing(store, columns, 2, told or Told())]
+        return [run.id for run in runs._missing(store, columns, 2, told or Told(), {})]
 
 
 def save(store, condition="lam=0", seed=0):
@@ -152,7 +152,7 @@ def test_a_changed_study_toml_costs_no_finished_run(out):
         to_train(out)
     changed = study.load(str(path))  # and were it run with what is now in study.toml
     with Store.open(out, changed, DATA, Told().say) as store, pytest.raises(InputError, match="Restore study"):
-        runs._missing(store, study.conditions(changed), 2, Told())
+        runs._missing(store, study.conditions(changed), 2, Told(), {})
     assert len(list((out / "runs").glob("*/parameters.npz"))) == 4
 
 
