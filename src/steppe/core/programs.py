@@ -531,11 +531,11 @@ def user_errors(label: Label, *, own: bool = False, todo: str = OWN) -> Iterator
 
     `own` says that whatever is raised inside comes from that function, also what is no `Exception`, such as sys.exit();
     otherwise only what JAX and Flax are known to say of functions that they cannot treat. KeyboardInterrupt is the
-    user's, not the function's.
+    user's, not the function's; shapes that were not captured are for who captured the function.
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, UncapturedShapes):
         raise
     except BaseException as error:
         if own or isinstance(error, Exception):
