@@ -50,7 +50,9 @@ def test_gradient_equals_the_dense_gradient_on_the_same_probes(x64, distribution
     added, state = penalty(fa(0.7, every=1, curvature=recorded), params, batch, jit=lambda f: f)
     jax.effects_barrier()
     flat, unravel = ravel_pytree(params)
-    drawn = [DISTRIBUTIONS[distribution](key, params) for key in jax.random.split(jax.random.wrap_key_data(keys[0]), probes)]
+    drawn = [
+        DISTRIBUTIONS[distribution](key, params) for key in jax.random.split(jax.random.wrap_key_data(keys[0]), probes)
+    ]
     vectors = jnp.stack([ravel_pytree(v)[0] for v in drawn])
     assert vectors.shape == (probes, flat.size)
 

@@ -178,7 +178,10 @@ BAD_SETTINGS = {
     "grid.train.epochs": ([], "study: grid.train.epochs must be a list with at least one value, got []."),
     "published": ([{"title": "t", "caveat": "c", "columns": ["a"], "rows": [[1, 2]]}], "whose rows have 1 cells"),
     "grid.data": ([1], "study: data must be a table in condition 'lam=0,data=1', got 1."),
-    "grid.seeds": ([1], "must be one of 'data', 'method', 'then', 'loss', 'augment', 'average', 'model', 'train', 'tune', got"),
+    "grid.seeds": (
+        [1],
+        "must be one of 'data', 'method', 'then', 'loss', 'augment', 'average', 'model', 'train', 'tune', got",
+    ),
     "baseline": ("lam=2", "study: baseline must be one of 'lam=0', 'lam=0.1', 'lam=1', got 'lam=2'. Did you mean"),
     "source.mine": (
         "ab",
