@@ -71,6 +71,14 @@ class Chaos(Watcher):
             (self.folder / "enough").touch()
 
 
+@pytest.mark.parametrize(("address", "words"), [("127.0.0.1:1", "refused"), ("nonsense", "ValueError")])
+def test_an_address_without_a_cluster_is_one_sentence_at_once(address, words):
+    began = time.monotonic()
+    with pytest.raises(InputError, match=rf"--address must be that of a cluster.*{words}"):
+        Place("ray", address=address).engine()
+    assert time.monotonic() - began < 60  # Ray itself takes more than two minutes
+
+
 def test_a_killed_worker_and_a_lost_machine_lose_nothing(cluster, tmp_path):
     engine = Place("ray", address=cluster.address).engine()
     assert engine.workers == 3

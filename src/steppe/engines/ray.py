@@ -7,6 +7,7 @@ never load JAX, and what was lost is given again by `pool`, which reads it from 
 import contextlib
 import logging
 import os
+import socket
 import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,9 @@ from steppe.core import checks, extras, programs
 from steppe.engines import worker
 from steppe.engines.base import Ending, Job
 from steppe.engines.processes import environment, explained
+
+CONNECT_SECONDS = 10
+"""How long an address may take to answer."""
 
 
 class Ray:
@@ -163,14 +167,22 @@ def _connected(address: str | None) -> Any:
         {"address": "local", "include_dashboard": False} if address is None else {"address": address}
     )
     try:
+        _reach(address)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)  # what forks executes at once
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR, namespace="steppe")
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
         checks.fail("ray", "--address", "that of a cluster of Ray that can be reached, with the same versions of "
                     "Python and Ray", f"{checks.shown(address)} ({programs.line(error)})",
                     "`ray status --address=…` says whether it is there.")  # fmt: skip
     return ray
+
+
+def _reach(address: str | None) -> None:
+    """Fail at once where nothing listens at ``HOST:PORT``: Ray itself asks for minutes, and says little."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit() and "://" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _default_gpus(room: Mapping[str, float]) -> float:
