@@ -9,6 +9,7 @@ from rich.console import Console
 from steppe.cli.options import (
     Address,
     CpusPerRun,
+    Criterion,
     Data,
     DryRun,
     GpusPerRun,
@@ -51,13 +52,7 @@ def landscape(
     network: Network = None,
     data: Data = None,
     label: Label = None,
-    criterion: Annotated[
-        str,
-        typer.Option(
-            metavar="cross_entropy|squared_error|gaussian|next_token|MODULE:FUNCTION",
-            help="Loss of the outputs of --network.",
-        ),
-    ] = "cross_entropy",
+    criterion: Criterion = "cross_entropy",
     ignore_label: IgnoreLabel = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="network.KEY=VALUE", help="Set a setting of --network.")

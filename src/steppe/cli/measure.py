@@ -9,6 +9,7 @@ from rich.console import Console
 from steppe.cli.options import (
     Address,
     CpusPerRun,
+    Criterion,
     Data,
     DryRun,
     GpusPerRun,
@@ -67,13 +68,7 @@ def measure(
         typer.Option(metavar="MODULE:FUNCTION", help="Outputs of your own network, apply(params, x)."),
     ] = None,
     network: Network = None,
-    criterion: Annotated[
-        str,
-        typer.Option(
-            metavar="cross_entropy|squared_error|gaussian|next_token|MODULE:FUNCTION",
-            help="Loss of the outputs; your own is criterion(outputs, targets), the mean over the batch.",
-        ),
-    ] = "cross_entropy",
+    criterion: Criterion = "cross_entropy",
     data: Data = None,
     label: Label = None,
     ignore_label: IgnoreLabel = None,

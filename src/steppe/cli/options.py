@@ -16,6 +16,13 @@ Network = Annotated[
         "its first argument has a default. Settings: --set network.KEY=VALUE.",
     ),
 ]
+Criterion = Annotated[
+    str,
+    typer.Option(
+        metavar="cross_entropy|squared_error|gaussian|next_token|MODULE:FUNCTION",
+        help="Loss of the outputs of your network; your own is criterion(outputs, targets), the mean over the batch.",
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(metavar="FILE|MODULE:FUNCTION", help="A .npz, .csv or .parquet file, or a function to call."),

@@ -14,13 +14,23 @@ from steppe.core.types import Apply, Batch, Criterion, Loss, Params
 from steppe.landscape.points import Function, Prepare, Progress, alike, valued
 
 
-@programs.holder
 @dataclass(frozen=True)
-class _LossAndAccuracy:
-    """See `loss_and_accuracy`. Equal for equal parts."""
+class _NetworkFunction:
+    """A function of a network's outputs. Equal for equal parts."""
 
     apply: Apply
     criterion: Criterion
+
+    @property
+    def scored(self) -> Loss:
+        """The loss, whose targets are checked."""
+        return losses.of(self.apply, self.criterion)
+
+
+@programs.holder
+@dataclass(frozen=True)
+class _LossAndAccuracy(_NetworkFunction):
+    """See `loss_and_accuracy`."""
 
     def __call__(self, params: Params, batch: Batch) -> dict[str, jax.Array]:
         x, y = checks.inputs_and_targets("loss_and_accuracy", batch)
@@ -29,11 +39,6 @@ class _LossAndAccuracy:
         right = predictions.correct(outputs, losses.readable_labels(counts, y), "loss_and_accuracy")
         share = jnp.mean(right & counts, dtype=dtype) / jnp.maximum(jnp.mean(counts, dtype=dtype), 1 / counts.size)
         return {"loss": self.criterion(outputs, y), "accuracy": share}
-
-    @property
-    def scored(self) -> Loss:
-        """The loss, whose targets are checked."""
-        return losses.of(self.apply, self.criterion)
 
     def weight(self, batch: Batch) -> dict[str, jax.Array]:
         """What divides each of them."""
@@ -70,19 +75,11 @@ def loss_and_accuracy(apply: Apply, criterion: Criterion = losses.cross_entropy)
 
 @programs.holder
 @dataclass(frozen=True)
-class _LossOnly:
-    """See `loss_only`. Equal for equal parts."""
-
-    apply: Apply
-    criterion: Criterion
+class _LossOnly(_NetworkFunction):
+    """See `loss_only`."""
 
     def __call__(self, params: Params, batch: Batch) -> dict[str, jax.Array]:
         return {"loss": self.scored(params, batch)}
-
-    @property
-    def scored(self) -> Loss:
-        """The loss, whose targets are checked."""
-        return losses.of(self.apply, self.criterion)
 
     @property
     def weight(self) -> Callable[[Batch], dict[str, jax.Array]] | None:
