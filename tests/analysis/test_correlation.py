@@ -9,6 +9,7 @@ import polars
 import pytest
 from scipy import stats
 
+from steppe.analysis.correlation import counts
 from steppe.analysis.correlation.pairs import correlate
 from steppe.analysis.correlation.studies import GAP, correlations, is_flatness, networks
 from steppe.analysis.quantities import TR_H2
@@ -52,6 +53,23 @@ def test_pairs_at_the_same_accuracy_are_compared():
     found = correlate(x, y, configurations=range(30), matched=accuracy, tolerance=0.01)
     assert found.overall.value > 0.5 and found.matched.value == -1
     assert correlate(x, y, configurations=range(30), matched=accuracy, tolerance=1.0).matched == found.overall
+
+
+@pytest.mark.parametrize("at_once", [5, 2**20])
+def test_counted_in_blocks_it_is_the_sum_over_pairs_of_drawn_configurations(monkeypatch, at_once):
+    monkeypatch.setattr(counts, "AT_ONCE", at_once)
+    x, y, level = np.round(np.random.default_rng(4).normal(size=(3, 24)), 1)
+    of = np.random.default_rng(5).permutation(np.repeat(np.arange(6), 4))
+    found = counts.count_pairs(x, y, of, level, 0.3, seed=0)
+    drawn = np.random.default_rng(0).multinomial(6, np.full(6, 1 / 6), size=counts.RESAMPLES)[0][of]
+    same = of[:, None] == of
+    near = np.abs(level[:, None] - level) <= 0.3 * (1 + 1e-9)
+    signs = [np.sign(values[:, None] - values) for values in (x, y)]
+    for sums, pairs in ((found.overall, same | True), (found.within, same), (found.matched, near)):
+        for place, term in enumerate((signs[0] * signs[1], signs[0] ** 2, signs[1] ** 2)):
+            weights = np.where(same, drawn[:, None], np.outer(drawn, drawn))
+            assert sums.all[place] == term[pairs].sum()
+            assert sums.resampled[place, 0] == (weights * term)[pairs].sum()
 
 
 def test_the_granulated_correlation_is_jiangs():

@@ -15,13 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
+from steppe.analysis.correlation.counts import RESAMPLES, Sums, count_pairs
 from steppe.analysis.statistics.samples import share
 from steppe.core import checks
-
-RESAMPLES = 1_000
-"""Of clusters, for an interval."""
 
 
 class Tau(NamedTuple):
@@ -137,25 +135,36 @@ def correlate(
     there = np.isfinite(x) & np.isfinite(y)
     x, y = x[there], y[there]
     of = codes(configurations)[there]
-    same = of[:, None] == of[None, :]
-    alike = np.zeros_like(same)
-    if matched is not None:
-        level_of = np.asarray(matched, float)[there]
-        alike = np.abs(level_of[:, None] - level_of[None, :]) <= tolerance * (1 + 1e-9)
-    signs = _signs(x), _signs(y)
-    draws = _draws(of, seed)
+    level_of = None if matched is None else np.asarray(matched, float)[there]
+    found = count_pairs(x, y, of, level_of, tolerance, seed)
     settings = {name: codes(column)[there] for name, column in (factors or {}).items()}
     settings = {name: column for name, column in settings.items() if len(set(column.tolist())) > 1}
     run = codes(seeds)[there] if seeds is not None else np.zeros(len(x), int)
     return Correlation(
-        overall=_tau(signs, np.ones_like(same), same, draws, level),
-        within=_tau(signs, same, same, draws, level),
-        matched=_tau(signs, alike, same, draws, level),
+        overall=_tau(found.overall, level),
+        within=_tau(found.within, level),
+        matched=_tau(found.matched, level),
         axes=granulated(x, y, settings, run),
-        informations=information(signs, settings),
+        informations=information(found.answers, _of_configurations(settings, of)),
         networks=len(x),
-        configurations=len(set(of.tolist())),
+        configurations=len(found.answers),
     )
+
+
+def _of_configurations(factors: Mapping[str, np.ndarray], of: np.ndarray) -> dict[str, np.ndarray]:
+    """The value of each hyperparameter for each configuration.
+
+    Raises
+    ------
+    InputError : networks of one configuration that differ in one.
+    """
+    _, first, of = np.unique(of, return_index=True, return_inverse=True)
+    found = {name: column[first] for name, column in factors.items()}
+    for name, column in factors.items():
+        if (found[name][of] != column).any():
+            what = "the same for all networks of a configuration"
+            checks.fail("correlate", f"the factor {name!r}", what, "several values")
+    return found
 
 
 def granulated(x: np.ndarray, y: np.ndarray, factors: Mapping[str, np.ndarray], seeds: np.ndarray) -> dict[str, float]:
@@ -163,35 +172,50 @@ def granulated(x: np.ndarray, y: np.ndarray, factors: Mapping[str, np.ndarray], 
     axes = {}
     for name in factors:
         rest = np.stack([seeds, *(column for other, column in factors.items() if other != name)])
-        _, group = np.unique(rest, axis=1, return_inverse=True)
-        members = [np.flatnonzero(group.ravel() == g) for g in range(int(group.max(initial=-1)) + 1)]
-        found = [stats.kendalltau(x[some], y[some]).statistic for some in members if _varies(x[some], y[some])]
-        if found:
+        found = _taus(x, y, np.unique(rest, axis=1, return_inverse=True)[1].ravel())
+        if len(found):
             axes[name] = float(np.mean(found))
     return axes
 
 
-def information(signs: tuple[np.ndarray, np.ndarray], factors: Mapping[str, np.ndarray]) -> tuple[float, ...]:
+def _taus(x: np.ndarray, y: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Kendall's τ_b of each group in which both vary: every network against the next of its group, and so on."""
+    order = np.argsort(group, kind="stable")
+    x, y, group = x[order], y[order], group[order]
+    sizes = np.bincount(group)
+    sums = np.zeros((3, len(sizes)))
+    for step in range(1, int(sizes.max(initial=0))):
+        same = np.flatnonzero(group[step:] == group[:-step])
+        of_x, of_y = (np.sign(values[same + step] - values[same]) for values in (x, y))
+        for place, term in enumerate((of_x * of_y, of_x**2, of_y**2)):
+            sums[place] += np.bincount(group[same], term, len(sizes))
+    scale = np.sqrt(sums[1] * sums[2])
+    taus: np.ndarray = sums[0, scale > 0] / scale[scale > 0]
+    return taus
+
+
+def information(answers: np.ndarray, factors: Mapping[str, np.ndarray]) -> tuple[float, ...]:
     """Jiang's K over sets of 0, 1 and 2 hyperparameters, of ordered pairs of networks that differ in the outcome and in
     the measure.
+
+    Parameters
+    ----------
+    answers : array
+        See `counts.Counts`.
+    factors : Mapping
+        Hyperparameter -> its value for each configuration.
     """
-    of_x, of_y = signs
-    rows, columns = np.nonzero((of_x != 0) & (of_y != 0))
-    v, g = (of_x[rows, columns] > 0).astype(int), (of_y[rows, columns] > 0).astype(int)
-    return tuple(_least_information(v, g, rows, columns, factors, size) for size in range(3))
+    return tuple(_least_information(answers, factors, size) for size in range(3))
 
 
-def _least_information(
-    v: np.ndarray, g: np.ndarray, rows: np.ndarray, columns: np.ndarray, factors: Mapping[str, np.ndarray], size: int
-) -> float:
+def _least_information(answers: np.ndarray, factors: Mapping[str, np.ndarray], size: int) -> float:
     """The least of I(v; g | S) / H(g | S) over sets of so many hyperparameters; NaN where nothing is left to say."""
     found = []
-    for names in itertools.combinations(factors, size) if len(rows) else ():
-        known = np.zeros(len(rows), int)
-        for column in (factors[n][i] for n in names for i in (rows, columns)):
-            known = known * (int(column.max()) + 1) + column
-        _, condition = np.unique(known, return_inverse=True)
-        found.append(_normalised(condition, v, g))
+    for names in itertools.combinations(factors, size) if answers.any() else ():
+        known = np.zeros(len(answers), int)
+        for name in names:
+            known = known * (int(factors[name].max()) + 1) + factors[name]
+        found.append(_normalised(answers, known))
     return min((k for k in found if not math.isnan(k)), default=math.nan)
 
 
@@ -228,57 +252,39 @@ def codes(values: Sequence[Any]) -> np.ndarray:
     return np.array([known.setdefault(repr(value), len(known)) for value in values], int)
 
 
-def _normalised(condition: np.ndarray, v: np.ndarray, g: np.ndarray) -> float:
-    """I(v; g | condition) / H(g | condition) of two bits; NaN where nothing is left to say of g."""
-    counts = np.bincount(4 * condition + 2 * v + g, minlength=4 * (int(condition.max()) + 1)).reshape(-1, 2, 2)
-    weight = counts.sum(axis=(1, 2)) / counts.sum()
-    of_g, of_v, both = (stats.entropy(c, axis=1) for c in (counts.sum(1), counts.sum(2), counts.reshape(-1, 4)))
-    uncertain = float(weight @ of_g)
-    return max(float(weight @ (of_v + of_g - both)), 0.0) / uncertain if uncertain > 1e-12 else math.nan
+def _normalised(answers: np.ndarray, known: np.ndarray) -> float:
+    """I(v; g | S) / H(g | S) of the two answers, where S is what is known of both configurations; NaN where nothing is
+    left to say of g.
+    """
+    order = np.argsort(known, kind="stable")
+    begins = np.flatnonzero(np.diff(known[order], prepend=-1))
+    told = uncertain = total = 0.0
+    for begin, end in itertools.pairwise([*begins.tolist(), len(order)]):
+        row = answers[order[begin:end]].sum(axis=0, dtype=float)[order]
+        counts = np.add.reduceat(row, begins, axis=0).reshape(-1, 2, 2)
+        of_v, of_g = (_surprise(counts.sum(axis)) for axis in (2, 1))
+        every = _surprise(counts.sum(axis=(1, 2))[:, None])
+        told += float((every + _surprise(counts.reshape(-1, 4)) - of_v - of_g).sum())
+        uncertain += float((every - of_g).sum())
+        total += float(counts.sum())
+    return max(told, 0.0) / uncertain if uncertain > 1e-12 * total else math.nan
 
 
-def _signs(values: np.ndarray) -> np.ndarray:
-    """Which of two networks has the larger value."""
-    found: np.ndarray = np.sign(values[:, None] - values[None, :])
+def _surprise(counts: np.ndarray) -> np.ndarray:
+    """Σ n log n over the last axis: n H = n log n − Σ nᵢ log nᵢ."""
+    found: np.ndarray = special.xlogy(counts, counts).sum(axis=-1)
     return found
 
 
-def _draws(of: np.ndarray, seed: int) -> np.ndarray:
-    """(resamples, networks) how often each network's configuration was drawn."""
-    count = len(set(of.tolist()))
-    if count < 2:
-        return np.zeros((0, len(of)))
-    _, place = np.unique(of, return_inverse=True)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    return drawn[:, place].astype(float)
-
-
-def _tau(
-    signs: tuple[np.ndarray, np.ndarray], pairs: np.ndarray, same: np.ndarray, draws: np.ndarray, level: float
-) -> Tau:
-    """τ over some pairs, and the percentiles of what resampled configurations give.
-
-    A configuration that is drawn twice counts as two: its own pairs count twice, those with another as often as both.
-    """
-    x, y = signs
-    sums, resampled = [], []
-    for product in (x * y, x * x, y * y):
-        weights = np.where(pairs, product, 0.0)
-        sums.append(float(weights.sum()))
-        between, own = np.where(same, 0.0, weights), np.where(same, weights, 0.0).sum(axis=1)
-        resampled.append(((draws @ between) * draws).sum(axis=1) + draws @ own)
-    if not sums[1] * sums[2] > 0:
+def _tau(sums: Sums, level: float) -> Tau:
+    """τ over some pairs, and the percentiles of what resampled configurations give."""
+    if not sums.all[1] * sums.all[2] > 0:
         return Tau(math.nan)
-    top, *bottom = resampled
+    top, *bottom = sums.resampled
     scale = np.sqrt(bottom[0] * bottom[1])
     found = top[scale > 0] / scale[scale > 0]
-    value = sums[0] / math.sqrt(sums[1] * sums[2])
+    value = float(sums.all[0]) / math.sqrt(sums.all[1] * sums.all[2])
     if len(found) < RESAMPLES / 2:
         return Tau(value)
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return Tau(value, float(low), float(high))
-
-
-def _varies(x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether there is a rank correlation to speak of."""
-    return len(x) > 1 and np.ptp(x) > 0 and np.ptp(y) > 0

@@ -1,0 +1,140 @@
+"""What a study of many runs costs the command that runs it, its folder, its tables, its report and its live page.
+
+``python benchmarks/many_runs.py FOLDER [--conditions C] [--seeds N]`` trains one run, and simulates all others: an
+executor writes its files again under their names, with numbers of their own. All is as with workers on other machines,
+but for their training. Times are of the processor, in all threads; the largest memory is the process's.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars
+
+from steppe import study
+from steppe.engines.progress import Watcher
+from steppe.study.execution.base import Run
+from steppe.study.execution.local import Local
+from steppe.study.store import Store
+
+SPEC = """
+name = "many"
+baseline = "lam=0"
+data = {name = "moons", examples = 60}
+model = {name = "mlp", hidden = [4]}
+method = {name = "fa", lam = 0.0, every = 2, probes = 2}
+train = {learning_rate = 0.05, batch_size = 8, epochs = 2}
+measure = {probes = 2, batches = 1, names = ["sam_sharpness"]}
+"""
+
+
+class Simulated:
+    """Trains the first run that it is given, and writes all others as copies of it with other numbers."""
+
+    def submit(self, store: Store, runs: list[Run], watcher: Watcher) -> list[str]:
+        """See `Executor`."""
+        first, *others = runs
+        Local().submit(store, [first], watcher)
+        record, rows = store.load(*first)
+        network, draws = store.network(*first), np.random.default_rng(0)
+        values = rows["value"].to_numpy()
+        for run in others:
+            # Accuracies are rounded, so that there are ties, as in practice.
+            drawn = polars.Series("value", np.round(values * draws.uniform(0.9, 1.0, len(values)), 2))
+            mine = {**record, "condition": run.condition, "seed": run.seed}
+            store.save(*run, network, rows.with_columns(drawn), mine)
+        return [run.id for run in runs]
+
+    def wait(self, ids: list[str]) -> None:
+        """Nothing is left to wait for."""
+
+
+def cost(words: list[str]) -> tuple[float, float, int]:
+    """Processor seconds and the largest memory (MB) of a process, and how many bytes it printed."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # A process between, so that the largest memory is this one's alone.
+    code = (
+        "import resource as r, subprocess as s, sys; s.run(sys.argv[1:], check=True); "
+        "print(r.getrusage(r.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr.decode())
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, int(done.stderr.split()[-1]) / 1024, len(done.stdout)
+
+
+def simulate(folder: Path, conditions: int, seeds: int) -> None:
+    """Make the folder of a study of so many runs."""
+    spec = folder / "many.toml"
+    folder.mkdir(parents=True, exist_ok=True)
+    strengths = [round(0.001 * i, 4) for i in range(conditions)]
+    spec.write_text(f'{SPEC}\nseeds = {seeds}\ngrid = {{"method.lam" = {strengths}}}\n'.replace("\nname", "name", 1))
+    study.run(study.load(str(spec)), folder / "out", executor=Simulated())
+
+
+def watched(folder: Path) -> list[tuple[str, float, float, int]]:
+    """The looks of a live page: the first ones, until all runs are read, and those after."""
+    code = (
+        "import json, sys, time; from pathlib import Path; from steppe.watch.snapshot import StudyReader\n"
+        "reader = StudyReader(Path(sys.argv[1])); begin = time.process_time(); looks = 0\n"
+        "while True:\n"
+        "    state = reader.snapshot(); looks += 1\n"
+        "    if not state['unread']: break\n"
+        "first = time.process_time() - begin; begin = time.process_time()\n"
+        "for _ in range(5): state = reader.snapshot()\n"
+        "again = (time.process_time() - begin) / 5\n"
+        "print(json.dumps([looks, first, again, len(json.dumps(state))]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, check=True)
+    looks, first, again, size = json.loads(done.stdout)
+    return [(f"live page: {looks} looks until all is read", first, 0.0, size),
+            ("live page: every look after", again, 0.0, size)]  # fmt: skip
+
+
+def main() -> None:
+    """Simulate a study, unless it is there, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--conditions", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--only", default="", help="of the rows, those that begin so")
+    asked = parser.parse_args()
+    out = asked.folder / "out"
+    rows: list[tuple[str, float, float, int]] = []
+    if not out.exists():
+        begin = time.process_time()
+        simulate(asked.folder, asked.conditions, asked.seeds)
+        rows.append(("writing all runs, and the command around it", time.process_time() - begin, 0.0, 0))
+    steppe = [sys.executable, "-m", "steppe"]
+    commands = {
+        "show": [*steppe, "show", str(out)],
+        "report": [*steppe, "report", str(out)],
+        "correlate": [*steppe, "correlate", str(out)],
+        "run, with nothing left to train": [*steppe, "run", str(asked.folder / "many.toml"), "--out", str(out)],
+    }
+    for name, words in commands.items():
+        if name.startswith(asked.only):
+            rows.append((f"`steppe {name}`", *cost(words)))
+            print(rows[-1], flush=True)
+    if "live".startswith(asked.only):
+        rows += watched(out)
+    print("| | processor seconds | memory, MB | bytes printed or sent |\n|---|---|---|---|")
+    for name, seconds, memory, size in rows:
+        print(f"| {name} | {seconds:.3g} | {f'{memory:.0f}' if memory else '–'} | {size or '–'} |")
+    files = [path for path in out.rglob("*") if path.is_file()]
+    print(
+        f"\n{len(files)} files of {sum(path.stat().st_size for path in files) / 1e6:.1f} MB; the report's are", end=" "
+    )
+    named = ("report.html", "results.parquet", "measurements.parquet")
+    print(", ".join(f"{name} {(out / name).stat().st_size / 1e6:.2f} MB" for name in named if (out / name).exists()))
+
+
+if __name__ == "__main__":
+    main()
