@@ -399,7 +399,7 @@ def test_the_command_measures_a_study_and_its_report_has_a_section(tiny, monkeyp
     assert re.search(r"26 parameters, 48 examples; estimated peak memory .* \(by formula\)\.\n", err)
     assert "sam_sharpness" in out and "Report: " in out
     page = (tiny / "report.html").read_text()
-    assert "Sharpness and curvature" in page and "sam_sharpness" in page and "negative_share" in page
+    assert "Sharpness and curvature" in page and "SAM sharpness" in page and "share of negative" in page
     assert "How are the Hessian&#39;s eigenvalues distributed?" in page
     assert "Spectral density: lam=0 up to" in page
     with np.load(tiny / "densities.npz", allow_pickle=False) as file:

@@ -61,9 +61,9 @@ BETTER = results({"plain": 0.90, "sam": 0.95}, {"plain": 2.0, "sam": 1.0})
     [
         (BETTER, ("Yes, under sam.", "Yes, under sam.", "Time, under sam.")),
         (results({"plain": 0.95, "sam": 0.90}, {"plain": 1.0, "sam": 2.0}),
-         ("No: the opposite under sam.", "No: the opposite under sam.", "Time, under sam.")),
+         ("No: worse under sam.", "No: sharper under sam.", "Time, under sam.")),
         (results({"plain": 0.9, "a": 0.95, "b": 0.8}, {"plain": 1.0, "a": 1.0, "b": 1.0}),
-         ("It depends: better under a, not under b.", "Cannot tell: no difference shown.",
+         ("It depends: better under a, worse under b.", "Cannot tell: no difference shown.",
           "Time, under both other conditions.")),
         (dataclasses.replace(results({"plain": 0.9, "sam": 0.9}, {"plain": 1.0, "sam": 1.0}),
                              margins={"test_accuracy": 0.01, TR_H2: 1.5}),
@@ -92,6 +92,19 @@ def test_a_condition_that_is_a_control_is_no_treatment_and_what_it_shows_is_said
     assert document(analyse(alike)).answers[0].text.endswith(" Against controls: no difference shown.")
 
 
+def test_a_condition_that_is_a_task_of_its_own_is_not_said_to_help():
+    settings = {c: {"data.factor": factor} for c, factor in (("near", 0.5), ("far", 0.1), ("nearer", 0.9))}
+    found = results(
+        {"near": 0.9, "far": 0.9, "nearer": 0.8}, {"near": 1.0, "far": 0.1, "nearer": 9.0}, settings=settings
+    )
+    first, second = document(analyse(found)).answers
+    assert first.question == "Do the tasks differ in final test accuracy?" and first.text == "Yes: lower under nearer."
+    assert second.text == "Yes: flatter under far, sharper under nearer."
+    mixed = {c: {"data.factor": 0.5, "method.name": c} for c in ("near", "far")} | {"nearer": settings["nearer"]}
+    lines = document(analyse(dataclasses.replace(found, settings=mixed))).answers
+    assert [a.text for a in lines[:2]] == ["Cannot tell: no difference shown.", "Yes, under far."]
+
+
 def test_the_terms_of_a_report_are_explained_where_it_uses_them():
     found = next(s for s in document(analyse(BETTER)).sections if s.title == "Terms")
     terms = {item.partition(": ")[0] for item in found.blocks[0].items}
@@ -102,7 +115,7 @@ def test_the_terms_of_a_report_are_explained_where_it_uses_them():
 @pytest.mark.parametrize(
     ("column", "quantity", "text"),
     [
-        ("test_forgetting", "forgetting", "No: the opposite under sam."),
+        ("test_forgetting", "forgetting", "No: worse under sam."),
         ("test_x", "old_task_accuracy", "Yes, under sam."),
     ],
 )

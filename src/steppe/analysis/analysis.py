@@ -172,7 +172,8 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
     quantities = correct_family(quantities, results.family)
     judged = quantities.get(results.primary, quantities[results.judged])
     controlled = dict.fromkeys((*CONTROLLED, *results.family)) if results.controls else {}
-    measurements = compare_measurements(results, seeds, confidence=confidence)
+    declared = {name: quantities[name] for name in results.family if name in quantities}
+    measurements = compare_measurements(results, seeds, confidence=confidence, declared=declared)
     return Analysis(
         results=results,
         confidence=confidence,

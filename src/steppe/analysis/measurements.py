@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from steppe.analysis.quantities import QUANTITIES, TRACED, Quantity
 from steppe.analysis.results import Results
 from steppe.measures import MEASURES, table
 from steppe.measures.table import ASKED
+from steppe.measures.words import in_words
 
 OF_TWO_CONDITIONS = (polars.col("partner") != "") & (
     polars.col("partner").str.replace(r"-s\d+$", "") != polars.col("condition")
@@ -46,6 +47,8 @@ class Measurements:
         What it rests on.
     others : bool
         Whether other measurements, with other settings or examples, are there.
+    declared : tuple of str
+        The quantities that the study declared: their tests are corrected with its family.
     """
 
     conditions: tuple[str, ...]
@@ -56,6 +59,7 @@ class Measurements:
     diagrams: Diagrams
     rows: polars.DataFrame
     others: bool
+    declared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,11 @@ def condition_means(rows: polars.DataFrame) -> dict[tuple[str, str], Mean]:
 
 
 def compare_measurements(
-    results: Results, seeds: Mapping[str, Sequence[int]], *, confidence: float = 0.95
+    results: Results,
+    seeds: Mapping[str, Sequence[int]],
+    *,
+    confidence: float = 0.95,
+    declared: Mapping[str, QuantityComparison] = {},
 ) -> Measurements | None:
     """What the measurements of a study's networks say besides its own tables; None where there are none.
 
@@ -136,6 +144,8 @@ def compare_measurements(
         condition -> the seeds of its runs, in the study's order. What was measured of other runs is left out.
     confidence : float
         Of intervals.
+    declared : Mapping
+        column of the results -> its comparisons, of what the study declared: they stand here as they do there.
     """
     baseline, margins, everything = results.baseline, results.margins, _further(results.measurements)
     runs = [(condition, seed) for condition, some in seeds.items() for seed in some]
@@ -150,11 +160,16 @@ def compare_measurements(
     measures = in_order(rows)
     references = {c: baseline for c in measured if c != baseline and baseline in measured}
     log = set(rows.filter(polars.col("scale") == "log")["quantity"])
-    quantities = {}
-    for name in measures:
+    quantities, known_there = {}, []
+    for name, measure in measures.items():
         own = rows.filter(polars.col("quantity") == name)
+        quantity = Quantity(name, in_words(name), log=name in log, direction=_direction(measure, name))
+        if _column(own) in declared:
+            quantities[name] = replace(declared[_column(own)], quantity=quantity)
+            known_there.append(name)
+            continue
         quantities[name] = compare_quantity(
-            Quantity(name, name, log=name in log),
+            quantity,
             {c: dict(_of(own, c).sort("seed").select("seed", "value").rows()) for c in measured},
             references,
             bounds={
@@ -173,6 +188,7 @@ def compare_measurements(
         diagrams=diagrams(rows, "condition", measured, results.curves),
         rows=rows,
         others=everything["fingerprint"].n_unique() > rows["fingerprint"].n_unique(),
+        declared=tuple(known_there),
     )
 
 
@@ -186,13 +202,24 @@ def described(rows: polars.DataFrame, column: str) -> Quantity:
     ((measure, quantity, scale),) = asked
     label, end = quantity, ""
     if measure in MEASURES:
-        known = MEASURES[measure]
-        label = known.label or quantity
+        label = in_words(quantity)
         first = label.split()[0]
         label = f"{label[0].upper()}{label[1:]}" if first.isalpha() and len(first) > 2 else label  # a symbol stays
-        lower = known.end(quantity)
-        end = f"{lower} is {'better' if known.split == 'test' else 'flatter'}" if lower else ""
+        end = _direction(measure, quantity)
     return Quantity(column, label, log=scale == "log", direction=end)
+
+
+def _direction(measure: str, quantity: str) -> str:
+    """Which end of a quantity's scale is the flatter or the better one; nothing where neither is, or it is unknown."""
+    known = MEASURES.get(measure)
+    end = known.end(quantity) if known else ""
+    return f"{end} is {'better' if known.split == 'test' else 'flatter'}" if known and end else ""
+
+
+def _column(rows: polars.DataFrame) -> str:
+    """The column of results in which the quantity of some rows stands."""
+    measure, quantity, split = rows.select("measure", "quantity", "split").row(0)
+    return table.heading(measure, quantity.removesuffix(f" of {measure}"), split)
 
 
 def bounds(rows: polars.DataFrame, column: str) -> dict[str, int]:
@@ -203,8 +230,7 @@ def bounds(rows: polars.DataFrame, column: str) -> dict[str, int]:
 
 def _margin(margins: Mapping[str, float], rows: polars.DataFrame, log: bool) -> float | None:
     """The margin that a study declares for the quantity of some rows, where it is one on their scale."""
-    measure, quantity, split = rows.select("measure", "quantity", "split").row(0)
-    column = table.heading(measure, quantity.removesuffix(f" of {measure}"), split)
+    column = _column(rows)
     scales = {name: known.log for name, known in (QUANTITIES | TRACED).items()}
     margin = margins.get(column)
     return margin if margin is not None and scales.get(column, log) == log and (margin > 1 or not log) else None
@@ -226,17 +252,33 @@ def _further(rows: polars.DataFrame) -> polars.DataFrame:
 def latest(rows: polars.DataFrame) -> polars.DataFrame:
     """For each measure the rows of the question that was asked last, and of each run the last ones.
 
-    Where several measures give a quantity of one name, as those of users may, the name says which.
+    Other data have other numbers of examples: within a data set the last ones count, and all that a study itself asked
+    at the end of its runs is one question. Where several measures give a quantity of one name, as those of users may,
+    the name says which.
     """
-    rows = rows.with_columns(OF_TWO_CONDITIONS.alias("crossed"))
-    asked = [*ASKED, "crossed"]
-    last = rows.group_by("measure", "crossed").agg(polars.col(n).last() for n in ASKED if n != "measure")
-    rows = rows.join(last, on=asked, how="semi", nulls_equal=True)  # older versions did not write all of them
-    rows = rows.drop("crossed")
+    rows = rows.with_columns(OF_TWO_CONDITIONS.alias("crossed"), (polars.col("stage") == "end").alias("ended"))
+    rows = rows.with_row_index("place")
+    parts = [_last(part).select("place") for _, part in rows.group_by("measure", "crossed", maintain_order=True)]
+    rows = rows.join(polars.concat(parts), on="place", how="semi", maintain_order="left") if parts else rows
+    rows = rows.drop("crossed", "ended", "place")
     rows = rows.unique(["run", "partner", "measure", "quantity"], keep="last", maintain_order=True)
     several = polars.col("measure").n_unique().over("quantity") > 1
     whose = polars.format("{} of {}", "quantity", "measure")
     return rows.with_columns(quantity=polars.when(several).then(whose).otherwise("quantity"))
+
+
+SIZES = ("dataset", "examples", "batch_size")
+"""What differs between data sets that are asked one question."""
+
+
+def _last(rows: polars.DataFrame) -> polars.DataFrame:
+    """The rows of the question that was asked last, of those of one measure."""
+    asked = [name for name in ASKED if name not in SIZES]
+    same = rows.join(rows.select(asked).tail(1), on=asked, how="semi", nulls_equal=True, maintain_order="left")
+    if rows["ended"][-1]:
+        return same.filter("ended")
+    sizes = same.group_by("dataset").agg(polars.col("examples", "batch_size").last())
+    return same.join(sizes, on=list(SIZES), how="semi", nulls_equal=True, maintain_order="left")
 
 
 def by_seed(rows: polars.DataFrame) -> polars.DataFrame:

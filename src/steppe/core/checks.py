@@ -37,9 +37,10 @@ def shown(value: Any) -> str:
 
 
 def joined(items: Iterable[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """``a``, ``a and b``, ``a, b and c``; of three or more semicolons where items hold commas themselves."""
     *head, last = list(items)
-    return f"{', '.join(head)} and {last}" if head else last
+    mark = "; " if len(head) > 1 and any(", " in item for item in (*head, last)) else ", "
+    return f"{mark.join(head)}{';' if mark == '; ' else ''} and {last}" if head else last
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

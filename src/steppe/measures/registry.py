@@ -73,7 +73,6 @@ class Measure:
     networks : how many networks it is asked of together, each a subject: 1, or 2 for what compares two.
     better : "lower" or "higher", where one end of the scale is the flatter or the better one; "" where neither is.
     ends : the same of single quantities by the patterns of their names, where theirs is another; see `end`.
-    label : what its quantity is called in words; "" for the name itself.
     quantities : what its quantities are called, a pattern each; () for the name of the measure.
     parts : the other parts of the data that it looks at, where they are known: "train", "validation" or "test".
     source : a digest of the source of a user's own, see `extensions.source`; "" for those of Steppe.
@@ -91,7 +90,6 @@ class Measure:
     networks: int = 1
     better: Literal["lower", "higher", ""] = "lower"
     ends: tuple[tuple[str, str], ...] = ()
-    label: str = ""
     quantities: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     source: str = ""

@@ -1,6 +1,7 @@
 """Measures against outcomes, as a section: a figure of all, and the tables of Jiang and Andriushchenko."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 from steppe.analysis.correlation.pairs import Correlation, Tau
@@ -10,13 +11,17 @@ from steppe.report.figures import correlations as figures
 from steppe.report.formats import NOTHING, interval, signed
 from steppe.report.tables.base import table
 from steppe.report.wording.correlations import about, column, paradoxes
+from steppe.report.wording.sizes import mid_sentence
+
+FEW = 3
+"""More outcomes have their tables folded."""
 
 TITLE = "Correlation of measures with outcomes"
 
 
 def section(found: Correlations) -> Section:
     """All of it."""
-    tables = [one for outcome in found.outcomes for one in outcome_tables(found, outcome)]
+    tables = [one for outcome in found.outcomes for one in _shown(found, outcome)]
     blocks: tuple[Block, ...] = (
         Paragraph(about(found)),
         Sentences(tuple(paradoxes(found)), warning=True),
@@ -31,6 +36,14 @@ def document(found: Correlations) -> Document:
     return Document("correlations", TITLE, sections=(section(found),))
 
 
+def _shown(found: Correlations, outcome: str) -> tuple[Table, ...]:
+    """The tables of one outcome; of many, all but those of a declared one are shown on request."""
+    tables = outcome_tables(found, outcome)
+    if len(found.outcomes) <= FEW or (found.plan and found.plan.outcome == outcome):
+        return tables
+    return tuple(replace(one, folded=True) for one in tables)
+
+
 def outcome_tables(found: Correlations, outcome: str) -> tuple[Table, ...]:
     """One outcome: τ over three sets of pairs, τ setting by setting, and information."""
     rows = {m: found.found[m, outcome] for m in found.measures if (m, outcome) in found.found}
@@ -38,15 +51,14 @@ def outcome_tables(found: Correlations, outcome: str) -> tuple[Table, ...]:
     fewer = {m: c.networks for m, c in rows.items() if c.networks != found.networks}
     caption = "".join(f"{column(m)}: {count} networks. " for m, count in fewer.items()).strip()
     columns = ("Measure", "Overall τ", "Within τ", "Matched τ")
-    tables = [table(f"Measures against {outcome}", caption, columns, [_row(m, c) for m, c in rows.items()])]
+    words = mid_sentence(column(outcome))
+    tables = [table(f"Measures against {words}", caption, columns, [_row(m, c) for m, c in rows.items()])]
     if axes:
         heads = ("Measure", *(column(name.rpartition(".")[2]) for name in axes), "Mean")
         granulated = [_granulated(m, c, axes) for m, c in rows.items()]
-        tables.append(table(f"Granulated τ with {outcome}, setting by setting", "", heads, granulated))
+        tables.append(table(f"Granulated τ with {words}, setting by setting", "", heads, granulated))
         heads = ("Measure", "None known", "One known", "Two known")
-        tables.append(
-            table(f"Information about {outcome} beyond settings", "", heads, map(_known, rows, rows.values()))
-        )
+        tables.append(table(f"Information about {words} beyond settings", "", heads, map(_known, rows, rows.values())))
     return tuple(tables)
 
 

@@ -14,12 +14,14 @@ from steppe.analysis.verdict import Verdict
 from steppe.core.checks import joined
 from steppe.extensions import is_function
 from steppe.measures import MEASURES
+from steppe.measures.words import in_words
 from steppe.report.document import Caption, Cell, Document, Gallery, Paragraph, Picture, Section, Sentences, Table
 from steppe.report.figures.diagrams import pictures
 from steppe.report.formats import NOTHING, number, p_value, signed, spread
 from steppe.report.tables.base import facts_table
 from steppe.report.wording.measurements import about, network_remarks, notes
 from steppe.report.wording.plans import CORRECTIONS, test
+from steppe.report.wording.sizes import sentence_case
 from steppe.report.wording.verdicts import verdict
 
 TITLE = "Sharpness and curvature"
@@ -37,8 +39,14 @@ FAMILIES = {
 TESTS = (
     "Mean ± standard deviation over runs; their number is in brackets. Below it is the comparison with {baseline} by "
     "{test} with {correction} over the conditions of one row: a ratio (×) where logarithms are compared, a "
-    "difference otherwise. These tests are exploratory: they were not declared in advance. Among so many, some "
-    "differences arise by chance."
+    "difference otherwise. "
+)
+EXPLORATORY = (
+    "These tests are exploratory: they were not declared in advance. Among so many, some differences arise by chance."
+)
+SOME_DECLARED = (
+    "{names} {were} declared in advance, and corrected over all that was declared, as in the tables above. All other "
+    "tests are exploratory: among so many, some differences arise by chance."
 )
 
 
@@ -46,7 +54,7 @@ def study_section(found: Measurements, baseline: str) -> Section:
     """The section of a study's report: quantities × conditions."""
     heads = ("", *(f"{c} ({found.counts[c]})" for c in found.conditions))
     rows = {
-        name: (Cell(name, found.remarks.get(name, "")), *(_compared(by, c, baseline) for c in found.conditions))
+        name: (Cell(in_words(name), _detail(found, name)), *(_compared(by, c, baseline) for c in found.conditions))
         for name, by in found.quantities.items()
     }
     tables = tuple(_by_family(found.measures, heads, rows))
@@ -56,7 +64,16 @@ def study_section(found: Measurements, baseline: str) -> Section:
 def _tests(found: Measurements, baseline: str) -> str:
     """How the numbers were compared."""
     plan = next(iter(found.quantities.values())).plan
-    return TESTS.format(baseline=baseline, test=test(plan), correction=CORRECTIONS[plan.correction])
+    how = TESTS.format(baseline=baseline, test=test(plan), correction=CORRECTIONS[plan.correction])
+    if not found.declared:
+        return f"{how}{EXPLORATORY}"
+    names = sentence_case(joined(found.quantities[name].quantity.label for name in found.declared))
+    return f"{how}{SOME_DECLARED.format(names=names, were='were' if len(found.declared) > 1 else 'was')}"
+
+
+def _detail(found: Measurements, name: str) -> str:
+    """What stands below a quantity's name: which end is the flatter or better one, and what to know of all values."""
+    return "; ".join(filter(None, (found.quantities[name].quantity.direction, found.remarks.get(name, ""))))
 
 
 def networks_document(found: NetworkMeasurements, diagrams: Diagrams) -> Document:
@@ -70,7 +87,7 @@ def networks_document(found: NetworkMeasurements, diagrams: Diagrams) -> Documen
     }
     cells = {
         name: (
-            Cell(name, found.remarks.get(name, "")),
+            Cell(in_words(name), found.remarks.get(name, "")),
             *(value_cell(found.values.get((network, name)), found.remarks) for network in found.networks),
         )
         for name in found.measures
@@ -147,7 +164,7 @@ def _family(measure: str) -> str:
 
 def _compared(found: QuantityComparison, condition: str, baseline: str) -> Cell:
     """A condition's mean and spread, and how it compares with the baseline."""
-    summary, bounds = found.summaries[condition], found.bounds[condition]
+    summary, bounds = found.summaries[condition], found.bounds.get(condition, 0)
     if not summary.count:
         return Cell(NOTHING)
     text = spread(summary.mean, summary.sd)

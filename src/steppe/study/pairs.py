@@ -96,7 +96,8 @@ def ask_pairs(
 
     The answers stand in the study's table of measurements, beside those of `steppe measure`. The unit is one question
     of one condition: an interrupted study goes on with the next one. What cannot be asked of such networks, as a
-    barrier of networks with statistics, is said to the watcher.
+    barrier of networks with statistics, is said to the watcher. Runs with other data than the baseline are not compared
+    with it.
 
     Raises
     ------
@@ -114,7 +115,11 @@ def ask_pairs(
         pairing = _Pairing(store, known, datasets, epochs)
         failed: dict[str, str] = {}
         for question, condition in itertools.product(asked, known):
-            pairs = list(_pairs(question.partners, condition, store.spec.baseline, runs))
+            pairs = [
+                pair
+                for pair in _pairs(question.partners, condition, store.spec.baseline, runs)
+                if pairing.share_data(*pair)
+            ]
             missing = {mark: pair for pair in pairs if (mark := pairing.mark(question, *pair)) not in table.known}
             if not missing or question.measure.name in failed:
                 continue
@@ -153,6 +158,10 @@ class _Pairing:
         self._examinations: dict[tuple[int, int], Examination] = {}
         self._subjects: dict[tuple[Member, Sample], Subject] = {}
         self.made_by = {f"{name}_version": importlib.metadata.version(name) for name in ("steppe", "jax")}
+
+    def share_data(self, one: Member, other: Member) -> bool:
+        """Whether both have the same data: networks of different tasks predict nothing that could agree."""
+        return self.store.fingerprint(one.condition) == self.store.fingerprint(other.condition)
 
     def mark(self, question: PairQuestion, one: Member, other: Member) -> str:
         """What makes an answer the same: both networks, the data, the measure, its settings and the sample."""

@@ -47,7 +47,7 @@ def r_squared(subject: Subject) -> Iterator[Quantity]:
     yield Quantity("r_squared", 1 - subject.value / variance if variance else math.nan)
 
 
-@measure(family="fit", cost="⅓", invariance="nodes", needs="targets", chosen="all", label="RMSE")
+@measure(family="fit", cost="⅓", invariance="nodes", needs="targets", chosen="all")
 def root_mean_squared_error(subject: Subject) -> Iterator[Quantity]:
     """How far are predictions of real targets off, in their units?"""
     yield Quantity("root_mean_squared_error", math.sqrt(subject.value), log=True)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from steppe.analysis.correlation.studies import Correlations
 from steppe.report.document import Picture
-from steppe.report.figures.drawing import OKABE_ITO, STYLE, WIDTH, condition_axis, legend, picture
+from steppe.report.figures.drawing import OKABE_ITO, STYLE, WIDTH, condition_axis, label_of, legend, picture
 from steppe.report.formats import percent, signed
 from steppe.report.wording.correlations import column
 
@@ -45,6 +45,10 @@ def forest(found: Correlations, outcome: str) -> list[Picture]:
     return [picture(figure, f"Kendall’s τ with {column(outcome)}: {alt}.", caption)]
 
 
+UPRIGHT = 6
+"""More columns than these have their names turned."""
+
+
 def matrix(found: Correlations) -> list[Picture]:
     """Every measure against every outcome: τ over all networks, as a table of colours with the numbers in it."""
     if not found.measures or not found.outcomes:
@@ -55,18 +59,30 @@ def matrix(found: Correlations) -> list[Picture]:
     )  # fmt: skip
     if not np.isfinite(values).any():
         return []
+    turned = len(found.outcomes) > len(found.measures)
+    rows, columns = (found.outcomes, found.measures) if turned else (found.measures, found.outcomes)
+    values = values.T if turned else values
+    below = 0.16 * max(len(column(name).split()) for name in columns) if len(columns) <= UPRIGHT else 1.6
     with mpl.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(WIDTH, 1.1 + 0.34 * len(found.measures)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.6 + below + 0.34 * len(rows)), layout="constrained")
         ax = figure.subplots()
     ax.imshow(values, cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
     for row, of in enumerate(values):
         for place, value in enumerate(of):
             color = "white" if abs(value) > 0.7 else "#1c1e21"
-            ax.text(place, row, signed(value, decimals=2), ha="center", va="center", color=color, fontsize=9)
-    condition_axis(ax, [column(m) for m in found.measures])
-    ax.set_xticks(range(len(found.outcomes)), ["\n".join(column(o).split()) for o in found.outcomes])
+            size = 9 if len(columns) <= UPRIGHT else 7
+            text = signed(value, decimals=2 if len(columns) <= 2 * UPRIGHT else 1)
+            ax.text(place, row, text, ha="center", va="center", color=color, fontsize=size)
+    condition_axis(ax, [column(name) for name in rows])
+    if len(columns) <= UPRIGHT:
+        ax.set_xticks(range(len(columns)), ["\n".join(column(name).split()) for name in columns])
+    else:
+        ax.set_xticks(range(len(columns)), [label_of(column(name), 24) for name in columns], rotation=90, fontsize=8)
     ax.tick_params(length=0)
-    caption = "Kendall’s τ over all networks of each measure (rows) with each outcome (columns), from −1 to 1."
+    sides = ("columns", "rows") if turned else ("rows", "columns")
+    caption = (
+        f"Kendall’s τ over all networks of each measure ({sides[0]}) with each outcome ({sides[1]}), from −1 to 1."
+    )
     alt = "; ".join(
         f"{column(m)} with {column(o)} {signed(c.overall.value, decimals=2)}" for (m, o), c in found.found.items()
     )

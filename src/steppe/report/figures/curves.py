@@ -23,7 +23,7 @@ class _Kind(NamedTuple):
 KINDS = {
     "test_accuracy": _Kind("Test accuracy (%)", "Test accuracy", factor=100.0),
     FITTED_LOSS: _Kind("Train loss (nats)", "Cross-entropy of training examples, without dropout"),
-    TR_H2: _Kind("tr(H²)", "tr(H²)", log=True),
+    TR_H2: _Kind("tr(H²) (lower is flatter)", "tr(H²)", log=True),
 }
 
 REGRESSION_KINDS = {
@@ -86,7 +86,7 @@ def _trajectories(trajectories: Mapping[str, Trajectory], unit: str) -> Picture 
         ax.plot(loss[-1], value[-1], style[c].marker, color=style[c].color, ms=7, mec="white", mew=0.8, zorder=3)
     log_axis(ax.xaxis, [v for path in paths.values() for v in path.loss])
     log_axis(ax.yaxis, [v for path in paths.values() for v in path.value])
-    ax.set(xlabel=f"Train loss without dropout{unit}", ylabel="tr(H²)")
+    ax.set(xlabel=f"Train loss without dropout{unit}", ylabel=KINDS[TR_H2].label)
     legend(figure, ax)
     caption = (
         "tr(H²) against training loss, epoch by epoch: geometric means over seeds; the marker is the last epoch. "

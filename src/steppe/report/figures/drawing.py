@@ -61,7 +61,7 @@ class Look(NamedTuple):
 def looks(conditions: Sequence[str]) -> dict[str, Look]:
     """Colour, line style and marker of each condition."""
     many = len(conditions) > len(OKABE_ITO)
-    scale = mpl.colormaps["cividis"].resampled(max(len(conditions), 2))
+    scale = mpl.colormaps["cividis"].resampled(max(round(1.25 * len(conditions)), 2))  # not its last, pale colours
     colors = [mpl.colors.to_hex(scale(i)) for i in range(len(conditions))] if many else OKABE_ITO
     styles = zip(colors, itertools.cycle(LINES), itertools.cycle(MARKERS), strict=False)
     return dict(zip(conditions, itertools.starmap(Look, styles), strict=False))

@@ -14,6 +14,7 @@ from steppe.analysis.verdict import Ratio
 from steppe.report.document import Picture
 from steppe.report.figures.drawing import Look, canvas, condition_axis, log_axis, looks, picture
 from steppe.report.formats import number, percent
+from steppe.report.tables.base import heading
 
 
 class _Points(NamedTuple):
@@ -37,7 +38,7 @@ def _outcome(by: QuantityComparison, lambdas: Mapping[str, float]) -> Picture | 
     if not any(len(p.values) for p in points.values()):
         return None
     name, log, lam = by.quantity.label, by.quantity.log, "lambda" if lambdas else "condition"
-    label = f"{name} (%)" if by.quantity.unit == "share" else name
+    label = heading(by.quantity)
     caption = (
         f"{name} against {lam}: {'geometric mean' if log else 'mean'} and its {percent(by.confidence)} confidence "
         "interval over seeds; each small dot is one seed."

@@ -8,6 +8,9 @@ from steppe.report.document import Picture
 from steppe.report.figures.drawing import STYLE, WIDTH, label_of, picture
 from steppe.report.formats import percent
 
+LETTER = 0.075
+"""Inches of a letter of a label, about."""
+
 
 def pictures(found: Ranks) -> list[Picture]:
     """The diagram, rank 1 on the left."""
@@ -20,7 +23,13 @@ def pictures(found: Ranks) -> list[Picture]:
         ax = figure.subplots()
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
-    ax.set(xlim=(0.4, count + 0.6), ylim=(top + 0.5 * half, -1.0), yticks=[], xticks=[])
+    words = [
+        f"{label_of(treatment, 22)} ({rank:.2f})"
+        for treatment, rank in zip(found.treatments, ranked.ranks, strict=True)
+    ]
+    aside = min(0.1 + LETTER * max(map(len, words)), 0.34 * WIDTH)
+    margin = aside * (count - 1) / (WIDTH - 2 * aside)
+    ax.set(xlim=(1 - margin, count + margin), ylim=(top + 0.5 * half, -1.0), yticks=[], xticks=[])
     ax.plot([1, count], [0, 0], color="#222222", lw=1.2)
     for rank in range(1, count + 1):
         ax.plot([rank, rank], [-0.12, 0.0], color="#222222", lw=1.0)
@@ -31,10 +40,9 @@ def pictures(found: Ranks) -> list[Picture]:
     for place, i in enumerate(order):
         left = place < half
         row = top + 0.5 * (place if left else count - 1 - place)
-        end = 0.9 if left else count + 0.1
+        end = 1 - 0.04 * margin if left else count + 0.04 * margin
         ax.plot([ranked.ranks[i], ranked.ranks[i], end], [0, row, row], color="#555555", lw=0.9)
-        words = f"{label_of(found.treatments[i])} ({ranked.ranks[i]:.2f})"
-        ax.text(end, row - 0.06, words, ha="left" if left else "right", va="bottom", fontsize=9)
+        ax.text(end, row, f" {words[i]} ", ha="right" if left else "left", va="center", fontsize=9)
     for row, group in enumerate(ranked.groups):
         places = [ranked.ranks[i] for i in group]
         ax.plot([min(places) - 0.04, max(places) + 0.04], [0.28 + 0.28 * row] * 2, color="#0072B2", lw=3.5)

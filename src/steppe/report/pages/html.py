@@ -1,5 +1,6 @@
 """A report as one self-contained HTML page: nothing is loaded from anywhere, text is escaped."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,6 +8,9 @@ from typing import ClassVar
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from steppe.report.document import Block, Document, Gallery, Picture, Rotatable, Section, is_empty
+
+UNIT = re.compile(r"(?<=\d) (?=%)")
+"""The space before a percent sign, where no line may break."""
 
 ENVIRONMENT = Environment(
     loader=PackageLoader("steppe.report.pages"),
@@ -17,6 +21,8 @@ ENVIRONMENT = Environment(
     keep_trailing_newline=True,
 )
 """Text is escaped, and a name that is not there is an error."""
+
+ENVIRONMENT.finalize = lambda text: UNIT.sub("\u00a0", text) if type(text) is str else text
 
 
 @dataclass(frozen=True)

@@ -60,15 +60,20 @@ def at_equal_loss(ratios: Mapping[str, Mapping[str, EqualLossRatio]], confidence
     rows = [
         (Cell(c), *(_equal_loss_cell(by[c]) for by in ratios.values()), _epochs([by[c] for by in ratios.values()]))
         for c in next(iter(ratios.values()), ())
+        if any(found.seeds for by in ratios.values() for found in by.values())
     ]
+    negative = (
+        "−λ_min is compared where λ_min is below zero by more than its residual in both runs. "
+        if "bottom_eigenvalue" in ratios
+        else ""
+    )
     caption = (
         "Each quantity divided by that of the baseline run with the same seed at the same training loss, over the "
         "measured epochs whose loss the baseline also passes through: geometric means over epochs, then over seeds. "
-        "The loss is without dropout, of the same network, on up to 2,048 training examples. −λ_min is "
-        "compared where λ_min is below zero by more than its residual in both runs. In brackets: "
-        f"{percent(confidence)} confidence intervals over seeds. “Lower” and “higher” mean that the interval excludes "
-        "1, “equivalent” that it lies within a declared margin. These comparisons are not corrected for the number of "
-        "conditions and are not among the tests declared in advance."
+        "The loss is without dropout, of the same network, on up to 2,048 training examples. tr(H²): lower is flatter. "
+        f"{negative}In brackets: {percent(confidence)} confidence intervals over seeds. “Lower” and “higher” mean that "
+        "the interval excludes 1, “equivalent” that it lies within a declared margin. These comparisons are not "
+        "corrected for the number of conditions and are not among the tests declared in advance."
     )
     columns = ("Condition", *(AT_EQUAL_LOSS[name][0] for name in ratios), "Epochs compared")
     return table("Comparison at equal training loss", caption, columns, rows)

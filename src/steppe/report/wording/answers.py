@@ -1,7 +1,11 @@
-"""A study in three lines: did it help, is it flatter, what did it cost; each with its effect and interval."""
+"""A study in three lines: did it help, is it flatter, what did it cost; each with its effect and interval.
+
+Where each condition is a task of its own, two lines: in what the tasks differ.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import QuantityComparison
@@ -12,9 +16,15 @@ from steppe.analysis.verdict import Ratio, Verdict
 from steppe.core.checks import joined
 from steppe.report.document import Answer
 from steppe.report.formats import interval, number, percent, signed
+from steppe.report.wording.sizes import mid_sentence
+
+CURVATURE = "tr(H²) (lower is flatter)"
 
 SEVERAL = 3
 """More conditions are counted and not named."""
+
+OPPOSITES = {"better": "worse", "flatter": "sharper", "lower": "higher"}
+"""What a condition is whose difference goes the other way."""
 
 LITTLE = 1.25
 """A ratio of training times whose whole interval is below this is called little."""
@@ -30,15 +40,46 @@ def answers(analysis: Analysis) -> tuple[Answer, ...]:
     level = f"{percent(analysis.confidence)} interval{', not corrected' if len(others) > 1 else ''}"
     controls = set(analysis.results.controls.values())
     asked = [c for c in others if c not in controls] or others
+    same = [c for c in asked if _data(analysis, c) == _data(analysis, baseline)]
+    if not same and any(_data(analysis, c) for c in asked):
+        return tuple(_tasks(analysis, asked, level))
+    asked = same or asked
     helped = _compared("Did it help?", primary, _good(primary.quantity), "better", level, among=asked)
-    lines = [Answer(helped.question, f"{helped.text}{_at_equal_cost(analysis, primary)}", helped.effect)]
+    further = f"{_at_equal_cost(analysis, primary)}{_over_data(analysis)}"
+    lines = [Answer(helped.question, f"{helped.text}{further}", helped.effect)]
     if any(by.condition.count for by in curvature.comparisons.values()):
-        flat = _compared(
-            "Is it flatter?", curvature, Verdict.LOWER, "flatter", level, "tr(H²) (lower is flatter)", among=asked
-        )
-        lines.append(Answer(flat.question, f"{flat.text}{_reason(analysis, curvature)}", flat.effect))
-    lines.append(_cost({c: analysis.cost[c] for c in others}, level))
+        flat = _compared("Is it flatter?", curvature, Verdict.LOWER, "flatter", level, CURVATURE, among=asked)
+        lines.append(Answer(flat.question, f"{flat.text}{_reason(analysis, curvature, asked)}", flat.effect))
+    lines.append(_cost({c: analysis.cost[c] for c in asked}, level))
     return tuple(lines)
+
+
+def _data(analysis: Analysis, condition: str) -> dict[str, Any]:
+    """The settings of a condition's data that vary between conditions."""
+    return {k: v for k, v in analysis.results.settings.get(condition, {}).items() if k.startswith("data.")}
+
+
+def _tasks(analysis: Analysis, asked: Sequence[str], level: str) -> Iterator[Answer]:
+    """The lines where each condition is a task of its own, so that none of them can help."""
+    primary, curvature = analysis.primary, analysis.quantities[TR_H2]
+    if primary.quantity.name != TR_H2:
+        name = mid_sentence(primary.quantity.label)
+        question = f"Do the tasks differ in {name}?"
+        yield _compared(question, primary, Verdict.LOWER, "lower", level, among=asked, verdict_first="Yes")
+    if any(by.condition.count for by in curvature.comparisons.values()):
+        question = "Do they differ in flatness?"
+        yield _compared(
+            question, curvature, Verdict.LOWER, "flatter", level, CURVATURE, among=asked, verdict_first="Yes"
+        )
+
+
+def _over_data(analysis: Analysis) -> str:
+    """What Friedman's test adds where every treatment was trained on several data sets."""
+    if not analysis.ranks:
+        return ""
+    found = analysis.ranks.comparison
+    seen = "treatments do not all rank alike" if found.p <= analysis.alpha else "no difference in rank was shown"
+    return f" Over {found.blocks} data sets {seen}."
 
 
 def _compared(
@@ -50,8 +91,12 @@ def _compared(
     name: str = "",
     *,
     among: Sequence[str] | None = None,
+    verdict_first: str = "",
 ) -> Answer:
-    """What became of one quantity under some conditions, or all, and the one that shows it best."""
+    """What became of one quantity under some conditions, or all, and the one that shows it best.
+
+    `verdict_first` is what any difference is answered with, where neither end of the scale is asked for.
+    """
     seen = {
         c: x
         for c, x in found.comparisons.items()
@@ -61,12 +106,20 @@ def _compared(
     by = {verdict: [c for c in seen if seen[c].verdict is verdict] for verdict in Verdict}
     if not seen or len(by[Verdict.UNTESTABLE]) == len(seen):
         return Answer(question, "Cannot tell: nothing could be tested.")
-    if by[good] and by[bad]:
-        text, shown = f"It depends: {word} under {_named(by[good])}, not under {_named(by[bad])}.", by[good] + by[bad]
+    both = by[good] + by[bad]
+    ways = [
+        f"{way} under {_named(by[which], len(seen))}"
+        for which, way in ((good, word), (bad, OPPOSITES[word]))
+        if by[which]
+    ]
+    if both and verdict_first:
+        text, shown = f"{verdict_first}: {', '.join(ways)}.", both
+    elif len(ways) == 2:
+        text, shown = f"It depends: {', '.join(ways)}.", both
     elif by[good]:
         text, shown = f"Yes, under {_named(by[good], len(seen))}.", by[good]
     elif by[bad]:
-        text, shown = f"No: the opposite under {_named(by[bad], len(seen))}.", by[bad]
+        text, shown = f"No: {ways[0]}.", by[bad]
     elif len(by[Verdict.EQUIVALENT]) == len(seen):
         text, shown = (
             f"No difference that matters, under {_named(by[Verdict.EQUIVALENT], len(seen))}.",
@@ -75,7 +128,8 @@ def _compared(
     else:
         text, shown = "Cannot tell: no difference shown.", [c for c in seen if c not in by[Verdict.UNTESTABLE]]
     most = max(shown, key=lambda c: abs(seen[c].difference))
-    label = name or found.quantity.label
+    way = found.quantity.direction
+    label = name or f"{found.quantity.label}{f' ({way})' if way else ''}"
     return Answer(question, text, f"{label} under {most}: {effect(found.quantity, seen[most])} ({level})")
 
 
@@ -116,9 +170,9 @@ def _at_equal_cost(analysis: Analysis, primary: QuantityComparison) -> str:
     return f" Against controls: {joined(parts) if parts else 'no difference shown'}."
 
 
-def _reason(analysis: Analysis, found: QuantityComparison) -> str:
+def _reason(analysis: Analysis, found: QuantityComparison, asked: Sequence[str]) -> str:
     """What networks at equal training loss add: whether a difference is one of more or less training."""
-    ratios: Mapping[str, EqualLossRatio] = analysis.equal_loss.get(TR_H2, {})
+    ratios: Mapping[str, EqualLossRatio] = {c: r for c, r in analysis.equal_loss.get(TR_H2, {}).items() if c in asked}
     lower = [c for c, by in found.comparisons.items() if by.verdict is Verdict.LOWER and c in ratios]
     alike = [c for c in lower if ratios[c].verdict in (Verdict.INCONCLUSIVE, Verdict.EQUIVALENT)]
     reversed_ = [c for c in lower if ratios[c].verdict is Verdict.HIGHER]

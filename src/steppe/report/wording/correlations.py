@@ -6,9 +6,10 @@ from steppe.analysis.correlation.studies import Correlations, DeclaredCorrelatio
 from steppe.analysis.quantities import QUANTITIES
 from steppe.analysis.verdict import Verdict
 from steppe.core.checks import joined
+from steppe.measures.words import in_words
 from steppe.report.document import Answer
 from steppe.report.formats import interval, percent, signed
-from steppe.report.wording.sizes import mid_sentence
+from steppe.report.wording.sizes import mid_sentence, sentence_case
 
 PAIRS = {
     "overall": "all pairs of networks",
@@ -16,6 +17,9 @@ PAIRS = {
     "matched": "pairs of networks alike in {}",
 }
 """Which pairs a declared correlation is over."""
+
+PARTS = ("train", "validation", "test", "clean", "augmented")
+"""Of the data: what columns of predictions begin with."""
 
 BORNE = ("pac_bayes_sigma", "pac_bayes_magnitude_sigma", "pac_bayes_alpha", "pac_bayes_magnitude_alpha")
 """Columns that say how much noise a network bears, and are therefore larger where it is flatter."""
@@ -31,16 +35,20 @@ def column(name: str) -> str:
     --------
     >>> column("batch_frobenius_squared"), column("adaptive_worst_sharpness")
     ('Final tr(H²)', 'adaptive worst sharpness')
+    >>> column("test_brier_score")
+    'test Brier score'
     """
-    return QUANTITIES[name].label if name in QUANTITIES else name.replace("_", " ")
+    if name in QUANTITIES:
+        return QUANTITIES[name].label
+    part, _, rest = name.partition("_")
+    return f"{part} {in_words(rest)}" if part in PARTS and rest else in_words(name)
 
 
 def about(found: Correlations) -> str:
     """What the numbers are, and how far to trust them."""
     factors = joined(found.factors) if found.factors else "nothing"
-    alike = (
-        f"“Matched”: over pairs whose {found.matched} differs by at most {found.tolerance:g}. " if found.matched else ""
-    )
+    matched = mid_sentence(column(found.matched))
+    alike = f"“Matched”: over pairs whose {matched} differs by at most {found.tolerance:g}. " if found.matched else ""
     left = (
         f" {found.left_out} networks whose training loss is above {found.max_train_loss:g} are left out."
         if found.left_out
@@ -66,8 +74,8 @@ def about(found: Correlations) -> str:
 def paradoxes(found: Correlations) -> list[str]:
     """Where the correlation within conditions is the opposite of that overall."""
     return [
-        f"{measure} and {outcome}: Simpson’s paradox. Over all networks τ is {signed(c.overall.value, decimals=2)}, "
-        f"and within conditions {signed(c.within.value, decimals=2)}."
+        f"{sentence_case(column(measure))} and {mid_sentence(column(outcome))}: Simpson’s paradox. Over all networks "
+        f"τ is {signed(c.overall.value, decimals=2)}, and within conditions {signed(c.within.value, decimals=2)}."
         for (measure, outcome), c in found.found.items()
         if c.is_paradoxical
     ]

@@ -5,6 +5,8 @@ import polars
 from steppe.analysis.measurements import Measurements
 from steppe.analysis.verdict import Verdict
 from steppe.core.checks import joined
+from steppe.measures.words import in_words
+from steppe.report.wording.sizes import sentence_case
 
 
 def about(rows: polars.DataFrame) -> str:
@@ -32,7 +34,10 @@ def _not_measured(rows: polars.DataFrame) -> list[str]:
     """What has no number, of which runs, and why."""
     by = rows.filter(~polars.col("value").is_finite()).group_by("quantity", "note", maintain_order=True)
     found = by.agg(polars.col("run").unique(maintain_order=True)).iter_rows()
-    return [f"{quantity} of {joined(runs)}: {note.removesuffix('.')}." for quantity, note, runs in found]
+    return [
+        f"{sentence_case(in_words(quantity))} of {joined(runs)}: {note.removesuffix('.')}."
+        for quantity, note, runs in found
+    ]
 
 
 def notes(found: Measurements) -> list[str]:
@@ -49,7 +54,7 @@ def notes(found: Measurements) -> list[str]:
         )
     if max(found.counts.values()) == 1:
         sentences.append("One network of each condition was measured: nothing can be tested.")
-    lost = sorted(name for name, by in found.quantities.items() if by.without_logarithm)
+    lost = sorted(in_words(name) for name, by in found.quantities.items() if by.without_logarithm)
     if lost:
         sentences.append(f"Values of 0 or less have no logarithm and are left out of tests: {joined(lost)}.")
     sentences += _not_measured(found.rows)

@@ -4,6 +4,7 @@ import math
 
 from steppe.analysis.quantities import Quantity
 from steppe.analysis.verdict import LARGEST_LOG
+from steppe.measures.words import NAMES
 
 
 def size(quantity: Quantity, difference: float) -> str:
@@ -77,10 +78,10 @@ def mid_sentence(text: str) -> str:
 
     Examples
     --------
-    >>> mid_sentence("Final test accuracy"), mid_sentence("ECE")
-    ('final test accuracy', 'ECE')
+    >>> mid_sentence("Final test accuracy"), mid_sentence("AURC"), mid_sentence("Brier score")
+    ('final test accuracy', 'AURC', 'Brier score')
     """
-    return text if text[:2].isupper() else text[:1].lower() + text[1:]
+    return text if text[:2].isupper() or text.startswith(NAMES) else text[:1].lower() + text[1:]
 
 
 def _ratio(difference: float) -> float:

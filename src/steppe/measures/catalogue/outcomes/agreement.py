@@ -31,7 +31,6 @@ def churn(subject: Subject, other: Subject) -> Iterator[Quantity]:
 
 @measure(
     family="outcome", cost="⅓ each", needs="labels", invariance="nodes", chosen="named", networks=2,
-    label="Jensen-Shannon divergence",
 )  # fmt: skip
 def jensen_shannon(subject: Subject, other: Subject) -> Iterator[Quantity]:
     """How far apart are the probabilities of two networks, in nats?"""
@@ -40,7 +39,6 @@ def jensen_shannon(subject: Subject, other: Subject) -> Iterator[Quantity]:
 
 @measure(
     family="outcome", cost="⅓ each", needs="labels", invariance="layers", chosen="named", networks=2, better="higher",
-    label="CKA",
 )  # fmt: skip
 def linear_cka(subject: Subject, other: Subject, *, debiased: bool = True) -> Iterator[Quantity]:
     """How alike do two networks represent their examples before the last layer?"""

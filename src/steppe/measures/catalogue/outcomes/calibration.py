@@ -20,7 +20,7 @@ SCALED = "scaled_"
 """Before the name of what is measured at the fitted temperature."""
 
 
-@measure(family="outcome", cost="⅓", needs="labels", invariance="nodes", label="calibration error")
+@measure(family="outcome", cost="⅓", needs="labels", invariance="nodes")
 def calibration_error(
     subject: Subject,
     *,
@@ -40,13 +40,13 @@ def calibration_error(
     yield Quantity("calibration_error", found)
 
 
-@measure(family="outcome", cost="⅓", needs="labels", invariance="nodes", chosen="all", label="smooth calibration error")
+@measure(family="outcome", cost="⅓", needs="labels", invariance="nodes", chosen="all")
 def smooth_calibration_error(subject: Subject) -> Iterator[Quantity]:
     """How far are the confidences of its predictions from how often they are right, without bins?"""
     yield Quantity("smooth_calibration_error", smooth_error(*top_labels(subject)))
 
 
-@measure(family="outcome", cost="⅓", needs="labels", invariance="nodes", chosen="all", label="Brier score")
+@measure(family="outcome", cost="⅓", needs="labels", invariance="nodes", chosen="all")
 def brier_score(subject: Subject) -> Iterator[Quantity]:
     """How far are its probabilities from what came, squared?"""
     found = predictions_of(subject)
@@ -84,9 +84,7 @@ def temperature(subject: Subject, *, bins: int = 15) -> Iterator[Quantity]:
     yield Quantity(f"{SCALED}negative_log_likelihood", loss, note=note, log=True)
 
 
-@measure(
-    family="outcome", cost="⅓", needs="labels", invariance="nodes", chosen="named", label="largest gap of reliability"
-)
+@measure(family="outcome", cost="⅓", needs="labels", invariance="nodes", chosen="named")
 def reliability(subject: Subject, *, bins: int = 15, binning: Binning = "width") -> Iterator[Quantity]:
     """How often are predictions right at each confidence? The largest difference; the diagram is kept as a curve."""
     check_binning("reliability", bins, binning)
