@@ -1,8 +1,8 @@
 """What a study of many runs costs the command that runs it, its folder, its tables, its report and its live page.
 
 ``python benchmarks/many_runs.py FOLDER [--conditions C] [--seeds N]`` trains one run, and simulates all others: an
-executor writes its files again under their names, with numbers of their own. All is as with workers on other machines,
-but for their training. Times are of the processor, in all threads; the largest memory is the process's.
+engine writes its files again under their names, with numbers of their own. Times are of the processor, in all threads;
+the largest memory is the process's.
 """
 
 import argparse
@@ -11,14 +11,20 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars
 
 from steppe import study
+from steppe.engines import tasks
+from steppe.engines.base import Ending, Job
 from steppe.engines.progress import Watcher
-from steppe.study.execution.base import Run
+from steppe.models import Variables
+from steppe.study.execution.base import Run, run_of
+from steppe.study.execution.distributed import Distributed
 from steppe.study.execution.local import Local
 from steppe.study.store import Store
 
@@ -34,24 +40,70 @@ measure = {probes = 2, batches = 1, names = ["sam_sharpness"]}
 
 
 class Simulated:
-    """Trains the first run that it is given, and writes all others as copies of it with other numbers."""
+    """An engine of a hundred workers that need no time: the first run is trained, all others are copies of it with
+    other numbers. Like Slurm it takes all tasks at once, one run each.
+    """
 
-    def submit(self, store: Store, runs: list[Run], watcher: Watcher) -> list[str]:
-        """See `Executor`."""
-        first, *others = runs
-        Local().submit(store, [first], watcher)
-        record, rows = store.load(*first)
-        network, draws = store.network(*first), np.random.default_rng(0)
+    name, asked, workers = "simulated", None, 100
+
+    def __init__(self) -> None:
+        self.queue: list[Job] = []
+        self.draws, self.seconds = np.random.default_rng(0), 0.0
+        self.made: Made | None = None
+
+    def parts(self, count: int) -> int:
+        """See `Engine`."""
+        return count
+
+    def adopt(self, jobs: Sequence[Job]) -> list[Job]:
+        """See `Engine`."""
+        return []
+
+    def start(self, jobs: Sequence[Job]) -> list[Job]:
+        """See `Engine`."""
+        self.queue += jobs
+        return list(jobs)
+
+    def ended(self) -> dict[str, Ending]:
+        """See `Engine`: a hundred more have ended."""
+        some, self.queue = self.queue[: self.workers], self.queue[self.workers :]
+        begin = time.process_time()
+        for job in some:
+            task = tasks.read(job.folder / tasks.TASK)
+            for unit in task["units"]:
+                self.write(Path(task["arguments"]["directory"]), run_of(unit))
+        self.seconds += time.process_time() - begin
+        return {job.name: Ending(0) for job in some}
+
+    def write(self, directory: Path, run: Run) -> None:
+        """Put a run into a study's folder."""
+        if self.made is None:
+            store = Store.read(directory)
+            Local().submit(store, [run], Watcher())
+            self.made = Made(store, *store.load(*run), store.network(*run))
+            return
+        store, record, rows, network = self.made
         values = rows["value"].to_numpy()
-        for run in others:
-            # Accuracies are rounded, so that there are ties, as in practice.
-            drawn = polars.Series("value", np.round(values * draws.uniform(0.9, 1.0, len(values)), 2))
-            mine = {**record, "condition": run.condition, "seed": run.seed}
-            store.save(*run, network, rows.with_columns(drawn), mine)
-        return [run.id for run in runs]
+        # Rounded, so that there are ties, as there are between accuracies.
+        drawn = polars.Series("value", np.round(values * self.draws.uniform(0.9, 1.0, len(values)), 2))
+        mine = {**record, "condition": run.condition, "seed": run.seed}
+        store.save(*run, network, rows.with_columns(drawn), mine)
 
-    def wait(self, ids: list[str]) -> None:
-        """Nothing is left to wait for."""
+    def stop(self) -> None:
+        """See `Engine`."""
+
+    def preview(self, folder: Path, count: int) -> str:
+        """See `Engine`."""
+        return ""
+
+
+class Made(NamedTuple):
+    """What copies are made of."""
+
+    store: Store
+    record: dict[str, Any]
+    rows: polars.DataFrame
+    network: Variables
 
 
 def cost(words: list[str]) -> tuple[float, float, int]:
@@ -70,13 +122,15 @@ def cost(words: list[str]) -> tuple[float, float, int]:
     return seconds, int(done.stderr.split()[-1]) / 1024, len(done.stdout)
 
 
-def simulate(folder: Path, conditions: int, seeds: int) -> None:
-    """Make the folder of a study of so many runs."""
+def simulate(folder: Path, conditions: int, seeds: int) -> tuple[float, float]:
+    """Make the folder of a study of so many runs; processor seconds of the command and of its simulated workers."""
     spec = folder / "many.toml"
     folder.mkdir(parents=True, exist_ok=True)
     strengths = [round(0.001 * i, 4) for i in range(conditions)]
     spec.write_text(f'{SPEC}\nseeds = {seeds}\ngrid = {{"method.lam" = {strengths}}}\n'.replace("\nname", "name", 1))
-    study.run(study.load(str(spec)), folder / "out", executor=Simulated())
+    engine, begin = Simulated(), time.process_time()
+    study.run(study.load(str(spec)), folder / "out", executor=Distributed(engine))
+    return time.process_time() - begin - engine.seconds, engine.seconds
 
 
 def watched(folder: Path) -> list[tuple[str, float, float, int]]:
@@ -109,9 +163,9 @@ def main() -> None:
     out = asked.folder / "out"
     rows: list[tuple[str, float, float, int]] = []
     if not out.exists():
-        begin = time.process_time()
-        simulate(asked.folder, asked.conditions, asked.seeds)
-        rows.append(("writing all runs, and the command around it", time.process_time() - begin, 0.0, 0))
+        command, workers = simulate(asked.folder, asked.conditions, asked.seeds)
+        rows.append(("`steppe run` on an engine that takes a task for each run", command, 0.0, 0))
+        rows.append(("its workers: writing a run each", workers, 0.0, 0))
     steppe = [sys.executable, "-m", "steppe"]
     commands = {
         "show": [*steppe, "show", str(out)],

@@ -1,10 +1,8 @@
 """A real cluster of Ray, of three machines that are processes here."""
 
-import contextlib
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +12,7 @@ from steppe.engines.base import Task
 from steppe.engines.engines import Place
 from steppe.engines.pool import Pool
 from steppe.engines.progress import Watcher
+from support.machines import cluster_of, workers_of
 from support.units import missing
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
@@ -22,35 +21,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 @pytest.fixture(scope="module")
 def cluster():
-    from ray.cluster_utils import Cluster
-
-    paths = os.pathsep.join(filter(None, [os.path.dirname(os.path.dirname(__file__)), os.environ.get("PYTHONPATH")]))
-    os.environ |= {"PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-                   "RAY_raylet_start_wait_time_s": "300"}  # fmt: skip
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr("ray._private.services.get_node", patient(ray._private.services.get_node))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.others = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-    monkeypatch.undo()
-
-
-def patient(function, seconds=300):
-    """A function that is asked again for so long: Ray gives a machine thirty seconds to begin, busy or not."""
-
-    def asked(*arguments):
-        began = time.monotonic()
-        while True:
-            try:
-                return function(*arguments)
-            except RuntimeError:
-                if time.monotonic() - began > seconds:
-                    raise
-                time.sleep(0.5)
-
-    return asked
+    with cluster_of(3) as found:
+        yield found
 
 
 class Chaos(Watcher):
@@ -93,15 +65,6 @@ def test_a_killed_worker_and_a_lost_machine_lose_nothing(cluster, tmp_path):
             break
         time.sleep(0.1)
     assert not workers_of(tmp_path)
-
-
-def workers_of(folder):
-    """The processes of workers in a folder, as Linux lists them."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            found.append(path.read_bytes().decode(errors="replace"))
-    return [line for line in found if "steppe.engines.worker" in line and str(folder) in line]
 
 
 def test_more_than_a_machine_has_is_one_sentence(cluster):

@@ -10,12 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import polars
 from hypothesis import strategies as st
 
 from fuzzing import Ending, Verdict, scratch
 from fuzzing.damage import same
 from steppe import study
+from steppe.measures.table import ABOUT_THE_MACHINE
 from steppe.study import Store
+from steppe.study.records import RunRecord
 from support.folders import paths_in
 
 LARGE = 100
@@ -33,6 +36,9 @@ train = {learning_rate = 0.05, batch_size = 8, epochs = 30}
 landscape = {points = 5, grid_points = 3}
 grid = {"method.lam" = [0.0, 0.1]}
 """
+MACHINE = ("measure_seconds", "host")
+"""Columns of rows that do not repeat when a run does."""
+
 CASES = st.floats(0, 2)
 """Seconds between the first sign of life in the folder and the kill."""
 
@@ -86,16 +92,24 @@ def compared(out: Path) -> list[str]:
         for seed in range(2):
             if here.has(column.name, seed):
                 (run, rows), (other, others) = (store.load(column.name, seed) for store in (here, there))
-                alike = science(run) == science(other) and list(map(science, rows)) == list(map(science, others))
+                rows, others = (
+                    found.filter(~ABOUT_THE_MACHINE).drop(MACHINE, strict=False) for found in (rows, others)
+                )
+                alike = science(run) == science(other) and rows.equals(others, null_equal=True)
                 if not (alike and same(here.params(column.name, seed), there.params(column.name, seed))):
                     wrong.append(f"{column.name}-s{seed} is another run")
     return wrong
 
 
-def science(row: dict) -> dict:
+def science(record: RunRecord) -> dict[str, object]:
     """What must be the same every time."""
     machine = ("seconds", "memory", "host", "made_with")
-    return {name: value for name, value in row.items() if not any(word in name for word in machine)}
+    return {name: value for name, value in record.items() if not any(word in name for word in machine)}
+
+
+def numbers(rows: polars.DataFrame) -> polars.DataFrame:
+    """Rows without what does not repeat when a run does."""
+    return rows.filter(~ABOUT_THE_MACHINE).drop(MACHINE, strict=False)
 
 
 def left_over(out: Path) -> list[str]:

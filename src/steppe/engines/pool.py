@@ -20,7 +20,13 @@ ATTEMPTS = 3
 """So often is a unit begun that ends without a result."""
 
 SECONDS = 0.25
-"""Between two looks at the tasks."""
+"""Between two looks at the tasks, at least."""
+
+SHARE = 0.1
+"""Of the time that looks take, at most: a look at ten thousand tasks takes longer than one at ten."""
+
+LONGEST = 5.0
+"""Seconds between two looks, at most: a worker that has ended waits so long for its next task."""
 
 PATIENCE = 5.0
 """Seconds after the end of a task in which its results may still appear: file systems of a network are slow to tell."""
@@ -76,10 +82,13 @@ class Pool:
         with files.lock(place / ".lock", self.engine.name, folder, "has tasks computed in"), self._stopping():
             self._begin(place, work)
             self._say_idle()
+            pause = SECONDS
             while self.carried:
                 self._start()
-                time.sleep(SECONDS)
+                time.sleep(pause)
+                began = time.monotonic()
                 self._look(place)
+                pause = min(max(SECONDS, (time.monotonic() - began) * (1 / SHARE - 1)), LONGEST)
             self._leave(place)
         return self.lost
 
@@ -122,7 +131,7 @@ class Pool:
         self.waiting.append(job)
 
     def _start(self) -> None:
-        started = self.engine.start(self.waiting) if self.waiting else []
+        started = set(self.engine.start(self.waiting) if self.waiting else [])
         self.waiting = [job for job in self.waiting if job not in started]
 
     def _look(self, place: Path) -> None:
@@ -131,7 +140,8 @@ class Pool:
         for name, ending in self.engine.ended().items():
             if name in by_name:
                 self.ended[by_name[name]] = ending, now
-        on_their_way = [job for job in self.carried if job not in self.waiting]
+        waiting = set(self.waiting)
+        on_their_way = [job for job in self.carried if job not in waiting]
         self.progress.look(on_their_way)
         for job, (ending, when) in list(self.ended.items()):
             rest = self.missing(self.carried[job])

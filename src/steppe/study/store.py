@@ -66,6 +66,8 @@ OF_A_STUDY = (
 )  # fmt: skip
 """Files that Steppe writes."""
 
+NO_ROWS = polars.DataFrame(schema=ROWS_OF_A_RUN)
+
 AGAIN = "`steppe run` recreates it."
 
 
@@ -359,7 +361,7 @@ class Store:
         """
         path = self.run_folder(condition, seed) / ADDED
         if not os.path.lexists(path):
-            return polars.DataFrame(schema=ROWS_OF_A_RUN)
+            return NO_ROWS
         files.require_sums(path, AGAIN)
         rows, parameters = files.read(path, records.additions, todo=AGAIN)
         return rows if parameters == files.digest(path.with_name("parameters.npz")) else rows.clear()

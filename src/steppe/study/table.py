@@ -137,7 +137,7 @@ def read_runs(store: Store, known: Known | None = None) -> FinishedRuns:
                     damaged.append(error)
                 else:
                     added = _whole(functools.partial(store.additions, column.name, seed), damaged)
-                    found.append((record, rows if added is None else polars.concat([rows, added])))
+                    found.append((record, rows if added is None or not len(added) else polars.concat([rows, added])))
     return FinishedRuns([record for record, _ in found], measurements.of_study(store, found), damaged)
 
 

@@ -1,0 +1,83 @@
+"""What an engine adds to the bare loop for each run, and what a second worker brings.
+
+``python benchmarks/executors.py [--rounds N] [--runs N]``: each way runs the same study in a folder of its own, in turn,
+round after round, with compiled programs in the cache. Processor seconds are of the command and of all that it begins;
+Ray's own processes do not end with it, so that they are not in them.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SPEC = """
+name = "many"
+data = {{name = "moons", examples = {examples}}}
+model = {{name = "mlp", hidden = [{width}]}}
+method = {{name = "fa", lam = 0.0, every = 2, probes = 2}}
+train = {{learning_rate = 0.05, batch_size = 8, epochs = {epochs}}}
+measure = {{probes = 2, batches = 1}}
+seeds = {seeds}
+"""
+
+WAYS = {
+    "the bare loop": [],
+    "processes, one worker": ["--on", "processes", "--workers", "1"],
+    "processes, two workers": ["--on", "processes", "--workers", "2"],
+    "Ray on this machine, one worker": ["--on", "ray", "--workers", "1"],
+    "Ray on this machine, two workers": ["--on", "ray", "--workers", "2"],
+}
+
+
+def taken(spec: Path, way: list[str]) -> tuple[float, float]:
+    """Seconds on the clock, and of the processor, of a command."""
+    out = spec.with_suffix("")
+    shutil.rmtree(out, ignore_errors=True)
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    words = [sys.executable, "-m", "steppe", "run", str(spec), "--out", str(out), *way]
+    done = subprocess.run(words, capture_output=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr.decode())
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.monotonic() - begin, used
+
+
+def table(folder: Path, title: str, rounds: int, runs: int, **settings: int) -> None:
+    """Time all ways, and print a table."""
+    spec = folder / "many.toml"
+    spec.write_text(SPEC.format(seeds=runs, **settings))
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
+    taken(spec, [])  # compiles
+    for _ in range(rounds):
+        for name, way in WAYS.items():
+            found[name].append(taken(spec, way))
+    bare = [statistics.median(column) for column in zip(*found["the bare loop"], strict=True)]
+    print(f"\n{title}: {runs} runs, medians of {rounds} rounds; load {os.getloadavg()[0]:.1f}\n")
+    print("| | seconds on the clock | of the processor | more for each run: ms on the clock | of the processor |")
+    print("|---|---|---|---|---|")
+    for name, rows in found.items():
+        clock, used = (statistics.median(column) for column in zip(*rows, strict=True))
+        more = [f"{1000 * (value - base) / runs:.0f}" for value, base in zip((clock, used), bare, strict=True)]
+        print(f"| {name} | {clock:.1f} | {used:.1f} | {' | '.join(more)} |", flush=True)
+
+
+def main() -> None:
+    """Time a study of tiny runs, and one whose runs compute for a while."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=20)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        table(Path(folder), "Tiny runs", asked.rounds, asked.runs, examples=60, width=4, epochs=2)
+        table(Path(folder), "Longer runs", asked.rounds, asked.runs, examples=600, width=64, epochs=100)
+
+
+if __name__ == "__main__":
+    main()
