@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +14,14 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from steppe import data, report, study
 from steppe.core.checks import InputError
+from steppe.engines.base import Ending
+from steppe.engines.performance import perform
 from steppe.models import Variables
 from steppe.report.wording.tuning import budget, cautions
 from steppe.study import Store
 from steppe.study import spec as specs
 from steppe.study.datasets import DataRecord, Datasets
+from steppe.study.execution.distributed import Distributed
 from steppe.study.history import ROWS, of_training
 from steppe.study.progress import Watcher
 from steppe.study.questions import questions
@@ -321,6 +323,7 @@ BAD = {
     "a budget of its own": (PLAIN, f'{PLAIN}\n"tune.trials" = 9', "every condition has the same budget"),
     "no range at all": (RATE + CONDITIONS, f"[[conditions]]\n{PLAIN}\n", "tune.ranges must be the range of a setting"),
     "an objective that is none": ("trials = 4", 'trials = 4\nobjective = "test_loss"', "'validation_loss' or"),
+    "seeds that trials have": ("seeds = 2", "seeds = 10_000", "seeds must be at most 9999 with this [tune]"),
     "too many trials": ("trials = 4", "trials = 4000", "less than or equal to 1000"),
 }
 
@@ -376,6 +379,35 @@ def test_the_study_of_the_guide_is_one():
     assert ranges == {"plain": {rate}, "sam": {rate, "method.rho"}, "fa": {rate, "method.lam"}}
 
 
+class Here:
+    """An engine whose workers are calls in this process, one after another."""
+
+    name, asked = "here", None
+
+    def __init__(self):
+        self.over = {}
+
+    def parts(self, count):
+        return count
+
+    def adopt(self, jobs):
+        return []
+
+    def start(self, jobs):
+        self.over |= {job.name: Ending(perform(job.folder, job.mark)) for job in jobs}
+        return list(jobs)
+
+    def ended(self):
+        over, self.over = self.over, {}
+        return over
+
+    def stop(self):
+        pass
+
+    def preview(self, folder, count):
+        return f"{count} tasks\n"
+
+
 @pytest.mark.slow
 def test_a_tuned_study_trains_with_what_was_chosen_and_reports_it(here):
     spec = specs.parse(SPEC.replace("trials = 4", "trials = 2"))
@@ -395,9 +427,14 @@ def test_a_tuned_study_trains_with_what_was_chosen_and_reports_it(here):
     again = study.run(spec, "out")
     assert before == {path: path.stat().st_mtime_ns for path in (here / "out").rglob("parameters.npz")}
     assert again.runs.equals(found.runs)
-    shutil.rmtree(here / "out" / "runs")
-    (here / "out" / "runs").mkdir()
-    repeated = study.run(spec, "out")
+    carried = Distributed(Here())
+    assert (
+        carried.preview(spec, here / "carried") == "2 tasks\n# 2 rounds of trials; this is the first.\n\n"
+        "4 tasks\n# The seeds, after all trials.\n"
+    )
+    repeated = study.run(spec, "carried", executor=carried)
+    assert (here / "carried" / "tuning.json").read_bytes() == (here / "out" / "tuning.json").read_bytes()
+    assert carried.preview(spec, here / "carried") == "0 tasks\n"
     machine = [name for name in found.runs.columns if "seconds" in name or "memory" in name or name == "host"]
     assert repeated.runs.drop(machine).equals(found.runs.drop(machine))
     given = study.load("out/study.toml")

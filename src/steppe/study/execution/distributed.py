@@ -1,5 +1,6 @@
 """Runs trained by several workers, wherever an engine carries them."""
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from steppe.study.execution.local import CHECKPOINT_SECONDS, work
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
 from steppe.study.training.recipe import shape_key, shape_of
+from steppe.study.tuning.search import first_round
 
 
 class Distributed:
@@ -62,11 +64,20 @@ class Distributed:
         say_lost(self.lost, watcher)
 
     def preview(self, spec: Spec, directory: Path) -> str:
-        """What would be given to machines for the runs that a folder lacks, as text."""
+        """What would be given to machines for the runs that a folder lacks, as text; trials first, where some are."""
         store = Store(Path(directory), spec)
+        if spec.tune and (store.directory / "study.toml").is_file():
+            store.spec = spec.model_copy(update={"chosen": Store.read(directory).spec.chosen})
         runs = [Run(column.name, seed) for seed in range(spec.seeds) for column in specs.conditions(spec)]
         missing = [run for run in runs if not store.has(*run)]
-        return self.engine.preview(Path(directory), len(self.tasks(spec, directory, missing)))
+        seeds = self.engine.preview(store.directory, len(self.tasks(spec, directory, missing)))
+        trials = first_round(store)
+        if not trials or not spec.tune:
+            return seeds
+        folder, round_, those = trials
+        first = self.engine.preview(folder, len(self.tasks(round_, folder, list(itertools.starmap(Run, those)))))
+        rounds = math.ceil(spec.tune.trials / spec.tune.parallel)
+        return f"{first}# {rounds} rounds of trials; this is the first.\n\n{seeds}# The seeds, after all trials.\n"
 
     def tasks(self, spec: Spec, directory: Path, runs: Sequence[Run]) -> list[Task]:
         """Runs of a study in that folder, divided into tasks."""

@@ -10,7 +10,7 @@ from steppe.core import checks
 from steppe.extensions import is_function
 from steppe.study.spec import limits
 from steppe.study.spec.settings import Table, validated
-from steppe.study.spec.tables import Spec
+from steppe.study.spec.tables import Spec, Tune
 
 TUNED = ("method", "loss", "model", "average", "train")
 """Tables in which a key may have a range."""
@@ -122,10 +122,25 @@ def check(columns: Mapping[str, Spec], attempt: Callable[[str, dict[str, Any]], 
         checks.fail("study", "tune.ranges", "the range of a setting, of one condition at least", "none", todo)
     for name, spec in columns.items():
         _check_objective(spec)
+        _check_seeds(spec)
         for path, found in ranges_of(spec).items():
             _check_key(name, spec, path, found)
             for end in found.ends:
                 attempt(name, {path: end})
+
+
+def seeds_of_trials(plan: Tune) -> range:
+    """The seeds of trials, which no run of the study has."""
+    return range(limits.MOST["seeds"] - plan.seeds, limits.MOST["seeds"])
+
+
+def _check_seeds(spec: Spec) -> None:
+    """Fail where runs would have the seeds of trials."""
+    assert spec.tune is not None
+    first = seeds_of_trials(spec.tune)[0]
+    if spec.seeds > first:
+        checks.fail("study", "seeds", f"at most {first} with this [tune], whose trials have the seeds from {first} on",
+                    spec.seeds)  # fmt: skip
 
 
 def _check_objective(spec: Spec) -> None:

@@ -20,7 +20,7 @@ from steppe.study.progress import Watcher
 from steppe.study.spec import conditions as columns_of
 from steppe.study.spec.conditions import Condition, resolve, with_settings
 from steppe.study.spec.limits import MOST
-from steppe.study.spec.ranges import fail_without_validation, ranges_of, setting
+from steppe.study.spec.ranges import fail_without_validation, ranges_of, seeds_of_trials, setting
 from steppe.study.spec.tables import Spec, Tune
 from steppe.study.store import Store
 from steppe.study.training.run import is_pruned
@@ -38,11 +38,6 @@ BEFORE_PRUNING = 5
 
 PARTS = ("data", "model", "method", "then", "loss", "augment", "average", "train")
 """Tables in which a trial may differ from another."""
-
-
-def seeds_of(plan: Tune) -> list[int]:
-    """The seeds of trials, which no run of the study has."""
-    return [MOST["seeds"] - 1 - place for place in range(plan.seeds)]
 
 
 def _untuned(store: Store, known: Sequence[TrialsOfCondition] | None) -> list[Condition]:
@@ -65,6 +60,18 @@ def _known(store: Store) -> list[TrialsOfCondition] | None:
     except files.DamagedFile:
         return None
     return found[1] if found else None
+
+
+def first_round(store: Store) -> tuple[Path, Spec, list[Run]] | None:
+    """The folder, the study and the runs of the first round of trials; None where no trials are missing."""
+    known, plan = _known(store), store.spec.tune
+    columns = _untuned(store, known)
+    if not columns or plan is None:
+        return None
+    found = [TrialsOfCondition(column.name, ranges_of(column.spec), []) for column in columns]
+    folder = store.directory / FOLDER / "000"
+    drawn = _drawn(folder, store.spec, columns, found, range(min(plan.parallel, plan.trials)))
+    return folder, drawn.spec, [(name, seed) for name in drawn.entries for seed in reversed(seeds_of_trials(plan))]
 
 
 def tune(store: Store, datasets: Datasets, train: Train, watcher: Watcher) -> None:
@@ -219,7 +226,7 @@ def _trained(
     columns = {column.name: column for column in columns_of(drawn.spec)}
     data = DataRecord.of(columns.values(), datasets)
     with Store.open(folder, drawn.spec, data) as store:
-        runs = [(name, seed) for name in drawn.entries for seed in seeds_of(plan)]
+        runs = [(name, seed) for name in drawn.entries for seed in reversed(seeds_of_trials(plan))]
         missing = [run for run in runs if not store.is_whole(*run)]
         for run in missing:
             if store.has(*run):
@@ -239,7 +246,7 @@ def _trained(
 
 def _result(store: Store, name: str, spec: Spec, number: int, values: dict[str, Any], plan: Tune) -> Trial:
     """What came of a trial; diverged if one of its seeds did."""
-    found = [store.load(name, seed) for seed in seeds_of(plan)]
+    found = [store.load(name, seed) for seed in reversed(seeds_of_trials(plan))]
     scores = [_series(rows, plan.objective)[-1] for _, rows in found]
     losses = [_series(rows, "validation_loss") for _, rows in found]
     epochs = min(record["epochs"] for record, _ in found)
