@@ -1,7 +1,7 @@
 """What an engine adds to the bare loop for each run, and what a second worker brings.
 
-``python benchmarks/executors.py [--rounds N] [--runs N]``: each way runs the same study in a folder of its own, in turn,
-round after round, with compiled programs in the cache. Processor seconds are of the command and of all that it begins;
+``python benchmarks/executors.py [--rounds N] [--runs N]``: each way runs the same study in a new folder, in turn, round
+after round, with compiled programs in the cache. Processor seconds are of the command and of all that it begins;
 Ray's own processes do not end with it, so that they are not in them.
 """
 
@@ -33,6 +33,11 @@ WAYS = {
     "Ray on this machine, one worker": ["--on", "ray", "--workers", "1"],
     "Ray on this machine, two workers": ["--on", "ray", "--workers", "2"],
 }
+
+SHORT = {"examples": 60, "width": 4, "epochs": 2}
+
+if shutil.which("sbatch"):
+    WAYS["Slurm"] = ["--on", "slurm"]
 
 
 def taken(spec: Path, way: list[str]) -> tuple[float, float]:
@@ -73,10 +78,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--longer", action="store_true", help="runs that compute for a while")
     asked = parser.parse_args()
+    settings = {"examples": 600, "width": 64, "epochs": 100} if asked.longer else SHORT
     with tempfile.TemporaryDirectory() as folder:
-        table(Path(folder), "Tiny runs", asked.rounds, asked.runs, examples=60, width=4, epochs=2)
-        table(Path(folder), "Longer runs", asked.rounds, asked.runs, examples=600, width=64, epochs=100)
+        table(Path(folder), "Longer runs" if asked.longer else "Tiny runs", asked.rounds, asked.runs, **settings)
 
 
 if __name__ == "__main__":
