@@ -1,4 +1,5 @@
 import functools
+import gc
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from steppe import study
 
 MADE = pytest.StashKey[str]()
 SLOW = Path(__file__).with_name("slow.txt")
+MANY_MAPS = 20_000
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 """Compiled programs of one run of the tests, shared by its processes: half of all compilation is the same again."""
 
@@ -81,11 +83,23 @@ def pytest_collection_modifyitems(items):
             met.add(item.function)
 
 
+def pytest_collection_finish():
+    """Spare the collector what imports made: it took a tenth of the time of the tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def few_programs():
-    """Every compiled program holds memory maps, of which a process has 65,530 on Linux: XLA crashes beyond."""
+    """Every compiled program holds memory maps, of which a process has 65,530 on Linux: XLA crashes beyond.
+
+    Until there are many, modules share what is compiled: most of what they compute is made of the same small programs.
+    """
     yield
-    jax.clear_caches()
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or maps.read_bytes().count(b"\n") > MANY_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture
@@ -137,6 +151,14 @@ def on_devices():
 def on_four_devices(on_devices):
     """Runs a script in a process that sees four devices; gives what it prints."""
     return functools.partial(on_devices, count=4)
+
+
+@pytest.fixture(scope="module")
+def without_surfaces():
+    """Studies compute no loss surfaces, seconds of each: for a module that asks for other things, not `small_study`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("steppe.study.execution.run.add_surfaces", lambda *_: None)
+        yield
 
 
 @pytest.fixture(scope="session")

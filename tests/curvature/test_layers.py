@@ -239,9 +239,18 @@ name = lambda function: getattr(function, "__name__", None)
 
 
 @pytest.mark.first_is_fast
-@pytest.mark.parametrize("kind", [slow("full"), slow("gram"), slow("thin"), "sketched"])
 @pytest.mark.parametrize(
-    "network", [network if network in (mlp, convolutions) else slow(network) for network in APPLIES], ids=name
+    ("network", "kind"),
+    [
+        (mlp, "sketched"),
+        *(
+            slow(network, kind)
+            for network in APPLIES
+            if network is not mlp
+            for kind in ("full", "sketched", *(["gram", "thin"] if network in (relu, attention, wide_data) else []))
+        ),
+    ],
+    ids=name,
 )
 def test_value_and_gradient_equal_the_dense_ones_on_the_same_probes(x64, monkeypatch, network, kind):
     forms(monkeypatch, kind)

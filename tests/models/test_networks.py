@@ -31,6 +31,8 @@ from steppe.study.training.recipe import Recipe, _stream, shape_of
 from support.folders import paths_in
 from support.networks import dense_hessian
 
+pytestmark = pytest.mark.usefixtures("without_surfaces")
+
 X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 
 

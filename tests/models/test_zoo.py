@@ -14,6 +14,8 @@ from steppe.models.zoo.recurrent import Recurrent
 from steppe.models.zoo.resnet import Block
 from steppe.study.training.recipe import Recipe, shape_of
 
+pytestmark = pytest.mark.usefixtures("without_surfaces")
+
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(4, 8, 8, 1)).astype(np.float32)
 TOKENS = jnp.array([[3, 7, 1, 0, 0], [2, 2, 5, 1, 4], [9, 0, 0, 0, 0], [1, 2, 3, 4, 0]])

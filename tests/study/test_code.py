@@ -12,6 +12,8 @@ import pytest
 import steppe
 from steppe import study
 
+pytestmark = pytest.mark.usefixtures("without_surfaces")
+
 NET = """
 from flax import nnx
 

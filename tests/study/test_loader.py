@@ -17,6 +17,8 @@ from steppe.study.spec.reading import parse
 from steppe.study.store import Store
 from steppe.study.training import loader
 
+pytestmark = pytest.mark.usefixtures("without_surfaces")
+
 TEXT = """
 name = "host"
 seeds = 1

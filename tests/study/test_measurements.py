@@ -27,6 +27,8 @@ from steppe.study.spec.identity import changes
 from steppe.study.spec.reading import parse
 from steppe.study.store import OF_A_RUN, SUMS
 
+pytestmark = pytest.mark.usefixtures("without_surfaces")
+
 TOML = """
 name = "tiny"
 seeds = 2

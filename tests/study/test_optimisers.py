@@ -15,6 +15,8 @@ from steppe.study.spec.optimisers import OPTIMISERS, SCHEDULES, values
 from steppe.study.training.chain import learning_rate, optimiser, stability_limit
 from steppe.study.training.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("without_surfaces")
+
 SPEC = """
 name = "tiny"
 seeds = 1

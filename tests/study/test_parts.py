@@ -20,6 +20,8 @@ from steppe.study.questions import Examination, Question, Sample
 from steppe.study.training.recipe import Recipe, shape_of
 from support.networks import dense_hessian
 
+pytestmark = pytest.mark.usefixtures("without_surfaces")
+
 SPEC = """
 name = "tiny"
 seeds = 1

@@ -17,6 +17,8 @@ from steppe.report.study import document
 from steppe.study.store import Store
 from steppe.study.training.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("without_surfaces")
+
 SPEC = """
 name = "tiny"
 seeds = 2

@@ -19,6 +19,8 @@ from steppe.study.training import chain, preconditioning, tracking
 from steppe.study.training.chain import stability_limit
 from steppe.study.training.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("without_surfaces")
+
 TOML = """
 name = "tiny"
 seeds = 2

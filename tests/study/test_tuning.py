@@ -30,6 +30,8 @@ from steppe.study.training.run import is_pruned
 from steppe.study.tuning import engine, search, trials
 from steppe.study.tuning.trials import Trial
 
+pytestmark = pytest.mark.usefixtures("without_surfaces")
+
 BODY = """
 name = "tuned"
 seeds = 2

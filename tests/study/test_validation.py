@@ -21,6 +21,8 @@ from steppe.study.training.recipe import Recipe
 from steppe.study.training.rehearsal import check_measures
 from steppe.study.training.run import _converged, _watched
 
+pytestmark = pytest.mark.usefixtures("without_surfaces")
+
 SPEC = """
 name = "tiny"
 seeds = 1
