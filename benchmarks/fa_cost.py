@@ -15,6 +15,7 @@ import floor
 import networks
 import timing
 from steppe import data, methods, study
+from steppe.core import losses
 from steppe.data.tabular import as_it_is
 from steppe.data.text import dense
 from steppe.study.training.program import Compiler
@@ -68,12 +69,12 @@ def tables(quick: bool) -> Iterator[timing.Table]:
 # The shipped studies
 
 
-def study_rows(name: str, rounds: int) -> list[dict[str, Any]]:
-    """A row for each way to train."""
+def study_rows(name: str, rounds: int, ways: dict[str, dict[str, Any]] = WAYS) -> list[dict[str, Any]]:
+    """A row for each way to train, the plain one among them."""
     base = study.load(name, {"grid": {}, "baseline": ""})
     size = base.train.batch_size
     compiler = Compiler(stand_in(name, size))
-    trainers = {way: epoch(name, {"method": method}, compiler) for way, method in WAYS.items()}
+    trainers = {way: epoch(name, {"method": method}, compiler) for way, method in ways.items()}
     runs = {way: run for way, (run, _) in trainers.items()}
     times = timing.interleaved({**runs, "gradients": gradients(base, compiler)}, rounds)
     plain_ms, gradient_ms = (timing.median(times, way) / UPDATES for way in (PLAIN, "gradients"))
@@ -113,7 +114,7 @@ def epoch(name: str, changes: dict[str, Any], compiler: Compiler) -> tuple[Calla
     progress = [trainer.start(jnp.uint32(0), strengths)]
 
     def run() -> Any:
-        progress[0], loss, _ = trainer.epoch(progress[0], strengths, compiler.train)
+        progress[0], loss, _ = trainer.epoch(progress[0], strengths, trainer.train)
         return loss
 
     return run, trainer.step_memory_mb
@@ -125,14 +126,15 @@ def gradients(spec: study.Spec, compiler: Compiler) -> Callable[[], Any]:
     A scan, as training is, so that no gradient waits for Python.
     """
     recipe, size = Recipe.of(spec, compiler.dataset), spec.train.batch_size
-    params = recipe.model.init(jax.random.key(0)).params
-    two = jax.jit(compiler.dataset.decode)(jax.tree.map(lambda x: x[: 2 * size], compiler.train))
+    network = recipe.model.init(jax.random.key(0))
+    loss, params = losses.of(recipe.model.at(network.state), recipe.criterion), network.params
+    two = jax.jit(compiler.dataset.decode)(jax.tree.map(lambda x: x[: 2 * size], compiler.dataset.train))
     batches = jax.tree.map(lambda x: x.reshape(2, size, *x.shape[1:]), two)
 
     @jax.jit
     def run(params: Any, batches: Any) -> Any:
         def one(_: Any, index: jax.Array) -> tuple[Any, None]:
-            return jax.grad(recipe.measured_loss({}))(params, jax.tree.map(lambda x: x[index], batches)), None
+            return jax.grad(loss)(params, jax.tree.map(lambda x: x[index], batches)), None
 
         return jax.lax.scan(one, params, jnp.arange(UPDATES) % 2)[0]
 

@@ -13,8 +13,7 @@ import json
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from steppe import curvature, losses, measures, methods
-from steppe.core import trees
-from steppe.curvature import operators
+from steppe.curvature import layout, operators
 from steppe.curvature.estimators import estimates, probes
 from steppe.curvature.spectrum import krylov
 
@@ -78,7 +77,7 @@ for count in (1, 2, 4, 8):
     basis = krylov.Basis.empty(4, krylov.zero(A), A.size)
     told["basis"][count] = sum(leaf.addressable_shards[0].data.nbytes for leaf in basis[:2])
 
-drawn = jax.jit(lambda key, like: trees.shard_alike(probes.rademacher(key, like), like))
+drawn = jax.jit(lambda key, like: layout.shard_alike(probes.rademacher(key, like), like))
 put = laid_out(big, 8)
 program = drawn.lower(jax.random.key(0), put).compile()
 words = ("all-gather", "all-reduce", "permute", "all-to-all")

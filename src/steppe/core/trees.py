@@ -7,7 +7,6 @@ from typing import Any, TypeVar, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.shard_alike import shard_alike as _shard_alike
 from jax.tree_util import PyTreeDef
 
 from steppe.core import checks, names
@@ -78,18 +77,6 @@ def unit_and_norm(tree: Params) -> tuple[Params, jax.Array]:
     length = norm(tree)
     divisor = jnp.where(length == 0, 1, length)
     return jax.tree.map(lambda x: (x.astype(length.dtype) / divisor).astype(x.dtype), tree), length
-
-
-def shard_alike(tree: Params, like: Params) -> Params:
-    """The same tree, laid out over devices as another one of its shapes is, with no value of which it has to do.
-
-    Otherwise nothing says that a random vector, or a product with it, is not whole on every device. Where a process
-    sees one device alone, nothing is added to a program.
-    """
-    if jax.device_count() == 1:
-        return tree
-    laid_out: Params = jax.tree.map(lambda leaf, other: _shard_alike(leaf, other)[0], tree, jax.lax.stop_gradient(like))
-    return laid_out
 
 
 def scale(factor: Any, tree: Params) -> Params:

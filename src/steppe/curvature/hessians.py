@@ -11,7 +11,7 @@ from steppe.core import batches as batches_
 from steppe.core import checks, entry, losses, names, programs, trees
 from steppe.core.batches import Batches
 from steppe.core.types import Apply, Batch, Criterion, Key, Loss, Params
-from steppe.curvature import layers
+from steppe.curvature import layers, layout
 from steppe.curvature.operators import Operator
 
 Linear = Callable[[Params], Params]
@@ -218,7 +218,7 @@ class _OverData:
 
     def _of(self, batch: Batch, params: Params, others: Params) -> Linear:
         linear = self.linear(lambda p: trees.merge(p, others), params, batch)
-        return lambda v: trees.shard_alike(linear(trees.shard_alike(v, params)), params)
+        return lambda v: layout.shard_alike(linear(layout.shard_alike(v, params)), params)
 
     def passes_over_several(self, params: Params, others: Params, data: Batches) -> bool:
         """Whether the data are more than one batch: what is prepared would be that of one alone."""

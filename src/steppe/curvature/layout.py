@@ -1,11 +1,17 @@
-"""Where flat vectors lie whose parameters lie on several devices: each device has a part of every one."""
+"""Layout over devices: vectors like parameters lie where these do, and of flat ones each device has a part."""
 
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxlib.mlir.dialects import sdy
+
+from steppe.core.types import Params
 
 
 def mesh_of(tree: Any) -> Mesh | None:
@@ -47,3 +53,56 @@ def on_host(array: jax.Array) -> np.ndarray:
     if not (array.is_fully_addressable or array.is_fully_replicated) and isinstance(array.sharding, NamedSharding):
         array = jax.jit(lambda x: x, out_shardings=NamedSharding(array.sharding.mesh, PartitionSpec()))(array)
     return np.asarray(array)
+
+
+_groups = itertools.count(1_000_000)
+"""Numbers of groups of arrays that are laid out alike, apart from those that JAX itself may give."""
+
+
+def shard_alike(tree: Params, like: Params) -> Params:
+    """The same tree, laid out over devices as another one of its shapes is, with no value of which it has to do.
+
+    Otherwise nothing says that a random vector, or a product with it, is not whole on every device. Where a process
+    sees one device alone, nothing is added to a program.
+    """
+    if jax.device_count() == 1 or not getattr(jax.config, "jax_use_shardy_partitioner", True):
+        return tree
+    laid_out: Params = jax.tree.map(_alike.bind, tree, jax.lax.stop_gradient(like))
+    return laid_out
+
+
+# JAX 0.11 took `jax.experimental.shard_alike` away. This is its operation of the partitioner, linear in its first
+# argument and constant in its second.
+
+
+def _lower(_: Any, x: Any, like: Any) -> list[Any]:
+    group = next(_groups)
+    sdy.sharding_group(x, group)
+    sdy.sharding_group(like, group)
+    return [x]
+
+
+def _differentiate(tangent: Any, _: jax.Array, like: jax.Array) -> Any:
+    return _alike.bind(tangent, like)
+
+
+def _transpose(cotangent: Any, _: Any, like: jax.Array) -> tuple[Any, None]:
+    return cotangent if type(cotangent) is ad.Zero else _alike.bind(cotangent, like), None
+
+
+def _batch(arguments: tuple[jax.Array, jax.Array], axes: tuple[int | None, int | None]) -> tuple[jax.Array, int | None]:
+    (x, like), (axis, of_like) = arguments, axes
+    if axis is None:  # the batch of what it is laid out like says nothing of it
+        return x, None
+    stack = jnp.moveaxis(x, axis, 0)
+    rows = jnp.broadcast_to(like, stack.shape) if of_like is None else jnp.moveaxis(like, of_like, 0)
+    return _alike.bind(stack, rows), 0
+
+
+_alike = Primitive("shard_alike")
+_alike.def_impl(jax.jit(_alike.bind))
+_alike.def_abstract_eval(lambda x, _: x)
+mlir.register_lowering(_alike, _lower)
+ad.defjvp(_alike, _differentiate, None)
+ad.primitive_transposes[_alike] = _transpose
+batching.primitive_batchers[_alike] = _batch

@@ -12,7 +12,7 @@ import optax
 
 from steppe.core import checks, entry, losses, programs, trees
 from steppe.core.types import Batch, Estimate, ExampleLosses, Key, Loss, Params
-from steppe.curvature import layers
+from steppe.curvature import layers, layout
 from steppe.methods import place
 from steppe.methods.accumulation import accumulate, accumulate_examples
 from steppe.methods.updates import Given, at_once, captured
@@ -178,7 +178,7 @@ class _Rule(NamedTuple):
         """What ``act`` returns, in the dtypes of the state."""
         with programs.user_errors(programs.Label(self.name)):
             found, monitor = self.act(self.call(given))
-            found = trees.shard_alike(found, given.params)
+            found = layout.shard_alike(found, given.params)
         like = jnp.result_type(given.state.monitor.mean)
         return found, Estimate(*(jnp.asarray(x).astype(like) for x in monitor))
 
