@@ -23,12 +23,13 @@ method = {name = "fa", lam = 0.0}
 train = {learning_rate = 0.05, batch_size = 8, epochs = 3}
 """
 
-COMMANDS = ("run", "report", "show", "correlate", "measure", "landscape", "list")
+COMMANDS = ("run", "report", "show", "correlate", "measure", "landscape", "list", "watch", "track")
 OPTIONS = (
     "--out", "--seeds", "--set", "--checkpoint-seconds", "--measures", "--quick", "--all", "--examples", "--split",
     "--batch-size", "--probes", "--seed", "--dtype", "--loss", "--apply", "--criterion", "--data", "--label",
     "--initial", "--exclude", "--perturb-statistics", "--along", "--points", "--grid", "--radius", "--help",
-    "--version", "--", "-x", "--sed", "", "--format", "--outcome", "--matched", "--tolerance",
+    "--version", "--", "-x", "--sed", "", "--format", "--outcome", "--matched", "--tolerance", "--on", "--workers",
+    "--address", "--cpus-per-run", "--gpus-per-run", "--slurm", "--dry-run", "--mlflow", "--watch", "--port",
 )  # fmt: skip
 PATHS = (
     "folder", "file.npz", "file.toml", "fifo.toml", "fifo.npz", "fifo.csv", "zero.toml", "gone.toml", "gone",
@@ -46,16 +47,22 @@ VALUES = st.one_of(
 WORDS = st.one_of(st.sampled_from(OPTIONS), VALUES, st.tuples(st.sampled_from(OPTIONS), VALUES).map("=".join))
 TARGETS = {
     "run": ["tiny.toml"], "report": ["folder"], "show": ["folder"], "correlate": ["folder"], "landscape": ["folder"],
-    "list": [], "measure": ["file.npz", "--data", "file.npz"],
+    "list": [], "measure": ["file.npz", "--data", "file.npz"], "watch": ["folder"], "track": ["folder"],
 }  # fmt: skip
 """Words with which a command begins that goes further than its parser."""
 
+PLACES = ("--on=processes", "--on=slurm", "--on=ray", "--workers", "--address", "--cpus-per-run", "--gpus-per-run",
+          "--slurm", "--on")  # fmt: skip
+"""Options that say where is computed; some with a value that goes further."""
+
 OPTIONS_OF = {
-    "run": ("--out", "--seeds", "--set", "--checkpoint-seconds"),
-    "measure": OPTIONS[4:21],
+    "run": ("--out", "--seeds", "--set", "--checkpoint-seconds", "--mlflow", *PLACES),
+    "measure": (*OPTIONS[4:21], *PLACES),
     "show": ("--format",),
     "correlate": ("--measure", "--outcome", "--matched", "--tolerance"),
-    "landscape": ("--along", "--points", "--grid", "--radius", "--examples", "--split", "--seed", "--out"),
+    "landscape": ("--along", "--points", "--grid", "--radius", "--examples", "--split", "--seed", "--out", *PLACES),
+    "watch": ("--port",),
+    "track": ("--mlflow",),
 }
 """Options that a command has."""
 
@@ -70,7 +77,8 @@ def own(draw):
     command = draw(st.sampled_from(COMMANDS))
     option = st.sampled_from(OPTIONS_OF.get(command, ("--help",)))
     given = draw(st.lists(st.tuples(option, VALUES), max_size=3))
-    return [command, *TARGETS[command], *(word for pair in given for word in pair)]
+    words = [word for name, value in given for word in ([name] if "=" in name else [name, value])]
+    return [command, *TARGETS[command], *words]
 
 
 CASES = st.one_of(ANY, own())
@@ -100,6 +108,8 @@ def attempt(case: list[str]) -> Verdict:
         stack.callback(os.chdir, before)
         stack.enter_context(mock.patch("sys.argv", ["steppe", *case]))
         stack.enter_context(mock.patch("steppe.study.run", side_effect=KeyboardInterrupt))
+        stack.enter_context(mock.patch("steppe.watch.server.LivePage", side_effect=KeyboardInterrupt))
+        stack.enter_context(mock.patch("steppe.engines.ray._reach", side_effect=OSError("Connection refused")))
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))
         try:
