@@ -68,7 +68,7 @@ def cut(batch, *sizes):
 
 def dense(loss, batch):
     flat, unravel = ravel_pytree(W)
-    return jax.hessian(lambda p: loss(unravel(p), batch))(flat)
+    return jax.jit(jax.hessian(lambda p: loss(unravel(p), batch)))(flat)
 
 
 LOSSES = {

@@ -270,8 +270,11 @@ def wide():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
-@pytest.mark.parametrize("network", [wide, wide_data, convolutions], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    ("network", "distribution"),
+    [(wide, "gaussian"), (wide_data, "rademacher"), (convolutions, "rademacher")],
+    ids=["wide", "wide data", "convolutions"],
+)
 def test_estimates_and_gradient_are_unbiased(x64, monkeypatch, network, distribution):
     loss, params, batch = network()
     if network is wide_data:
@@ -292,7 +295,7 @@ def test_estimates_and_gradient_are_unbiased(x64, monkeypatch, network, distribu
 
     draws = jax.random.split(jax.random.key(0), 1500)
     for which in (0, 1):
-        exact = jax.value_and_grad(lambda p, which=which: moments(p)[which])(flat)
+        exact = jax.jit(jax.value_and_grad(lambda p, which=which: moments(p)[which]))(flat)
         one = jax.value_and_grad(lambda p, key, which=which: estimates(p, key)[which])
         # in a loop: a batch of convolutions takes thirty times as long
         all_of_them = jax.jit(lambda p, one=one: jax.lax.map(lambda key: one(p, key), draws))(flat)
@@ -388,7 +391,7 @@ def test_the_gradient_without_layers_is_that_of_the_dense_hessian_on_the_same_pr
         found = curvature.loss_moments(loss, unravel(flat), x, 4, probes=3, **options)
         return getattr(found, differentiate).mean
 
-    for found, exact in zip(jax.value_and_grad(ours)(flat), jax.value_and_grad(dense)(flat), strict=True):
+    for found, exact in zip(*(jax.jit(jax.value_and_grad(f))(flat) for f in (ours, dense)), strict=True):
         np.testing.assert_allclose(found, exact, rtol=1e-9, atol=1e-12)
 
 
@@ -478,9 +481,8 @@ def test_dtypes_of_gradients_are_kept_and_sums_are_at_least_float32(strict, monk
 
 def test_a_hessian_of_zero_has_a_gradient_of_zero():
     loss = lambda w, x: jnp.mean(x @ w)
-    value, gradient = jax.value_and_grad(
-        lambda w: curvature.loss_moments(loss, w, jnp.ones((4, 3)), 0).frobenius_squared.mean
-    )(jnp.ones((3, 2)))
+    squared = lambda w: curvature.loss_moments(loss, w, jnp.ones((4, 3)), 0).frobenius_squared.mean
+    value, gradient = jax.jit(jax.value_and_grad(squared))(jnp.ones((3, 2)))
     assert value == 0
     assert not jnp.any(gradient)
 
@@ -554,7 +556,7 @@ def test_features_that_are_learned_elsewhere_receive_their_gradient(x64, monkeyp
     body = normal(2, 6, 5)
     draws = jax.jit(jax.vmap(jax.grad(ours), in_axes=(None, 0)))(body, jax.random.split(jax.random.key(0), 2000))
     sem = draws.std(axis=0, ddof=1) / 2000**0.5
-    assert jnp.all(jnp.abs(draws.mean(axis=0) - jax.grad(exact)(body)) <= 4 * sem)
+    assert jnp.all(jnp.abs(draws.mean(axis=0) - jax.jit(jax.grad(exact))(body)) <= 4 * sem)
 
 
 @pytest.mark.parametrize("probes", [1, 9, 17])

@@ -60,7 +60,7 @@ def test_gradient_equals_the_dense_gradient_on_the_same_probes(x64, distribution
         products = vectors @ jax.hessian(lambda q: mlp_loss(unravel(q), batch))(p)
         return jnp.mean(jnp.sum(products**2, axis=1))
 
-    value, gradient = jax.value_and_grad(dense)(flat)
+    value, gradient = jax.jit(jax.value_and_grad(dense))(flat)
     np.testing.assert_allclose(state.monitor.mean, value, rtol=1e-9)
     np.testing.assert_allclose(ravel_pytree(added)[0], 0.7 / 6 * gradient, rtol=1e-9, atol=1e-12)
 
@@ -71,7 +71,7 @@ def test_estimate_and_gradient_are_unbiased(x64, distribution):
     params, batch = mlp_params(), mlp_batch()
     flat, unravel = ravel_pytree(params)
     squared = lambda p: jnp.sum(jax.hessian(lambda q: mlp_loss(unravel(q), batch))(p) ** 2)
-    value, gradient = jax.value_and_grad(squared)(flat)
+    value, gradient = jax.jit(jax.value_and_grad(squared))(flat)
 
     @jax.jit
     @jax.vmap
@@ -234,7 +234,8 @@ def test_where_penalises_the_block_of_the_chosen_parameters(x64):
     where = [{"w": True, "b": False}, False]
     added, state = penalty(fa(1.0, every=1, probes=2000, normalize=None, where=where), params, batch)
     assert_trees_equal((added[0]["b"], added[1]), jax.tree.map(jnp.zeros_like, (params[0]["b"], params[1])))
-    block = jax.hessian(lambda w: mlp_loss([{"w": w, "b": params[0]["b"]}, params[1]], batch))(params[0]["w"])
+    of_weights = lambda w: mlp_loss([{"w": w, "b": params[0]["b"]}, params[1]], batch)
+    block = jax.jit(jax.hessian(of_weights))(params[0]["w"])
     assert abs(state.monitor.mean - jnp.sum(block**2)) <= 4 * state.monitor.sem
     by_function, _ = penalty(fa(1.0, every=1, probes=2000, normalize=None, where=lambda p: where), params, batch)
     assert_trees_equal(by_function, added)
@@ -259,7 +260,7 @@ def test_curvature_takes_any_differentiable_function(x64):
     added, state = penalty(few(1.0, curvature=exact), params, batch)
     assert state.monitor.sem == 0
     flat, unravel = ravel_pytree(params)
-    gradient = jax.grad(lambda p: jnp.sum(dense_hessian(mlp_loss, unravel(p), batch) ** 2) / 6)(flat)
+    gradient = jax.jit(jax.grad(lambda p: jnp.sum(dense_hessian(mlp_loss, unravel(p), batch) ** 2) / 6))(flat)
     np.testing.assert_allclose(ravel_pytree(added)[0], gradient, rtol=1e-10)
 
 

@@ -294,7 +294,7 @@ def from_dense(loss, params, batch, key):
 
 def dense_bounds(flat, unravel, batch):
     """The three bounds from the eigenvalues of the dense Hessian."""
-    values = jnp.linalg.eigvalsh(jax.hessian(lambda p: mlp_loss(unravel(p), batch))(flat))
+    values = jnp.linalg.eigvalsh(dense_hessian(mlp_loss, unravel(flat), batch))
     m, s, n = jnp.mean(values), jnp.std(values), len(values)
     return {"upper": m + s * (n - 1) ** 0.5, "width": 2 * s * (n - 1) ** 0.5, "variance": n * s**2}
 
@@ -353,7 +353,7 @@ def test_weight_noise_descends_on_the_loss_with_half_the_squared_noise_times_its
     flat, unravel = ravel_pytree(params)
     loss = lambda p: mlp_loss(unravel(p), batch)
     smooth = lambda p: loss(p) + sigma**2 / 2 * jnp.trace(jax.hessian(loss)(p))
-    expected = np.append(jax.grad(smooth)(flat), jnp.trace(jax.hessian(loss)(flat)))
+    expected = np.append(*jax.jit(lambda p: (jax.grad(smooth)(p), jnp.trace(jax.hessian(loss)(p))))(flat))
     mean, sem = mean_update(make(sigma), params, batch)
     assert (np.abs(mean - expected) <= 4.5 * sem + 1e-4 * np.abs(expected).max()).all()
     if make is nso:  # the noise of first order cancels
@@ -384,7 +384,7 @@ def test_universal_adds_the_gradient_of_its_sharpness(x64):
         return phi(jnp.mean(jnp.stack([psi((loss(p + rho * x) - loss(p)) / rho**2) for x in moves])))
 
     update, state = updated(universal(phi, psi, gaussian, lam=0.7, rho=rho, samples=3), params, batch)
-    expected = jax.grad(lambda p: loss(p) + 0.7 * rho**2 * sharpness(p))(flat)
+    expected = jax.jit(jax.grad(lambda p: loss(p) + 0.7 * rho**2 * sharpness(p)))(flat)
     np.testing.assert_allclose(ravel_pytree(update)[0], expected, rtol=1e-9)
     np.testing.assert_allclose(state.monitor.mean, sharpness(flat), rtol=1e-9)
 
@@ -415,7 +415,7 @@ def test_frob_sam_descends_on_the_variance_of_the_loss_nearby(x64):
     loss = lambda p: mlp_loss(unravel(p), batch)
     z = jax.random.normal(jax.random.key(5), (200_000, flat.size))
     spread = lambda p: jnp.var(jax.vmap(lambda z: loss(p + rho * z))(z))
-    value, gradient = jax.value_and_grad(spread)(flat)
+    value, gradient = jax.jit(jax.value_and_grad(spread))(flat)
     expected = np.append(jax.grad(loss)(flat) + 3.0 / (2 * rho**2) * gradient, 2 * value / rho**4)
     mean, sem = mean_update(frob_sam(3.0, rho=rho, samples=3), params, batch, draws=6000)
     assert (np.abs(mean - expected) <= 5 * sem + 0.01 * np.abs(expected)).all()
@@ -425,7 +425,7 @@ def test_frob_sam_descends_on_the_variance_of_the_loss_nearby(x64):
 def test_hsr_adds_the_gradient_of_the_dense_bound(x64, bound):
     params, batch = mlp_params(), mlp_batch()
     flat, unravel = ravel_pytree(params)
-    value, gradient = jax.value_and_grad(lambda p: dense_bounds(p, unravel, batch)[bound])(flat)
+    value, gradient = jax.jit(jax.value_and_grad(lambda p: dense_bounds(p, unravel, batch)[bound]))(flat)
     plain = ravel_pytree(jax.grad(mlp_loss)(params, batch))[0]
     update, state = updated(hsr(0.7, moments=from_dense, bound=bound, every=1), params, batch)
     np.testing.assert_allclose(ravel_pytree(update)[0], plain + 0.7 * gradient, rtol=1e-8, atol=1e-10)
@@ -472,7 +472,7 @@ def test_seht_is_unbiased_in_value_and_gradient(x64, drop):
     params, batch, draws = mlp_params(), mlp_batch(), 3000
     flat, unravel = ravel_pytree(params)
     of_trace = lambda p: jnp.trace(jax.hessian(lambda q: mlp_loss(unravel(q), batch))(p))
-    value, gradient = jax.value_and_grad(of_trace)(flat)
+    value, gradient = jax.jit(jax.value_and_grad(of_trace))(flat)
     plain = ravel_pytree(jax.grad(mlp_loss)(params, batch))[0]
 
     def draw(count):

@@ -1,4 +1,9 @@
-"""Small networks with dense references, for tests."""
+"""Small networks with dense references, for tests.
+
+References are compiled: operation by operation, each of a hundred operations is a program of its own.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +14,13 @@ from steppe.core import losses
 
 
 def mlp_params(key=0, sizes=(3, 4, 2), dtype=None):
+    return _params(key, tuple(sizes), dtype or float)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _params(key, sizes, dtype):
     keys = jax.random.split(jax.random.key(key), len(sizes))
-    normal = lambda key, shape: jax.random.normal(key, shape, dtype or float)
+    normal = lambda key, shape: jax.random.normal(key, shape, dtype)
     return [
         {"w": normal(k, (i, o)) / i**0.5, "b": 0.1 * normal(k, (o,))}
         for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=False)
@@ -24,9 +34,14 @@ def mlp_apply(params, x, activation=jnp.tanh):
 
 
 def mlp_batch(key=1, size=6, inputs=3, classes=2, dtype=None):
+    return _batch(key, size, inputs, classes, dtype or float)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _batch(key, size, inputs, classes, dtype):
     x_key, y_key = jax.random.split(jax.random.key(key))
     return {
-        "x": jax.random.normal(x_key, (size, inputs), dtype or float),
+        "x": jax.random.normal(x_key, (size, inputs), dtype),
         "y": jax.random.randint(y_key, (size,), 0, classes),
     }
 
@@ -45,6 +60,7 @@ def one_by_one(loss):
     return lambda params, batch: jax.vmap(lambda one: loss(params, jax.tree.map(lambda x: x[None], one)))(batch)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def dense_ggn(apply, criterion, params, batch):
     flat, unravel = ravel_pytree(params)
     outputs = lambda p: apply(unravel(p), batch["x"])
@@ -53,6 +69,7 @@ def dense_ggn(apply, criterion, params, batch):
     return J.T @ C @ J
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def dense_hessian(loss, params, batch):
     flat, unravel = ravel_pytree(params)
     return jax.hessian(lambda p: loss(unravel(p), batch))(flat)

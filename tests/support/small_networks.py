@@ -1,5 +1,7 @@
 """Small networks of every kind with their data, for dense float64 references: ``(apply, params, batch, criterion)``."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -9,9 +11,15 @@ from support.networks import mlp_apply, mlp_batch, mlp_params
 
 
 def _normal(key, *shape):
+    return _drawn(key, shape)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _drawn(key, shape):
     return jax.random.normal(jax.random.key(key), shape, float)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def _labels(key, size, classes):
     return jax.random.randint(jax.random.key(key), (size,), 0, classes)
 
