@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable
 
 import numpy as np
+from scipy import stats
 
 from steppe import analysis
 from steppe.analysis import judge
@@ -76,6 +77,34 @@ def coverage(kind: str, count: int, rounds: int) -> dict[str, float]:
     return {name: float(np.mean(some)) for name, some in hits.items()}
 
 
+ALL_PAIRS = ", all pairs as if independent"
+
+
+def of_pairs(count: int, rounds: int, seed: int = 0) -> dict[str, float]:
+    """Rejections of a true hypothesis in percent, of numbers of every two seeds: one pseudo-value a seed, or all pairs.
+
+    The numbers are disagreements of networks that err on common hard examples and by themselves: alike noisy, or each
+    with noise of its own size.
+    """
+    rng = np.random.default_rng(seed)
+    found = dict.fromkeys((f"{kind}{how}" for kind in ("alike", "uneven") for how in ("", ALL_PAIRS)), 0)
+    easy = rng.normal(size=200)
+
+    def side(uneven: bool) -> tuple[np.ndarray, np.ndarray]:
+        size = rng.exponential(size=(count, 1)) if uneven else 1.0
+        signs = np.sign(easy + size * rng.normal(size=(count, 200)))
+        apart = (signs[:, None] != signs[None]).mean(axis=2)
+        own = apart.sum(axis=1) / (count - 1)
+        return (2 * (count - 1) * own - count * own.mean()) / (count - 2), apart[np.triu_indices(count, 1)]
+
+    for kind in ("alike", "uneven"):
+        for _ in range(rounds):
+            (first, every), (second, other) = side(kind == "uneven"), side(kind == "uneven")
+            found[kind] += stats.ttest_ind(first, second, equal_var=False).pvalue <= 0.05
+            found[f"{kind}{ALL_PAIRS}"] += stats.ttest_ind(every, other, equal_var=False).pvalue <= 0.05
+    return {name: 100 * rejected / rounds for name, rejected in found.items()}
+
+
 def table(title: str, measured: Callable[[str, int, int], dict[str, float]], rounds: int) -> None:
     """One row a test or interval, one column a kind of noise and a number of seeds, in percent."""
     cells = {(kind, count): measured(kind, count, rounds) for kind in KINDS for count in SEEDS}
@@ -92,3 +121,6 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     table("Rejections of a true hypothesis at 5 %", levels, asked.rounds)
     table("Coverage of 95 % intervals", coverage, asked.rounds)
+    print("\nNumbers of every two seeds, rejections of a true hypothesis at 5 %:")
+    for seeds in SEEDS:
+        print(seeds, {name: round(percent, 1) for name, percent in of_pairs(seeds, 5 * asked.rounds).items()})

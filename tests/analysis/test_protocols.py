@@ -13,7 +13,8 @@ from statsmodels.stats.multitest import multipletests
 from fuzzing import damage
 from steppe import study
 from steppe.analysis import Plan
-from steppe.analysis.comparison import compare_quantity
+from steppe.analysis.analysis import analyse
+from steppe.analysis.comparison import Role, compare_quantity
 from steppe.analysis.measurements import by_seed, compare_measurements
 from steppe.analysis.protocols.claims import protocol_results
 from steppe.analysis.quantities import Quantity
@@ -23,6 +24,7 @@ from steppe.report import markdown
 from steppe.report.document import Document, Section
 from steppe.report.tables.protocols import claims
 from steppe.study import Store
+from steppe.study.spec.comparisons import margins_of_runs
 
 THEIRS = Plan("rank", paired=True, correction="benjamini_yekutieli")
 CLAIMED = {"sharpness": "greater", "error": "less"}
@@ -115,6 +117,19 @@ def test_pairs_of_seeds_enter_as_they_are_asked_to(results, ordered):
         assert claim.theirs.pairs == SEEDS
     assert claim.theirs.test.p == pytest.approx(stats.wilcoxon(change, alternative="less").pvalue, rel=1e-9)
     assert math.isfinite(claim.ours.p) and claim.ours.baseline.count == SEEDS
+    runs = [{"condition": c, "seed": s, "status": "finished"} for c in conditions for s in seeds]
+    whole = polars.concat([results.runs.clear(), polars.DataFrame(runs)], how="diagonal_relaxed")
+    declared = dataclasses.replace(
+        given,
+        runs=whole,
+        family=("test_disagreement",),
+        primary="test_disagreement",
+        margins={"test_disagreement": 0.5},
+    )
+    primary = analyse(declared).primary
+    assert primary.role is Role.PRIMARY and primary.quantity.direction == "lower is better"
+    (theirs,) = primary.comparisons.values()
+    assert theirs.welch.p == pytest.approx(claim.ours.welch.p) and theirs.equivalence.p < 0.05
 
 
 SPEC = """
@@ -132,6 +147,8 @@ def test_a_protocol_claims_only_what_the_study_asks():
     spec = study.spec.reading.parse(SPEC + good)
     assert spec.protocols[0].lower == ["test_disagreement", "test_loss"]
     assert spec.identity() == study.spec.reading.parse(SPEC).identity()
+    plan = '[analysis]\nprimary = "test_disagreement"\n[equivalence]\ntest_disagreement = 0.02\nfisher_rao = 1.1\n'
+    assert list(margins_of_runs(study.spec.reading.parse(SPEC + plan))) == ["fisher_rao"]
     with pytest.raises(InputError, match="a name in protocols must be one of what the study asks"):
         study.spec.reading.parse(SPEC + good.replace('"fisher_rao"', '"relative_flatness"'))
     with pytest.raises(InputError, match="each of them once"):

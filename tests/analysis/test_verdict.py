@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as some
 from statsmodels.stats.weightstats import ttost_ind
 
@@ -14,6 +14,7 @@ from steppe.analysis.quantities import Quantity
 from steppe.analysis.statistics.effects import LARGE_T
 from steppe.analysis.verdict import Verdict
 from steppe.report.wording.verdicts import verdict as words
+from support.properties import cheap
 
 LOSS = Quantity("loss", "Loss")
 SIZES = some.sampled_from([1e-320, 1e-150, 1e-12, 1.0, 1e12, 1e150, 1e300])
@@ -29,6 +30,7 @@ def samples(draw, least=1):
     return tuple(dict(enumerate(scale * x for x in draw(values))) for _ in range(2))
 
 
+@cheap
 @given(samples())
 def test_without_a_margin_nothing_is_equivalent(pair):
     found = compare(*pair)
@@ -36,6 +38,7 @@ def test_without_a_margin_nothing_is_equivalent(pair):
     assert words(LOSS, found)
 
 
+@cheap
 @given(samples(), MARGINS, MARGINS)
 def test_a_wider_margin_moves_a_verdict_only_towards_equivalence(pair, one, other):
     scale = max(abs(v) for by in pair for v in by.values()) or 1.0
@@ -44,6 +47,7 @@ def test_a_wider_margin_moves_a_verdict_only_towards_equivalence(pair, one, othe
     assert narrow.different == wide.different
 
 
+@cheap
 @given(samples(), MARGINS)
 def test_swapping_sides_swaps_higher_and_lower(pair, margin):
     scale = max(abs(v) for by in pair for v in by.values()) or 1.0
@@ -52,18 +56,21 @@ def test_swapping_sides_swaps_higher_and_lower(pair, margin):
     assert one.verdict is swapped.get(other.verdict, other.verdict)
 
 
+@cheap
 @given(samples(), MARGINS)
 def test_a_sample_is_never_different_from_itself(pair, margin):
     for known in (compare(pair[0], pair[0]), compare(pair[0], pair[0], margin=margin)):
         assert not known.verdict.directed and not known.different
 
 
+@cheap
 @given(samples())
 def test_one_seed_is_never_tested(pair):
     found = compare({0: pair[0][0]}, pair[1], margin=1e200)
     assert found.verdict is Verdict.UNTESTABLE and found.welch.status == "too few"
 
 
+@cheap
 @given(UNITS, UNITS, MARGINS)
 def test_without_spread_neither_a_difference_nor_equivalence_is_claimed(one, other, margin):
     found = compare(dict.fromkeys(range(3), one), dict.fromkeys(range(3), other), margin=margin)
@@ -124,7 +131,7 @@ def test_a_value_that_is_only_a_bound_is_not_tested():
     assert words(LOSS, found.comparisons["b"]) == "cannot tell: some values are only bounds"
 
 
-@settings(max_examples=50)
+@cheap
 @given(some.floats(-1, 1), some.floats(0, 1), MARGINS)
 def test_an_interval_within_the_margin_is_equivalent_and_one_without_zero_is_directed(middle, half, margin):
     low, high = middle - half, middle + half

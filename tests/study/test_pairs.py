@@ -17,8 +17,8 @@ from steppe.study.pairs import pair_questions
 PAIRS = ["disagreement", {"name": "barrier", "points": 3}, {"name": "disagreement", "partners": "baseline"}]
 
 
-def with_pairs(folder, pairs=PAIRS):
-    return study.load(str(folder / "study.toml"), {"measure.pairs": pairs})
+def with_pairs(folder, pairs=PAIRS, names=("aurc",)):
+    return study.load(str(folder / "study.toml"), {"measure.pairs": pairs, "measure.names": list(names)})
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,16 @@ def split(name: str) -> tuple[str, int]:
     return condition, int(seed)
 
 
+def test_curves_of_what_a_study_asks_itself_are_kept_once_and_drawn(paired):
+    found = analyse(study.gathered(Store.read(paired))).measurements
+    bands = found.diagrams.coverage
+    assert {c: band.runs for c, band in bands.items()} == {"lam=0": 2, "lam=0.1": 2}
+    store, kept = Store.read(paired), table.curves(paired)
+    assert len({name.partition("/")[0] for name in kept}) == 4
+    accuracies = [probabilities(store, "lam=0", s).argmax(axis=1) == store.spec.load_data().test["y"] for s in (0, 1)]
+    np.testing.assert_allclose(bands["lam=0"].mean[-1], np.mean(accuracies), atol=1e-6)
+
+
 def test_what_was_asked_of_pairs_is_not_asked_again(paired):
     of_pairs = polars.col("partner") != ""
     before = table.read(paired).filter(of_pairs)
@@ -79,7 +89,7 @@ def test_pairs_of_seeds_and_of_conditions_stand_in_the_report_side_by_side(paire
 
 def test_pairs_are_no_part_of_what_a_run_is(small_study):
     plain = Store.read(small_study).spec
-    assert with_pairs(small_study).identity() == plain.identity()
+    assert with_pairs(small_study, names=[]).identity() == plain.identity()
 
 
 @pytest.mark.parametrize(

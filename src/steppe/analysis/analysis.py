@@ -21,7 +21,7 @@ from steppe.analysis.curves import (
 from steppe.analysis.equal_loss import QUANTITIES as AT_EQUAL_LOSS
 from steppe.analysis.equal_loss import EqualLossRatio, equal_loss_ratios
 from steppe.analysis.frames import final_rows
-from steppe.analysis.measurements import Measurements, bounds, compare_measurements, described
+from steppe.analysis.measurements import Measurements, bounds, compare_measurements, described, of_pairs
 from steppe.analysis.power import Power, power_of
 from steppe.analysis.protocols.claims import ProtocolResult, protocol_results
 from steppe.analysis.quantities import CONTROLLED, OPTIONAL, QUANTITIES
@@ -151,10 +151,12 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
     )
     claimed = _claimed(results)
     named = (*margins, *results.late_margins, *results.family, *claimed)
+    pairs = {name: of_pairs(results.measurements, name, finished) for name in named if name not in finished.columns}
+    ends = polars.concat([ends, *(rows.select(ends.columns) for rows in pairs.values())])
     known = QUANTITIES | {name: described(ends, name) for name in named}
 
     def compared(name: str, references: Mapping[str, str]) -> QuantityComparison:
-        values = {c: _values(finished, c, name) for c in conditions}
+        values = {c: _values(finished, c, name, pairs.get(name)) for c in conditions}
         found = compare_quantity(
             known[name]._replace(unit="") if results.is_regression and known[name].unit == "nats" else known[name],
             values,
@@ -242,8 +244,12 @@ def _seeds(runs: polars.DataFrame, conditions: Sequence[str]) -> dict[str, tuple
     return {c: tuple(sorted(_of(runs, c)["seed"].to_list())) for c in conditions}
 
 
-def _values(runs: polars.DataFrame, condition: str, name: str) -> dict[int, float | None]:
-    """Seed -> value; nothing where there is no such column."""
+def _values(
+    runs: polars.DataFrame, condition: str, name: str, pairs: polars.DataFrame | None = None
+) -> dict[int, float | None]:
+    """Seed -> value, of a number of two seeds its part; nothing where there is no such column."""
+    if pairs is not None:
+        return dict(_of(pairs, condition).select("seed", "value").rows())
     return dict(_of(runs, condition).select("seed", name).rows()) if name in runs.columns else {}
 
 

@@ -21,6 +21,9 @@ OF_TWO_CONDITIONS = (polars.col("partner") != "") & (
 )
 """Numbers of two runs of one seed: unlike those of every two seeds of a condition they are independent over seeds."""
 
+_OF_SEEDS = (polars.col("partner") != "") & polars.col("seed").is_not_null() & ~OF_TWO_CONDITIONS
+"""Numbers of two seeds of a condition."""
+
 SEEDS = 10_001
 """More than a study's runs of a condition."""
 
@@ -152,6 +155,7 @@ def compare_measurements(
     there = polars.DataFrame(runs, schema={"condition": polars.String, "seed": polars.Int64}, orient="row")
     everything = everything.join(there, on=["condition", "seed"], how="semi", maintain_order="left")
     rows = latest(everything)
+    others = everything["fingerprint"].n_unique() > rows["fingerprint"].n_unique()
     known = [f"{condition}-s{seed}" for condition, seed in runs]
     rows = by_seed(rows.filter((polars.col("partner") == "") | polars.col("partner").is_in(known)))
     if not len(rows):
@@ -187,7 +191,7 @@ def compare_measurements(
         remarks=remarks(rows),
         diagrams=diagrams(rows, "condition", measured, results.curves),
         rows=rows,
-        others=everything["fingerprint"].n_unique() > rows["fingerprint"].n_unique(),
+        others=others,
         declared=tuple(known_there),
     )
 
@@ -287,24 +291,57 @@ def by_seed(rows: polars.DataFrame) -> polars.DataFrame:
     The n (n − 1)/2 pairs of n seeds are not independent. With U the mean over all pairs and vᵢ that over the pairs of
     seed i, pᵢ = (2 (n − 1) vᵢ − n U)/(n − 2) has the mean U, and sd(p)/√n is the jackknife's standard error of U
     (Arvesen 1969): what tests of independent values are made for. It errs on the side of caution (Efron and Stein
-    1981). Where fewer than three seeds, or not all pairs, were
-    measured, there is one row with the mean, which is compared with nothing.
+    1981). Where logarithms are compared, they are those of the logarithms. Where fewer than three seeds, or not all
+    pairs, were measured, there is one row with the mean, which is compared with nothing.
     """
-    of_pairs = (polars.col("partner") != "") & polars.col("seed").is_not_null() & ~OF_TWO_CONDITIONS
-    singles, pairs = rows.filter(~of_pairs), rows.filter(of_pairs)
+    singles, pairs = rows.filter(~_OF_SEEDS), rows.filter(_OF_SEEDS)
     found = [_pseudo_values(group) for _, group in pairs.group_by(["condition", "quantity"], maintain_order=True)]
     return polars.concat([singles, *found])
+
+
+def of_pairs(rows: polars.DataFrame, column: str, runs: polars.DataFrame) -> polars.DataFrame:
+    """A number of every two seeds of a condition, declared as a quantity of the study: see `by_seed`.
+
+    Parameters
+    ----------
+    rows : polars.DataFrame
+        All measurements of a study.
+    column : str
+        Its name, as columns of results have it.
+    runs : polars.DataFrame
+        condition and seed of the runs that count.
+
+    Returns
+    -------
+    polars.DataFrame
+        One row a seed, with `heading`; none where no measure of two networks gives such a column.
+    """
+    members = _names(runs)
+    pairs = rows.filter(_OF_SEEDS, polars.col("run").is_in(members), polars.col("partner").is_in(members))
+    asked = pairs.select("measure", "quantity", "split").unique().rows()
+    names = [f"{measure}/{quantity}/{split}" for measure, quantity, split in asked
+             if table.heading(measure, quantity, split) == column]  # fmt: skip
+    those = pairs.filter(polars.format("{}/{}/{}", "measure", "quantity", "split").is_in(names))
+    return by_seed(latest(those)).with_columns(heading=polars.lit(column))
+
+
+def _names(runs: polars.DataFrame) -> list[str]:
+    """Of runs, as `run` and `partner` have them."""
+    return [f"{condition}-s{seed}" for condition, seed in runs.select("condition", "seed").iter_rows()]
 
 
 def _pseudo_values(pairs: polars.DataFrame) -> polars.DataFrame:
     """Those of one quantity in one condition."""
     ends = [(seed, int(partner.rpartition("-s")[2])) for seed, partner in pairs.select("seed", "partner").iter_rows()]
-    seeds, whole = sorted({seed for pair in ends for seed in pair}), float(np.mean(pairs["value"].to_numpy()))
+    log = pairs["scale"][0] == "log" and bool((pairs["value"] > 0).all())
+    numbers = np.log(pairs["value"].to_numpy()) if log else pairs["value"].to_numpy()
+    seeds, whole = sorted({seed for pair in ends for seed in pair}), float(np.mean(numbers))
     n, first = len(seeds), pairs.head(1)
     if n < 3 or len(pairs) != n * (n - 1) // 2:
-        return first.with_columns(value=polars.lit(whole, polars.Float64), partner=polars.lit(""))
-    own = [np.mean([v for v, pair in zip(pairs["value"], ends, strict=True) if seed in pair]) for seed in seeds]
-    values = (2 * (n - 1) * np.array(own) - n * whole) / (n - 2)
+        return first.with_columns(value=polars.lit(float(np.exp(whole)) if log else whole), partner=polars.lit(""))
+    own = [np.mean([v for v, pair in zip(numbers, ends, strict=True) if seed in pair]) for seed in seeds]
+    pseudo = (2 * (n - 1) * np.array(own) - n * whole) / (n - 2)
+    values = np.exp(pseudo) if log else pseudo
     runs = [f"{pairs['condition'][0]}-s{seed}" for seed in seeds]
     return polars.concat([first] * n).with_columns(
         run=polars.Series(runs), seed=polars.Series(seeds, dtype=polars.Int64), partner=polars.lit(""),
@@ -317,8 +354,7 @@ def of_seed_pairs(rows: polars.DataFrame, column: str, conditions: Iterable[str]
 
     Nothing for a column that is no number of every two seeds of a condition.
     """
-    of_pairs = (polars.col("partner") != "") & polars.col("seed").is_not_null() & ~OF_TWO_CONDITIONS
-    pairs = rows.filter(of_pairs, polars.col("condition").is_in(list(conditions)))
+    pairs = rows.filter(_OF_SEEDS, polars.col("condition").is_in(list(conditions)))
     asked = pairs.select("measure", "quantity", "split").unique()
     names = [row[1] for row in asked.iter_rows() if table.heading(*row) == column]
     last = latest(pairs).filter(polars.col("quantity").is_in(names))

@@ -75,6 +75,7 @@ class Measure:
     ends : the same of single quantities by the patterns of their names, where theirs is another; see `end`.
     quantities : what its quantities are called, a pattern each; () for the name of the measure.
     parts : the other parts of the data that it looks at, where they are known: "train", "validation" or "test".
+    curve : whether a quantity of it leaves a curve, which a study asks for once its runs are there.
     source : a digest of the source of a user's own, see `extensions.source`; "" for those of Steppe.
     """
 
@@ -92,6 +93,7 @@ class Measure:
     ends: tuple[tuple[str, str], ...] = ()
     quantities: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    curve: bool = False
     source: str = ""
 
     def __post_init__(self) -> None:

@@ -174,12 +174,17 @@ class Table:
         if self.lock is None:
             self._make()
         if curve is not None:
-            fingerprint = new["fingerprint"][0]
-            arrays = curves(self.folder) | {f"{fingerprint}/{name}": array for name, array in curve.items()}
-            files.write_checked(self.folder / CURVES, files.array_content(arrays))
+            self.keep({f"{new['fingerprint'][0]}/{name}": array for name, array in curve.items()})
         self.rows = polars.concat([self.rows, new])
         self.known |= set(new["fingerprint"])
         self._write()
+
+    def keep(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write curves beside those that are there, ``{"<fingerprint>/<name>": array}``."""
+        if self.lock is None:
+            self._make()
+        if arrays:
+            files.write_checked(self.folder / CURVES, files.array_content({**curves(self.folder), **arrays}))
 
     def take(self, folders: Sequence[Path]) -> None:
         """Put in what tables of other folders hold and this one lacks, with their curves."""
@@ -190,8 +195,7 @@ class Table:
         if self.lock is None:
             self._make()
         arrays = {name: array for folder in folders for name, array in curves(folder).items()}
-        if arrays:
-            files.write_checked(self.folder / CURVES, files.array_content(curves(self.folder) | arrays))
+        self.keep(arrays)
         self.rows = polars.concat([self.rows, new])
         self.known |= set(new["fingerprint"])
         self._write()

@@ -25,7 +25,7 @@ from steppe.data.dataset import shuffled
 from steppe.measures import run, table
 from steppe.measures.answers import Answer, ask
 from steppe.measures.registry import Measure, Source, lookup
-from steppe.measures.subject import Subject
+from steppe.measures.subject import Quantity, Subject
 from steppe.models import Network, Variables
 from steppe.models.base import joint
 from steppe.study.spec.tables import Spec
@@ -355,6 +355,14 @@ class Examination:
                     "examples": examples,
                     "batch_size": min(sample.size, examples),
                 }
+
+    def curves(self, variables: Variables) -> Iterator[tuple[Question, Quantity]]:
+        """The quantities of a network that leave a curve, with their questions; none of one that has no loss."""
+        for question in self.asked:
+            subject = self.subject(question.sample, variables)
+            subject.parts = functools.partial(self._part, variables)
+            answer = ask(subject, question.measure, question.settings)
+            yield from ((question, quantity) for quantity in answer.quantities if quantity.curve is not None)
 
     def tracked(self, examples: int, variables: Variables) -> Subject:
         """The network on the examples of `[track]`."""

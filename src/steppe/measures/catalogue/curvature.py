@@ -151,7 +151,7 @@ def _eigenvalue(
     return Quantity(name, value, math.nan, note, converged=False, log=log, residual=residual)
 
 
-@measure(family="curvature", cost=QUADRATURE, copies=BASIS, quantities=("negative_share",))
+@measure(family="curvature", cost=QUADRATURE, copies=BASIS, quantities=("negative_share",), curve=True)
 def spectral_density(subject: Subject, *, probes: int = VECTORS, steps: int = STEPS) -> Iterator[Quantity]:
     """How are the Hessian's eigenvalues distributed?"""
     density = curvature.smoothed(subject.quadrature(probes, steps))

@@ -74,6 +74,7 @@ def matrix(found: Correlations) -> list[Picture]:
             text = signed(value, decimals=2 if len(columns) <= 2 * UPRIGHT else 1)
             ax.text(place, row, text, ha="center", va="center", color=color, fontsize=size)
     condition_axis(ax, [column(name) for name in rows])
+    ax.set_yticks(range(len(rows)), [label_of(column(name), 40) for name in rows])
     if len(columns) <= UPRIGHT:
         ax.set_xticks(range(len(columns)), ["\n".join(column(name).split()) for name in columns])
     else:

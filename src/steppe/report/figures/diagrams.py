@@ -1,6 +1,7 @@
 """All that is drawn of curves that networks left: spectral densities, reliability, accuracy against coverage."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -18,8 +19,8 @@ def pictures(found: Diagrams) -> list[Picture]:
     """A picture of each kind that was measured."""
     drawn = densities.pictures(found.densities)
     drawn += [_reliability(found.reliability)] if found.reliability else []
-    drawn += [_coverage(found.coverage)] if found.coverage else []
-    return drawn + ([_intervals(found.intervals)] if found.intervals else [])
+    shares = ((found.coverage, COVERAGE), (found.intervals, INTERVALS))
+    return drawn + [_shares(bands, kind) for bands, kind in shares if bands]
 
 
 def _reliability(found: Mapping[str, ReliabilityDiagram]) -> Picture:
@@ -68,33 +69,46 @@ def _leaning(gap: float) -> str:
     return f"right {100 * abs(gap):.1f} % {'more' if gap > 0 else 'less'} often than it says"
 
 
-def _coverage(found: Mapping[str, Band]) -> Picture:
-    """Accuracy where a network answers only what it is surest of."""
-    figure, ax = canvas(3.6)
-    _lines(ax, found)
-    ax.set(xlabel="Coverage: predictions kept, the surest first (%)", ylabel="Accuracy of those (%)", xlim=(0, 101))
-    legend(figure, ax)
-    halves = "; ".join(f"{name} {100 * _at(band, 0.5):.1f} %" for name, band in found.items())
-    caption = (
-        "Accuracy against coverage: how many predictions are right if only those are kept of which a network is "
-        f"surest. At 100 % all are kept; 100 % less the accuracy is the risk.{_of_runs(found)}"
-    )
-    return picture(figure, f"Accuracy at half of the coverage: {halves}.", caption)
+class _Kind(NamedTuple):
+    """How a curve of shares is drawn: its axes, whether the diagonal is the ideal, and what is said of it."""
+
+    x: str
+    y: str
+    diagonal: bool
+    alt: str
+    caption: str
 
 
-def _intervals(found: Mapping[str, Band]) -> Picture:
-    """How often real targets lie in intervals that are predicted for them."""
+COVERAGE = _Kind(
+    "Coverage: predictions kept, the surest first (%)",
+    "Accuracy of those (%)",
+    False,
+    "Accuracy at half of the coverage",
+    "Accuracy against coverage: how many predictions are right if only those are kept of which a network is surest. At "
+    "100 % all are kept; 100 % less the accuracy is the risk.",
+)
+
+INTERVALS = _Kind(
+    "Level of the intervals (%)",
+    "Targets within them (%)",
+    True,
+    "Targets within the intervals of 50 %",
+    "How many targets lie in the central intervals that are predicted, over what these promise. On the dashed line "
+    "they hold it; below it they are too narrow.",
+)
+
+
+def _shares(found: Mapping[str, Band], kind: _Kind) -> Picture:
+    """Shares over shares: a line for each condition or network."""
     figure, ax = canvas(3.9)
-    ax.plot([0, 100], [0, 100], "--", color="#555555", lw=1, zorder=1)
+    if kind.diagonal:
+        ax.plot([0, 100], [0, 100], "--", color="#555555", lw=1, zorder=1)
+        ax.set(ylim=(0, 101))
     _lines(ax, found)
-    ax.set(xlabel="Level of the intervals (%)", ylabel="Targets within them (%)", xlim=(0, 100), ylim=(0, 101))
+    ax.set(xlabel=kind.x, ylabel=kind.y, xlim=(0, 101))
     legend(figure, ax)
     halves = "; ".join(f"{name} {100 * _at(band, 0.5):.1f} %" for name, band in found.items())
-    caption = (
-        "How many targets lie in the central intervals that are predicted, over what these promise. On the "
-        f"dashed line they hold it; below it they are too narrow.{_of_runs(found)}"
-    )
-    return picture(figure, f"Targets within the intervals of 50 %: {halves}.", caption)
+    return picture(figure, f"{kind.alt}: {halves}.", f"{kind.caption}{_of_runs(found)}")
 
 
 def _lines(ax: Axes, found: Mapping[str, Band]) -> None:

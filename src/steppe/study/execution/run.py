@@ -9,12 +9,13 @@ from steppe.analysis.results import Results
 from steppe.core import checks, programs
 from steppe.engines.progress import Watcher
 from steppe.storage import files
-from steppe.study import additions, measurements
+from steppe.study import additions, curves, measurements
 from steppe.study.datasets import DataRecord, Datasets
 from steppe.study.execution.base import Executor, Run, check_executor
 from steppe.study.execution.local import CHECKPOINT_SECONDS, Local
 from steppe.study.pairs import ask_pairs, pair_questions
 from steppe.study.questions import further
+from steppe.study.spec.comparisons import margins_of_runs
 from steppe.study.spec.conditions import Condition, conditions
 from steppe.study.spec.tables import Spec
 from steppe.study.store import ForeignRun, Store
@@ -61,7 +62,7 @@ def run(
     executor = executor if executor is None else check_executor(executor)
     columns, datasets = conditions(spec), Datasets()
     data = DataRecord.of(columns, datasets)
-    _rehearse(columns, datasets, spec.equivalence, here=executor is None)
+    _rehearse(columns, datasets, margins_of_runs(spec), here=executor is None)
     pair_questions(spec)
     with Store.open(directory, spec, data, watcher.say) as store:
         executor = executor or Local(checkpoint_seconds, datasets)
@@ -78,6 +79,7 @@ def run(
             finished = read_runs(store, known)
         _say_lost(missing, finished, watcher)
         _unite(store, finished, watcher)
+        curves.keep(store, columns, datasets, finished, watcher)
         ask_pairs(store, columns, datasets, finished, watcher)
         add_surfaces(store, columns, datasets, watcher)
         return results(store, finished)

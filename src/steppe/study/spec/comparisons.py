@@ -36,7 +36,8 @@ def check_declared(spec: Spec) -> None:
     known = {name: quantity for name, quantity in known.items() if name not in absent}
     patterns.append(GAP)
     places = {name: "equivalence" for name in spec.equivalence} | {name: "analysis" for name in declared(spec)}
-    _check_asked(places, [*known, *patterns])
+    of_seeds = [each for each in spec.measure.pairs if isinstance(each, str) or each.get("partners") != "baseline"]
+    _check_asked(places, [*known, *patterns, *asked_columns(of_seeds)])
     claimed = {name: "protocols" for protocol in spec.protocols for name in (*protocol.higher, *protocol.lower)}
     _check_asked(claimed, [*known, *patterns, *asked_columns(spec.measure.pairs)])
     for name, margin in spec.equivalence.items():
@@ -49,6 +50,18 @@ def _check_asked(places: Mapping[str, str], patterns: list[str | None]) -> None:
     for name, place in places.items():
         if None not in patterns and not any(fnmatchcase(name, pattern) for pattern in names):
             fail_unasked(name, names, place)
+
+
+def margins_of_runs(spec: Spec) -> dict[str, float]:
+    """The margins of columns that a network alone gives; those of `pairs` are known once two are there."""
+    of_pairs = asked_columns(spec.measure.pairs)
+    if None in of_pairs:
+        return {}
+    return {
+        name: margin
+        for name, margin in spec.equivalence.items()
+        if not any(fnmatchcase(name, pattern) for pattern in of_pairs if pattern)
+    }
 
 
 def asked_columns(entries: Iterable[str | Mapping[str, Any]]) -> list[str | None]:

@@ -84,7 +84,7 @@ def temperature(subject: Subject, *, bins: int = 15) -> Iterator[Quantity]:
     yield Quantity(f"{SCALED}negative_log_likelihood", loss, note=note, log=True)
 
 
-@measure(family="outcome", cost="⅓", needs="labels", invariance="nodes", chosen="named")
+@measure(family="outcome", cost="⅓", needs="labels", invariance="nodes", chosen="named", curve=True)
 def reliability(subject: Subject, *, bins: int = 15, binning: Binning = "width") -> Iterator[Quantity]:
     """How often are predictions right at each confidence? The largest difference; the diagram is kept as a curve."""
     check_binning("reliability", bins, binning)

@@ -16,6 +16,7 @@ from steppe.measures.subject import Quantity, Subject
 @measure(
     family="outcome", cost="⅓", needs="intervals", invariance="nodes",
     quantities=("interval_coverage", "interval_score", "interval_error"), ends=(("interval_coverage", ""),),
+    curve=True,
 )  # fmt: skip
 def interval_calibration(subject: Subject, *, level: float = 0.95) -> Iterator[Quantity]:
     """How often do real targets lie in the intervals that are predicted, how good are these, and at which levels?"""

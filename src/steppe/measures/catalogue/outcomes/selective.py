@@ -37,7 +37,7 @@ class _Scored(NamedTuple):
 
 @measure(
     family="outcome", cost="⅓", needs="labels", invariance="nodes", chosen="all", parts=("train",),
-    quantities=("aurc", "excess_aurc"),
+    quantities=("aurc", "excess_aurc"), curve=True,
 )  # fmt: skip
 def aurc(subject: Subject, *, score: str = "maximum_probability") -> Iterator[Quantity]:
     """How many errors remain if it answers only where it is sure, in the mean over all shares of answers?"""
