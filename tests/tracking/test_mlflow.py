@@ -144,7 +144,7 @@ def fake(monkeypatch):
 
 
 def alive(fake):
-    return {run.data.tags["steppe.run"]: run for run in fake.runs.values() if run.alive}
+    return {run.data.tags["steppe.run"]: run for run in list(fake.runs.values()) if run.alive}
 
 
 def test_sending_again_sends_what_changed_and_nothing_twice(folder, fake):
@@ -191,6 +191,22 @@ def test_a_server_that_does_not_answer_is_one_sentence(folder, fake, monkeypatch
     fake.left = 10**9
     status, out, err = run(monkeypatch, capsys, "track", folder, "--mlflow", "http://server")
     assert (status, err) == (0, "") and out.endswith("5 sent, 0 there already.\n")
+
+
+def test_runs_are_sent_as_they_finish_and_the_report_at_last(folder, fake):
+    (folder / "report.html").rename(folder.parent / "report.html")
+    with sink.Sender(folder, "http://server", pytest.fail, every=0.01):
+        for _ in range(1000):
+            if len([run for run in alive(fake).values() if "steppe.whole" in run.data.tags]) == 4:
+                break
+            time.sleep(0.01)
+        assert "report" not in alive(fake)
+        (folder.parent / "report.html").rename(folder / "report.html")
+    assert len(alive(fake)) == 5 and len(fake.runs) == 5
+    fake.left, said = 0, []
+    with sink.Sender(folder, "http://server", said.append):
+        pass
+    assert len(said) == 1 and "Nothing is lost" in said[0]
 
 
 def test_the_patience_of_the_client_is_the_users_if_they_say_so(folder, fake, monkeypatch):

@@ -39,7 +39,8 @@ def run(
     slurm: SlurmOptions = None,
     dry_run: DryRun = False,
     mlflow: Annotated[
-        str | None, typer.Option(metavar="URI", help="Send runs and report to this server of MLflow at the end.")
+        str | None,
+        typer.Option(metavar="URI", help="Send runs as they finish, and the report, to this server of MLflow."),
     ] = None,
     watched: Annotated[bool, typer.Option("--watch", help="Show the study in the browser meanwhile.")] = False,
 ) -> None:
@@ -64,15 +65,13 @@ def run(
     process.promise(
         f"What is finished is in {directory}; run the same command again to continue.", directory / "study.toml"
     )
-    with _page(directory) if watched else contextlib.nullcontext():
+    with _sending(directory, mlflow), _page(directory) if watched else contextlib.nullcontext():
         with Bar(Console(stderr=True)) as bar:
             results = study.run(
                 chosen, directory, watcher=bar, checkpoint_seconds=checkpoint_seconds, executor=executor
             )
         study.Store.read(directory)  # fails where the folder was removed meanwhile: the report would make it anew
         report.write(results, directory)
-    if mlflow:
-        _send(directory, mlflow)
     report.show(results)
     typer.echo(f"\nReport: {directory / 'report.html'}")
     if executor and executor.lost:
@@ -83,15 +82,13 @@ def run(
         raise typer.Exit(1)
 
 
-def _send(directory: Path, uri: str) -> None:
-    """Send a study to MLflow; the study has ended well, whatever the server says."""
-    from steppe.core.checks import InputError
-    from steppe.tracking.mlflow import send
+def _sending(directory: Path, uri: str | None) -> contextlib.AbstractContextManager[object]:
+    """Sends the study to MLflow meanwhile and at last; the study ends well, whatever the server says."""
+    if not uri:
+        return contextlib.nullcontext()
+    from steppe.tracking.mlflow import Sender
 
-    try:
-        send(directory, uri)
-    except InputError as error:
-        process.say(str(error))
+    return Sender(directory, uri, process.say)
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ digest, so that sending again adds what is new and nothing twice.
 
 import os
 import re
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,6 +18,9 @@ from steppe.study.table import gathered
 from steppe.tracking.content import RunContent, contents
 
 T = TypeVar("T")
+
+SECONDS = 30.0
+"""Between two looks at a study that runs."""
 
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 """Of MLflow's client, unless the user says otherwise: by itself it tries for several minutes."""
@@ -74,6 +78,56 @@ def send(directory: Path | str, uri: str) -> Sent:
             sent += 1
         sink.delete(place for place in before if place not in same[:1])
     return Sent(sent, known)
+
+
+class Sender:
+    """Sends runs of a study as they finish, by a thread of its own, while it is entered; and all that is there at last.
+
+    Parameters
+    ----------
+    directory : Path
+        The study's folder, which need not be there yet.
+    uri : str
+        Of the server.
+    say : callable
+        Is told where the server does not answer; the study goes on, and the last attempt is at its end.
+    every : float
+        Seconds between two looks at the folder, at least.
+    """
+
+    def __init__(self, directory: Path, uri: str, say: Callable[[str], None], every: float = SECONDS):
+        self.directory, self.uri, self.say, self.every = directory, uri, say, every
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._send_meanwhile, daemon=True, name="tracking")
+
+    def _send_meanwhile(self) -> None:
+        pause = self.every
+        while not self._over.wait(pause):
+            began = time.monotonic()
+            if (self.directory / "study.toml").is_file() and not self._send():
+                return
+            pause = max(self.every, 9 * (time.monotonic() - began))  # of ten thousand runs each look takes a while
+
+    def _send(self) -> bool:
+        """Whether the server took what is there."""
+        try:
+            send(self.directory, self.uri)
+        except (checks.InputError, OSError) as error:
+            self.say(str(error))
+            return False
+        return True
+
+    def __enter__(self) -> "Sender":
+        """Begin to send."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Send what is there; nothing more where the study was interrupted."""
+        self._over.set()
+        if kind is None:
+            self._thread.join()
+            self._send()
 
 
 class Sink:
