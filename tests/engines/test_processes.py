@@ -41,7 +41,7 @@ def numbers_of(folder):
 
 
 @pytest.mark.slow
-def test_a_study_whose_worker_is_killed_has_the_bits_of_one_process(small_study, tmp_path):
+def test_a_study_whose_worker_is_killed_has_the_bits_of_one_process(small_study, without_surfaces, tmp_path):
     out, killer = shutil.copytree(small_study, tmp_path / "out"), Killer(tmp_path / "out")
     for name in ("lam=0-s0", "lam=0-s1"):
         shutil.rmtree(out / "runs" / name)

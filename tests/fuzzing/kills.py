@@ -22,19 +22,19 @@ from steppe.study.records import RunRecord
 from support.folders import paths_in
 
 LARGE = 100
-SMALL = 2
+SMALL = 1
 SLOW = True
 
 SPEC = """
 name = "tiny"
-baseline = "lam=0"
+baseline = "rho=0"
 seeds = 2
 data = {name = "moons", examples = 60}
 model = {name = "mlp", hidden = [4]}
-method = {name = "fa", lam = 0.0, every = 2, probes = 2}
+method = {name = "sam", rho = 0.0}
 train = {learning_rate = 0.05, batch_size = 8, epochs = 30}
 landscape = {points = 5, grid_points = 3}
-grid = {"method.lam" = [0.0, 0.1]}
+grid = {"method.rho" = [0.0, 0.1]}
 """
 MACHINE = ("measure_seconds", "host")
 """Columns of rows that do not repeat when a run does."""

@@ -56,7 +56,7 @@ def bytes_of_runs(folder):
 
 
 @pytest.mark.slow
-def test_runs_trained_by_two_processes_at_once_are_the_same_to_the_bit(small_study, tmp_path):
+def test_runs_trained_by_two_processes_at_once_are_the_same_to_the_bit(small_study, without_surfaces, tmp_path):
     out = shutil.copytree(small_study, tmp_path / "out")
     spec = unfinished(out)
     study.run(spec, out, executor=Processes())

@@ -68,6 +68,12 @@ def toy(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def only_runs(finished, monkeypatch):
+    """Studies from here on compute no loss surfaces."""
+    monkeypatch.setattr("steppe.study.execution.run.add_surfaces", lambda *_: None)
+
+
 def load(toy, **changes):
     return study.load(str(toy / "tiny.toml"), {key.replace("__", "."): value for key, value in changes.items()})
 
@@ -250,7 +256,7 @@ def test_flatness_is_measured_for_lam_zero_too(finished):
 
 
 @pytest.mark.slow
-def test_seeds_start_alike_in_every_condition(toy, finished):
+def test_seeds_start_alike_in_every_condition(toy, finished, only_runs):
     """Seed-paired tests are paired: the first epoch before any penalty differs by λ alone."""
     results = study.run(load(toy, grid={"method.lam": [0.0, 1e-30]}), toy / "paired")
     by_seed = [results.runs.filter(polars.col("seed") == s)["test_loss"].to_list() for s in range(2)]
@@ -352,7 +358,7 @@ def test_runs_that_diverge_are_recorded_and_the_study_goes_on(toy, tmp_path):
 
 
 @pytest.mark.slow
-def test_convergence_criterion_stops_on_the_training_loss(toy, tmp_path):
+def test_convergence_criterion_stops_on_the_training_loss(toy, only_runs, tmp_path):
     spec = load(toy, train__early_stopping={"patience": 1, "min_delta": 100.0}, seeds=1)
     results = study.run(spec, tmp_path / "out")
     assert results.runs["epochs"].to_list() == [2, 2, 2]
@@ -363,7 +369,7 @@ def test_convergence_criterion_stops_on_the_training_loss(toy, tmp_path):
 
 
 @pytest.mark.slow
-def test_penalty_dropout_penalises_the_function_that_is_trained(toy, tmp_path):
+def test_penalty_dropout_penalises_the_function_that_is_trained(toy, only_runs, tmp_path):
     grid = {"train.penalty_dropout": [False, True]}
     results = study.run(load(toy, grid=grid, baseline="", method__lam=1.0, seeds=1), tmp_path / "out")
     assert results.runs["test_loss"][0] != results.runs["test_loss"][1]
@@ -371,7 +377,7 @@ def test_penalty_dropout_penalises_the_function_that_is_trained(toy, tmp_path):
 
 @pytest.mark.optimised
 @pytest.mark.slow
-def test_microbatches_in_a_study_change_results_only_by_rounding(toy, tmp_path):
+def test_microbatches_in_a_study_change_results_only_by_rounding(toy, only_runs, tmp_path):
     # one part takes the estimate through layers, by other random vectors of the same expectation
     grid = {"method.microbatches": [2, 4]}
     results = study.run(load(toy, grid=grid, baseline="", method__lam=1.0, seeds=1), tmp_path / "out")
@@ -386,7 +392,7 @@ def test_settings_that_do_not_fit_stop_before_anything_is_trained(toy, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-def test_flatness_beyond_float32_is_left_out_and_the_study_goes_on(toy, tmp_path):
+def test_flatness_beyond_float32_is_left_out_and_the_study_goes_on(toy, only_runs, tmp_path):
     x = np.random.default_rng(0).normal(size=(60, 3)) * 1e21
     np.savez(toy / "huge.npz", x=x, y=(x.sum(axis=1) > 0).astype(int))
     calm = {"train__learning_rate": 1e-5, "data__file": str(toy / "huge.npz"), "data__standardize": False, "seeds": 1}
@@ -447,7 +453,7 @@ def checkpointed(toy, finished, folder, monkeypatch, epochs):
 
 @pytest.mark.optimised
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_from_its_checkpoint(toy, finished, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_from_its_checkpoint(toy, finished, only_runs, tmp_path, monkeypatch):
     out = checkpointed(toy, finished, tmp_path, monkeypatch, epochs=3)
     trained = []
     watcher = Watcher()
@@ -459,7 +465,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(toy, finished, tmp_path,
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_costs_time_and_nothing_else(toy, finished, tmp_path, monkeypatch):
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(toy, finished, only_runs, tmp_path, monkeypatch):
     out = checkpointed(toy, finished, tmp_path, monkeypatch, epochs=2)
     for path in (out / "checkpoints").rglob("*"):
         if path.is_file():
@@ -474,7 +480,7 @@ def test_parameters_survive_the_way_to_disk():
 
 
 @pytest.mark.slow
-def test_a_report_says_what_was_changed_of_a_shipped_study(tmp_path):
+def test_a_report_says_what_was_changed_of_a_shipped_study(only_runs, tmp_path):
     changes = {"train.epochs": 1, "model.hidden": [4], "seeds": 1, "landscape.points": 3, "landscape.grid_points": 3}
     results = study.run(study.load("fa-breast-cancer", changes), tmp_path / "out")
     assert "train.epochs = 1 (shipped: 50)" in results.notes[0]
@@ -494,7 +500,7 @@ def command(toy, out, *more):
 @pytest.mark.slow
 def test_killed_at_random_moments_a_study_resumes_to_the_same_bits(toy, finished, tmp_path):
     out, rng, kills = tmp_path / "killed", random.Random(0), 0
-    for _ in range(4):  # `make fuzz` kills a hundred times
+    for _ in range(2):  # `make fuzz` kills a hundred times
         process = subprocess.Popen(command(toy, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         before = paths_in(out)
         while process.poll() is None and paths_in(out) == before:
@@ -504,7 +510,7 @@ def test_killed_at_random_moments_a_study_resumes_to_the_same_bits(toy, finished
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.wait()
-    assert kills >= 2  # how far a study gets between two kills depends on the machine
+    assert kills >= 1  # how far a study gets between two kills depends on the machine
     subprocess.run(command(toy, out), check=True, capture_output=True)
     results = study.gathered(Store.read(out))
     assert_same_science(finished[0], out, finished[1], results)
