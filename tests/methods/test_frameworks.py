@@ -10,8 +10,6 @@ import steppe
 from steppe.methods import fa, gam, nso, sam
 from support.networks import mlp_batch
 
-pytestmark = pytest.mark.optimised
-
 
 def batches(count=40):
     return [mlp_batch(i, size=8, dtype=jnp.float32) for i in range(count)]

@@ -708,7 +708,6 @@ LOWERS = {
     "fa, Gauss-Newton": (fa(0.5, normalize=None, every=1, matrix="ggn"), "tr(G²)"),
     "fa, adaptive": (fa(1.0, normalize=None, every=1, adaptive=True), "tr((WHW)²)"),
     "hsr": (hsr(0.05, every=1), "bound"),
-    "hsr, width": (hsr(0.05, bound="width", every=1), "width"),
     "hsr, variance": (hsr(0.5, bound="variance", every=1, key=1), "variance"),
     "seht": (seht(0.02, every=1), "tr H"),
     "fam": (fam(0.3), "κ"),

@@ -137,20 +137,19 @@ def pl_when(condition, value, name):
 
 VARIANTS = {
     "whole": make_results,
-    "one seed": lambda: make_results(seeds=1),
+    "one seed": lambda: make_results(seeds=1, surfaces=False),
     "one condition": lambda: make_results(lams=(0.0,)),
-    "one condition, lam > 0": lambda: make_results(lams=(0.1,)),
+    "one condition, lam > 0": lambda: make_results(lams=(0.1,), surfaces=False),
     "one run of one epoch": lambda: make_results(lams=(0.0,), seeds=1, epochs=1),
     "no runs": lambda: with_runs(make_results(surfaces=False), lambda runs: runs.clear()),
-    "no history": lambda: dataclasses.replace(make_results(), history=make_results().history.clear()),
+    "no history": lambda: dataclasses.replace(make_results(surfaces=False), history=make_results().history.clear()),
     "no lam": lambda: make_results(lams=(None,) * 3, names=("adam", "sam", "asam with quite a long name for a label")),
     "some lam": lambda: make_results(lams=(0.0, 0.1, None), names=("adam", "fa", "sam")),
-    "fifteen": lambda: make_results(lams=(0.0, *np.geomspace(1e-4, 10, 14)), seeds=2, epochs=5),
-    "no surfaces": lambda: make_results(surfaces=False),
-    "nothing published": lambda: make_results(published=(), provenance={}, about="", spec_toml=""),
+    "fifteen": lambda: make_results(lams=(0.0, *np.geomspace(1e-4, 10, 14)), seeds=2, epochs=5, surfaces=False),
+    "nothing published": lambda: make_results(published=(), provenance={}, about="", spec_toml="", surfaces=False),
     "no baseline": lambda: with_runs(make_results(), lambda runs: runs.filter(polars.col("lam") > 0)),
     "NaN and null": lambda: with_runs(
-        make_results(),
+        make_results(surfaces=False),
         lambda runs: runs.with_columns(
             pl_when(polars.col("seed") == 0, math.nan, "test_accuracy"),
             pl_when(polars.col("lam") > 0.05, None, "batch_frobenius_squared"),
@@ -158,13 +157,13 @@ VARIANTS = {
     ),
     "all flatness zero": lambda: dataclasses.replace(
         with_runs(
-            make_results(),
+            make_results(surfaces=False),
             lambda runs: with_tr_h2(runs, 0.0),
         ),
         history=make_results().history.with_columns(batch_frobenius_squared=0.0),
     ),
     "diverged": lambda: with_runs(
-        make_results(notes=("2 runs diverged.",), planned=17),
+        make_results(notes=("2 runs diverged.",), planned=17, surfaces=False),
         lambda runs: runs.with_columns(
             polars.when((polars.col("lam") == 1.0) & (polars.col("seed") < 2))
             .then(polars.lit("diverged"))
@@ -178,7 +177,7 @@ VARIANTS = {
         surfaces_of=lambda s: dataclasses.replace(s, grids=0 * s.grids, lines=0 * s.lines)
     ),
     "all flatness unknown": lambda: with_runs(
-        make_results(),
+        make_results(surfaces=False),
         lambda runs: with_tr_h2(runs, None),
     ),
 }
