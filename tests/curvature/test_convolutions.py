@@ -48,7 +48,7 @@ def example(name):
     form = products.Convolution(tuple({**defaults, "dimension_numbers": numbers, **given}.items()), *groups)
     rng = np.random.default_rng(0)
     a, kernel = rng.normal(size=shape), (*window, shape[-1] // form.groups, outputs)
-    output = jax.eval_shape(form, a, jax.ShapeDtypeStruct(kernel, a.dtype))
+    output = jax.eval_shape(form, a, jax.ShapeDtypeStruct(kernel, jnp.result_type(a)))
     return (
         form,
         jnp.asarray(a),
