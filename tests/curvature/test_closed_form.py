@@ -45,7 +45,7 @@ def test_softmax_regression_equals_the_dense_hessian_with_its_gradients(x64, cla
 @pytest.mark.optimised
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 4])
-@pytest.mark.parametrize("scale", [1.0, 10.0, 30.0])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
 def test_float32_keeps_its_relative_accuracy_at_saturated_logits(classes, scale):
     params, batch = regression(classes, scale=scale)
     params["b"] = params["b"].at[0].add(scale)  # every example sure of the same class

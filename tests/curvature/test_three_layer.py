@@ -61,8 +61,9 @@ def check_against_dense(activation, params, x, y):
 
 
 @pytest.mark.first_is_fast
-@pytest.mark.parametrize("classes", [1, 2, 4])
-@pytest.mark.parametrize("name", [n if n == "tanh" else pytest.param(n, marks=pytest.mark.slow) for n in ACTIVATIONS])
+@pytest.mark.parametrize(
+    ("name", "classes"), [*(("tanh", k) for k in (1, 2, 4)), *((name, 4) for name in ACTIVATIONS if name != "tanh")]
+)
 def test_moments_and_their_gradients_equal_those_of_the_dense_hessian(x64, name, classes):
     check_against_dense(ACTIVATIONS[name], *network(classes))
 
@@ -92,7 +93,7 @@ def test_relu_gives_the_hessian_almost_everywhere(x64):
 @pytest.mark.optimised
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 3])
-@pytest.mark.parametrize("sure", [8.0, 16.0, 30.0])
+@pytest.mark.parametrize("sure", [8.0, 30.0])
 def test_float32_is_finite_and_accurate_at_saturated_logits(classes, sure):
     params, x, y = network(classes, size=12)
     params["b2"] = params["b2"].at[0].add(sure)  # 1 − p of the order of exp(−sure) for every example

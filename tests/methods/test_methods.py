@@ -758,7 +758,6 @@ def breast_cancer_at_equal_loss(name, level=0.1):
     }  # fmt: skip
 
 
-@pytest.mark.optimised
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LOWERS)
 def test_a_regulariser_lowers_what_it_penalises_on_real_data_at_equal_training_loss(name):
