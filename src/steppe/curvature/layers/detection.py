@@ -17,9 +17,10 @@ from jax.tree_util import PyTreeDef
 
 from steppe.core import checks, names, programs
 from steppe.core.types import Batch, Loss, Params
-from steppe.curvature.layers import products
+from steppe.curvature.layers import images, products
+from steppe.curvature.layers.images import inner
 
-INLINED = ("jit", "pjit", "closed_call")
+INLINED = images.CALLS
 """Calls that only group operations: layers are looked for inside."""
 
 SAME_ENTRIES = ("transpose", "reshape", "squeeze", "copy")
@@ -191,6 +192,7 @@ def _searched(jaxpr: ClosedJaxpr, structure: PyTreeDef, params: Params) -> Progr
     """The layers of a program of (leaves of params, leaves of batch), whose value has that structure."""
     if _across_devices(jaxpr) or _reverse_only(jaxpr.jaxpr):
         return Program(jaxpr, (), structure)
+    jaxpr = images.channels_last(jaxpr)
     search = _Search(names.names(params))
     known = [_Fact(leaf, True) for leaf in range(len(search.names))]
     known += [_Fact(None, False)] * (len(jaxpr.in_avals) - len(known))
@@ -293,12 +295,6 @@ class _Search:
         sizes = (math.prod(site.shape[:-1]), math.prod(site.kernel_shape[:-1]), fan_out)
         kind, from_data = site.form.kind, not values[1 - weights[0]].depends
         self.found.append(Layer(self.names[leaf], kind, *sizes, from_data, leaf, site, seen.made))
-
-
-def inner(eqn: JaxprEqn) -> ClosedJaxpr:
-    """The program that a call groups."""
-    program: ClosedJaxpr = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
-    return program
 
 
 def _shaped(variable: Var | Literal) -> jax.core.ShapedArray:

@@ -239,13 +239,30 @@ def _channels_last(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> ja
     image = (0, last, *space)
     options = {name: params[name] for name in (*CONVOLUTION_OPTIONS, "feature_group_count", "batch_group_count")}
     options["dimension_numbers"] = jax.lax.ConvDimensionNumbers(image, (last, last - 1, *range(last - 1)), image)
-    y = jax.lax.conv_general_dilated(
+    y = _convolved(
         jnp.transpose(lhs, (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])),
         jnp.transpose(rhs, (*numbers.rhs_spec[2:], numbers.rhs_spec[1], numbers.rhs_spec[0])),
-        **options,
+        options,
     )
     axes = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
     return jnp.transpose(y, sorted(range(lhs.ndim), key=axes.__getitem__))
+
+
+def _convolved(a: jax.Array, K: jax.Array, options: dict[str, Any]) -> jax.Array:
+    """A convolution with channels last, of a few more channels where a CPU computes these faster than few."""
+
+    def plain(a: jax.Array, K: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(a, K, **options)
+
+    more = convolutions.channels_to_add(*K.shape[-2:])
+    if options["feature_group_count"] * options["batch_group_count"] > 1 or not more:
+        return plain(a, K)
+
+    def wider(a: jax.Array, K: jax.Array) -> jax.Array:
+        return plain(a, jnp.pad(K, [(0, 0)] * (K.ndim - 1) + [(0, more)]))[..., : K.shape[-1]]
+
+    y: jax.Array = jax.lax.platform_dependent(a, K, cpu=wider, default=plain)
+    return y
 
 
 def _primitive(name: str, function: Callable[..., jax.Array], folds: bool) -> Primitive:
@@ -264,7 +281,17 @@ def _primitive(name: str, function: Callable[..., jax.Array], folds: bool) -> Pr
             folded = {**options, "a_like": ShapeDtype((count * rows, *a_like.shape[1:]), a_like.dtype)}
             result = primitive.bind(stack.reshape(count * rows, width), arguments[1], **folded)
             return result.reshape(count, rows, result.shape[-1]), 0
-        return jax.vmap(lambda *a: function(*a, **options), in_axes=axes)(*arguments), 0
+        mapped = jax.vmap(lambda *a: function(*a, **options), in_axes=axes)
+        if folds or isinstance(options["form"], Dense) or None in axes:
+            return mapped(*arguments), 0
+
+        # as one convolution, in groups, CPUs compute them hundreds of times more slowly
+        def in_turn(*stacks: jax.Array) -> jax.Array:
+            first = [jnp.moveaxis(x, axis, 0) for x, axis in zip(stacks, axes, strict=True)]
+            result: jax.Array = jax.lax.map(lambda pair: primitive.bind(*pair, **options), tuple(first))
+            return result
+
+        return jax.lax.platform_dependent(*arguments, cpu=in_turn, default=mapped), 0
 
     batching.primitive_batchers[primitive] = batch
     return primitive

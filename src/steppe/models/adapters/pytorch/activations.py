@@ -19,6 +19,11 @@ def clamp(x: jax.Array, min: Any = None, max: Any = None) -> jax.Array:
     return above if max is None else jnp.where(above > max, max, above)
 
 
+def relu(x: jax.Array) -> jax.Array:
+    """``aten::relu``: its slope at 0 is 0."""
+    return jnp.where(x <= 0, 0, x)
+
+
 def hardtanh(x: jax.Array, min_val: float = -1.0, max_val: float = 1.0) -> jax.Array:
     """``aten::hardtanh``, of which ReLU6 is one: its slope is 0 at both bounds."""
     return jnp.where(x <= min_val, min_val, jnp.where(x >= max_val, max_val, x)).astype(x.dtype)
@@ -108,6 +113,8 @@ OPERATIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.clamp.Tensor: clamp,
     torch.ops.aten.clamp_min: clamp,
     torch.ops.aten.clamp_max: lambda x, max: clamp(x, None, max),
+    torch.ops.aten.relu: relu,
+    torch.ops.aten.relu.default: relu,
     torch.ops.aten.hardtanh: hardtanh,
     torch.ops.aten.leaky_relu: leaky_relu,
     torch.ops.aten.elu: elu,
@@ -128,6 +135,7 @@ IN_PLACE: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.clamp_: clamp,
     torch.ops.aten.clamp_min_: clamp,
     torch.ops.aten.clamp_max_: lambda x, max: clamp(x, None, max),
+    torch.ops.aten.relu_: relu,
     torch.ops.aten.hardtanh_: hardtanh,
     torch.ops.aten.leaky_relu_: leaky_relu,
     torch.ops.aten.elu_: elu,
