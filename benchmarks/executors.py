@@ -63,6 +63,7 @@ def table(folder: Path, title: str, rounds: int, runs: int, **settings: int) -> 
     for _ in range(rounds):
         for name, way in WAYS.items():
             found[name].append(taken(spec, way))
+            print(name, *(f"{seconds:.1f}" for seconds in found[name][-1]), file=sys.stderr, flush=True)
     bare = [statistics.median(column) for column in zip(*found["the bare loop"], strict=True)]
     print(f"\n{title}: {runs} runs, medians of {rounds} rounds; load {os.getloadavg()[0]:.1f}\n")
     print("| | seconds on the clock | of the processor | more for each run: ms on the clock | of the processor |")

@@ -166,6 +166,7 @@ def main() -> None:
         command, workers = simulate(asked.folder, asked.conditions, asked.seeds)
         rows.append(("`steppe run` on an engine that takes a task for each run", command, 0.0, 0))
         rows.append(("its workers: writing a run each", workers, 0.0, 0))
+        print(rows, flush=True)
     steppe = [sys.executable, "-m", "steppe"]
     commands = {
         "show": [*steppe, "show", str(out)],
