@@ -426,7 +426,7 @@ def test_drawing_leaves_matplotlib_alone():
 
     before = dict(mpl.rcParams)
     found = analyse(make_results())
-    figures.pictures(found.curves, found.trajectories)
+    figures.pictures(found.curves, found.trajectories, found.results)
     assert dict(mpl.rcParams) == before
 
 

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import polars
 import pytest
+from scipy import stats
 from sklearn.metrics import mean_squared_error, r2_score
 
-from steppe import InputError, data, measures, models, study
+from steppe import InputError, data, measures, models, outcomes, study
 from steppe.analysis.analysis import analyse
 from steppe.core import losses
 from steppe.core.predictions import RealOutputs
@@ -177,6 +178,24 @@ def test_the_report_judges_by_the_test_loss_and_knows_no_accuracy(finished):
     assert "accuracy" not in text.lower() and "nats" not in text and "entropy" not in text.partition("## Provenance")[0]
     assert "true difference in test loss of" in text
     assert "Test loss and tr(H²) by condition" in [section.title for section in document(analysis).sections]
+
+
+def test_a_study_of_means_and_standard_deviations_is_judged_by_its_intervals(tmp_path):
+    names = ["interval_calibration", "root_mean_squared_error"]
+    changes = {"loss.name": "gaussian_negative_log_likelihood", "measure.names": names, "train.early_stopping": None}
+    asked = study.spec.parse(SPEC, changes | {"seeds": 1, "train.epochs": 1, "analysis.primary": "test_interval_error"})
+    found = study.run(asked, tmp_path / "study")
+    store, dataset = Store.read(tmp_path / "study"), asked.load_data()
+    params, state = store.network("plain", 0)
+    batch = dataset.decode(dataset.test)
+    outputs = np.asarray(asked.build_model(dataset).at(state)(params, batch["x"]), float)
+    (mean, scale), y = np.split(outputs, 2, axis=1), np.asarray(batch["y"], float).reshape(-1, 1)
+    row, ours = found.runs.row(0, named=True), outcomes.interval_calibration(mean, np.exp(scale), y)
+    assert outputs.shape[1] == 2 and row["test_interval_error"] == pytest.approx(ours.error, abs=1e-6)
+    assert row["test_loss"] == pytest.approx(-stats.norm.logpdf(y, mean, np.exp(scale)).mean(), rel=1e-5)
+    assert row["test_root_mean_squared_error"] == pytest.approx(np.sqrt(mean_squared_error(y, mean)), rel=1e-5)
+    assert row["test_r_squared"] == pytest.approx(r2_score(y, mean), rel=1e-4, abs=1e-5)
+    assert list(analyse(study.gathered(store)).measurements.diagrams.intervals) == ["plain", "slow"]
 
 
 def test_data_of_one_s_own_with_vectors_to_predict_are_trained_on(tmp_path, monkeypatch):

@@ -158,7 +158,7 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
     def compared(name: str, references: Mapping[str, str]) -> QuantityComparison:
         values = {c: _values(finished, c, name, pairs.get(name)) for c in conditions}
         found = compare_quantity(
-            known[name]._replace(unit="") if results.is_regression and known[name].unit == "nats" else known[name],
+            known[name]._replace(unit="") if not results.loss_unit and known[name].unit == "nats" else known[name],
             values,
             references,
             bounds=bounds(ends, name) if name not in results.tested else None,

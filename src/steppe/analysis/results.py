@@ -201,6 +201,7 @@ class Results:
     spec_toml : the frozen specification, verbatim.
     measurements : what was asked of the networks, one row a number (see `measures.table.SCHEMA`): by the study, and
         later by `steppe measure`.
+    spreads : whether networks say a standard deviation of each real target, so that their loss is a likelihood.
     curves : the curves that belong to some of these rows, ``{"<fingerprint>/<name>": array}``.
     """
 
@@ -229,6 +230,7 @@ class Results:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     measurements: polars.DataFrame = field(default_factory=lambda: polars.DataFrame(schema=SCHEMA))
     curves: Mapping[str, np.ndarray] = field(default_factory=dict)
+    spreads: bool = False
 
     @property
     def is_regression(self) -> bool:
@@ -238,7 +240,7 @@ class Results:
     @property
     def loss_unit(self) -> str:
         """Of the loss: nats, and none of a squared error, which has the square of the targets' unit."""
-        return "" if self.is_regression else "nats"
+        return "" if self.is_regression and not self.spreads else "nats"
 
     @property
     def judged(self) -> str:

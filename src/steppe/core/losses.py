@@ -554,8 +554,9 @@ LOSSES: dict[str, Callable[..., Criterion]] = {
     "smoothed_cross_entropy": smoothed_cross_entropy,
     "unhinged": _without_settings(unhinged),
     "squared_error": _without_settings(squared_error),
+    "gaussian_negative_log_likelihood": _without_settings(gaussian_negative_log_likelihood),
 }
-"""Criteria for classes by the name that a study calls them: functions of their settings that return a criterion."""
+"""Criteria by the name that a study calls them: functions of their settings that return a criterion."""
 
 
 def example_losses(criterion: Criterion, outputs: Any, targets: Any) -> jax.Array:

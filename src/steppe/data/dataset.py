@@ -33,6 +33,7 @@ class Dataset:
     fingerprint : SHA-256 of all arrays.
     validation : examples as `train` has them, for tuning and stopping; None where there are none.
     clean : the training examples with the labels that they came with, where others were drawn at random.
+    spread : of real targets, whether a network says a standard deviation of each besides its mean.
     """
 
     name: str
@@ -45,16 +46,24 @@ class Dataset:
     fingerprint: str
     validation: Batch | None = field(default=None, repr=False)
     clean: Batch | None = field(default=None, repr=False)
+    spread: bool = field(default=False, repr=False)
 
     @property
     def outputs(self) -> int:
         """What a network for these data is made for: the number of classes, or of real outputs."""
-        return self.classes or RealOutputs(self.train["y"].shape[1] if self.train["y"].ndim > 1 else 1)
+        if self.classes:
+            return self.classes
+        targets = self.train["y"].shape[1] if self.train["y"].ndim > 1 else 1
+        return RealOutputs(2 * targets if self.spread else targets)
 
     @property
     def criterion(self) -> Criterion:
-        """The loss that is measured, whatever is trained on: cross-entropy, or squared error of real targets."""
-        return losses.cross_entropy if self.classes else losses.squared_error
+        """The loss that is measured, whatever is trained on: cross-entropy, or squared error of real targets, or where
+        their spread is predicted, too, the likelihood of normal distributions.
+        """
+        if self.classes:
+            return losses.cross_entropy
+        return losses.gaussian_negative_log_likelihood if self.spread else losses.squared_error
 
 
 def dataset(

@@ -131,3 +131,25 @@ def _outputs(
     if logits.shape[-1] == 1:
         logits = jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
     return counts, jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1), right
+
+
+def forecasts_of(subject: Subject) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predicted means, standard deviations and the real targets of all examples, (N, K) each."""
+    return subject.once("forecasts", lambda: _forecasts(subject))
+
+
+def _forecasts(subject: Subject) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    kept = []
+    for batch in subject.batches.members():
+        x, y = checks.inputs_and_targets("measure", batch)
+        outputs = np.asarray(_raw(subject.apply, subject.params, x), np.float64)
+        mean, log_scale = losses.mean_and_log_scale("measure", outputs, np.asarray(y))
+        kept.append((mean, np.exp(log_scale), np.asarray(y, np.float64).reshape(mean.shape)))
+    mean, scale, targets = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    return mean, scale, targets
+
+
+@compiled
+def _raw(apply: Any, params: Params, x: Any) -> jax.Array:
+    found: jax.Array = apply(params, x)
+    return found

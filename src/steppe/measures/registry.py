@@ -153,8 +153,14 @@ class Measure:
             _, y = checks.inputs_and_targets("measure", subject.batches.first)
             got = f"{checks.returned(y)} for outputs that are {checks.returned(subject.outputs)}"
             checks.fail(self.name, "y", "integer labels, one for each row of outputs", got)
-        if self.needs == "targets" and subject.criterion is not losses.squared_error:
-            checks.fail(self.name, "criterion", "squared error", checks.shown(subject.criterion))
+        real = (losses.squared_error, losses.gaussian_negative_log_likelihood)
+        if self.needs == "targets" and subject.criterion not in real:
+            checks.fail(
+                self.name,
+                "criterion",
+                "squared error, or a likelihood of real targets",
+                checks.shown(subject.criterion),
+            )
         if self.needs == "intervals" and subject.criterion is not losses.gaussian_negative_log_likelihood:
             what = "gaussian_negative_log_likelihood, whose outputs are means and logarithms of standard deviations"
             checks.fail(self.name, "criterion", what, checks.shown(subject.criterion))

@@ -111,7 +111,7 @@ def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
     )
     yield Section(
         "Training curves",
-        (Gallery(partial(curves.pictures, analysis.curves, analysis.trajectories, results.is_regression)),),
+        (Gallery(partial(curves.pictures, analysis.curves, analysis.trajectories, results)),),
     )
     yield Section("Curvature during training", (Gallery(partial(tracking.pictures, analysis.tracked)),))
     yield _table(conditions.spectrum(chosen(SPECTRUM), baseline))

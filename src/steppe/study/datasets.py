@@ -25,7 +25,7 @@ class Datasets:
         InputError : see `Spec.load_data`.
         """
         code = spec.source.get(str(spec.data["name"]).rpartition(":")[0])
-        key = json.dumps([spec.data, spec.is_regression, code], sort_keys=True)
+        key = json.dumps([spec.data, spec.is_regression, spec.spreads, code], sort_keys=True)
         if key not in self._known:
             self._known[key] = spec.load_data()
         return self._known[key]

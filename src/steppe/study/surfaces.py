@@ -143,7 +143,9 @@ def add_surfaces(store: Store, columns: list[Condition], datasets: Datasets, wat
         if id(dataset) not in batches:
             batches[id(dataset)] = chosen(dataset, "train", settings.examples)
         apply = column.spec.build_model(dataset).at(state)
-        function: Function = landscape.loss_and_accuracy(apply) if dataset.classes else landscape.loss_only(apply)
+        function: Function = (
+            landscape.loss_and_accuracy(apply) if dataset.classes else landscape.loss_only(apply, dataset.criterion)
+        )
         directions = [landscape.filter_normalised(key, params) for key in (1, 2)]
         question = [column.name, network_fingerprint(params, state), settings.model_dump(), dataset.fingerprint]
         checkpoint = Checkpoint(place, [question, provenance.machine()])

@@ -108,6 +108,7 @@ def results(store: Store, finished: FinishedRuns) -> Results:
         spec_toml=spec.toml(),
         measurements=measured.rows,
         curves=measured.curves,
+        spreads=spec.spreads,
     )
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from steppe.core import checks, losses, trees
+from steppe.measures.predictions import forecasts_of
 from steppe.measures.registry import measure
 from steppe.measures.subject import Quantity, Subject
 
@@ -44,13 +45,21 @@ def r_squared(subject: Subject) -> Iterator[Quantity]:
     targets = np.concatenate([np.asarray(checks.inputs_and_targets("measure", batch)[1], float)
                               for batch in subject.batches.members()])  # fmt: skip
     variance = float(np.mean(np.var(targets, axis=0)))
-    yield Quantity("r_squared", 1 - subject.value / variance if variance else math.nan)
+    yield Quantity("r_squared", 1 - _squared_error(subject) / variance if variance else math.nan)
 
 
 @measure(family="fit", cost="⅓", invariance="nodes", needs="targets", chosen="all")
 def root_mean_squared_error(subject: Subject) -> Iterator[Quantity]:
     """How far are predictions of real targets off, in their units?"""
-    yield Quantity("root_mean_squared_error", math.sqrt(subject.value), log=True)
+    yield Quantity("root_mean_squared_error", math.sqrt(_squared_error(subject)), log=True)
+
+
+def _squared_error(subject: Subject) -> float:
+    """The mean squared error; of predicted distributions that of their means."""
+    if subject.criterion is losses.squared_error:
+        return subject.value
+    mean, _, targets = forecasts_of(subject)
+    return float(np.mean((mean - targets) ** 2))
 
 
 @measure(family="fit", cost="0", needs="initial", begins=True, chosen="quick", better="")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from steppe.analysis.curves import Curve, Trajectory
 from steppe.analysis.quantities import FITTED_LOSS, TR_H2
+from steppe.analysis.results import Results
 from steppe.report.document import Picture
 from steppe.report.figures.drawing import canvas, epoch_axis, label_of, legend, log_axis, looks, picture
 from steppe.report.formats import number
@@ -32,15 +33,21 @@ REGRESSION_KINDS = {
     TR_H2: KINDS[TR_H2],
 }
 
+LIKELIHOODS = {
+    "test_loss": _Kind("Test loss (nats)", "Negative log-likelihood of test examples"),
+    FITTED_LOSS: _Kind("Train loss (nats)", "Negative log-likelihood of training examples, without dropout"),
+    TR_H2: KINDS[TR_H2],
+}
+
 
 def pictures(
-    curves: Mapping[str, Mapping[str, Curve]], trajectories: Mapping[str, Trajectory], is_regression: bool = False
+    curves: Mapping[str, Mapping[str, Curve]], trajectories: Mapping[str, Trajectory], results: Results
 ) -> list[Picture]:
     """Test accuracy, train loss and tr(H²) over epochs: the loss that is compared, not that which was trained on. In a
-    regression the losses are squared errors.
+    regression the losses are squared errors, or likelihoods where networks say how spread targets are.
     """
-    kinds = REGRESSION_KINDS if is_regression else KINDS
-    unit = "" if is_regression else " (nats)"
+    kinds = KINDS if not results.is_regression else LIKELIHOODS if results.spreads else REGRESSION_KINDS
+    unit = f" ({results.loss_unit})" if results.loss_unit else ""
     drawn = (*(_curves(curves[name], kind) for name, kind in kinds.items()), _trajectories(trajectories, unit))
     return [picture for picture in drawn if picture is not None]
 

@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 import jax
@@ -24,6 +25,9 @@ NonNegative = Annotated[Real, Field(ge=0)]
 COMPANIONS: dict[str, tuple[str, Any]] = {"optimizer": ("momentum", 0.9), "learning_rate": ("schedule", "cosine")}
 """Settings of training that may be tables, and what stands beside them, with its default, where they are none."""
 
+
+GAUSSIAN = "gaussian_negative_log_likelihood"
+"""The loss of networks that say a mean and a standard deviation of each real target."""
 
 NETWORKS = 4
 """That are kept: each may hold the values that all seeds begin with."""
@@ -412,7 +416,12 @@ class Spec(Table):
     @property
     def is_regression(self) -> bool:
         """Whether targets are real numbers, as the loss says."""
-        return bool(self.loss.get("name") == "squared_error")
+        return self.loss.get("name") in ("squared_error", GAUSSIAN)
+
+    @property
+    def spreads(self) -> bool:
+        """Whether the network says a standard deviation of each real target, too."""
+        return bool(self.loss.get("name") == GAUSSIAN)
 
     def load_data(self) -> Dataset:
         """The data set.
@@ -424,12 +433,12 @@ class Spec(Table):
         own, preparation = split_preparation(self.data)
         name, settings = split_name(own)
         if name in data.DATASETS:
-            return data.load(name, **settings, **preparation)
+            return replace(data.load(name, **settings, **preparation), spread=self.spreads)
         made = build(data.DATASETS, own, self.source)
         found = (
             data.checked(made) if isinstance(made, Dataset) else data.from_arrays(name, made, real=self.is_regression)
         )
-        return data.prepared(found, **preparation)
+        return replace(data.prepared(found, **preparation), spread=self.spreads)
 
     def build_model(self, dataset: Dataset) -> Network:
         """The network, for a data set; it is made once.

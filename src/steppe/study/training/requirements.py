@@ -40,7 +40,8 @@ def _check_loss(spec: Spec, dataset: Dataset) -> None:
         checks.fail("study", "loss.name", "a loss of classes, which these data have", repr(name),
                     'Where they hold numbers to predict, say so: targets = "real" of data "file".')  # fmt: skip
     if not dataset.classes and name in losses.LOSSES and not spec.is_regression:
-        checks.fail("study", "loss.name", "'squared_error' for data with real targets", repr(name))
+        what = "'squared_error' for data with real targets, or 'gaussian_negative_log_likelihood'"
+        checks.fail("study", "loss.name", what, repr(name))
     if not dataset.classes and stopping and stopping.on == "validation_accuracy":
         checks.fail("study", "train.early_stopping.on", "'validation_loss' for data with real targets",
                     "'validation_accuracy'")  # fmt: skip
