@@ -201,6 +201,7 @@ def test_the_temperature_undoes_a_factor_and_changes_no_prediction():
 def test_a_temperature_beyond_the_search_is_its_end():
     assert temperature([[1.0, 0.0], [0.0, 1.0]], [0, 1]) == 1e-3
     assert temperature([[1.0, 0.0], [0.0, 1.0]], [1, 0]) == 1e3
+    assert outcomes.temperature(np.full((4, 2), 3.0), [0, 1, 0, 1]) == 1.0, "where no class is preferred"
 
 
 def test_a_label_that_was_held_impossible_has_an_infinite_loss():

@@ -52,6 +52,8 @@ def temperature(logits: Any, labels: Any) -> float:
 def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature of logits that `as_logits` has read."""
     gains = logits - logits[np.arange(len(logits)), labels][:, None]  # of each class over the label
+    if not gains.any():  # no class is preferred: every temperature says the same
+        return 1.0
 
     def slope(log: float) -> float:
         return float(np.mean(np.sum(special.softmax(logits * math.exp(-log), axis=1) * gains, axis=1)))
