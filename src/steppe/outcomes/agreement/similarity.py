@@ -61,7 +61,8 @@ def _centred(x: np.ndarray) -> np.ndarray:
     """Features about their mean, in units of the largest, which alignment does not see: squares stay in range."""
     away = x / (np.abs(x).max() or 1.0)
     away = away - away.mean(axis=0)
-    return away / (np.abs(away).max() or 1.0)
+    centred: np.ndarray = away / (np.abs(away).max() or 1.0)
+    return centred
 
 
 def _unbiased(K: np.ndarray, L: np.ndarray) -> float:
