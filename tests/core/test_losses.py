@@ -256,6 +256,7 @@ def test_the_registry_holds_functions_of_settings_that_return_criteria():
         "cross_entropy": [],
         "smoothed_cross_entropy": ["smoothing"],
         "unhinged": [],
+        "gaussian_negative_log_likelihood": [],
         "squared_error": [],
     }
     for name, make in losses.LOSSES.items():

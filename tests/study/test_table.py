@@ -174,5 +174,5 @@ def test_a_measure_that_failed_in_one_run_is_missing_there_and_no_bound(out):
     measured = found.measurements.quantities["calibration_error"]
     assert measured.bounds == {"lam=0": 0, "lam=0.1": 0} and measured.summaries["lam=0.1"].count == 1
     text = written(out)
-    assert "calibration_error of lam=0.1-s1: not measured: it broke." in text
+    assert "Calibration error of lam=0.1-s1: not measured: it broke." in text
     assert "Calibration error is missing or not finite in 1 finished run." in text
