@@ -261,7 +261,8 @@ def test_the_registry_holds_functions_of_settings_that_return_criteria():
     }
     for name, make in losses.LOSSES.items():
         assert make() == make()
-        y = logits_of(K) if name == "squared_error" else jnp.asarray(LABELS[K])
+        real = {"squared_error": logits_of(K), "gaussian_negative_log_likelihood": logits_of(K)[:, : K // 2]}
+        y = real.get(name, jnp.asarray(LABELS[K]))
         assert make()(logits_of(K), y).shape == ()
     assert losses.LOSSES["cross_entropy"]() is losses.cross_entropy
     assert losses.LOSSES["smoothed_cross_entropy"](smoothing=0.2) == losses.smoothed_cross_entropy(0.2)
