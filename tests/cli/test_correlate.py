@@ -24,7 +24,7 @@ def test_measures_of_two_studies_stand_beside_their_outcomes(tmp_path, monkeypat
     )
     assert max(map(len, said.splitlines())) <= 80 and "…" not in said
     words = " ".join(said.split())
-    assert status == 0 and "test loss" in words.lower() and "over 8 networks" in words, words
+    assert status == 0 and "Measures against final test loss" in words and "over 8 networks" in words
     status, _, error = run(monkeypatch, capsys, "correlate", folders[0])
     assert status == 2 and "correlate: studies must be of 8 finished networks or more, got 4." in error
     status, _, error = run(monkeypatch, capsys, "correlate", *folders, "--outcome", "accuracy")

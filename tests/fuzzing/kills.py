@@ -92,10 +92,7 @@ def compared(out: Path) -> list[str]:
         for seed in range(2):
             if here.has(column.name, seed):
                 (run, rows), (other, others) = (store.load(column.name, seed) for store in (here, there))
-                rows, others = (
-                    found.filter(~ABOUT_THE_MACHINE).drop(MACHINE, strict=False) for found in (rows, others)
-                )
-                alike = science(run) == science(other) and rows.equals(others, null_equal=True)
+                alike = science(run) == science(other) and numbers(rows).equals(numbers(others), null_equal=True)
                 if not (alike and same(here.params(column.name, seed), there.params(column.name, seed))):
                     wrong.append(f"{column.name}-s{seed} is another run")
     return wrong
