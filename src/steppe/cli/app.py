@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from steppe.cli.correlate import correlate
-from steppe.cli.landscape import landscape
-from steppe.cli.list import list_
-from steppe.cli.measure import measure
-from steppe.cli.report import report
-from steppe.cli.run import run
-from steppe.cli.show import show
-from steppe.cli.track import track
-from steppe.cli.watch import watch
+from steppe.cli.commands.correlate import correlate
+from steppe.cli.commands.landscape import landscape
+from steppe.cli.commands.list import list_
+from steppe.cli.commands.measure import measure
+from steppe.cli.commands.report import report
+from steppe.cli.commands.run import run
+from steppe.cli.commands.show import show
+from steppe.cli.commands.track import track
+from steppe.cli.commands.watch import watch
 from steppe.core import process
 from steppe.core.checks import InputError
 from steppe.storage.compilation import cache_programs

@@ -1,4 +1,4 @@
-"""Options that several commands share: settings as ``train.epochs=2``, machines, and a network of a user's own."""
+"""Options that several commands share: settings as ``train.epochs=2``, and a network of a user's own."""
 
 import tomllib
 from collections.abc import Sequence
@@ -53,39 +53,6 @@ def settings(changes: Sequence[str], command: str, example: str) -> dict[str, di
             fail(command, "--set", f"NAME.KEY=VALUE, such as {example}", shown(change))
         found.setdefault(module + colon + name, {})[setting] = None if value == "none" else value
     return found
-
-
-PANEL = "Where it is computed"
-
-On = Annotated[
-    str | None,
-    typer.Option(
-        metavar="processes|ray|slurm",
-        help="Compute on several processes of this machine, or on a cluster. The folder keeps all results.",
-        rich_help_panel=PANEL,
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(help="Number of workers at once.", show_default="one a GPU or core", rich_help_panel=PANEL),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(help="Address of a cluster of Ray.", show_default="a cluster of this machine", rich_help_panel=PANEL),
-]
-CpusPerRun = Annotated[
-    float | None, typer.Option(help="Cores, and threads, of each worker on a cluster.", rich_help_panel=PANEL)
-]
-GpusPerRun = Annotated[float | None, typer.Option(help="GPUs of each worker on a cluster.", rich_help_panel=PANEL)]
-SlurmOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--slurm", metavar="KEY=VALUE", help="Option of sbatch, such as partition=gpu.", rich_help_panel=PANEL
-    ),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print what --on would submit, and end.", rich_help_panel=PANEL)
-]
 
 
 def parsed(change: str, command: str = "run", example: str = "train.epochs=2") -> tuple[str, Any]:

@@ -41,6 +41,8 @@ class Place:
         The name of an engine; None for this process.
     workers, address, cpus, gpus, slurm
         Its settings, as far as they are given.
+    dry_run : bool
+        Whether to show only what would be submitted.
     """
 
     on: str | None = None
@@ -49,8 +51,9 @@ class Place:
     cpus: float | None = None
     gpus: float | None = None
     slurm: Sequence[str] = ()
+    dry_run: bool = False
 
-    def engine(self, *, dry_run: bool = False) -> Engine | None:
+    def engine(self) -> Engine | None:
         """The engine; None for this process, which has nothing to show in a dry run.
 
         Raises
@@ -63,8 +66,8 @@ class Place:
         if self.slurm:
             given["options"] = dict(map(_pair, self.slurm))
         if self.on is None:
-            if given or dry_run:
-                named = checks.joined([*(OPTIONS[name] for name in given), *(["--dry-run"] if dry_run else [])])
+            if given or self.dry_run:
+                named = checks.joined([*(OPTIONS[name] for name in given), *(["--dry-run"] if self.dry_run else [])])
                 checks.fail("run", named, "given with --on", "without it", f"There are: {', '.join(ENGINES)}.")
             return None
         checks.one_of("run", "--on", self.on, ENGINES)

@@ -3,16 +3,21 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from steppe.cli import completion
-from steppe.cli.options import Address, CpusPerRun, DryRun, GpusPerRun, On, SlurmOptions, Workers, parsed
+from steppe.cli.machines import on_machines
+from steppe.cli.options import parsed
 from steppe.core import extras, process
 
+if TYPE_CHECKING:
+    from steppe.engines.engines import Place
 
+
+@on_machines
 def run(
     spec: Annotated[
         str,
@@ -23,6 +28,7 @@ def run(
         ),
     ],
     *,
+    place: "Place",
     out: Annotated[Path | None, typer.Option(help="The study's folder.", show_default="out/NAME")] = None,
     seeds: Annotated[
         int | None, typer.Option(help="Runs per condition. A larger number later extends the study.")
@@ -31,13 +37,6 @@ def run(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as train.epochs=2.")
     ] = None,
     checkpoint_seconds: Annotated[float, typer.Option(help="Seconds between checkpoints within a run.")] = 30.0,
-    on: On = None,
-    workers: Workers = None,
-    address: Address = None,
-    cpus_per_run: CpusPerRun = None,
-    gpus_per_run: GpusPerRun = None,
-    slurm: SlurmOptions = None,
-    dry_run: DryRun = False,
     mlflow: Annotated[
         str | None,
         typer.Option(metavar="URI", help="Send runs as they finish, and the report, to this server of MLflow."),
@@ -46,7 +45,6 @@ def run(
 ) -> None:
     """Run or resume a study, and write its report."""
     from steppe import report, study
-    from steppe.engines.engines import Place
     from steppe.study.execution.distributed import Distributed
     from steppe.study.progress import Bar
 
@@ -57,9 +55,9 @@ def run(
         extras.require("--mlflow", "mlflow")
     chosen = study.load(spec, overrides)
     directory = out or Path("out") / chosen.name
-    engine = Place(on, workers, address, cpus_per_run, gpus_per_run, slurm or ()).engine(dry_run=dry_run)
+    engine = place.engine()
     executor = Distributed(engine, checkpoint_seconds) if engine else None
-    if dry_run and executor:
+    if executor and place.dry_run:
         typer.echo(executor.preview(chosen, directory), nl=False)
         return
     process.promise(

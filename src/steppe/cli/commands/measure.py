@@ -1,30 +1,28 @@
 """``steppe measure``: measure trained networks."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from steppe.cli.machines import on_machines
 from steppe.cli.options import (
-    Address,
-    CpusPerRun,
     Criterion,
     Data,
-    DryRun,
-    GpusPerRun,
     IgnoreLabel,
     Label,
     Network,
-    On,
-    SlurmOptions,
-    Workers,
 )
 from steppe.cli.options import settings as settings_of
 from steppe.core import process
 from steppe.core.checks import fail
 
+if TYPE_CHECKING:
+    from steppe.engines.engines import Place
 
+
+@on_machines
 def measure(
     targets: Annotated[
         list[Path],
@@ -35,6 +33,7 @@ def measure(
         ),
     ],
     *,
+    place: "Place",
     measures: Annotated[
         str | None,
         typer.Option(metavar="NAME,NAME", help="Measures to take: see `steppe list measures`, or MODULE:FUNCTION."),
@@ -79,17 +78,9 @@ def measure(
     perturb_statistics: Annotated[
         bool, typer.Option("--perturb-statistics", help="Treat statistics, such as those of BatchNorm, as parameters.")
     ] = False,
-    on: On = None,
-    workers: Workers = None,
-    address: Address = None,
-    cpus_per_run: CpusPerRun = None,
-    gpus_per_run: GpusPerRun = None,
-    slurm: SlurmOptions = None,
-    dry_run: DryRun = False,
 ) -> None:
     """Measure the sharpness and curvature of trained networks: measurements.parquet, and a section in the report."""
     from steppe import report, study
-    from steppe.engines.engines import Place
     from steppe.measures import select
     from steppe.networks import distributed, measurement
     from steppe.networks.settings import Settings, UserNetwork
@@ -117,11 +108,11 @@ def measure(
         ignore=ignore_label,
     )
     settings = Settings(chosen, options, probes, examples, split, batch_size, seed, dtype)
-    engine = Place(on, workers, address, cpus_per_run, gpus_per_run, slurm or ()).engine(dry_run=dry_run)
+    engine = place.engine()
     with Bar(Console(stderr=True)) as bar:
         networks = measurement.read_targets(targets, user, settings, out)
         process.promise("What is measured is kept; run the same command again to continue.")
-        if engine and dry_run:
+        if engine and place.dry_run:
             typer.echo(engine.preview(out or Path("out"), engine.parts(len(networks))), nl=False)
             return
         if engine:

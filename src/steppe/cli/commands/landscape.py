@@ -1,30 +1,28 @@
 """``steppe landscape``: the loss around trained networks."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from steppe.cli.machines import on_machines
 from steppe.cli.options import (
-    Address,
-    CpusPerRun,
     Criterion,
     Data,
-    DryRun,
-    GpusPerRun,
     IgnoreLabel,
     Label,
     Network,
-    On,
-    SlurmOptions,
-    Workers,
 )
 from steppe.cli.options import settings as settings_of
 from steppe.core import process
 from steppe.core.checks import one_of
 
+if TYPE_CHECKING:
+    from steppe.engines.engines import Place
 
+
+@on_machines
 def landscape(
     targets: Annotated[
         list[Path],
@@ -35,6 +33,7 @@ def landscape(
         ),
     ],
     *,
+    place: "Place",
     along: Annotated[
         str,
         typer.Option(
@@ -57,17 +56,9 @@ def landscape(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="network.KEY=VALUE", help="Set a setting of --network.")
     ] = None,
-    on: On = None,
-    workers: Workers = None,
-    address: Address = None,
-    cpus_per_run: CpusPerRun = None,
-    gpus_per_run: GpusPerRun = None,
-    slurm: SlurmOptions = None,
-    dry_run: DryRun = False,
 ) -> None:
     """Draw the loss and accuracy around trained networks, or between two of them: landscape.npz and landscape.html."""
     from steppe import report, study
-    from steppe.engines.engines import Place
     from steppe.networks import distributed, exploration, landscapes
     from steppe.networks.settings import UserNetwork
     from steppe.study.execution.distributed import say_lost
@@ -85,10 +76,10 @@ def landscape(
         criterion=criterion,
         ignore=ignore_label,
     )
-    engine = Place(on, workers, address, cpus_per_run, gpus_per_run, slurm or ()).engine(dry_run=dry_run)
+    engine = place.engine()
     question = landscapes.read_question(targets, settings, user)
     directory = out or question.folder
-    if engine and dry_run:
+    if engine and place.dry_run:
         typer.echo(engine.preview(directory, len(targets)), nl=False)
         return
     process.promise(f"What is computed is in {directory}; run the same command again to continue.", directory)
