@@ -1,8 +1,8 @@
 """What an engine adds to the bare loop for each run, and what a second worker brings.
 
-``python benchmarks/executors.py [--rounds N] [--runs N]``: each way runs the same study in a new folder, in turn, round
-after round, with compiled programs in the cache. Processor seconds are of the command and of all that it begins;
-Ray's own processes do not end with it, so that they are not in them.
+``python benchmarks/executors.py [--rounds N] [--runs N] [--longer] [--ways WORD ...]``: each way runs the same
+study in a new folder, in turn, round after round, with compiled programs in the cache. Processor seconds are of the
+command and of all that it begins; Ray's and Slurm's own processes do not end with it, so that they are not in them.
 """
 
 import argparse
@@ -54,14 +54,14 @@ def taken(spec: Path, way: list[str]) -> tuple[float, float]:
     return time.monotonic() - begin, used
 
 
-def table(folder: Path, title: str, rounds: int, runs: int, **settings: int) -> None:
-    """Time all ways, and print a table."""
+def table(folder: Path, title: str, ways: dict[str, list[str]], rounds: int, runs: int, **settings: int) -> None:
+    """Time some ways, the bare loop among them, and print a table."""
     spec = folder / "many.toml"
     spec.write_text(SPEC.format(seeds=runs, **settings))
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     taken(spec, [])  # compiles
     for _ in range(rounds):
-        for name, way in WAYS.items():
+        for name, way in ways.items():
             found[name].append(taken(spec, way))
             print(name, *(f"{seconds:.1f}" for seconds in found[name][-1]), file=sys.stderr, flush=True)
     bare = [statistics.median(column) for column in zip(*found["the bare loop"], strict=True)]
@@ -80,10 +80,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--longer", action="store_true", help="runs that compute for a while")
+    parser.add_argument("--ways", nargs="*", default=[""], help="words of the engines to time, such as processes")
     asked = parser.parse_args()
+    ways = {name: way for name, way in WAYS.items() if not way or any(word in name for word in asked.ways)}
     settings = {"examples": 600, "width": 64, "epochs": 100} if asked.longer else SHORT
     with tempfile.TemporaryDirectory() as folder:
-        table(Path(folder), "Longer runs" if asked.longer else "Tiny runs", asked.rounds, asked.runs, **settings)
+        table(Path(folder), "Longer runs" if asked.longer else "Tiny runs", ways, asked.rounds, asked.runs, **settings)
 
 
 if __name__ == "__main__":
