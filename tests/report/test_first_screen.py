@@ -12,10 +12,13 @@ import pytest
 
 from steppe.analysis import judge
 from steppe.analysis.analysis import analyse
+from steppe.analysis.comparison import Role
 from steppe.analysis.measurements import described
-from steppe.analysis.quantities import TR_H2, Quantity
+from steppe.analysis.quantities import QUANTITIES, TR_H2, TRACED, Quantity
 from steppe.analysis.results import Results
 from steppe.core.checks import InputError
+from steppe.measures import MEASURES
+from steppe.measures.table import heading
 from steppe.report import tables_of
 from steppe.report.figures import forest
 from steppe.report.pages import html
@@ -44,6 +47,7 @@ class Judged(NamedTuple):
 
     quantity: Quantity
     comparisons: dict
+    role: Role | None = None
 
 
 def timed(seconds: list[float]) -> Results:
@@ -105,6 +109,36 @@ def test_a_condition_that_is_a_task_of_its_own_is_not_said_to_help():
     assert [a.text for a in lines[:2]] == ["Cannot tell: no difference shown.", "Yes, under far."]
 
 
+@pytest.mark.parametrize(
+    ("primary", "family", "helped", "flatter"),
+    [
+        (TR_H2, (TR_H2,), "Final test accuracy", "Final tr(H²)"),
+        (TR_H2, (TR_H2, "test_loss"), "Final test loss", "Final tr(H²)"),
+        ("top_eigenvalue", ("top_eigenvalue",), "Final test accuracy", "λ_max"),
+        ("test_loss", ("test_loss", "top_eigenvalue"), "Final test loss", "Final tr(H²)"),
+    ],
+)
+def test_whether_it_helped_is_asked_of_an_outcome_whatever_is_primary(primary, family, helped, flatter):
+    runs = BETTER.runs.with_columns(top_eigenvalue=polars.col(TR_H2), test_loss=1 - polars.col("test_accuracy"))
+    found = document(analyse(dataclasses.replace(BETTER, runs=runs, primary=primary, family=family))).answers
+    assert [a.text for a in found[:2]] == ["Yes, under sam.", "Yes, under sam."]
+    assert found[0].effect.startswith(f"{helped} under sam") and found[1].effect.startswith(f"{flatter} (lower is")
+    assert ("exploratory" in found[0].effect) is (helped == "Final test accuracy")
+    assert ("; primary)" in found[1].effect) is (primary in (TR_H2, "top_eigenvalue"))
+
+
+def test_an_outcome_is_told_from_a_sharpness_by_the_family_of_its_measure():
+    parts = [("loss", "test"), ("accuracy", "train"), ("r_squared", "test"), ("trace", "train")]
+    parts += [("batch_frobenius_squared", "train"), ("frobenius_squared", "train")]
+    for name, split in parts:
+        assert (QUANTITIES | TRACED)[heading(name, name, split)].family == MEASURES[name].family
+    asked = {"measure": "random_sharpness", "quantity": "random_sharpness", "scale": "log", "split": "train"}
+    rows = polars.DataFrame(
+        [{**asked, "heading": "x"}, {**asked, "measure": "mine:shift", "split": "test", "heading": "y"}]
+    )
+    assert described(rows, "x").is_sharpness and described(rows, "y").is_outcome
+
+
 def test_the_terms_of_a_report_are_explained_where_it_uses_them():
     found = next(s for s in document(analyse(BETTER)).sections if s.title == "Terms")
     terms = {item.partition(": ")[0] for item in found.blocks[0].items}
@@ -142,7 +176,8 @@ def test_each_line_has_its_effect_and_interval():
     found = document(analyse(BETTER)).answers
     assert found[0].effect.startswith("Final test accuracy under sam: +") and "points [+" in found[0].effect
     assert (
-        found[1].effect.startswith("tr(H²) (lower is flatter) under sam: × 0.5") and "95 % interval" in found[1].effect
+        found[1].effect.startswith("Final tr(H²) (lower is flatter) under sam: × 0.5")
+        and "95 % interval" in found[1].effect
     )
     assert found[2].effect.startswith("Training time under sam: × 2.00 [")
     assert document(analyse(dataclasses.replace(BETTER, runs=BETTER.runs.head(0)))).answers == ()

@@ -1,6 +1,6 @@
 """What a study came to, as one value: everything that a report draws, and no sentence."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import polars
@@ -24,7 +24,7 @@ from steppe.analysis.frames import final_rows
 from steppe.analysis.measurements import Measurements, bounds, compare_measurements, described, of_pairs
 from steppe.analysis.power import Power, power_of
 from steppe.analysis.protocols.claims import ProtocolResult, protocol_results
-from steppe.analysis.quantities import CONTROLLED, OPTIONAL, QUANTITIES
+from steppe.analysis.quantities import CONTROLLED, OPTIONAL, QUANTITIES, TR_H2
 from steppe.analysis.results import Results
 from steppe.analysis.times import time_ratio
 from steppe.analysis.verdict import Ratio
@@ -113,6 +113,21 @@ class Analysis:
         return self.quantities.get(self.results.primary, self.judged)
 
     @property
+    def outcome(self) -> QuantityComparison:
+        """By what it is told whether a condition helped: the primary quantity where that is an outcome, or else the
+        first outcome of the declared family, or that by which predictions are judged.
+        """
+        declared = self.chosen((self.primary.quantity.name, *self.results.family))
+        return next((by for by in declared if by.quantity.is_outcome), self.judged)
+
+    @property
+    def sharpness(self) -> QuantityComparison:
+        """By what it is told whether minima are flatter: the primary quantity where that is one of sharpness, or else
+        tr(H²).
+        """
+        return self.primary if self.primary.quantity.is_sharpness else self.quantities[TR_H2]
+
+    @property
     def judged(self) -> QuantityComparison:
         """By what predictions are judged: the test accuracy, or the test loss of a regression."""
         return self.quantities[self.results.judged]
@@ -183,7 +198,7 @@ def analyse(results: Results, *, confidence: float = 0.95) -> Analysis:
         diverged={c: some for c, some in _seeds(results.runs.filter(~is_finished), conditions).items() if some},
         quantities=quantities,
         controls={name: compared(name, results.controls) for name in controlled if name in there},
-        equal_loss=_at_equal_loss(results, seeds, confidence),
+        equal_loss=_at_equal_loss(results, seeds, confidence, [name for name in known if known[name].log]),
         cost={c: time_ratio(finished, c, baseline, confidence=confidence) for c in conditions},
         control_cost={c: time_ratio(finished, c, d, confidence=confidence) for c, d in results.controls.items()},
         power=power_of(judged, round(1 - confidence, 12)),
@@ -207,12 +222,13 @@ def _claimed(results: Results) -> list[str]:
 
 
 def _at_equal_loss(
-    results: Results, seeds: Mapping[str, Sequence[int]], confidence: float
+    results: Results, seeds: Mapping[str, Sequence[int]], confidence: float, logs: Collection[str]
 ) -> dict[str, Mapping[str, EqualLossRatio]]:
-    """What is compared at equal training loss, as far as it can be."""
+    """What is compared at equal training loss, as far as it can be; the margins of `logs` are factors."""
     found = {}
-    for name in AT_EQUAL_LOSS:
-        margin = results.margins.get(name) if name in QUANTITIES and QUANTITIES[name].log else None
+    declared = [name for name in results.family if name not in QUANTITIES and name in results.history.columns]
+    for name in dict.fromkeys((*AT_EQUAL_LOSS, *declared)):
+        margin = results.margins.get(name) if name in logs else None
         found[name] = equal_loss_ratios(
             results.history, seeds, results.baseline, name, confidence=confidence, margin=margin
         )

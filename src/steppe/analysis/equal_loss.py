@@ -29,7 +29,8 @@ QUANTITIES = {
     "test_loss": ("Test loss", polars.col("test_loss")),
 }
 """What is compared at equal training loss: its name, and how a history gives it, where that is positive; −λ_min where
-some eigenvalue is negative for sure, which is where λ_min is below zero by more than its residual."""
+some eigenvalue is negative for sure, which is where λ_min is below zero by more than its residual. What a study
+declares and asks in training is compared, too."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def equal_loss_ratios(
     baseline : str
         The condition that others are compared to.
     quantity : str
-        One of `QUANTITIES`; epochs where it is not positive are left out.
+        One of `QUANTITIES`, or another column of the history; epochs where it is not positive are left out.
     confidence : float
         Of the interval.
     margin : float, optional
@@ -97,7 +98,8 @@ def equal_loss_ratios(
 
 def _path(rows: polars.DataFrame, quantity: str) -> tuple[np.ndarray, np.ndarray]:
     """Logarithms of training loss and a quantity, epoch by epoch, sorted by loss; unusable epochs left out."""
-    wanted = polars.col(FITTED_LOSS), QUANTITIES[quantity][1]
+    asked = QUANTITIES[quantity][1] if quantity in QUANTITIES else polars.col(quantity)
+    wanted = polars.col(FITTED_LOSS), asked
     loss, value = rows.select(*(e.cast(polars.Float64).fill_null(math.nan) for e in wanted)).to_numpy().T
     usable = np.isfinite(loss) & np.isfinite(value) & (loss > 0) & (value > 0)
     order = np.argsort(loss[usable], kind="stable")

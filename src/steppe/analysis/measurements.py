@@ -167,7 +167,9 @@ def compare_measurements(
     quantities, known_there = {}, []
     for name, measure in measures.items():
         own = rows.filter(polars.col("quantity") == name)
-        quantity = Quantity(name, in_words(name), log=name in log, direction=_direction(measure, name))
+        quantity = Quantity(
+            name, in_words(name), log=name in log, direction=_direction(measure, name), family=_family(measure, name)
+        )
         if _column(own) in declared:
             quantities[name] = replace(declared[_column(own)], quantity=quantity)
             known_there.append(name)
@@ -200,17 +202,17 @@ def described(rows: polars.DataFrame, column: str) -> Quantity:
     """What a column of results is, as far as rows of its measure tell; see `frames.final_rows`."""
     if column in QUANTITIES or column in TRACED:
         return (QUANTITIES | TRACED)[column]
-    asked = rows.filter(polars.col("heading") == column).select("measure", "quantity", "scale").head(1).rows()
+    asked = rows.filter(polars.col("heading") == column).select("measure", "quantity", "scale", "split").head(1).rows()
     if not asked:
         return Quantity(column, column)
-    ((measure, quantity, scale),) = asked
-    label, end = quantity, ""
+    ((measure, quantity, scale, split),) = asked
+    label, end, family = quantity, "", "outcome" if split == "test" else ""
     if measure in MEASURES:
         label = in_words(quantity)
         first = label.split()[0]
         label = f"{label[0].upper()}{label[1:]}" if first.isalpha() and len(first) > 2 else label  # a symbol stays
-        end = _direction(measure, quantity)
-    return Quantity(column, label, log=scale == "log", direction=end)
+        end, family = _direction(measure, quantity), _family(measure, quantity)
+    return Quantity(column, label, log=scale == "log", direction=end, family=family)
 
 
 def _direction(measure: str, quantity: str) -> str:
@@ -218,6 +220,12 @@ def _direction(measure: str, quantity: str) -> str:
     known = MEASURES.get(measure)
     end = known.end(quantity) if known else ""
     return f"{end} is {'better' if known.split == 'test' else 'flatter'}" if known and end else ""
+
+
+def _family(measure: str, quantity: str) -> str:
+    """The family of a quantity, one end of whose scale is the flatter or the better one; nothing of others."""
+    known = MEASURES.get(measure)
+    return known.family if known and known.end(quantity) else ""
 
 
 def _column(rows: polars.DataFrame) -> str:

@@ -11,6 +11,7 @@ import math
 from typing import NamedTuple
 
 from steppe.core import checks
+from steppe.measures.registry import OF_PREDICTIONS
 
 
 class Quantity(NamedTuple):
@@ -28,6 +29,9 @@ class Quantity(NamedTuple):
         Whether logarithms are compared.
     direction : str
         What a lower or a higher value means, where that is no matter of course.
+    family : str
+        That of the measure which gives it, see `measures.registry`; empty where neither end of its scale is flatter or
+        better, and for what is no measure's.
     """
 
     name: str
@@ -35,6 +39,17 @@ class Quantity(NamedTuple):
     unit: str = ""
     log: bool = False
     direction: str = ""
+    family: str = ""
+
+    @property
+    def is_outcome(self) -> bool:
+        """Whether it tells what a network predicts, so that a condition can help it."""
+        return self.family in OF_PREDICTIONS
+
+    @property
+    def is_sharpness(self) -> bool:
+        """Whether it tells how flat a minimum is."""
+        return bool(self.family) and not self.is_outcome
 
     @property
     def lower_is_better(self) -> bool:
@@ -75,23 +90,23 @@ FITTED_LOSS = "train_loss"
 QUANTITIES: dict[str, Quantity] = {
     quantity.name: quantity
     for quantity in (
-        Quantity("test_accuracy", "Final test accuracy", "share"),
-        Quantity("best_test_accuracy", "Best test accuracy", "share"),
-        Quantity("selected_test_accuracy", "Test accuracy at the best validation epoch", "share"),
-        Quantity("validation_accuracy", "Final validation accuracy", "share"),
-        Quantity("test_r_squared", "Final test R²"),
-        Quantity("validation_r_squared", "Final validation R²"),
-        Quantity("train_r_squared", "Final train R²"),
-        Quantity("train_accuracy", "Final train accuracy", "share"),
-        Quantity(AVERAGE_TR_H2, "Average tr(H²)", "", log=True, direction=LOWER_IS_FLATTER),
-        Quantity(TR_H2, "Final tr(H²)", "", log=True, direction=LOWER_IS_FLATTER),
-        Quantity("top_eigenvalue", "λ_max", "", log=True, direction=LOWER_IS_FLATTER),
+        Quantity("test_accuracy", "Final test accuracy", "share", family="fit"),
+        Quantity("best_test_accuracy", "Best test accuracy", "share", family="fit"),
+        Quantity("selected_test_accuracy", "Test accuracy at the best validation epoch", "share", family="fit"),
+        Quantity("validation_accuracy", "Final validation accuracy", "share", family="fit"),
+        Quantity("test_r_squared", "Final test R²", family="fit"),
+        Quantity("validation_r_squared", "Final validation R²", family="fit"),
+        Quantity("train_r_squared", "Final train R²", family="fit"),
+        Quantity("train_accuracy", "Final train accuracy", "share", family="fit"),
+        Quantity(AVERAGE_TR_H2, "Average tr(H²)", "", log=True, direction=LOWER_IS_FLATTER, family="curvature"),
+        Quantity(TR_H2, "Final tr(H²)", "", log=True, direction=LOWER_IS_FLATTER, family="curvature"),
+        Quantity("top_eigenvalue", "λ_max", "", log=True, direction=LOWER_IS_FLATTER, family="curvature"),
         Quantity("bottom_eigenvalue", "λ_min", ""),
-        Quantity("spectral_range", "λ_max − λ_min", "", log=True, direction=LOWER_IS_FLATTER),
-        Quantity("train_loss", "Final train loss", "nats"),
-        Quantity("validation_loss", "Final validation loss", "nats"),
-        Quantity("test_loss", "Final test loss", "nats"),
-        Quantity("selected_test_loss", "Test loss at the best validation epoch", "nats"),
+        Quantity("spectral_range", "λ_max − λ_min", "", log=True, direction=LOWER_IS_FLATTER, family="curvature"),
+        Quantity("train_loss", "Final train loss", "nats", family="fit"),
+        Quantity("validation_loss", "Final validation loss", "nats", family="fit"),
+        Quantity("test_loss", "Final test loss", "nats", family="fit"),
+        Quantity("selected_test_loss", "Test loss at the best validation epoch", "nats", family="fit"),
         Quantity("train_seconds", "Training time", "s"),
         Quantity("compile_seconds", "Compile time", "s"),
         Quantity("measure_seconds", "Measuring time", "s"),
@@ -101,8 +116,10 @@ QUANTITIES: dict[str, Quantity] = {
 """Every quantity that is summarised."""
 
 TRACED: dict[str, Quantity] = {
-    "trace": Quantity("trace", "tr H", "", direction=LOWER_IS_FLATTER),
-    "frobenius_squared": Quantity("frobenius_squared", "tr(H²) of training examples", "", True, LOWER_IS_FLATTER),
+    "trace": Quantity("trace", "tr H", "", direction=LOWER_IS_FLATTER, family="curvature"),
+    "frobenius_squared": Quantity(
+        "frobenius_squared", "tr(H²) of training examples", "", True, LOWER_IS_FLATTER, "curvature"
+    ),
 }
 """What tracking gives besides the ends of the spectrum; summarised where a margin is declared for it."""
 

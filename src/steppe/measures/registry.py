@@ -35,6 +35,9 @@ Family = Literal["fit", "curvature", "perturbed", "parametric", "outcome"]
 FAMILIES = get_args(Family)
 """Kinds of questions, in the order in which their measures are read."""
 
+OF_PREDICTIONS = ("fit", "outcome")
+"""Families that tell what a network predicts; the others tell how sharp its minimum is."""
+
 SETS = ("quick", "standard", "all")
 """Choices of measures, each within the next."""
 
@@ -125,7 +128,7 @@ class Measure:
     @property
     def split(self) -> str:
         """The part of the data that a study asks it of: "test" for what tells of predictions, "train" for others."""
-        return "test" if self.family in ("fit", "outcome") else "train"
+        return "test" if self.family in OF_PREDICTIONS else "train"
 
     @property
     def question(self) -> str:

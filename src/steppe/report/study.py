@@ -79,8 +79,8 @@ def _opening(analysis: Analysis) -> Callable[[], list[Picture]]:
 
 
 def _headline(analysis: Analysis) -> tuple[QuantityComparison, ...]:
-    """What the first figure shows: the primary metric, and tr(H²)."""
-    return analysis.chosen(dict.fromkeys((analysis.primary.quantity.name, TR_H2)))
+    """What the first figure shows: what tells whether it helped, and whether it is flatter."""
+    return analysis.chosen(dict.fromkeys((analysis.outcome.quantity.name, analysis.sharpness.quantity.name)))
 
 
 def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
@@ -115,7 +115,8 @@ def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
     )
     yield Section("Curvature during training", (Gallery(partial(tracking.pictures, analysis.tracked)),))
     yield _table(conditions.spectrum(chosen(SPECTRUM), baseline))
-    yield _table(comparisons.at_equal_loss(analysis.equal_loss, analysis.confidence))
+    labels = {name: by.quantity.label for name, by in analysis.quantities.items()}
+    yield _table(comparisons.at_equal_loss(analysis.equal_loss, labels, analysis.confidence))
     drawn = partial(outcomes.pictures, chosen((results.judged, TR_H2)), analysis.lambdas)
     yield Section(f"{'Test loss' if results.is_regression else 'Accuracy'} and tr(H²) by condition", (Gallery(drawn),))
     yield _table(conditions.losses(chosen(LOSSES), baseline))

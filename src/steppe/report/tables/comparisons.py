@@ -55,8 +55,12 @@ def against_controls(found: QuantityComparison, times: Mapping[str, Ratio]) -> T
     return _table(found, f"{found.quantity.label} against controls", caption, rows)
 
 
-def at_equal_loss(ratios: Mapping[str, Mapping[str, EqualLossRatio]], confidence: float) -> Table:
-    """What differs at equal training loss; no rows where nothing could be compared."""
+def at_equal_loss(
+    ratios: Mapping[str, Mapping[str, EqualLossRatio]], labels: Mapping[str, str], confidence: float
+) -> Table:
+    """What differs at equal training loss; no rows where nothing could be compared. `labels` are of other quantities
+    than those that are always compared.
+    """
     rows = [
         (Cell(c), *(_equal_loss_cell(by[c]) for by in ratios.values()), _epochs([by[c] for by in ratios.values()]))
         for c in next(iter(ratios.values()), ())
@@ -75,7 +79,11 @@ def at_equal_loss(ratios: Mapping[str, Mapping[str, EqualLossRatio]], confidence
         "the interval excludes 1, “equivalent” that it lies within a declared margin. These comparisons are not "
         "corrected for the number of conditions and are not among the tests declared in advance."
     )
-    columns = ("Condition", *(AT_EQUAL_LOSS[name][0] for name in ratios), "Epochs compared")
+    columns = (
+        "Condition",
+        *(AT_EQUAL_LOSS[name][0] if name in AT_EQUAL_LOSS else labels[name] for name in ratios),
+        "Epochs compared",
+    )
     return table("Comparison at equal training loss", caption, columns, rows)
 
 

@@ -11,14 +11,12 @@ from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import QuantityComparison
 from steppe.analysis.equal_loss import EqualLossRatio
 from steppe.analysis.judgement import Comparison
-from steppe.analysis.quantities import TR_H2, Quantity
+from steppe.analysis.quantities import Quantity
 from steppe.analysis.verdict import Ratio, Verdict
 from steppe.core.checks import joined
 from steppe.report.document import Answer
 from steppe.report.formats import interval, number, percent, signed
 from steppe.report.wording.sizes import mid_sentence
-
-CURVATURE = "tr(H²) (lower is flatter)"
 
 SEVERAL = 3
 """More conditions are counted and not named."""
@@ -36,7 +34,7 @@ def answers(analysis: Analysis) -> tuple[Answer, ...]:
     others = [c for c in analysis.results.conditions if c != baseline and analysis.seeds[c]]
     if not others or not analysis.seeds.get(baseline):
         return ()
-    primary, curvature = analysis.primary, analysis.quantities[TR_H2]
+    outcome, sharpness = analysis.outcome, analysis.sharpness
     level = f"{percent(analysis.confidence)} interval{', not corrected' if len(others) > 1 else ''}"
     controls = set(analysis.results.controls.values())
     asked = [c for c in others if c not in controls] or others
@@ -44,12 +42,13 @@ def answers(analysis: Analysis) -> tuple[Answer, ...]:
     if not same and any(_data(analysis, c) for c in asked):
         return tuple(_tasks(analysis, asked, level))
     asked = same or asked
-    helped = _compared("Did it help?", primary, _good(primary.quantity), "better", level, among=asked)
-    further = f"{_at_equal_cost(analysis, primary)}{_over_data(analysis)}"
+    helped = _compared("Did it help?", outcome, _good(outcome.quantity), "better", level, among=asked)
+    further = f"{_at_equal_cost(analysis, outcome)}{_over_data(analysis, outcome)}"
     lines = [Answer(helped.question, f"{helped.text}{further}", helped.effect)]
-    if any(by.condition.count for by in curvature.comparisons.values()):
-        flat = _compared("Is it flatter?", curvature, Verdict.LOWER, "flatter", level, CURVATURE, among=asked)
-        lines.append(Answer(flat.question, f"{flat.text}{_reason(analysis, curvature, asked)}", flat.effect))
+    if any(by.condition.count for by in sharpness.comparisons.values()):
+        flat = _compared("Is it flatter?", sharpness, _good(sharpness.quantity), "flatter", level, among=asked)
+        further = f"{_reason(analysis, sharpness, asked)}{_over_data(analysis, sharpness)}"
+        lines.append(Answer(flat.question, f"{flat.text}{further}", flat.effect))
     lines.append(_cost({c: analysis.cost[c] for c in asked}, level))
     return tuple(lines)
 
@@ -61,25 +60,21 @@ def _data(analysis: Analysis, condition: str) -> dict[str, Any]:
 
 def _tasks(analysis: Analysis, asked: Sequence[str], level: str) -> Iterator[Answer]:
     """The lines where each condition is a task of its own, so that none of them can help."""
-    primary, curvature = analysis.primary, analysis.quantities[TR_H2]
-    if primary.quantity.name != TR_H2:
-        name = mid_sentence(primary.quantity.label)
-        question = f"Do the tasks differ in {name}?"
-        yield _compared(question, primary, Verdict.LOWER, "lower", level, among=asked, verdict_first="Yes")
-    if any(by.condition.count for by in curvature.comparisons.values()):
-        question = "Do they differ in flatness?"
-        yield _compared(
-            question, curvature, Verdict.LOWER, "flatter", level, CURVATURE, among=asked, verdict_first="Yes"
-        )
+    outcome, sharpness = analysis.outcome, analysis.sharpness
+    question = f"Do the tasks differ in {mid_sentence(outcome.quantity.label)}?"
+    yield _compared(question, outcome, Verdict.LOWER, "lower", level, among=asked, verdict_first="Yes")
+    if any(by.condition.count for by in sharpness.comparisons.values()):
+        question, good = "Do they differ in flatness?", _good(sharpness.quantity)
+        yield _compared(question, sharpness, good, "flatter", level, among=asked, verdict_first="Yes")
 
 
-def _over_data(analysis: Analysis) -> str:
+def _over_data(analysis: Analysis, found: QuantityComparison) -> str:
     """What Friedman's test adds where every treatment was trained on several data sets."""
-    if not analysis.ranks:
+    if not analysis.ranks or analysis.ranks.quantity.name != found.quantity.name:
         return ""
-    found = analysis.ranks.comparison
-    seen = "treatments do not all rank alike" if found.p <= analysis.alpha else "no difference in rank was shown"
-    return f" Over {found.blocks} data sets {seen}."
+    ranked = analysis.ranks.comparison
+    seen = "treatments do not all rank alike" if ranked.p <= analysis.alpha else "no difference in rank was shown"
+    return f" Over {ranked.blocks} data sets {seen}."
 
 
 def _compared(
@@ -88,7 +83,6 @@ def _compared(
     good: Verdict,
     word: str,
     level: str,
-    name: str = "",
     *,
     among: Sequence[str] | None = None,
     verdict_first: str = "",
@@ -129,8 +123,9 @@ def _compared(
         text, shown = "Cannot tell: no difference shown.", [c for c in seen if c not in by[Verdict.UNTESTABLE]]
     most = max(shown, key=lambda c: abs(seen[c].difference))
     way = found.quantity.direction
-    label = name or f"{found.quantity.label}{f' ({way})' if way else ''}"
-    return Answer(question, text, f"{label} under {most}: {effect(found.quantity, seen[most])} ({level})")
+    label = f"{found.quantity.label}{f' ({way})' if way else ''}"
+    role = f"; {found.role.value}" if found.role else ""
+    return Answer(question, text, f"{label} under {most}: {effect(found.quantity, seen[most])} ({level}{role})")
 
 
 def effect(quantity: Quantity, found: Comparison) -> str:
@@ -152,14 +147,14 @@ def effect(quantity: Quantity, found: Comparison) -> str:
     return f"{signed(found.difference)}{unit} {interval(found.low, found.high, signed)}".strip()
 
 
-def _at_equal_cost(analysis: Analysis, primary: QuantityComparison) -> str:
+def _at_equal_cost(analysis: Analysis, outcome: QuantityComparison) -> str:
     """What controls add, such as plain training with as much compute."""
-    found = analysis.controls.get(primary.quantity.name)
+    found = analysis.controls.get(outcome.quantity.name)
     judged = {c: by.verdict for c, by in found.comparisons.items()} if found else {}
     judged = {c: verdict for c, verdict in judged.items() if verdict is not Verdict.UNTESTABLE}
     if not judged:
         return ""
-    good = _good(primary.quantity)
+    good = _good(outcome.quantity)
     bad = Verdict.LOWER if good is Verdict.HIGHER else Verdict.HIGHER
     words = {good: "better", bad: "worse", Verdict.EQUIVALENT: "no difference that matters"}
     parts = [
@@ -172,7 +167,8 @@ def _at_equal_cost(analysis: Analysis, primary: QuantityComparison) -> str:
 
 def _reason(analysis: Analysis, found: QuantityComparison, asked: Sequence[str]) -> str:
     """What networks at equal training loss add: whether a difference is one of more or less training."""
-    ratios: Mapping[str, EqualLossRatio] = {c: r for c, r in analysis.equal_loss.get(TR_H2, {}).items() if c in asked}
+    known = analysis.equal_loss.get(found.quantity.name, {})
+    ratios: Mapping[str, EqualLossRatio] = {c: r for c, r in known.items() if c in asked}
     lower = [c for c, by in found.comparisons.items() if by.verdict is Verdict.LOWER and c in ratios]
     alike = [c for c in lower if ratios[c].verdict in (Verdict.INCONCLUSIVE, Verdict.EQUIVALENT)]
     reversed_ = [c for c in lower if ratios[c].verdict is Verdict.HIGHER]
