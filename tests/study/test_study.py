@@ -157,6 +157,9 @@ def test_a_condition_whose_name_cannot_be_shown_unchanged_is_refused(toy, name):
 
 
 BAD_SETTINGS = {
+    "train.validation": (0.2, "got an unknown key. Did you mean 'data.validation'?"),
+    "train.seeds": (2, "got an unknown key. Did you mean 'seeds' or 'tune.seeds'?"),
+    "epochs": (2, "study: epochs must be a setting that exists, got an unknown key. Did you mean 'train.epochs'?"),
     "train.epoch": (2, "study: train.epoch must be a setting that exists, got an unknown key. Did you mean 'epochs'?"),
     "equivalence": (0.1, "study: equivalence must be a table, got 0.1."),
     "measure.names": ("loss", "study: measure.names must be a list, got 'loss'."),

@@ -7,7 +7,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Hashable, Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import numpy as np
 import pydantic
@@ -71,6 +71,12 @@ class Table(pydantic.BaseModel):
     """A table of the TOML file: no unknown keys, no changes after reading."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Beside(NamedTuple):
+    """Marks a field whose table names something: it may hold these settings beside those of what it names."""
+
+    table: type[Table]
 
 
 class Settings(Table):
@@ -288,7 +294,8 @@ def validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: s
     path = ".".join(place)
     if error["type"] == "extra_forbidden":
         parent = _fields_at(schema, error["loc"][:-1])
-        checks.fail("study", path, f"a setting that exists{where}", "an unknown key", checks.nearest(place[-1], parent))
+        todo = _in_other_tables(schema, place[-1]) or checks.nearest(place[-1], parent)
+        checks.fail("study", path, f"a setting that exists{where}", "an unknown key", todo)
     if error["type"] == "missing":
         todo = f"Add it to the [{place[0]}] table." if len(place) > 1 else ""
         if where and todo:  # a condition
@@ -341,12 +348,26 @@ def _is_type_name(part: Any) -> bool:
     )
 
 
+def _in_other_tables(schema: type[pydantic.BaseModel], name: str) -> str:
+    """``Did you mean 'table.name'?`` where exactly that setting is one of another table, otherwise nothing."""
+    found = [name] if name in schema.model_fields else []
+    for table, field in schema.model_fields.items():
+        inner = _tables(field.annotation, *(m.table for m in field.metadata if isinstance(m, Beside)))
+        found += [f"{table}.{name}"] * any(name in each.model_fields for each in inner)
+    return f"Did you mean {' or '.join(map(repr, found))}?" if found else ""
+
+
 def _fields_at(schema: type[pydantic.BaseModel], path: tuple[Any, ...]) -> list[str]:
     """The names of settings at a path of nested tables."""
     for step in path:
-        annotation = schema.model_fields[str(step)].annotation if str(step) in schema.model_fields else None
-        tables = [m for m in (annotation, *typing.get_args(annotation)) if isinstance(m, type) and issubclass(m, Table)]
+        tables = _tables(schema.model_fields[str(step)].annotation) if str(step) in schema.model_fields else []
         if not tables:
             return []
         schema = tables[0]
     return list(schema.model_fields)
+
+
+def _tables(annotation: Any, *others: Any) -> list[type[Table]]:
+    """The tables among the types of a field, and among others."""
+    types_ = (annotation, *typing.get_args(annotation), *others)
+    return [each for each in types_ if isinstance(each, type) and issubclass(each, Table)]

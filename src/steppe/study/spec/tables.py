@@ -15,7 +15,7 @@ from steppe import data, models
 from steppe.data import Dataset
 from steppe.models import Network
 from steppe.study.spec.limits import MOST, WHOLE, Real
-from steppe.study.spec.settings import Table, build, find_function, split_name
+from steppe.study.spec.settings import Beside, Table, build, find_function, split_name
 
 Count = Annotated[int, Field(gt=0, le=WHOLE)]
 Positive = Annotated[Real, Field(gt=0)]
@@ -347,7 +347,7 @@ class Spec(Table):
     """Runs of each condition."""
     baseline: str = ""
     """The condition that all others are compared with; the first unless said otherwise."""
-    data: dict[str, Any]
+    data: Annotated[dict[str, Any], Beside(Preparation)]
     """Names a data set."""
     model: dict[str, Any]
     """Names a network."""
