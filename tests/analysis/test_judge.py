@@ -9,7 +9,9 @@ Values named "recorded" come from pingouin 0.7.0, baycomp 1.0.3 and scikit-posth
 import itertools
 import math
 
+import jax.numpy as jnp
 import numpy as np
+import polars
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,6 +141,30 @@ def test_ranks_over_data_sets_are_friedmans_and_nemenyis():
     assert analysis.friedman(-np.array(BLOCKS), higher_is_better=False).ranks == found.ranks
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (5, 3), (3, 4)])
+def test_friedmans_p_is_exact_for_few_data_sets(shape):
+    table = np.random.default_rng(len(shape)).normal(size=shape).round(1)
+    rows = [list(itertools.permutations(row)) for row in table]
+    known = [
+        stats.friedmanchisquare(*np.transpose(dealt)).statistic for dealt in itertools.product(table[:1], *rows[1:])
+    ]
+    observed = stats.friedmanchisquare(*table.T).statistic
+    assert analysis.friedman(table).p == pytest.approx(np.mean(np.array(known) >= observed - 1e-9))
+    alike = analysis.friedman(np.arange(3.0)[None] + np.zeros((10, 1)))
+    assert alike.p == pytest.approx(6.0**-9)  # where F is infinite
+
+
+def test_huge_values_have_intervals():
+    huge = [1.7e308, -1.7e308, 1e308, 1.2e308]
+    assert judge(huge, A, test="rank").p == pytest.approx(
+        judge([4, 0, 2, 3], [1] * 7, test="rank").p
+    )  # all equal beside these
+    found, scaled = analysis.bootstrap([1e300, 2e300, 4e300]), analysis.bootstrap([1.0, 2.0, 4.0])
+    assert (found.low, found.high) == pytest.approx((1e300 * scaled.low, 1e300 * scaled.high))
+    assert math.isnan(analysis.bootstrap(A, statistic=lambda x, axis: np.nan * np.mean(x, axis=axis)).low)
+    assert math.isnan(analysis.cluster_bootstrap(np.mean, "aabb", [1, 2, 3, math.nan]).low)
+
+
 def test_the_bootstrap_is_scipys_obeys_its_seed_and_falls_back():
     data = np.array(A)
     theirs = stats.bootstrap((data,), np.mean, method="BCa", rng=np.random.default_rng(5)).confidence_interval
@@ -236,6 +262,21 @@ def test_whatever_the_numbers_a_verdict_is_one_and_does_not_depend_on_the_order_
     assert again.p == pytest.approx(found.p, rel=1e-6, nan_ok=True)
     back = judge(b, a, test=test, paired=paired, margin=margin)
     assert back.p == pytest.approx(found.p, rel=1e-6, nan_ok=True)
+    turned = {Verdict.HIGHER: Verdict.LOWER, Verdict.LOWER: Verdict.HIGHER}
+    assert back.verdict is turned.get(found.verdict, found.verdict)
+
+
+@cheap
+@given(samples, samples, st.sampled_from(PLANS), st.sampled_from([2.0**-500, 0.5, 4.0, 2.0**500]))
+def test_another_unit_changes_no_verdict(a, b, plan, unit):
+    test, paired = plan
+    if paired:
+        a, b = a[: len(b)], b[: len(a)]
+    a, b = ([x if 1e-100 < abs(x) < 1e100 else 0.0 for x in side] for side in (a, b))
+    one = judge(a, b, test=test, paired=paired, margin=1.0)
+    other = judge([unit * x for x in a], [unit * x for x in b], test=test, paired=paired, margin=unit)
+    assert other.verdict is one.verdict and other.p == pytest.approx(one.p, rel=1e-9, nan_ok=True)
+    assert other.difference == pytest.approx(unit * one.difference, rel=1e-9, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +303,26 @@ def test_whatever_the_numbers_a_verdict_is_one_and_does_not_depend_on_the_order_
         (lambda: analysis.holm([0.1, 1.2]), "holm: p_values must be between 0 and 1, got 1.2"),
         (analysis.bootstrap, "bootstrap: samples must be one or several, got none"),
         (lambda: analysis.seeds_needed(0.0, 1.0), "seeds_needed: difference must be"),
+        (lambda: judge({0: 0.9, 1: 0.8}, B), "judge: a must be a sequence of numbers, one for each seed, got a map"),
+        (lambda: judge({0.9, 0.8}, B), "judge: a must be a sequence of numbers"),
+        (lambda: judge(b"ab", B), "judge: a must be a sequence of numbers"),
+        (lambda: judge(["0.9", "0.8"], B), "judge: a must be a sequence of numbers, one for each seed, got '0.9' am"),
+        (lambda: judge([0.9, None], B), "judge: a must be a sequence of numbers, one for each seed, got None am"),
+        (lambda: judge([10**400, 1], B), "judge: a must be a sequence of numbers"),
+        (lambda: judge(np.array([1j, 2]), B), "judge: a must be a sequence of numbers"),
+        (lambda: judge(np.ma.masked_array([1.0, 2.0], [0, 1]), B), "judge: a must be a sequence of numbers"),
+        (lambda: judge(A, B, paired="yes"), "judge: paired must be True or False"),
+        (lambda: judge(A, B, seed=-1), "judge: seed must be a whole number of at least 0"),
+        (lambda: judge(A, B, margin=10**400), "judge: margin must be a finite number"),
+        (lambda: analysis.compare([1, 2], {0: 1.0}), "compare: baseline must be a mapping from seed to value"),
+        (lambda: analysis.compare({0: 1.0}, {0: 1.0}, margin=-1.0), "compare: margin must be"),
+        (lambda: analysis.compare({0: 1.0}, {0: 1.0}, plan=analysis.Plan("welch")), "compare: test must be"),
+        (lambda: analysis.bootstrap(A, B, A), "bootstrap: statistic must be given for more than two samples"),
+        (lambda: analysis.bootstrap(A, statistic=max), "bootstrap: statistic must be a function of arrays and axis"),
+        (lambda: analysis.cluster_bootstrap(np.mean, None, [1]), "cluster_bootstrap: clusters must be a sequence of"),
+        (lambda: analysis.welch_power("x", 3), "welch_power: effect must be a finite number"),
+        (lambda: analysis.welch_power(1.0, 3, alpha=1e-300), "welch_power: alpha must be at least 1e-12"),
+        (lambda: analysis.friedman([["1", "2", "3"]] * 3), "friedman: values must be an array of data sets"),
     ],
 )  # fmt: skip
 def test_bad_samples_get_a_sentence(call, message):
@@ -274,3 +335,5 @@ def test_integers_lists_and_arrays_of_any_kind_are_samples():
     expected = judge([1.0, 2.0, 4.0], [2.0, 3.0, 3.0])
     assert judge(np.array([1, 2, 4]), (2, 3, 3)) == expected
     assert judge(np.float32([1, 2, 4]), np.array([2, 3, 3], object)) == expected
+    assert judge(polars.Series([1, 2, 4]), jnp.float16([2, 3, 3])) == expected
+    assert judge((x for x in (1, 2, 4)), [2, 3, 3]) == expected

@@ -1,6 +1,8 @@
 """What the numbers say: statistics over seeds, comparisons, and verdicts."""
 
-from steppe.analysis.judgement import Comparison, Plan, compare, compare_all, equivalence, judge, non_inferiority
+from steppe.analysis.judgement.arrays import equivalence, judge, non_inferiority
+from steppe.analysis.judgement.comparison import Comparison, compare, compare_all
+from steppe.analysis.judgement.plan import Plan
 from steppe.analysis.statistics.bayes import Posterior, correlated_t, signed_rank
 from steppe.analysis.statistics.blocks import RankComparison, cluster_bootstrap, friedman
 from steppe.analysis.statistics.corrections import benjamini_hochberg, benjamini_yekutieli, holm

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from steppe.analysis.judgement import PLAN, Comparison, Plan, compare, correct
+from steppe.analysis.judgement.comparison import Comparison, compare, correct
+from steppe.analysis.judgement.plan import PLAN, Plan
 from steppe.analysis.quantities import Quantity
 from steppe.analysis.results import LateMargin
 from steppe.analysis.statistics.blocks import RankComparison, friedman

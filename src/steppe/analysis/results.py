@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars
 
-from steppe.analysis.judgement import PLAN, Plan
+from steppe.analysis.judgement.plan import PLAN, Plan
 from steppe.analysis.quantities import REGRESSION_TESTED, TESTED
 from steppe.analysis.statistics.differences import Alternative
 from steppe.measures.table import SCHEMA

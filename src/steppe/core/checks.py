@@ -91,7 +91,7 @@ def real(function: str, name: str, value: Any, *, least: float = -math.inf, most
         return value
     try:
         number = float(value) if np.ndim(value) == 0 and not isinstance(value, (bool, str)) else math.nan
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not (math.isfinite(number) and least <= number <= most):
         fail(function, name, what, shown(value))

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import special
 
 from steppe.analysis.correlation.counts import RESAMPLES, Sums, count_pairs
-from steppe.analysis.statistics.samples import share
+from steppe.analysis.statistics.samples import numbers, share
 from steppe.core import checks
 
 
@@ -116,7 +116,7 @@ def correlate(
     Raises
     ------
     InputError
-        Arguments of different lengths.
+        Arguments that are no sequences of one length, or hold what is no number where numbers are expected.
 
     Examples
     --------
@@ -129,13 +129,16 @@ def correlate(
     given |= {"seeds": seeds} if seeds is not None else {}
     given |= {"matched": matched} if matched is not None else {}
     for name, column in given.items():
+        if not hasattr(column, "__len__") or isinstance(column, Mapping):
+            checks.fail("correlate", name, "a sequence with an entry for each network", checks.shown(column))
         if len(column) != len(measure):
             checks.fail("correlate", name, f"of {len(measure)} entries, one for each network", f"{len(column)}")
-    x, y = np.asarray(measure, float), np.asarray(outcome, float)
+    what = "a sequence of numbers, one for each network"
+    x, y = (numbers("correlate", name, given[name], what, missing=True) for name in ("measure", "outcome"))
     there = np.isfinite(x) & np.isfinite(y)
     x, y = x[there], y[there]
     of = codes(configurations)[there]
-    level_of = None if matched is None else np.asarray(matched, float)[there]
+    level_of = None if matched is None else numbers("correlate", "matched", matched, what, missing=True)[there]
     found = count_pairs(x, y, of, level_of, tolerance, seed)
     settings = {name: codes(column)[there] for name, column in (factors or {}).items()}
     settings = {name: column for name, column in settings.items() if len(set(column.tolist())) > 1}

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from steppe.analysis.comparison import QuantityComparison
-from steppe.analysis.judgement import Comparison, Plan, compare, correct
+from steppe.analysis.judgement.comparison import Comparison, compare, correct
+from steppe.analysis.judgement.plan import Plan
 from steppe.analysis.measurements import Measurements, of_seed_pairs
 from steppe.analysis.quantities import Quantity
 from steppe.analysis.results import Protocol, Results

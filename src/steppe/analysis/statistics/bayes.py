@@ -1,12 +1,13 @@
 """What is believed of a difference after seeing it, with a region in which differences do not matter."""
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from steppe.analysis.statistics.samples import Pairs, pairs_of, require_pairs, seeds_of
+from steppe.analysis.statistics.samples import Pairs, pairs_of, random, require_pairs, seeds_of
 from steppe.core import checks
 
 
@@ -54,7 +55,7 @@ def correlated_t(a: Iterable[float], b: Iterable[float], *, margin: float = 0.0,
     if not rho < 1:
         checks.fail("correlated_t", "correlation", "at least 0 and below 1", correlation)
     count = len(pairs.differences)
-    scale = pairs.sd * np.sqrt(1 / count + rho / (1 - rho))
+    scale = pairs.sd * math.sqrt(1 / count + rho / (1 - rho))
     if scale == 0:
         below, above = (float(np.heaviside(sign * pairs.mean - reach, 0.5 if reach == 0 else 0.0)) for sign in (-1, 1))
     else:
@@ -113,7 +114,7 @@ def signed_rank(
     differences = np.concatenate([[0.0], pairs.rounded])
     sums = differences[:, None] + differences[None, :]
     above, below = (np.heaviside(sign * sums - 2 * reach, 0.5) for sign in (1, -1))
-    rng = np.random.default_rng(seed)
+    rng = random("signed_rank", seed)
     wins = np.zeros(3)
     for size in np.diff(np.append(np.arange(0, count, 5_000), count)):
         weights = rng.dirichlet(np.concatenate([[weight], np.ones(len(pairs.differences))]), size)

@@ -1,15 +1,17 @@
 """Several data sets as blocks: conditions ranked within each, and bootstraps that resample whole blocks."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from steppe.analysis.statistics.corrections import holm
+from steppe.analysis.statistics.differences import EXACT
 from steppe.analysis.statistics.intervals import BootstrapInterval
-from steppe.analysis.statistics.samples import share
+from steppe.analysis.statistics.samples import random, share
 from steppe.core import checks
 
 
@@ -60,8 +62,9 @@ class RankComparison(NamedTuple):
 def friedman(values: Any, *, confidence: float = 0.95, higher_is_better: bool = True) -> RankComparison:
     """Friedman's (1937) test over data sets with Nemenyi's critical difference q √(k (k + 1) / 6N).
 
-    The chi-squared approximation is rough for fewer than about ten data sets; Iman and Davenport's (1980) F is used,
-    F = (N − 1) χ² / (N (k − 1) − χ²), with k − 1 and (k − 1)(N − 1) degrees of freedom.
+    p is exact, over all ways to deal the ranks within data sets, where there are at most 200,000, (k!)ᴺ⁻¹: up to seven
+    data sets of three conditions, or four of four. Beyond, Iman and Davenport's (1980) F is used, F = (N − 1) χ² /
+    (N (k − 1) − χ²), with k − 1 and (k − 1)(N − 1) degrees of freedom; p is never below the smallest exact one.
 
     Parameters
     ----------
@@ -92,20 +95,40 @@ def friedman(values: Any, *, confidence: float = 0.95, higher_is_better: bool = 
     rows, columns = table.shape
     ranks = stats.rankdata(-table if higher_is_better else table, axis=1)
     average = ranks.mean(axis=0)
-    spread = float(((ranks - (columns + 1) / 2) ** 2).sum())
-    if spread == 0:
-        p = 1.0  # every data set ties all conditions
-    else:
-        between = rows * float(((average - (columns + 1) / 2) ** 2).sum())
-        rest = spread - between
-        freedom = (columns - 1, (columns - 1) * (rows - 1))
-        p = float(stats.f.sf(between * freedom[1] / (rest * freedom[0]), *freedom)) if rest > 1e-12 * spread else 0.0
+    exact = math.factorial(columns) ** (rows - 1) <= EXACT
+    p = _p_of_all(ranks) if exact else _p_of_f(ranks)
     quantile = float(stats.studentized_range.ppf(level, columns, np.inf)) / math.sqrt(2)
     reach = quantile * math.sqrt(columns * (columns + 1) / (6 * rows))
     apart = np.abs(average[:, None] - average[None, :]) / math.sqrt(columns * (columns + 1) / (12 * rows))
     pairs = np.clip(stats.studentized_range.sf(apart, columns, np.inf), 0, 1)
     nemenyi = tuple(tuple(map(float, row)) for row in pairs)
     return RankComparison(tuple(map(float, average)), p, reach, _groups(average, reach), rows, nemenyi)
+
+
+def _p_of_all(ranks: np.ndarray) -> float:
+    """The share of ways to deal the ranks within rows, the first as it is, whose rank sums are as far apart."""
+    ways = np.array(list(itertools.permutations(range(ranks.shape[1]))))
+    sums = ranks[:1]
+    for row in ranks[1:]:
+        sums = (sums[:, None] + row[ways][None]).reshape(-1, ranks.shape[1])
+    apart = sums.var(axis=1)
+    return float(np.mean(apart >= ranks.sum(axis=0).var() - 1e-9))  # ranks are multiples of ½
+
+
+def _p_of_f(ranks: np.ndarray) -> float:
+    """Iman and Davenport's p, at least that of rows which all rank alike."""
+    rows, columns = ranks.shape
+    middle = (columns + 1) / 2
+    spread = float(((ranks - middle) ** 2).sum())
+    if spread == 0:
+        return 1.0  # every data set ties all conditions
+    between = rows * float(((ranks.mean(axis=0) - middle) ** 2).sum())
+    rest = spread - between
+    freedom = (columns - 1, (columns - 1) * (rows - 1))
+    p = float(stats.f.sf(between * freedom[1] / (rest * freedom[0]), *freedom)) if rest > 1e-12 * spread else 0.0
+    logs = [special.gammaln(columns + 1) - special.gammaln(np.unique(row, return_counts=True)[1] + 1).sum()
+            for row in ranks]  # fmt: skip
+    return max(p, math.exp(max(logs) - sum(logs)))
 
 
 def cluster_bootstrap(
@@ -119,7 +142,8 @@ def cluster_bootstrap(
     """Percentile interval of a statistic of rows, of which those of one cluster are drawn together.
 
     Rows of one cluster (seeds of one configuration, runs on one data set) are no independent facts: whole clusters are
-    drawn with replacement. Resamples without a finite statistic are left out.
+    drawn with replacement. Resamples without a finite statistic are left out; where that of all rows is not finite,
+    there is no interval.
 
     Parameters
     ----------
@@ -153,13 +177,24 @@ def cluster_bootstrap(
         checks.whole("cluster_bootstrap", "resamples", resamples),
     )
     arrays = [np.asarray(column) for column in columns]
-    names, of = np.unique(np.asarray(clusters), return_inverse=True)
-    if not arrays or any(len(a) != len(of) for a in arrays):
+    try:
+        known = {label: place for place, label in enumerate(dict.fromkeys(clusters))}
+    except TypeError:
+        checks.fail("cluster_bootstrap", "clusters", "a sequence of labels, one for each row", checks.shown(clusters))
+    of = np.array([known[label] for label in clusters], int)
+    if not arrays or any(a.ndim == 0 or len(a) != len(of) for a in arrays):
         checks.fail("cluster_bootstrap", "columns", f"of {len(of)} rows, as clusters", "others")
-    if len(names) < 2:
+    rng = random("cluster_bootstrap", seed)
+    if len(known) < 2:
         return BootstrapInterval(math.nan, math.nan, "too few")
-    rows = [np.flatnonzero(of == i) for i in range(len(names))]
-    rng = np.random.default_rng(seed)
+    try:
+        point = float(statistic(*arrays))
+    except (TypeError, ValueError) as error:
+        what = "a function of the columns that gives a number"
+        checks.fail("cluster_bootstrap", "statistic", what, f"{type(error).__name__}: {error}")
+    if not math.isfinite(point):
+        return BootstrapInterval(math.nan, math.nan, "percentile")
+    rows = [np.flatnonzero(of == i) for i in range(len(known))]
     found = []
     for _ in range(count):
         drawn = np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])
@@ -173,8 +208,9 @@ def cluster_bootstrap(
 
 def _table(values: Any) -> np.ndarray:
     try:
-        table = np.asarray(values, float)
-    except (TypeError, ValueError):
+        table = np.asarray(values)
+        table = table.astype(float, casting="unsafe" if table.dtype.kind == "O" else "same_kind")
+    except (TypeError, ValueError, OverflowError):
         checks.fail("friedman", "values", "an array of data sets × conditions", checks.shown(values))
     if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] < 3:
         shape = " × ".join(map(str, table.shape)) or "a number"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
+from steppe.analysis.statistics.samples import numbers
 from steppe.core import checks
 
 
@@ -70,12 +71,7 @@ def _discoveries(function: str, p_values: Sequence[float], method: str) -> np.nd
 
 def _shares(function: str, p_values: Sequence[float]) -> np.ndarray:
     """p-values as an array."""
-    try:
-        raw = np.asarray(p_values, float)
-    except (TypeError, ValueError):
-        checks.fail(function, "p_values", "a sequence of numbers", checks.shown(p_values))
-    if raw.ndim != 1:
-        checks.fail(function, "p_values", "a sequence of numbers", f"{raw.ndim}-dimensional values")
+    raw = numbers(function, "p_values", p_values, "a sequence of numbers", missing=True)
     wrong = raw[(raw < 0) | (raw > 1)]
     if wrong.size:
         checks.fail(function, "p_values", "between 0 and 1", float(wrong[0]))

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
-from steppe.analysis.statistics.samples import RESOLUTION, Pairs, Summary, mean, unit
+from steppe.analysis.statistics.samples import RESOLUTION, Pairs, Summary, random, unit
 from steppe.core import checks
 
 Status = Literal["tested", "identical", "no spread", "too few", "bounds", "no margin", "unpaired"]
@@ -192,7 +192,7 @@ def _permuted(x: np.ndarray, y: np.ndarray, alternative: Alternative, seed: int 
         vectorized=True,
         alternative=alternative,
         n_resamples=DRAWN,
-        rng=np.random.default_rng(seed),
+        rng=random("judge", seed),
     )
     return float(found.pvalue)
 
@@ -202,7 +202,7 @@ def _flipped(values: np.ndarray, alternative: Alternative, seed: int = 0) -> flo
     if 2 ** len(values) <= EXACT:
         signs = 1.0 - 2.0 * (np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1)
         return _share(signs @ values, float(values.sum()), alternative)
-    signs = 2.0 * np.random.default_rng(seed).integers(2, size=(DRAWN, len(values))) - 1
+    signs = 2.0 * random("judge", seed).integers(2, size=(DRAWN, len(values))) - 1
     return _share(np.append(signs @ values, values.sum()), float(values.sum()), alternative)
 
 
@@ -224,8 +224,8 @@ def _share(sums: np.ndarray, observed: float, alternative: Alternative) -> float
 def _level(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two samples from which their common mean is taken, in a unit of their size; what differs by rounding is equal."""
     both = np.concatenate([x, y])
-    scaled = (both - mean(both)) / unit(both) if math.isfinite(np.ptp(both)) else both / unit(both)
-    level = _merged(scaled, RESOLUTION * float(np.max(np.abs(both / unit(both)))))
+    scaled = both / unit(both)
+    level = _merged(scaled - np.mean(scaled), RESOLUTION * float(np.max(np.abs(scaled))))
     return level[: len(x)], level[len(x) :]
 
 

@@ -9,7 +9,17 @@ import numpy as np
 from scipy import stats
 
 from steppe.analysis.statistics.differences import welch_error
-from steppe.analysis.statistics.samples import Pairs, Summary, deviation, seeds_of, share, student_quantile, unit
+from steppe.analysis.statistics.samples import (
+    Pairs,
+    Summary,
+    deviation,
+    random,
+    require_flag,
+    seeds_of,
+    share,
+    student_quantile,
+    unit,
+)
 from steppe.core import checks
 
 RESAMPLES = 9_999
@@ -121,26 +131,53 @@ def bootstrap(
     level, count = share("bootstrap", "confidence", confidence), checks.whole("bootstrap", "resamples", resamples)
     if not arrays:
         checks.fail("bootstrap", "samples", "one or several", "none")
-    if paired and len({len(a) for a in arrays}) > 1:
+    if require_flag("bootstrap", "paired", paired) and len({len(a) for a in arrays}) > 1:
         lengths = checks.joined(str(len(a)) for a in arrays)
         checks.fail("bootstrap", "samples", "of one length where they are paired", lengths)
+    if statistic is None and len(arrays) > 2:
+        checks.fail("bootstrap", "statistic", "given for more than two samples", "none")
     function: Callable[..., Any] = statistic or (_mean if len(arrays) == 1 else _difference)
-    point = float(function(*arrays, axis=-1))
+    random("bootstrap", seed)
+    scale = 1.0 if statistic else unit(np.concatenate(arrays))
+    varied = any(len(a) > 1 and deviation(a) > 0 for a in arrays)
+    arrays = [a / scale for a in arrays]
+    point = _point(function, arrays)
     if max(map(len, arrays)) < 2:
         return BootstrapInterval(math.nan, math.nan, "too few")
-    if all(len(a) < 2 or deviation(a) == 0 for a in arrays):
-        return BootstrapInterval(point, point, "constant")
+    if not varied:
+        return BootstrapInterval(point * scale, point * scale, "constant")
     few = min(map(len, arrays)) < SMALL
     if method == "jackknife" or (method == "auto" and few):
-        return _jackknife(function, arrays, paired, level)
-    scale = 1.0 if statistic else unit(np.concatenate(arrays))
-    options: dict[str, Any] = {"statistic": function, "paired": paired, "confidence_level": level}
-    options |= {"n_resamples": count, "vectorized": True, "batch": 1000}
+        found = _jackknife(function, arrays, paired, level, point)
+        return found._replace(low=found.low * scale, high=found.high * scale)
+    return _resampled(function, arrays, level, scale, few, paired=paired, n_resamples=count, seed=seed)
+
+
+def _point(function: Callable[..., Any], arrays: Sequence[np.ndarray]) -> float:
+    """A user's statistic of the samples themselves.
+
+    Raises
+    ------
+    InputError
+        It is no function of arrays and axis that gives a number.
+    """
+    try:
+        return float(function(*arrays, axis=-1))
+    except (TypeError, ValueError) as error:
+        what = "a function of arrays and axis that gives a number"
+        checks.fail("bootstrap", "statistic", what, f"{type(error).__name__}: {error}")
+
+
+def _resampled(
+    function: Callable[..., Any], arrays: Sequence[np.ndarray], level: float, scale: float, few: bool, *,
+    seed: int, **more: Any,
+) -> BootstrapInterval:  # fmt: skip
+    """BCa, or percentiles where that is undefined, of samples in units of `scale`."""
+    options: dict[str, Any] = {"statistic": function, "confidence_level": level, "vectorized": True, "batch": 1000}
     for way in ("BCa", "percentile"):
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # of a degenerate distribution, which the fall-back is for
-            scaled = tuple(a / scale for a in arrays)
-            found = stats.bootstrap(scaled, method=way, rng=np.random.default_rng(seed), **options)
+            found = stats.bootstrap(tuple(arrays), method=way, rng=random("bootstrap", seed), **options, **more)
         low, high = (float(end) * scale for end in found.confidence_interval)
         if math.isfinite(low) and math.isfinite(high):
             return BootstrapInterval(low, high, way, few)
@@ -148,12 +185,11 @@ def bootstrap(
 
 
 def _jackknife(
-    function: Callable[..., Any], arrays: Sequence[np.ndarray], paired: bool, level: float
+    function: Callable[..., Any], arrays: Sequence[np.ndarray], paired: bool, level: float, point: float
 ) -> BootstrapInterval:
     """Student's t times the jackknife's standard error, each value, or each pair of them, left out in turn."""
-    point = float(function(*arrays, axis=-1))
     together = [range(len(arrays))] if paired else [range(place, place + 1) for place in range(len(arrays))]
-    variances, freedoms = [], []
+    errors, freedoms = [], []
     for group in together:
         count = len(arrays[group[0]])
         if count < 2:
@@ -162,16 +198,15 @@ def _jackknife(
             float(function(*(np.delete(a, j) if i in group else a for i, a in enumerate(arrays)), axis=-1))
             for j in range(count)
         ]
-        apart = deviation(np.array(without))
-        variances.append((count - 1) ** 2 / count * apart**2)
+        if not np.isfinite(without).all():
+            return BootstrapInterval(math.nan, math.nan, "jackknife")
+        errors.append((count - 1) / math.sqrt(count) * deviation(np.array(without)))
         freedoms.append(count - 1)
-    total = sum(variances)
-    if not math.isfinite(total):
-        return BootstrapInterval(math.nan, math.nan, "jackknife")
-    if total == 0:
+    error = math.hypot(*errors)
+    if error == 0:
         return BootstrapInterval(point, point, "constant")
-    freedom = total**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True) if v)
-    half = student_quantile(level, freedom) * math.sqrt(total)
+    freedom = 1 / sum((e / error) ** 4 / f for e, f in zip(errors, freedoms, strict=True))
+    half = student_quantile(level, freedom) * error
     return BootstrapInterval(point - half, point + half, "jackknife")
 
 

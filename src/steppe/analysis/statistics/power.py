@@ -11,6 +11,12 @@ from steppe.core import checks
 LEGENDRE = np.polynomial.legendre.leggauss(80)
 """Nodes and weights of an integral over [−1, 1]."""
 
+LEAST = 1e-12
+"""The smallest level that is asked about."""
+
+HUGE = 1e100
+"""A difference of so many standard deviations is found, whatever the number of seeds."""
+
 MOST_SEEDS = 1_000_000
 """Nobody trains more."""
 
@@ -29,11 +35,11 @@ def welch_power(effect: float, count: int, *, alpha: float = 0.05) -> float:
     (0.7, 0.05)
     """
     checks.whole("welch_power", "count", count, least=2)
-    level = share("welch_power", "alpha", alpha)
+    level = _level("welch_power", alpha)
     weights, reach = _reaches(count, level / 2)
-    shift = effect * math.sqrt(count / 2)
+    shift = float(checks.real("welch_power", "effect", effect)) * math.sqrt(count / 2)
     found = special.ndtr(shift - reach) + special.ndtr(-shift - reach)
-    return float(weights @ found @ weights)
+    return min(float(weights @ found @ weights), 1.0)
 
 
 def equivalence_power(margin: float, count: int, *, effect: float = 0.0, alpha: float = 0.05) -> float:
@@ -49,11 +55,20 @@ def equivalence_power(margin: float, count: int, *, effect: float = 0.0, alpha: 
     """
     checks.whole("equivalence_power", "count", count, least=2)
     checks.real("equivalence_power", "margin", margin, least=0.0)
-    weights, reach = _reaches(count, share("equivalence_power", "alpha", alpha))
+    checks.real("equivalence_power", "effect", effect)
+    weights, reach = _reaches(count, _level("equivalence_power", alpha))
     root = math.sqrt(count / 2)
     room, shift = np.maximum(margin * root - reach, 0.0), effect * root
     found = special.ndtr(room - shift) - special.ndtr(-room - shift)
-    return float(weights @ found @ weights)
+    return min(float(weights @ found @ weights), 1.0)
+
+
+def _level(function: str, alpha: float) -> float:
+    """The level of a test, not so small that quantiles of Student's t have no digits."""
+    level = share(function, "alpha", alpha)
+    if level < LEAST:
+        checks.fail(function, "alpha", f"at least {LEAST:g}", alpha)
+    return level
 
 
 def _reaches(count: int, tail: float) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +102,7 @@ def detectable_difference(count: int, sd: float, *, power: float = 0.8, alpha: f
     name = "detectable_difference"
     checks.whole(name, "count", count, least=2, todo="One run has no spread to compare with.")
     checks.real(name, "sd", sd, least=0.0)
-    level, target = share(name, "alpha", alpha), share(name, "power", power)
+    level, target = _level(name, alpha), share(name, "power", power)
     if target <= level:
         checks.fail(name, "power", f"greater than alpha = {level:g}", power)
     top = 1.0
@@ -134,7 +149,8 @@ def seeds_needed(
     """
     size = float(checks.positive("seeds_needed", "difference", difference))
     size /= float(checks.positive("seeds_needed", "sd", sd))
-    level, target = share("seeds_needed", "alpha", alpha), share("seeds_needed", "power", power)
+    size = min(size, HUGE)
+    level, target = _level("seeds_needed", alpha), share("seeds_needed", "power", power)
     if target <= level:
         checks.fail("seeds_needed", "power", f"greater than alpha = {level:g}", power)
 

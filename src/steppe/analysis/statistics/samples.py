@@ -2,8 +2,8 @@
 
 import math
 import sys
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -77,15 +77,73 @@ def sample(function: str, values: Iterable[float], name: str = "values") -> np.n
     InputError
         No sequence of numbers, or some are not finite.
     """
-    try:
-        found = np.array([float(value) for value in values], float)
-    except (TypeError, ValueError):
-        what = f"{values.ndim}-dimensional values" if hasattr(values, "ndim") else checks.shown(values)
-        checks.fail(function, name, "a sequence of numbers, one for each seed", what)
+    found = numbers(function, name, values, "a sequence of numbers, one for each seed")
     if not np.isfinite(found).all():
         bad = found[~np.isfinite(found)][0]
         checks.fail(function, name, "finite", float(bad), "Leave diverged runs out, and say so.")
     return found
+
+
+def numbers(function: str, name: str, values: Iterable[Any], what: str, *, missing: bool = False) -> np.ndarray:
+    """Numbers of any library as a float64 vector; NaN is one, and so is None where values may be missing.
+
+    Raises
+    ------
+    InputError
+        Something else, such as a mapping, whose keys would be taken for its values, or a set, which forgets equal ones.
+    """
+    if isinstance(values, Mapping):
+        checks.fail(function, name, what, "a mapping", "Pass its values.")
+    if isinstance(values, (str, bytes, set, frozenset)):
+        checks.fail(function, name, what, checks.shown(values))
+    if getattr(values, "ndim", 1) != 1:
+        checks.fail(function, name, what, f"{getattr(values, 'ndim', 0)}-dimensional values")
+    whole = values.detach() if hasattr(values, "detach") else values  # PyTorch warns of what has a gradient
+    if isinstance(whole, np.ndarray) and whole.dtype.kind in "iuf" and not np.ma.isMaskedArray(whole):
+        return whole.astype(float)
+    try:
+        items = list(whole)
+    except TypeError:
+        checks.fail(function, name, what, checks.shown(values))
+    items = [math.nan if item is None and missing else item for item in items]
+    return np.array([_number(function, name, item, what) for item in items], float)
+
+
+def _number(function: str, name: str, item: Any, what: str) -> float:
+    """One of them."""
+    whole = item.detach() if hasattr(item, "detach") else item
+    if isinstance(whole, (str, bytes, complex, np.complexfloating)) or whole is np.ma.masked:
+        checks.fail(function, name, what, f"{checks.shown(item)} among them")
+    try:
+        return float(whole)
+    except (TypeError, ValueError):
+        checks.fail(function, name, what, f"{checks.shown(item)} among them")
+    except OverflowError:
+        checks.fail(function, name, what, f"{checks.shown(item)} among them, which float64 does not hold")
+
+
+def require_flag(function: str, name: str, value: Any) -> bool:
+    """A bool.
+
+    Raises
+    ------
+    InputError
+        Something that merely counts as true or false.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        checks.fail(function, name, "True or False", checks.shown(value))
+    return bool(value)
+
+
+def random(function: str, seed: Any) -> np.random.Generator:
+    """The random numbers of a seed.
+
+    Raises
+    ------
+    InputError
+        No whole number of at least 0.
+    """
+    return np.random.default_rng(checks.whole(function, "seed", seed, least=0, most=2**63 - 1))
 
 
 def seeds_of(function: str, name: str, values: Iterable[float]) -> np.ndarray:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from steppe.analysis.comparison import QuantityComparison, Role
 from steppe.analysis.equal_loss import QUANTITIES as AT_EQUAL_LOSS
 from steppe.analysis.equal_loss import EqualLossRatio
-from steppe.analysis.judgement import PLAN, Comparison, Plan
+from steppe.analysis.judgement.comparison import Comparison
+from steppe.analysis.judgement.plan import PLAN, Plan
 from steppe.analysis.quantities import Quantity
 from steppe.analysis.statistics.effects import Effect
 from steppe.analysis.verdict import Ratio, Verdict

@@ -10,7 +10,7 @@ from typing import Any
 from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import QuantityComparison
 from steppe.analysis.equal_loss import EqualLossRatio
-from steppe.analysis.judgement import Comparison
+from steppe.analysis.judgement.comparison import Comparison
 from steppe.analysis.quantities import Quantity
 from steppe.analysis.verdict import Ratio, Verdict
 from steppe.core.checks import joined

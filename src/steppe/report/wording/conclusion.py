@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from steppe.analysis.analysis import Analysis
 from steppe.analysis.comparison import QuantityComparison
-from steppe.analysis.judgement import Comparison, Plan
+from steppe.analysis.judgement.comparison import Comparison
+from steppe.analysis.judgement.plan import Plan
 from steppe.analysis.quantities import TR_H2, Quantity
 from steppe.analysis.verdict import Ratio, Verdict
 from steppe.core.checks import joined

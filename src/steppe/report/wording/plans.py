@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from steppe.analysis.comparison import QuantityComparison, Role
-from steppe.analysis.judgement import Plan
+from steppe.analysis.judgement.plan import Plan
 from steppe.report.formats import percent
 
 TESTS = {

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from steppe.analysis.comparison import QuantityComparison
-from steppe.analysis.judgement import Comparison, Disagreement
+from steppe.analysis.judgement.comparison import Comparison, Disagreement
 from steppe.analysis.quantities import Quantity
 from steppe.analysis.verdict import Ratio, Verdict
 from steppe.report.wording.sizes import margin_size, size
