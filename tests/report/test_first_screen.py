@@ -4,6 +4,7 @@ import base64
 import csv
 import dataclasses
 import io
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from steppe.analysis import judge
 from steppe.analysis.analysis import analyse
 from steppe.analysis.comparison import Role
+from steppe.analysis.equal_loss import EqualLossRatio
 from steppe.analysis.measurements import described
 from steppe.analysis.quantities import QUANTITIES, TR_H2, TRACED, Quantity
 from steppe.analysis.results import Results
@@ -137,6 +139,24 @@ def test_an_outcome_is_told_from_a_sharpness_by_the_family_of_its_measure():
         [{**asked, "heading": "x"}, {**asked, "measure": "mine:shift", "split": "test", "heading": "y"}]
     )
     assert described(rows, "x").is_sharpness and described(rows, "y").is_outcome
+
+
+@pytest.mark.parametrize(
+    ("curvature", "low", "high", "text"),
+    [
+        (1.0, 0.4, 0.6, "Yes, under sam. So it is at equal training loss."),
+        (1.0, 0.9, 1.1, "Yes, under sam. But at equal training loss no difference under sam: there it has trained"),
+        (1.0, 1.1, 1.3, "Yes, under sam. But at equal training loss sharper under sam: there it has trained"),
+        (4.0, 0.4, 0.6, "No: sharper under sam. But at equal training loss flatter under sam: there it has trained"),
+        (4.0, math.nan, math.nan, "No: sharper under sam."),
+        (2.0, 0.4, 0.6, "Cannot tell: no difference shown. At equal training loss it is, under sam."),
+    ],
+)
+def test_the_second_line_says_what_is_left_at_equal_training_loss(curvature, low, high, text):
+    found = analyse(results({"plain": 0.9, "sam": 0.95}, {"plain": 2.0, "sam": curvature}))
+    ratio = EqualLossRatio(math.sqrt(low * high), low, high, 5, epochs=9)
+    answer = document(dataclasses.replace(found, equal_loss={TR_H2: {"sam": ratio}})).answers[1].text
+    assert answer.startswith(text) and (text.endswith("trained") or answer == text)
 
 
 def test_the_terms_of_a_report_are_explained_where_it_uses_them():

@@ -169,18 +169,24 @@ def _reason(analysis: Analysis, found: QuantityComparison, asked: Sequence[str])
     """What networks at equal training loss add: whether a difference is one of more or less training."""
     known = analysis.equal_loss.get(found.quantity.name, {})
     ratios: Mapping[str, EqualLossRatio] = {c: r for c, r in known.items() if c in asked}
-    lower = [c for c, by in found.comparisons.items() if by.verdict is Verdict.LOWER and c in ratios]
-    alike = [c for c in lower if ratios[c].verdict in (Verdict.INCONCLUSIVE, Verdict.EQUIVALENT)]
-    reversed_ = [c for c in lower if ratios[c].verdict is Verdict.HIGHER]
-    unsure = [c for c, by in found.comparisons.items() if by.verdict is Verdict.INCONCLUSIVE and c in ratios]
-    flatter = [c for c in unsure if ratios[c].verdict is Verdict.LOWER]
+    good = _good(found.quantity)
+    words = {good: "flatter", Verdict.LOWER if good is Verdict.HIGHER else Verdict.HIGHER: "sharper"}
+    judged = {c: by.verdict for c, by in found.comparisons.items() if c in ratios}
+    sure = [c for c, verdict in judged.items() if verdict.directed]
+    alike = [c for c in sure if ratios[c].verdict in (Verdict.INCONCLUSIVE, Verdict.EQUIVALENT)]
+    turned = {
+        c: words[ratios[c].verdict] for c in sure if ratios[c].verdict.directed and ratios[c].verdict != judged[c]
+    }
     parts = [f"no difference under {_named(alike)}"] if alike else []
-    parts += [f"sharper under {_named(reversed_)}"] if reversed_ else []
-    if not parts and flatter:
+    parts += [f"{word} under {_named(those)}" for word in ("sharper", "flatter")
+              if (those := [c for c, way in turned.items() if way == word])]  # fmt: skip
+    flatter = [c for c, v in judged.items() if v is Verdict.INCONCLUSIVE and ratios[c].verdict is good]
+    if parts:
+        return f" But at equal training loss {joined(parts)}: there it has trained to another loss."
+    if flatter:
         return f" At equal training loss it is, under {_named(flatter, len(ratios))}."
-    if not parts:
-        return " So it is at equal training loss." if lower and len(lower) == len(ratios) else ""
-    return f" But at equal training loss {joined(parts)}: there it has trained to another loss."
+    same = len(sure) == len(ratios) and all(ratios[c].verdict is judged[c] for c in sure)
+    return " So it is at equal training loss." if sure and same else ""
 
 
 def _cost(ratios: Mapping[str, Ratio], level: str) -> Answer:
