@@ -241,6 +241,25 @@ class Untranslated(torch.autograd.Function):
         return slope / 2
 
 
+class Counting(nn.Module):
+    """It writes into a buffer in evaluation mode, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.register_buffer("passes", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        self.passes += 1
+        return self.layer(x) * self.passes
+
+
+def diverged():
+    module = nn.Linear(3, 2)
+    module.weight.data[0, 0] = float("nan")
+    return module
+
+
 CALLS = iter(range(1000))
 REFUSED = {
     "a tuple": (lambda m, x: (m.layer(x), x), "returns no tensor and no logits, got a tuple of 2"),
@@ -267,6 +286,15 @@ REFUSED = {
         "differentiate twice",
     ),
     "no backward pass": (lambda m, x: torch.sigmoid(m.layer(x)).mul_(2), "whose backward pass fails"),
+    "a tensor made apart and added to": (
+        lambda m, x: torch.zeros(4, 2, dtype=x.dtype).index_add(0, torch.arange(4), m.layer(x)),
+        r"Make it by x\.new_zeros",
+    ),
+    "its own derivative": (
+        lambda m, x: torch.autograd.grad(m.layer(x).sin().sum(), m.layer.weight, create_graph=True)[0],
+        r"Take them by torch\.func\.grad",
+    ),
+    "parameters in vmap": (lambda m, x: torch.vmap(m.layer)(x), "Write that part for whole batches"),
     ".data": (lambda m, x: m.layer(x) * m.layer.weight.data.sum(), "gradients in layer.weight differ by"),
 }
 
@@ -301,6 +329,9 @@ def test_gradients_stop_where_pytorchs_do():
     (nn.Linear(3, 2), {"images": X}, "on which PyTorch fails"),
     (nn.Bilinear(3, 3, 2), X, r"the arguments of Bilinear.forward \(input1, input2\)"),
     (nn.DataParallel(nn.Linear(3, 2)), X, r"the module itself, got a DataParallel around it. Give module.module"),
+    (nn.Linear(3, 2), X / 0, "inputs that are numbers, got one with a value nan"),
+    (diverged(), X, "finite parameters, got weight, which is not: has training diverged"),
+    (nn.Sequential(nn.Linear(3, 2), torch.ao.nn.quantized.ReLU6()), X, "got 1, which is quantized"),
     (nn.Linear(3, 2), jax.ShapeDtypeStruct((2, 3), jnp.float32), "an array with values, got a shape"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(module, example, message):
@@ -380,6 +411,13 @@ def test_low_precision_is_kept():
 def test_a_function_chooses_outputs():
     trained = from_torch(nn.LSTM(3, 4, batch_first=True), X[None], outputs=lambda returned: returned[1][0][0])
     assert trained.apply(trained.params, X[None].numpy()).shape == (1, 4)
+
+
+def test_pytorch_itself_works_as_before():
+    from_torch(nn.Linear(3, 2), X)
+    assert torch.accelerator.current_accelerator() is None or torch.cuda.is_available()
+    torch.compile(nn.Tanh(), backend="eager")(X)
+    nn.DataParallel(nn.Linear(3, 2))
 
 
 def test_arguments_are_positional_keywords_or_one_structure():
@@ -502,6 +540,14 @@ LAYERS = {
     "cosines": (Returning(lambda m, x: functional.cosine_similarity(m.layer(x), x[:, :2])[:, None]), X),
     "an affine grid": (
         Returning(lambda m, x: functional.affine_grid(m.layer(x).repeat(1, 3).view(-1, 2, 3), (4, 1, 2, 2), False)), X),
+    "distances, some of them 0": (Returning(lambda m, x: torch.cdist(m.layer(x), m.layer(x))), X),
+    "smaller images": (
+        Returning(lambda m, x: functional.interpolate(m.layer(x).view(1, 1, 4, 2), (3, 2), mode="bilinear",
+                                                      antialias=True)), X),
+    "patches put together": (nn.Sequential(nn.Linear(3, 4), nn.Unflatten(0, (1, 4)), nn.Fold(2, 2, 1, 1, 2)), X),
+    "tensors that it makes": (
+        Returning(lambda m, x: m.layer(x) + sum([torch.full((1,), 0.1 * i, dtype=x.dtype) for i in range(99)])), X),
+    "a buffer that counts passes": (Counting(), X),
     "a part written in place": (Returning(lambda m, x: m.layer(x).add_(1)[:, :1].clamp_(0, 0.5) + m.layer(x)), X),
 }  # fmt: skip
 
@@ -515,7 +561,7 @@ def test_layers_that_are_our_own_are_pytorchs(name):
 
 
 def test_averages_of_windows_are_pytorchs_beyond_the_edge_too():
-    from steppe.models.adapters.pytorch import layers  # not above: torchax must not be there before DataParallel is
+    from steppe.models.adapters.pytorch import layers
 
     rng = np.random.default_rng(0)
     for size, stride, padding, ceil, counted, divisor in itertools.product(

@@ -101,6 +101,12 @@ def vector_norm(x: jax.Array, ord: float = 2, dim: Any = None, keepdim: bool = F
     return jnp.where(squares == 0, 0, jnp.sqrt(jnp.where(squares == 0, 1, squares)))
 
 
+def distances(x1: jax.Array, x2: jax.Array, p: float = 2.0, compute_mode: Any = None) -> jax.Array:
+    """``aten::cdist``: the slope of a distance of 0 is 0."""
+    apart = x1[..., :, None, :] - x2[..., None, :, :]
+    return jnp.sum(absolute(apart), -1) if p == 1 else vector_norm(apart, p, -1)
+
+
 def cosine_similarity(x1: jax.Array, x2: jax.Array, dim: int = 1, eps: float = 1e-8) -> jax.Array:
     """``torch.cosine_similarity``."""
     lengths = (jnp.maximum(vector_norm(x, dim=dim, keepdim=True), eps) for x in (x1, x2))
@@ -128,6 +134,9 @@ OPERATIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.min: lowest,
     torch.ops.aten.linalg_vector_norm: vector_norm,
     torch.cosine_similarity: cosine_similarity,
+    torch.cdist: distances,
+    torch.ops.aten.cdist: distances,
+    torch.ops.aten._cdist_forward: distances,
 }
 """Functions of arrays of JAX."""
 

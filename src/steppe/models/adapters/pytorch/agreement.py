@@ -34,11 +34,13 @@ class Twin(NamedTuple):
     module : the copy, on the CPU.
     dtype : of its floats.
     inputs : the example, as tensors.
+    variables : its values before any pass, for a module may write into its buffers in evaluation mode, too.
     """
 
     module: torch.nn.Module
     dtype: torch.dtype
     inputs: Any
+    variables: Variables
 
     @property
     def tolerance(self) -> float:
@@ -88,7 +90,7 @@ def check(forward: Module, params: Any, state: Any, example: Any) -> None:
     cotangent = rng.normal(size=tuple(given.shape))
     slopes = _gradient(twin.module, given, cotangent)
     with twin.precision():
-        variables = variables_of(twin.module)
+        variables = twin.variables
         directions = {name: rng.normal(size=value.shape) for name, value in sorted(variables.params.items())}
         tangents = {name: jnp.asarray(directions[name], value.dtype) for name, value in variables.params.items()}
         wide = lambda params: forward.run(Variables(params, variables.state), twin.arrays())[0]  # noqa: E731
@@ -130,7 +132,9 @@ def _run(forward: Module, example: Any) -> tuple[Twin, torch.Tensor]:
     failure: Exception | None = None
     for dtype in TOLERANCES:
         module = copied(forward.module).to("cpu", dtype).eval()
-        twin = Twin(module, dtype, jax.tree.map(lambda leaf: _tensor(leaf, dtype), example))  # noqa: B023
+        with jax.enable_x64(dtype == torch.float64):
+            variables = variables_of(module)
+        twin = Twin(module, dtype, jax.tree.map(lambda leaf: _tensor(leaf, dtype), example), variables)  # noqa: B023
         positional, keywords = forward.arguments(twin.fresh_inputs())
         try:
             with torch.enable_grad():
@@ -223,6 +227,7 @@ def _why_untrained(forward: Module, variables: Variables, twin: Twin) -> str:
     if not any(slot.kind == "_buffers" for slot in slots(twin.module)):
         return ""
     try:
+        variables = Variables(variables.params, variables_of(twin.module).state)
         set_mode(twin.module, train=True, drawn=False)
         positional, keywords = forward.arguments(twin.fresh_inputs())
         with torch.no_grad():

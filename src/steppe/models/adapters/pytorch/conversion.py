@@ -27,6 +27,7 @@ def trained(module: Any, example: Any, outputs: Callable[[Any], Any] | None) -> 
     forward = Module(module, skeleton(module), _arguments(module, inputs), lambda given: _taken(given, outputs))
     params, state = variables = variables_of(module)
     checks.floating(FUNCTION, params)
+    _check_numbers(params, inputs)
     agreement.check(forward, params, state, inputs)
     statistics = forward.statistics if statistics_of(forward.skeleton) and not forward.untrained else None
     return Trained(Network(lambda key: variables, forward, statistics=statistics), params, state)
@@ -51,9 +52,24 @@ def _check_module(module: Any) -> None:
     _check_tensors(module)
 
 
+def _check_numbers(params: Any, inputs: Any) -> None:
+    """Fail where nothing could be compared."""
+    for name, value in params.items():
+        if not bool(jnp.isfinite(value).all()):
+            checks.fail(
+                FUNCTION, "module", "one with finite parameters", f"{name}, which is not: has training diverged?"
+            )
+    for leaf in jax.tree.leaves(inputs):
+        if hasattr(leaf, "dtype") and bool(jnp.isnan(leaf).any()):
+            checks.fail(FUNCTION, "example", "inputs that are numbers", "one with a value nan")
+
+
 def _check_tensors(module: torch.nn.Module) -> None:
     """Fail for a module whose tensors have no values, are changed by a pass, or are no parameters."""
     for path, part in module.named_modules():
+        if "quantized" in type(part).__module__.split("."):
+            checks.fail(FUNCTION, "module", "one of dense floating-point arrays",
+                        f"{path or 'one'}, which is quantized", "Give the module before it was.")  # fmt: skip
         if isinstance(part, (torch.nn.Embedding, torch.nn.EmbeddingBag)) and part.max_norm is not None:
             checks.fail(FUNCTION, "module", "one whose passes leave its parameters as they are",
                         f"{path or 'an embedding'} with max_norm, which rescales rows in every pass",

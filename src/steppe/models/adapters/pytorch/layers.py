@@ -1,5 +1,6 @@
 """Layers of PyTorch that torchax lacks or computes otherwise."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from torchax.ops import jaten
 
 from steppe.core import checks
 from steppe.models.adapters.pytorch.activations import highest
@@ -114,12 +116,35 @@ def embedding_bag(  # noqa: PLR0917 (the arguments of PyTorch)
     return env.j2t_iso(total if mode == "sum" else total / jnp.maximum(counts.sum(1), 1)[:, None])
 
 
+def resize(
+    x: jax.Array, output_size: Any, align_corners: bool, scales_h: Any = None, scales_w: Any = None,
+    *, method: str = "linear",
+) -> jax.Array:  # fmt: skip
+    """``aten::_upsample_bilinear2d_aa`` and its like: images of another size, smoothed where it is smaller."""
+    if align_corners:
+        checks.fail("from_torch", "module", "one that resizes by antialias without align_corners", "one with both")
+    y: jax.Array = jax.image.resize(x, (*x.shape[:2], *output_size), method, antialias=True)
+    return y
+
+
+def pad(x: jax.Array, pad: Any, mode: str = "constant", value: Any = None) -> jax.Array:
+    """``aten::pad``; negative numbers cut."""
+    if mode != "constant":
+        other: jax.Array = jaten._aten_pad(x, pad, mode, value)
+        return other
+    borders = [(before, after, 0) for before, after in zip(pad[::2], pad[1::2], strict=True)]
+    return jax.lax.pad(x, jnp.asarray(value or 0, x.dtype), [(0, 0, 0)] * (x.ndim - len(borders)) + borders[::-1])
+
+
 OPERATIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.adaptive_max_pool2d: adaptive_max_pool,
     torch.ops.aten.adaptive_max_pool3d: adaptive_max_pool,
     torch.ops.aten.avg_pool1d: average_pool,
     torch.ops.aten.avg_pool2d: average_pool,
     torch.ops.aten.avg_pool3d: average_pool,
+    torch.ops.aten._upsample_bilinear2d_aa: resize,
+    torch.ops.aten._upsample_bicubic2d_aa: functools.partial(resize, method="cubic"),
+    torch.ops.aten.pad: pad,
     torch.ops.aten.mT: lambda x: jnp.swapaxes(x, -1, -2),
 }
 """Functions of arrays of JAX."""

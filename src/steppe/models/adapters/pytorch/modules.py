@@ -170,7 +170,7 @@ class Module:
             places, values = slots(module), {**variables.params, **variables.state}
             _check_names(values.keys(), {slot.name for slot in places})
             wrapped = {name: Tensor(jnp.asarray(value), env) for name, value in values.items()}
-            known = {id(slot.tensor): wrapped[slot.name] for slot in places}
+            known = [(slot.tensor, wrapped[slot.name]) for slot in places]
             inputs = jax.tree.map(lambda leaf: Tensor(jnp.asarray(leaf), env) if hasattr(leaf, "dtype") else leaf, x)
             positional, keywords = self.arguments(inputs)
             for slot in places:
@@ -234,10 +234,25 @@ VALUES = ("ConcretizationTypeError", "TracerArrayConversionError", "TracerIntege
           "TracerBoolConversionError", "NonConcreteBooleanIndexError", "UnexpectedTracerError")  # fmt: skip
 
 
-def _failure(line: str) -> tuple[str, str, str]:
+_ELSEWHERE = ("one that writes into tensors that it makes from its inputs",
+              "one that writes into another, such as torch.zeros(…)",
+              "Make it by x.new_zeros(…), or with device=x.device and dtype=x.dtype.")  # fmt: skip
+_REASONS = {
+    "same device": _ELSEWHERE,
+    "does not have a grad_fn": ("one that takes no derivatives by torch.autograd in its pass", "one that does",
+                                "Take them by torch.func.grad, torch.func.vjp or torch.func.jvp."),
+    "out of meta tensor": ("one whose parameters are used as they are", "one that has them in torch.vmap",
+                           "Write that part for whole batches."),
+}  # fmt: skip
+"""Words of PyTorch's errors that a user could not understand, and what a module must be, is, and should do."""
+
+
+def _failure(error: Exception) -> tuple[str, str, str]:
     """What a module must be that fails, and what to do."""
-    return ("one that JAX can run on inputs of these shapes", f"one that fails: {line}",
-            "Compare the shapes with those of the example.")  # fmt: skip
+    known = [reason for words, reason in _REASONS.items() if words in str(error)]
+    return known[0] if known else ("one that JAX can run on inputs of these shapes",
+                                   f"one that fails: {programs.line(error)}",
+                                   "Compare the shapes with those of the example.")  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -257,17 +272,13 @@ def _explained(train: bool) -> Iterator[None]:
         refuse(error, "made of operations that JAX has", f"one with another: {programs.line(error)}",
                 "Write that part in other operations of PyTorch.")  # fmt: skip
     except AttributeError as error:
-        if "_elem" in str(error) or "_env" in str(error):
-            refuse(error, "one that writes into tensors that it makes from its inputs",
-                    "one that writes into another, such as torch.zeros(…)",
-                    "Make it by x.new_zeros(…), or with device=x.device and dtype=x.dtype.")  # fmt: skip
-        refuse(error, *_failure(programs.line(error)))
+        refuse(error, *(_ELSEWHERE if "_elem" in str(error) or "_env" in str(error) else _failure(error)))
     except Exception as error:
         if {kind.__name__ for kind in type(error).__mro__} & set(VALUES):
             refuse(error, "one whose operations do not depend on the values of tensors",
                     "one that needs such a value (if, .item(), a mask as an index, the length of a sequence)",
                     "Use torch.where, or multiply by the mask.")  # fmt: skip
-        refuse(error, *_failure(programs.line(error)))
+        refuse(error, *_failure(error))
 
 
 def refuse(error: Exception, what: str, got: str, todo: str) -> NoReturn:

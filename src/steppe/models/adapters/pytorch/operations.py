@@ -51,9 +51,13 @@ class Translator(Environment):
             self._ops[operation] = _operator(operation, written, of_views=True)
 
     @contextmanager
-    def call(self, key: jax.Array | None, values: dict[int, Tensor]) -> Iterator[None]:
-        """Translate what runs inside; without a `key` nothing may be drawn, and dropout is off."""
-        self.values = values
+    def call(self, key: jax.Array | None, values: list[tuple[torch.Tensor, Tensor]]) -> Iterator[None]:
+        """Translate what runs inside; without a `key` nothing may be drawn, and dropout is off.
+
+        `values` has tensors of the module with what they stand for. They are kept for the time of the call: a tensor
+        that the module makes would otherwise get the identity of one that is gone, and be taken for it.
+        """
+        self.values = {id(tensor): value for tensor, value in values}
         try:
             with self.override_property(prng=key), self:
                 yield
