@@ -8,7 +8,7 @@ from scipy import stats
 
 from steppe.analysis import friedman, holm
 from steppe.analysis.comparison import compare_quantity, ranks_of
-from steppe.analysis.quantities import QUANTITIES
+from steppe.analysis.quantities import QUANTITIES, TR_H2
 from steppe.report import ranks as section
 from steppe.report.figures import ranks as figures
 
@@ -57,6 +57,10 @@ def test_a_study_of_several_data_sets_has_ranks_of_which_the_first_is_the_best()
     shown = section.section(ranks)
     words, _, table = shown.blocks
     assert words.text.startswith("Each data set is one fact") and "With so few data sets" in words.text
+    assert "by final test accuracy, 1 the best. Friedman’s test, exact: p = 0.005" in words.text
+    sharp, settings = grid(TR_H2, lambda d, m: 0.5 + 0.1 * d + 0.01 * m)
+    about = section.about(ranks_of(sharp, settings, "0-none", 0.95))
+    assert "by final tr(H²) (lower is flatter), 1 the flattest" in about
     assert [row[0].text for row in table.rows] == ["none", "sam", "fa"] and table.columns[3:] == ranks.data
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 
-from steppe import InputError, outcomes
+from steppe import InputError, models, outcomes
 from steppe.measures import measure
 from steppe.outcomes.adaptation.forgetting import FineTuning
 from support.properties import cheap
@@ -140,12 +141,26 @@ def test_the_measure_makes_the_new_task_of_the_examples_there_are():
     assert np.isnan(missing.value) and not missing.converged and "above the target, 0.01" in missing.note
 
 
+def test_a_network_with_batch_norm_forgets_with_its_statistics_as_they_are():
+    network = models.build("resnet", (4, 4, 1), 2, widths=[2], blocks=[1])
+    params, state = network.init(jax.random.key(0))
+    x = RANDOM.normal(size=(32, 4, 4, 1)).astype(np.float32)
+    images = {"x": x, "y": (x[:, :2].mean((1, 2, 3)) > 0).astype(np.int32)}
+    plan = {"target": 0.6, "learning_rate": 0.05, "batch_size": 16, "every": 5, "steps": 300}
+    rows = measure("forgetting", apply=network.at(state), params=params, batches=images, settings={"forgetting": plan})
+    assert all(np.isfinite(row.value) and row.converged for row in rows)
+    logit = np.asarray(network.at(state)(params, x), float)[:, 0]
+    start = float(np.mean(np.logaddexp(0, logit) - images["y"] * logit))
+    assert rows[1].value - rows[0].value == pytest.approx(start, rel=1e-4)
+    assert ("little to forget" in rows[0].note) == (start >= np.log(2))
+
+
 def test_a_data_set_is_a_new_task_where_its_examples_have_the_form():
     circles = {"x": RANDOM.normal(size=(8, 2)).astype(np.float32), "y": np.array([0, 1] * 4, np.int32)}
     settings = {"task": {"name": "moons", "noise": 0.1}, "learning_rate": 0.1}
     rows = measure("forgetting", apply=linear, params=jnp.array([5.0, 1.0]), batches=circles,
                    settings={"forgetting": settings})  # fmt: skip
-    assert rows[0].value != 0 and np.isfinite(rows[0].value) and rows[0].note == ""
+    assert rows[0].value != 0 and np.isfinite(rows[0].value) and "the same examples" not in rows[0].note
     with pytest.raises(InputError, match=r"float32 \(4,\), got one with float32 \(2,\)"):
         ask(task="moons")
 

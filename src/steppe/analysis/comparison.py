@@ -227,6 +227,11 @@ class Ranks(NamedTuple):
     against: tuple[float, ...]
     confidence: float
 
+    @property
+    def best(self) -> str:
+        """What rank 1 is."""
+        return "flattest" if self.quantity.is_sharpness else "best"
+
 
 def ranks_of(
     found: QuantityComparison, settings: Mapping[str, Mapping[str, Any]], baseline: str, confidence: float

@@ -204,15 +204,19 @@ def described(rows: polars.DataFrame, column: str) -> Quantity:
         return (QUANTITIES | TRACED)[column]
     asked = rows.filter(polars.col("heading") == column).select("measure", "quantity", "scale", "split").head(1).rows()
     if not asked:
-        return Quantity(column, column)
+        return Quantity(column, _label(column))
     ((measure, quantity, scale, split),) = asked
-    label, end, family = quantity, "", "outcome" if split == "test" else ""
+    label, end, family = _label(quantity), "", "outcome" if split == "test" else ""
     if measure in MEASURES:
-        label = in_words(quantity)
-        first = label.split()[0]
-        label = f"{label[0].upper()}{label[1:]}" if first.isalpha() and len(first) > 2 else label  # a symbol stays
         end, family = _direction(measure, quantity), _family(measure, quantity)
     return Quantity(column, label, log=scale == "log", direction=end, family=family)
+
+
+def _label(name: str) -> str:
+    """A quantity in words, as a heading."""
+    label = in_words(name)
+    first = label.split()[0]
+    return f"{label[0].upper()}{label[1:]}" if first.isalpha() and len(first) > 2 else label  # a symbol stays
 
 
 def _direction(measure: str, quantity: str) -> str:

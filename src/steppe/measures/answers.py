@@ -108,8 +108,11 @@ def join_notes(*notes: str) -> str:
 
 
 def _settled(quantity: Quantity, note: str) -> Quantity:
-    """The same with one more note; what is NaN or infinite is never said to have come to its end."""
-    if not math.isfinite(quantity.value):
+    """The same with one more note; what is NaN or infinite is never said to have come to its end.
+
+    Where a measure itself says that it did not, its note is the reason.
+    """
+    if not math.isfinite(quantity.value) and (quantity.converged or not quantity.note):
         quantity = quantity._replace(sem=math.nan, note=join_notes("not finite", quantity.note), converged=False)
     return quantity._replace(note=join_notes(quantity.note, note))
 

@@ -7,6 +7,7 @@ from steppe.report.document import Cell, Gallery, Paragraph, Section
 from steppe.report.figures import ranks as figures
 from steppe.report.formats import number, p_value, percent
 from steppe.report.tables.base import heading, table
+from steppe.report.wording.sizes import mid_sentence
 
 
 def section(found: Ranks) -> Section:
@@ -39,8 +40,10 @@ def about(found: Ranks) -> str:
     blocks, level = found.comparison.blocks, 1 - found.confidence
     seen = "the treatments do not all rank alike" if found.comparison.p <= level else "no difference in rank was shown"
     few = " With so few data sets only the largest differences in rank can be shown." if blocks < 10 else ""
+    way = f" ({found.quantity.direction})" if found.quantity.direction else ""
+    form = ", exact" if found.comparison.exact else " in Iman and Davenport’s form"
     return (
         f"Each data set is one fact, whatever the number of seeds: {len(found.treatments)} treatments are ranked on "
-        f"each of {blocks} by {found.quantity.label}, 1 the best. Friedman’s test in Iman and Davenport’s form: "
+        f"each of {blocks} by {mid_sentence(found.quantity.label)}{way}, 1 the {found.best}. Friedman’s test{form}: "
         f"p = {p_value(found.comparison.p)}, so {seen} at the {percent(round(level, 12))} level.{few}"
     )

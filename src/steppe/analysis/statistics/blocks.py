@@ -33,6 +33,8 @@ class RankComparison(NamedTuple):
         How many data sets.
     nemenyi : tuple of tuple of float
         The p-value of every two conditions, for all pairs together (Nemenyi 1963).
+    exact : bool
+        Whether p is that of all ways to deal the ranks, and not of F.
     """
 
     ranks: tuple[float, ...]
@@ -41,6 +43,7 @@ class RankComparison(NamedTuple):
     groups: tuple[tuple[int, ...], ...]
     blocks: int
     nemenyi: tuple[tuple[float, ...], ...]
+    exact: bool = False
 
     def against(self, reference: int) -> tuple[float, ...]:
         """The p-value of each condition against one of them, with Holm's correction over the others (Demšar 2006).
@@ -102,7 +105,7 @@ def friedman(values: Any, *, confidence: float = 0.95, higher_is_better: bool = 
     apart = np.abs(average[:, None] - average[None, :]) / math.sqrt(columns * (columns + 1) / (12 * rows))
     pairs = np.clip(stats.studentized_range.sf(apart, columns, np.inf), 0, 1)
     nemenyi = tuple(tuple(map(float, row)) for row in pairs)
-    return RankComparison(tuple(map(float, average)), p, reach, _groups(average, reach), rows, nemenyi)
+    return RankComparison(tuple(map(float, average)), p, reach, _groups(average, reach), rows, nemenyi, exact)
 
 
 def _p_of_all(ranks: np.ndarray) -> float:

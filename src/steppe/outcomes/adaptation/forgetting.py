@@ -205,7 +205,7 @@ def forgotten(loss: losses.NetworkLoss, params: Params, new: Batch, plan: FineTu
                     return _missing(f"the loss on the old task was not finite after {done} updates")
                 return Forgetting(after - before, after, accuracy, done - (1 - share) * plan.every)
     last = f"{values[1]:.3g} after {done} updates, above the target, {target:.3g}"
-    return _missing(f"the loss on the new task was {last}")
+    return _missing(f"the loss on the new task was {last}; raise steps, learning_rate or target")
 
 
 def _missing(reason: str) -> Forgetting:

@@ -8,6 +8,9 @@ from steppe.core.checks import joined
 from steppe.measures.words import in_words
 from steppe.report.wording.sizes import sentence_case
 
+REASONS = 3
+"""So many reasons why a quantity has no number are told; the others are counted."""
+
 
 def about(rows: polars.DataFrame) -> str:
     """Which data, in which precision."""
@@ -31,13 +34,23 @@ def network_remarks(rows: polars.DataFrame) -> list[str]:
 
 
 def _not_measured(rows: polars.DataFrame) -> list[str]:
-    """What has no number, of which runs, and why."""
-    by = rows.filter(~polars.col("value").is_finite()).group_by("quantity", "note", maintain_order=True)
-    found = by.agg(polars.col("run").unique(maintain_order=True)).iter_rows()
-    return [
-        f"{sentence_case(in_words(quantity))} of {joined(runs)}: {note.removesuffix('.')}."
-        for quantity, note, runs in found
-    ]
+    """What has no number, of which runs, and why: a few reasons for the same quantities, and how many more."""
+    lacking = rows.filter(~polars.col("value").is_finite())
+    of_run = lacking.group_by("run", "note", maintain_order=True).agg(
+        polars.col("quantity").unique(maintain_order=True)
+    )
+    reasons: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for run, note, quantities in of_run.iter_rows():
+        reasons.setdefault(tuple(quantities), {}).setdefault(note, []).append(run)
+    found = []
+    for quantities, notes in reasons.items():
+        names = sentence_case(joined(map(in_words, quantities)))
+        shown = list(notes.items())[:REASONS]
+        found += [f"{names} of {joined(runs)}: {note.removesuffix('.')}." for note, runs in shown]
+        rest = sum(map(len, notes.values())) - sum(len(runs) for _, runs in shown)
+        if rest:
+            found.append(f"{names} of {rest} other runs: see the notes in measurements.parquet.")
+    return found
 
 
 def notes(found: Measurements) -> list[str]:

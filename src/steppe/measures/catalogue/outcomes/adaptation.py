@@ -1,5 +1,6 @@
 """What is left of the task when a network learns another one. `measures` lists what is asked."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -14,6 +15,8 @@ from steppe.measures.registry import measure
 from steppe.measures.subject import Quantity, Subject
 from steppe.outcomes.adaptation.forgetting import FineTuning, Optimizer, forgotten
 from steppe.outcomes.adaptation.tasks import TASKS, new_task
+
+NOT_LEARNT = "the loss on the old task was no lower than that of chance before: there was little to forget"
 
 
 @measure(
@@ -44,11 +47,14 @@ def forgetting(
         return changed.value, changed.accuracy()
 
     found = forgotten(cast(NetworkLoss, subject.loss), subject.params, new, plan, fit)
-    note = found.reason or note
-    yield Quantity("forgetting", found.forgetting, note=note)
-    yield Quantity("old_task_loss", found.old_loss, note=note, log=True)
-    yield Quantity("old_task_accuracy", found.old_accuracy, note=note)
-    yield Quantity("new_task_steps", found.steps, note=note)
+    classes = max(cast(Any, subject.outputs).shape[-1], 2)
+    little = NOT_LEARNT if found.old_loss - found.forgetting >= math.log(classes) else ""
+    about: dict[str, Any] = {"note": found.reason or "; ".join(filter(None, (note, little)))}
+    about["converged"] = not found.reason
+    yield Quantity("forgetting", found.forgetting, **about)
+    yield Quantity("old_task_loss", found.old_loss, log=True, **about)
+    yield Quantity("old_task_accuracy", found.old_accuracy, **about)
+    yield Quantity("new_task_steps", found.steps, **about)
 
 
 def _examples(subject: Subject, task: Any, most: int, seed: int) -> tuple[Batch, str]:
