@@ -6,9 +6,10 @@ import weakref
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from steppe import losses, methods
+from steppe import curvature, losses, methods
 from steppe.methods import updates
 
 PARAMS = {"w": jnp.array([[0.3, -0.2], [0.1, 0.4]]), "b": jnp.zeros(2)}
@@ -49,8 +50,34 @@ def test_a_loss_made_anew_at_every_update_is_compiled_once_and_its_changes_are_s
     assert counts[0] > 0 and counts[2] == counts[1] == counts[0]
 
 
-def test_a_method_that_is_gone_keeps_nothing():
-    tx = methods.fa(0.1, probes=1)
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(optax.inject_hyperparams(methods.sam), id="a scheduled strength"),
+        pytest.param(lambda rho: methods.sam(float(rho(0)), microbatches=2), id="micro-batches"),
+    ],
+)
+def test_a_method_that_is_made_anew_at_every_update_is_compiled_once(compilations, make):
+    state, counts = None, []
+    for number in range(3):
+        tx = make(optax.linear_schedule(0.1 + number, 1.0, 5))
+        _, state = update(tx, state=state)
+        counts.append(len(compilations))
+    assert counts[0] > 0 and counts[2] == counts[1]
+
+
+def test_methods_share_programs_where_their_settings_are_equal():
+    value = lambda **settings: np.asarray(update(methods.fa(0.1, probes=1, **settings))[0]["w"])
+    np.testing.assert_array_equal(value(), value())
+    assert not np.array_equal(value(), value(normalize=None))
+    held = [jnp.ones(3), None, "a", (1, 2.0), {"b": True}]
+    assert updates.settings_of(held) == updates.settings_of([*held]) != updates.settings_of([jnp.zeros(3), *held[1:]])
+    assert updates.settings_of(True) != updates.settings_of(1)
+    assert updates.settings_of([LOSS]) is None, "what is a user's own is kept for nobody"
+
+
+def test_a_method_that_is_gone_keeps_nothing_of_the_user():
+    tx = methods.fa(0.1, probes=1, curvature=lambda *given: curvature.loss_moments(*given, probes=1).frobenius_squared)
     update(tx)
     gone = weakref.ref(tx.update)
     del tx

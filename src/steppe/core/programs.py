@@ -48,6 +48,12 @@ class Label(NamedTuple):
 class UncapturedShapes(KeyError):
     """A program is called with arguments of shapes that it was not captured at."""
 
+    @property
+    def examples(self) -> int | None:
+        """The length of the last argument, which is that of a batch; None for a number."""
+        shape: tuple[int, ...] = self.args[0].avals[-1][0]
+        return shape[0] if shape else None
+
 
 @jax.tree_util.register_pytree_node_class
 class Program:

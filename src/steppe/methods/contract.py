@@ -3,7 +3,7 @@
 import functools
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,9 @@ from steppe.core.types import Batch, Estimate, ExampleLosses, Key, Loss, Params
 from steppe.curvature import layers, layout
 from steppe.methods import place
 from steppe.methods.accumulation import accumulate, accumulate_examples
-from steppe.methods.updates import Given, at_once, captured
+from steppe.methods.updates import AtOnce, Given, Named, settings_of
+
+R = TypeVar("R")
 
 Strength: TypeAlias = float | jax.Array | Callable[[Any], Any]
 """λ or ρ: a number, a traced value, or a function of the update's number."""
@@ -187,6 +189,16 @@ class _Rule(NamedTuple):
         with programs.user_errors(programs.Label(self.name)):
             return self.call(given).gradient_at(given.params)
 
+    def at_once(self, function: Callable[["_Rule", Given], R]) -> AtOnce[R]:
+        """One of these functions of what is given, compiled outside of `jax.jit`; see `AtOnce`."""
+        settings = settings_of([self.act, self.where])
+        own = functools.partial(function, self)
+        if settings is None:
+            return AtOnce(self.name, own)
+        name = function.__name__, self.name, settings, self.microbatches, str(self.key_impl)
+        rule = self._replace(strength=jnp.nan)  # what is given holds the strength
+        return AtOnce(self.name, own, Named(name, functools.partial(function, rule)))
+
 
 def method(
     name: str,
@@ -224,7 +236,7 @@ def method(
         return _initial_state(name, params, base_key)
 
     rule = _Rule(name, act, strength, where, microbatches, jax.random.key_impl(base_key))
-    act_at_once, gradient_at_once = at_once(rule.acted), at_once(rule.gradient)
+    act_at_once, gradient_at_once = rule.at_once(_Rule.acted), rule.at_once(_Rule.gradient)
     settings = [every, strength if isinstance(strength, jax.Array) else None]
 
     def update(
@@ -239,12 +251,10 @@ def method(
         given = Given(updates, state, cast(Params, params), batch, loss, penalty_loss, each)
         number = int(state.count) if _is_outside_of_jit(state.count, updates, params, batch, settings) else None
         acts = _acts(every, state) if number is None else number % int(every) == 0
-        # methods made anew at every update, such as by optax.inject_hyperparams, would be compiled anew
-        is_fixed = not isinstance(strength, jax.Array)
-        known = captured(name, given, rule.now(state.count)) if number is not None and acts and is_fixed else None
+        now = rule.now(state.count) if number is not None and acts else None
         if number == 0:
             if replaces:
-                place.refuse_downhill(name, updates, gradient_at_once(given, known))
+                place.refuse_downhill(name, updates, gradient_at_once(given, now))
             if max(microbatches or 1, parts or 1) > 1:
                 entry.warn_of_parts(name, penalty_loss, params, batch)
         if acts is None:
@@ -252,7 +262,7 @@ def method(
                 state.count % every == 0, lambda: rule.acted(given), lambda: (updates, state.monitor)
             )
         else:
-            updates, monitor = act_at_once(given, known) if acts else (updates, state.monitor)
+            updates, monitor = act_at_once(given, now) if acts else (updates, state.monitor)
         return updates, state._replace(count=state.count + 1, monitor=monitor)
 
     # a zero that schedules or sweeps hand over is an array, and counts its updates

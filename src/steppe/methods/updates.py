@@ -1,14 +1,24 @@
 """An update that Python calls by itself, outside of `jax.jit`, as one compiled program."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+import functools
+from collections.abc import Callable, Hashable
+from types import FunctionType
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from steppe.core import checks, entry, losses, programs
 from steppe.core.types import Batch, ExampleLosses, Loss, Params
 
 R = TypeVar("R")
+
+KEPT = 32
+"""Functions of methods whose programs are kept for methods that are made anew, the latest used."""
+
+SMALL = 64
+"""Numbers in an array that is a setting of a method, at most; a larger one is somebody's data."""
 
 
 class Given(NamedTuple):
@@ -31,8 +41,90 @@ class Given(NamedTuple):
     strength: jax.Array | None = None
 
 
-def captured(name: str, given: Given, strength: jax.Array) -> Given | None:
-    """The same with losses as they are now: programs, which are arguments of compiled functions.
+class AtOnce(Generic[R]):
+    """``(given, strength) -> function(given)`` as one compiled program; operation by operation without a strength.
+
+    Equal losses share a program, whatever Python functions they come from: nothing is kept for a loss that is made
+    anew at every step. A program belongs to the method, and goes with it; what is `named` has one program for all
+    methods that are made anew at every update, with other strengths.
+    """
+
+    def __init__(self, label: str, function: Callable[[Given], R], named: "Named | None" = None) -> None:
+        self.label, self.function = label, function
+        self.compiled = _Compiled(function) if named is None else _shared(named)
+
+    def __call__(self, given: Given, strength: jax.Array | None) -> R:
+        """The function's value."""
+        while strength is not None:
+            known = _captured(self.label, given, strength, self.compiled.sizes)
+            if known is None:
+                break
+            try:
+                found: R = self.compiled.run(known)
+                return found
+            except programs.UncapturedShapes as missing:
+                if missing.examples is None or missing.examples in self.compiled.sizes:
+                    break
+                self.compiled.sizes.append(missing.examples)
+        return self.function(given)
+
+
+class _Compiled:
+    """A function of captured losses, and the sizes of batches, besides the whole, that it asks them for."""
+
+    def __init__(self, function: Callable[[Given], Any]) -> None:
+        self.run = programs.jit(lambda known: function(known._replace(each=_each(known.loss))))
+        self.sizes: list[int] = []
+
+
+class Named:
+    """A function of what is given alone, equal to all of the same name; see `settings_of`."""
+
+    def __init__(self, name: Hashable, function: Callable[[Given], Any]) -> None:
+        self.name, self.function = name, function
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Named) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _shared(named: Named) -> _Compiled:
+    return _Compiled(named.function)
+
+
+def settings_of(value: Any) -> Hashable | None:
+    """What tells a function of Steppe from those that the same lines made with other settings.
+
+    Its code, and the settings that it closes over. None where these are more than plain values, small arrays and other
+    functions of Steppe: a user's own function is the same only as long as it is that object, and is not kept.
+    """
+    try:
+        return _settings(value)
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _settings(value: Any) -> Hashable:
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, type, np.dtype)):
+        return type(value), value
+    if isinstance(value, (tuple, list)):
+        return type(value), *map(_settings, value)
+    if isinstance(value, dict):
+        return dict, *((name, _settings(one)) for name, one in value.items())
+    if isinstance(value, FunctionType) and value.__module__.startswith("steppe."):
+        held = [cell.cell_contents for cell in value.__closure__ or ()]  # ValueError: an empty one
+        return value.__code__, _settings(value.__defaults__), _settings(value.__kwdefaults__), _settings(held)
+    if isinstance(value, (jax.Array, np.ndarray)) and not checks.is_traced(value) and value.size <= SMALL:
+        plain = np.asarray(value)  # TypeError: a key array
+        return "array", plain.dtype, plain.shape, plain.tobytes()
+    raise TypeError(type(value))
+
+
+def _captured(label: str, given: Given, strength: jax.Array, sizes: list[int]) -> Given | None:
+    """The same with losses as they are now, also for batches of other `sizes`: arguments of compiled functions.
 
     None where that cannot be: a loss that changes from call to call, or losses of single examples that are a function
     of their own. Products keep the precision that is set, as they do in a training step.
@@ -41,32 +133,18 @@ def captured(name: str, given: Given, strength: jax.Array) -> Given | None:
         return None
     chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]  # set by JAX itself
     asked = [given.loss] if given.penalty_loss is given.loss else [given.loss, given.penalty_loss]
+    batches = [given.batch, *(_resized(given.batch, size) for size in sizes)]
     try:
         with jax.default_matmul_precision(chosen or "default"):
-            found = [entry.capture_loss(name, loss, given.params, [given.batch]) for loss in asked]
+            found = [entry.capture_loss(label, loss, given.params, batches) for loss in asked]
     except checks.InputError:
         return None
     return given._replace(loss=found[0], penalty_loss=found[-1], each=None, strength=strength)
 
 
-def at_once(function: Callable[[Given], R]) -> Callable[[Given, Given | None], R]:
-    """``(given, captured) -> function(given)``, as one compiled program where that is captured.
-
-    The compiled function belongs to the method, and goes with it. Equal losses share its program, whatever Python
-    functions they come from: nothing is kept for a loss that is made anew at every step. Where the loss is asked for
-    batches of other shapes, operations run one by one.
-    """
-    fast = programs.jit(lambda known: function(known._replace(each=_each(known.loss))))
-
-    def run(given: Given, known: Given | None) -> R:
-        if known is not None:
-            try:
-                return fast(known)
-            except programs.UncapturedShapes:
-                pass
-        return function(given)
-
-    return run
+def _resized(batch: Batch, size: int) -> Batch:
+    """The shapes of a batch of another size."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), jnp.result_type(leaf)), batch)
 
 
 def _each(loss: Loss) -> ExampleLosses | None:
