@@ -30,6 +30,13 @@ def laid_out(tree, count):
     layout = lambda leaf: NamedSharding(mesh, P() if len(leaf) % count else P("parts"))
     return jax.device_put(tree, jax.tree.map(layout, tree) if count > 1 else jax.devices()[0])
 
+def crossed(params, batch):
+    # parameters by columns over four devices, examples over two of such fours
+    mesh = Mesh(np.array(jax.devices()).reshape(2, 4), ("examples", "columns"))
+    columns = lambda x: P(*[None] * (x.ndim - 1), None if x.shape[-1] % 4 else "columns")
+    laid_out = lambda tree, of: jax.device_put(tree, jax.tree.map(lambda x: NamedSharding(mesh, of(x)), tree))
+    return laid_out(params, columns), laid_out(batch, lambda x: P("examples"))
+
 ones = lambda p: jax.tree.map(jnp.ones_like, p)
 H = lambda p, b: curvature.hessian(loss, p, b)
 
@@ -55,6 +62,11 @@ SCALARS = {
     "measures": first_order,
 }
 
+CROSSED = {
+    "moments of batches": lambda p, b: curvature.moments(curvature.hessian(loss, p, [b, b]), 0, probes=3),
+    **{name: {**CASES, **SCALARS}[name] for name in ("batches", "fa", "eigenvalues")},
+}
+
 def apart(a, b):
     pairs = zip(*(map(np.asarray, jax.tree.leaves(tree)) for tree in (a, b)), strict=True)
     return max(float(np.max(np.abs(x - y)) / np.max(np.abs(x))) for x, y in pairs)
@@ -65,6 +77,9 @@ for name, case in {**CASES, **SCALARS}.items():
     told["apart"][name] = apart(one, many)
     pairs = zip(*map(jax.tree.leaves, (many, laid_out(params, 8)))) if name in CASES else ()
     told["elsewhere"] += [name for leaf, p in pairs if not leaf.sharding.is_equivalent_to(p.sharding, p.ndim)]
+
+for name, case in CROSSED.items():
+    told["apart"][f"{name}, crossed"] = apart(case(*laid_out((params, batch), 1)), case(*crossed(params, batch)))
 
 big = {"w": jnp.zeros((512, 512)), "o": jnp.zeros((512, 8))}
 rows = {"x": np.ones((64, 512), np.float32), "y": np.zeros(64, int)}
