@@ -546,7 +546,7 @@ LAYERS = {
                                                       antialias=True)), X),
     "patches put together": (nn.Sequential(nn.Linear(3, 4), nn.Unflatten(0, (1, 4)), nn.Fold(2, 2, 1, 1, 2)), X),
     "tensors that it makes": (
-        Returning(lambda m, x: m.layer(x) + sum([torch.full((1,), 0.1 * i, dtype=x.dtype) for i in range(99)])), X),
+        Returning(lambda m, x: sum(torch.from_numpy(np.full((4, 2), i, "f")) * m.layer(x) for i in range(20))), X),
     "a buffer that counts passes": (Counting(), X),
     "a part written in place": (Returning(lambda m, x: m.layer(x).add_(1)[:, :1].clamp_(0, 0.5) + m.layer(x)), X),
 }  # fmt: skip

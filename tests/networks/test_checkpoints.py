@@ -561,7 +561,7 @@ class Gpt(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["pt", "compiled and parallel", "lightning", "safetensors"])
+@pytest.mark.parametrize("form", ["pt", "averaged", "compiled and parallel", "lightning", "safetensors"])
 def test_checkpoints_of_pytorch_give_the_loss_that_pytorch_gives(here, monkeypatch, form):
     torch = pytest.importorskip("torch")
     pytest.importorskip("torchax")
@@ -580,6 +580,8 @@ def test_checkpoints_of_pytorch_give_the_loss_that_pytorch_gives(here, monkeypat
     match form:
         case "pt":
             torch.save({k: v for k, v in state.items() if "tracked" not in k}, "net.pt")  # as before PyTorch 0.4.1
+        case "averaged":
+            torch.save({name: (value + 2 * value) / 3 for name, value in state.items()}, "net.pt")  # counts, too
         case "compiled and parallel":
             whole = {f"_orig_mod.module.{name}": value for name, value in state.items()}
             torch.save({"n_averaged": torch.tensor(3), **whole}, "net.pt")  # as of an AveragedModel, too

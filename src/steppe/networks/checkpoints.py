@@ -223,6 +223,8 @@ class _Filling:
             self.used.update(here)
             if here:
                 array, *others = (self.arrays[self.there[short]] for short in here)
+                if name in self.blueprint.optional and np.shape(array) == np.shape(leaf):
+                    array = np.asarray(array).astype(jnp.result_type(leaf))  # a mean of counts is a fraction
                 unfit += _unfit(name, array, leaf)
                 if not all(np.array_equal(array, other) for other in others):
                     unfit.append(f"{checks.joined(map('/'.join, here))}, one array in the network, with two values")
