@@ -126,7 +126,7 @@ def test_whether_it_helped_is_asked_of_an_outcome_whatever_is_primary(primary, f
     assert [a.text for a in found[:2]] == ["Yes, under sam.", "Yes, under sam."]
     assert found[0].effect.startswith(f"{helped} under sam") and found[1].effect.startswith(f"{flatter} (lower is")
     assert ("exploratory" in found[0].effect) is (helped == "Final test accuracy")
-    assert ("; primary)" in found[1].effect) is (primary in (TR_H2, "top_eigenvalue"))
+    assert ("; the primary metric)" in found[1].effect) is (primary in (TR_H2, "top_eigenvalue"))
 
 
 def test_an_outcome_is_told_from_a_sharpness_by_the_family_of_its_measure():
@@ -145,9 +145,9 @@ def test_an_outcome_is_told_from_a_sharpness_by_the_family_of_its_measure():
     ("curvature", "low", "high", "text"),
     [
         (1.0, 0.4, 0.6, "Yes, under sam. So it is at equal training loss."),
-        (1.0, 0.9, 1.1, "Yes, under sam. But at equal training loss no difference under sam: there it has trained"),
-        (1.0, 1.1, 1.3, "Yes, under sam. But at equal training loss sharper under sam: there it has trained"),
-        (4.0, 0.4, 0.6, "No: sharper under sam. But at equal training loss flatter under sam: there it has trained"),
+        (1.0, 0.9, 1.1, "Yes, under sam. But at equal training loss no difference under sam: training ended"),
+        (1.0, 1.1, 1.3, "Yes, under sam. But at equal training loss sharper under sam: training ended"),
+        (4.0, 0.4, 0.6, "No: sharper under sam. But at equal training loss flatter under sam: training ended"),
         (4.0, math.nan, math.nan, "No: sharper under sam."),
         (2.0, 0.4, 0.6, "Cannot tell: no difference shown. At equal training loss it is, under sam."),
     ],
@@ -156,7 +156,7 @@ def test_the_second_line_says_what_is_left_at_equal_training_loss(curvature, low
     found = analyse(results({"plain": 0.9, "sam": 0.95}, {"plain": 2.0, "sam": curvature}))
     ratio = EqualLossRatio(math.sqrt(low * high), low, high, 5, epochs=9)
     answer = document(dataclasses.replace(found, equal_loss={TR_H2: {"sam": ratio}})).answers[1].text
-    assert answer.startswith(text) and (text.endswith("trained") or answer == text)
+    assert answer.startswith(text) and (text.endswith("ended") or answer == text)
 
 
 def test_the_terms_of_a_report_are_explained_where_it_uses_them():

@@ -297,7 +297,8 @@ def test_a_name_passes_unchanged_through_the_page_and_the_summary(awkward, tmp_p
     rendered = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(summary)
     for page in (Page(html), Page(rendered)):
         assert {f"{AWKWARD[0]} baseline", *AWKWARD[1:]} <= set(page.cells)
-    assert conclusion(analyse(awkward)) in Page(html).text and conclusion(analyse(awkward)) in Page(rendered).text
+    told = " ".join(conclusion(analyse(awkward)).split())
+    assert told in Page(html).text and told in Page(rendered).text
 
 
 @pytest.mark.parametrize("name", AWKWARD)
@@ -306,7 +307,7 @@ def test_a_name_passes_unchanged_through_every_sentence_and_the_terminal(name):
     told = analyse(results)
     assert f"under {name}" in conclusion(told)
     shown = " ".join(terminal(results, width=1000).split())
-    assert conclusion(told) in shown and shown.count(name) > conclusion(told).count(name)
+    assert " ".join(conclusion(told).split()) in shown and shown.count(name) > conclusion(told).count(name)
 
 
 def test_a_name_passes_unchanged_through_figures(awkward):
@@ -385,7 +386,8 @@ def test_page_summary_and_terminal_say_the_same(whole):
     analysis = analyse(results)
     said = (Page(html).text, " ".join(summary.split()), " ".join(terminal(results, width=4000).split()))
     for told in said:
-        assert conclusion(analysis) in told and power(analysis.power, analysis.alpha, analysis.judged.quantity) in told
+        assert " ".join(conclusion(analysis).split()) in told
+        assert power(analysis.power, analysis.alpha, analysis.judged.quantity) in told
         assert "No difference shown" in told and "Significantly lower (by a factor of" in told
 
 

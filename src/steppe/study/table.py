@@ -279,13 +279,17 @@ def _provenance(spec: Spec, data: DataRecord, made_with: list[dict[str, str]]) -
     return facts
 
 
+SHORT = 60
+"""Longer values are in the specification below, and are named alone."""
+
+
 def _changes(spec: Spec) -> Iterator[str]:
     """What differs from the shipped study of this name, whose words the report repeats."""
     if spec.name not in shipped():
         return
     there = load(spec.name).identity()
     changes = [
-        f"{path} = {new} (shipped: {old})"
+        f"{path} = {new} (shipped: {old})" if max(len(str(new)), len(str(old))) <= SHORT else path
         for path, old, new in differences(there, spec.identity())
         if path != "baseline"
     ]

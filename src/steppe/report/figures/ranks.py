@@ -46,10 +46,10 @@ def pictures(found: Ranks) -> list[Picture]:
     for row, group in enumerate(ranked.groups):
         places = [ranked.ranks[i] for i in group]
         ax.plot([min(places) - 0.04, max(places) + 0.04], [0.28 + 0.28 * row] * 2, color="#0072B2", lw=3.5)
+    level = percent(round(1 - found.confidence, 12))
     caption = (
         f"Average ranks over {ranked.blocks} data sets, 1 the {found.best}. A bar joins treatments that Nemenyi’s test "
-        f"does not tell apart at the {percent(round(1 - found.confidence, 12))} level: their ranks differ by less than the "
-        "critical difference."
+        f"does not tell apart at the {level} level: their ranks differ by less than the critical difference."
     )
     alt = "; ".join(f"{found.treatments[i]} {ranked.ranks[i]:.2f}" for i in order)
     return [picture(figure, f"Average ranks: {alt}.", caption)]

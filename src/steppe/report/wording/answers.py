@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from steppe.analysis.analysis import Analysis
-from steppe.analysis.comparison import QuantityComparison
+from steppe.analysis.comparison import QuantityComparison, Role
 from steppe.analysis.equal_loss import EqualLossRatio
 from steppe.analysis.judgement.comparison import Comparison
 from steppe.analysis.quantities import Quantity
@@ -23,6 +23,9 @@ SEVERAL = 3
 
 OPPOSITES = {"better": "worse", "flatter": "sharper", "lower": "higher"}
 """What a condition is whose difference goes the other way."""
+
+ROLES = {Role.PRIMARY: "the primary metric", Role.FAMILY: "declared", Role.EXPLORATORY: "exploratory"}
+"""What a line says of its quantity's role."""
 
 LITTLE = 1.25
 """A ratio of training times whose whole interval is below this is called little."""
@@ -124,7 +127,7 @@ def _compared(
     most = max(shown, key=lambda c: abs(seen[c].difference))
     way = found.quantity.direction
     label = f"{found.quantity.label}{f' ({way})' if way else ''}"
-    role = f"; {found.role.value}" if found.role else ""
+    role = f"; {ROLES[found.role]}" if found.role else ""
     return Answer(question, text, f"{label} under {most}: {effect(found.quantity, seen[most])} ({level}{role})")
 
 
@@ -182,7 +185,7 @@ def _reason(analysis: Analysis, found: QuantityComparison, asked: Sequence[str])
               if (those := [c for c, way in turned.items() if way == word])]  # fmt: skip
     flatter = [c for c, v in judged.items() if v is Verdict.INCONCLUSIVE and ratios[c].verdict is good]
     if parts:
-        return f" But at equal training loss {joined(parts)}: there it has trained to another loss."
+        return f" But at equal training loss {joined(parts)}: training ended at other losses."
     if flatter:
         return f" At equal training loss it is, under {_named(flatter, len(ratios))}."
     same = len(sure) == len(ratios) and all(ratios[c].verdict is judged[c] for c in sure)

@@ -1,4 +1,4 @@
-"""A study in one paragraph: did curvature fall, did accuracy change, what did it cost, on how many runs."""
+"""A study in short paragraphs: did curvature fall, did accuracy change, what did it cost, on how many runs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +16,7 @@ from steppe.report.wording.verdicts import direction
 
 
 def conclusion(analysis: Analysis) -> str:
-    """What a study came to."""
+    """What a study came to, a paragraph between two blank lines for each quantity."""
     seeds, baseline = analysis.seeds, analysis.results.baseline
     others = [c for c in analysis.results.conditions if c != baseline and seeds[c]]
     if not any(seeds.values()) and sum(map(len, analysis.diverged.values())) == analysis.results.planned:
@@ -27,18 +27,23 @@ def conclusion(analysis: Analysis) -> str:
         return f"The baseline, {baseline}, has no finished run yet, so there is nothing to compare with."
     if not others:
         return f"Only the baseline, {baseline}, has finished runs, so there is nothing to compare it with."
-    sentences = (
-        _quantity("tr(H²) at the end of training (lower is flatter)", analysis.quantities[TR_H2]),
-        _equal_loss(analysis.equal_loss.get(TR_H2, {})),
-        _quantity(analysis.judged.quantity.label, analysis.judged),
-        *(_declared(by) for by in analysis.tested if by.quantity.name not in analysis.results.tested),
-        _controls(analysis.controls.get(analysis.results.judged)),
-        _cost(baseline, {c: analysis.cost[c] for c in others}),
-        _foundation(
-            sorted(len(seeds[c]) for c in (baseline, *others)), baseline, analysis.alpha, analysis.results.plan
+    runs = sorted(len(seeds[c]) for c in (baseline, *others))
+    paragraphs = (
+        (
+            _quantity("tr(H²) at the end of training (lower is flatter)", analysis.quantities[TR_H2]),
+            _equal_loss(analysis.equal_loss.get(TR_H2, {})),
+        ),
+        (
+            _quantity(analysis.judged.quantity.label, analysis.judged),
+            _controls(analysis.controls.get(analysis.results.judged)),
+        ),
+        *((_declared(by),) for by in analysis.tested if by.quantity.name not in analysis.results.tested),
+        (
+            _cost(baseline, {c: analysis.cost[c] for c in others}),
+            _foundation(runs, baseline, analysis.alpha, analysis.results.plan),
         ),
     )
-    return " ".join(sentence for sentence in sentences if sentence)
+    return "\n\n".join(" ".join(filter(None, sentences)) for sentences in paragraphs)
 
 
 def _foundation(counts: Sequence[int], baseline: str, alpha: float, plan: Plan) -> str:
