@@ -27,6 +27,28 @@ PRODUCT_BYTES = 250_000
 """Of a product of images, whose sum is an entry of a depthwise kernel's cotangent: it should stay in a small cache."""
 
 
+def last(numbers: Sequence[int]) -> tuple[int, ...]:
+    """The axes of images as (batch, *space, channels), from `jax.lax.ConvDimensionNumbers`, which has channels second.
+
+    Examples
+    --------
+    >>> last((0, 1, 2, 3))
+    (0, 2, 3, 1)
+    """
+    return (numbers[0], *numbers[2:], numbers[1])
+
+
+def inverse(axes: Sequence[int]) -> tuple[int, ...]:
+    """The permutation that takes one back: of an array transposed by `axes`.
+
+    Examples
+    --------
+    >>> inverse((0, 2, 3, 1))
+    (0, 3, 1, 2)
+    """
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+
+
 class Window(NamedTuple):
     """What a convolution of channels-last images (B, *space, in) looks at.
 

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from steppe.curvature.layers.convolutions import inverse, last
+
 CALLS = ("jit", "pjit", "closed_call")
 """Operations that only group others."""
 
@@ -69,8 +71,8 @@ def _rearranges(jaxpr: Jaxpr) -> bool:
 
 def _is_last(eqn: JaxprEqn) -> bool:
     numbers = eqn.params["dimension_numbers"]
-    last = len(numbers.lhs_spec) - 1
-    return bool(numbers.lhs_spec == numbers.out_spec == (0, last, *range(1, last)))
+    channels = len(numbers.lhs_spec) - 1
+    return bool(numbers.lhs_spec == numbers.out_spec == (0, channels, *range(1, channels)))
 
 
 def inner(eqn: JaxprEqn) -> ClosedJaxpr:
@@ -116,10 +118,6 @@ def _turned(value: Any, axes: tuple[int, ...]) -> Any:
     return value if axes == tuple(range(len(axes))) else Turned(value, axes)
 
 
-def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
-
-
 def _transposition(eqn: JaxprEqn, values: list[Any]) -> Any:
     return _turned(values[0], tuple(eqn.params["permutation"]))
 
@@ -127,7 +125,7 @@ def _transposition(eqn: JaxprEqn, values: list[Any]) -> Any:
 def _elementwise(eqn: JaxprEqn, values: list[Any]) -> Any:
     axes = next(value.axes for value in values if isinstance(value, Turned))
     scalar = [not isinstance(value, Turned) and not jnp.ndim(value) for value in values]
-    below = [v if alone else _array(_turned(v, _inverse(axes))) for v, alone in zip(values, scalar, strict=True)]
+    below = [v if alone else _array(_turned(v, inverse(axes))) for v, alone in zip(values, scalar, strict=True)]
     return Turned(_bound(eqn, *below), axes)
 
 
@@ -162,26 +160,26 @@ def _slice(eqn: JaxprEqn, values: list[Any]) -> Any:
 
 def _concatenation(eqn: JaxprEqn, values: list[Any]) -> Any:
     axes = next(value.axes for value in values if isinstance(value, Turned))
-    below = [_array(_turned(value, _inverse(axes))) for value in values]
+    below = [_array(_turned(value, inverse(axes))) for value in values]
     return Turned(_bound(eqn, *below, dimension=axes[eqn.params["dimension"]]), axes)
 
 
 def _below(entries: Any, axes: tuple[int, ...]) -> tuple[Any, ...]:
     """Entries for each axis of the value that waits, from those for each axis of its transposition."""
-    return tuple(entries[axis] for axis in _inverse(axes))
+    return tuple(entries[axis] for axis in inverse(axes))
 
 
 def _convolution(eqn: JaxprEqn, values: list[Any]) -> Any:
     numbers = eqn.params["dimension_numbers"]
-    last = len(numbers.lhs_spec) - 1
-    image = (0, last, *range(1, last))
+    channels = len(numbers.lhs_spec) - 1
+    image = (0, channels, *range(1, channels))
     y = _bound(
         eqn,
-        _array(_turned(values[0], (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1]))),
+        _array(_turned(values[0], last(numbers.lhs_spec))),
         _array(values[1]),
         dimension_numbers=jax.lax.ConvDimensionNumbers(image, numbers.rhs_spec, image),
     )
-    return _turned(y, _inverse((numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])))
+    return _turned(y, inverse(last(numbers.out_spec)))
 
 
 RULES: dict[str, Callable[[JaxprEqn, list[Any]], Any]] = {

@@ -86,7 +86,7 @@ class Convolution:
     def depthwise_input_cotangent(self, G: jax.Array, K: jax.Array, a_like: "ShapeDtype") -> jax.Array:
         """The cotangent of the input by such sums."""
         image, kernel = self._numbers[0], self._depthwise_kernel(K)
-        places = (image[0], *image[2:], image[1])
+        places = convolutions.last(image)
         shape = tuple(a_like.shape[axis] for axis in places)
         window = self._window(ShapeDtype(K.shape, K.dtype))
         a = convolutions.depthwise_input_cotangent(window, self._output(G), kernel, shape)
@@ -116,8 +116,7 @@ class Convolution:
 
     def _image(self, a: jax.Array) -> jax.Array:
         """The input as (B, *space, in)."""
-        image = self._numbers[0]
-        return jnp.transpose(a, (image[0], *image[2:], image[1]))
+        return jnp.transpose(a, convolutions.last(self._numbers[0]))
 
     def _output(self, G: jax.Array) -> jax.Array:
         """An output whose channels are last already as (B, *space, out)."""
@@ -136,7 +135,7 @@ def _with_channels(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 def _arranged(x: jax.Array, places: tuple[int, ...]) -> jax.Array:
     """The array whose axis ``places[i]`` is axis i of `x`."""
-    return jnp.transpose(x, sorted(range(x.ndim), key=places.__getitem__))
+    return jnp.transpose(x, convolutions.inverse(places))
 
 
 CONVOLUTION_OPTIONS = (
@@ -240,12 +239,11 @@ def _channels_last(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> ja
     options = {name: params[name] for name in (*CONVOLUTION_OPTIONS, "feature_group_count", "batch_group_count")}
     options["dimension_numbers"] = jax.lax.ConvDimensionNumbers(image, (last, last - 1, *range(last - 1)), image)
     y = _convolved(
-        jnp.transpose(lhs, (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])),
+        jnp.transpose(lhs, convolutions.last(numbers.lhs_spec)),
         jnp.transpose(rhs, (*numbers.rhs_spec[2:], numbers.rhs_spec[1], numbers.rhs_spec[0])),
         options,
     )
-    axes = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
-    return jnp.transpose(y, sorted(range(lhs.ndim), key=axes.__getitem__))
+    return _arranged(y, convolutions.last(numbers.out_spec))
 
 
 def _convolved(a: jax.Array, K: jax.Array, options: dict[str, Any]) -> jax.Array:
