@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from steppe.core import trees
+from steppe.curvature.estimators.as_one import as_one
 
 Values = tuple[jax.Array, ...]
 Value = Callable[[Any, jax.Array], Values]
@@ -20,7 +21,7 @@ Value = Callable[[Any, jax.Array], Values]
 
 
 def averages(
-    every: Value, one: Value, operand: Any, keys: jax.Array, moving: tuple[bool, ...], *, in_parts: bool = False
+    every: Value, one: Value, operand: Any, keys: jax.Array, moving: tuple[bool, ...]
 ) -> tuple[Values, Values]:
     """The means over keys of some quantities, differentiable in the operand; and the (M,) samples, held constant.
 
@@ -36,8 +37,6 @@ def averages(
         (M,)
     moving : tuple of bool
         Which quantities are differentiated; the means of the others are held constant.
-    in_parts : bool
-        Whether `one` computes again what its own parts need for their derivatives, as `batches.average` does.
 
     Returns
     -------
@@ -52,34 +51,15 @@ def averages(
         samples = every(jax.tree.unflatten(treedef, leaves), keys)
         return tuple(jnp.mean(x) for x in samples), samples
 
-    def along_loop(
-        leaves: list[Any], places: list[int], along: list[Any], keys: jax.Array
-    ) -> tuple[tuple[Values, Values], tuple[Values, Values]]:
-        """The derivative of a loop that computes each vector's sample again.
-
-        Gradients that are computed here would keep all parts: where nothing is left to be differentiated, JAX's partial
-        evaluation takes `jax.checkpoint` for what it wraps.
-        """
-
-        def found(part: list[Any]) -> tuple[Values, Values]:
-            whole = jax.tree.unflatten(treedef, exchanged(leaves, places, part))
-            samples = jax.lax.map(jax.checkpoint(lambda key: one(whole, key)), keys)
-            return tuple(jnp.mean(x) for x in samples), samples
-
-        (means, samples), (slopes, _) = jax.jvp(found, ([leaves[at] for at in places],), (along,))
-        slopes = tuple(x if moves else jnp.zeros_like(x) for x, moves in zip(slopes, moving, strict=True))
-        return (means, samples), (slopes, tuple(jnp.zeros_like(x) for x in samples))
-
     def derivative(primals: tuple, tangents: tuple) -> tuple[tuple[Values, Values], tuple[Values, Values]]:
         leaves, keys = primals
         places = perturbed(tangents[0])
-        if in_parts:
-            return along_loop(leaves, places, [tangents[0][at] for at in places], keys)
 
         def values(part: list[Any], key: jax.Array) -> Values:
             return one(jax.tree.unflatten(treedef, exchanged(leaves, places, part)), key)
 
-        samples, gradients = _accumulated(values, [leaves[at] for at in places], keys, moving)
+        part = [leaves[at] for at in places]
+        samples, gradients = as_one(lambda part, keys: _accumulated(values, part, keys, moving), part, keys)
         along, left = [tangents[0][at] for at in places], iter(gradients)
         means = tuple(jnp.mean(x) for x in samples)
         slopes = tuple(

@@ -64,7 +64,7 @@ def moments(
         return found
 
     def one(held: Held, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return _along(loss, held, DISTRIBUTIONS[distribution](key, params))
+        return _along(loss, held, DISTRIBUTIONS[distribution](key, params), apart=rematerialize is not None)
 
     held = Held(params, batch, list(jaxpr.consts))
     return Moments(*estimates.averaged(every, one, held, keys, moving))
@@ -74,8 +74,12 @@ def _squares(v: Params, Hv: Params) -> tuple[jax.Array, jax.Array]:
     return trees.dot(v, Hv), trees.norm_squared(Hv)
 
 
-def _along(loss: HeldLoss, held: Held, v: list[Any]) -> tuple[jax.Array, jax.Array]:
-    """vᵀHv and ‖Hv‖², with the derivatives of D²L[v, v] and of 2 D²L[v, w], w = Hv held."""
+def _along(loss: HeldLoss, held: Held, v: list[Any], *, apart: bool) -> tuple[jax.Array, jax.Array]:
+    """vᵀHv and ‖Hv‖², with the derivatives of D²L[v, v] and of 2 D²L[v, w], w = Hv held.
+
+    The product and the derivative along it begin with the same pass. Where they are `apart` it is computed twice; else
+    the compiler computes it once, and keeps all of it meanwhile.
+    """
     leaves, treedef = jax.tree.flatten(held)
 
     def product(leaves: list[Any], v: list[Any]) -> list[Any]:
@@ -90,6 +94,8 @@ def _along(loss: HeldLoss, held: Held, v: list[Any]) -> tuple[jax.Array, jax.Arr
     def derivative(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
         leaves, v = primals
         w = product(leaves, v)
+        if apart:
+            leaves, v, w = jax.lax.optimization_barrier((leaves, v, w))
         places = averages.perturbed(tangents[0])
 
         def form(part: list[Any], w: list[Any]) -> jax.Array:

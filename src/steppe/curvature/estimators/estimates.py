@@ -151,8 +151,7 @@ def averaged(
     every: averages.Value, one: averages.Value, operand: Any, keys: jax.Array, moving: tuple[bool, ...]
 ) -> tuple[Estimate, ...]:
     """Estimates of some quantities from one sample a key, see `averages`."""
-    in_parts = isinstance(operand, Operator) and operators.passes_over_several(operand)
-    means, samples = averages.averages(every, one, operand, keys, moving, in_parts=in_parts)
+    means, samples = averages.averages(every, one, operand, keys, moving)
     pairs = zip(means, samples, strict=True)
     return tuple(Estimate(mean, estimate(values).sem) for mean, values in pairs)
 
