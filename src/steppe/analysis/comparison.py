@@ -182,11 +182,11 @@ def _finite(values: Mapping[int, float | None]) -> dict[int, float]:
 
 
 def _summary(unit: str, values: Iterable[float], confidence: float) -> Summary:
-    """Mean, sd and interval; a share's interval ends at 0 and 1, outside of which its mean cannot lie."""
+    """Mean, sd and interval, which ends where a mean cannot lie: at 0 and 1 of a share, at 0 of time and memory."""
     found = summary(values, confidence=confidence)
-    if unit != "share" or not math.isfinite(found.low):
+    if unit not in ("share", "s", "MB") or not math.isfinite(found.low):
         return found
-    return found._replace(low=max(found.low, 0.0), high=min(found.high, 1.0))
+    return found._replace(low=max(found.low, 0.0), high=min(found.high, 1.0) if unit == "share" else found.high)
 
 
 def _untested(comparison: Comparison) -> Comparison:

@@ -165,10 +165,10 @@ def _time(found: Ratio) -> str:
 
 
 def _equal_loss_cell(found: EqualLossRatio) -> Cell:
-    """A ratio, its verdict and its interval."""
-    words = ratio_verdict(found)
+    """A ratio, its verdict in one word, and its interval."""
     if not found.seeds:
-        return Cell(NOTHING, words)
+        return Cell(NOTHING, ratio_verdict(found))
+    words = ratio_verdict(found) if found.verdict is Verdict.UNTESTABLE else found.verdict.value
     said = "" if found.verdict is Verdict.INCONCLUSIVE else words
     text = f"{said} {interval(found.low, found.high)}".strip()
     return Cell(f"× {number(found.ratio)}", text, strong=found.verdict.directed)
