@@ -1,7 +1,7 @@
 """Steppe's benchmarks: markdown tables on the terminal, everything in one JSON file.
 
 python benchmarks [fa_cost] [methods_cost] [peers] [scaling] [variance] [measuring]
-                  [gpu_training] [gpu_measuring] [gpu_peers] [--quick] [--json out/bench.json]
+                  [gpu_training] [gpu_measuring] [gpu_peers] [gpu_plans] [--quick] [--json out/bench.json]
 """
 
 import argparse
@@ -17,7 +17,7 @@ from steppe.storage import provenance
 
 QUESTIONS = ("fa_cost", "methods_cost", "peers", "scaling", "variance", "measuring")
 
-NAMED = ("gpu_training", "gpu_measuring", "gpu_peers")
+NAMED = ("gpu_training", "gpu_measuring", "gpu_peers", "gpu_plans")
 """Questions that are asked only where they are named."""
 
 
