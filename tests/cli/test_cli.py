@@ -135,6 +135,7 @@ BAD = {
     "unknown study": ("run fa-imbd", "Did you mean 'fa-imdb'?"),
     "unknown file": ("run nothing.toml", "There is no such file."),
     "unknown key": ("run tiny.toml --set train.epoch=2", "Did you mean 'epochs'?"),
+    "a key in the wrong table": ("run tiny.toml --set train.validation=0.2", "Did you mean 'data.validation'?"),
     "unknown data set": ("run tiny.toml --set data.name=cifar10", "Did you mean 'cifar100'?"),
     "unknown model": ("run tiny.toml --set model.name=mpl", "Did you mean 'mlp'?"),
     "unknown method": ("run tiny.toml --set method.name=fas", "Did you mean 'fa'?"),
