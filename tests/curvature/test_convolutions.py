@@ -174,15 +174,6 @@ def test_only_cpus_rearrange_images_for_the_cotangent_of_a_kernel(platform):
     assert text.count("stablehlo.optimization_barrier") == (2 if platform == "cpu" else 1)
 
 
-def test_sixteen_channels_are_rounded_up_without_a_trace_of_it():
-    rng, options = np.random.default_rng(0), dict(example("an image")[0].options)
-    form = products.Convolution(tuple(options.items()))
-    a, K = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in [(2, 5, 5, 16), (3, 3, 16, 16)])
-    ours = jax.jit(lambda a, K: products.product(form, a, K))
-    assert "3x3x16x20" in ours.lower(a, K).as_text()
-    np.testing.assert_allclose(ours(a, K), form(a, K), rtol=1e-5, atol=1e-5)
-
-
 def test_every_convolution_of_sam_in_a_loop_has_its_channels_last():
     """XLA computes others by a plain loop: SAM's update took twenty times as long as the gradient that it adds."""
 

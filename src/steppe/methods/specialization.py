@@ -18,7 +18,7 @@ def specialize(step: Callable[P, R], *, every: int) -> Callable[P, R]:
 
     A method with ``every=k`` is a branch in the program of a jitted step. Around a branch XLA lays out and fuses less
     well than without one, above all convolutions: one penalised update in ten made an update of a small ResNet take
-    1.83 times as long as a plain one, and two programs 1.60 times; on a small transformer both took 1.5. Loops that
+    1.9 times as long as a plain one, and two programs 1.6 times; on a small transformer both took 1.5. Loops that
     call a step from Python can choose between two programs:
 
         step = steppe.methods.specialize(jax.jit(step), every=10)

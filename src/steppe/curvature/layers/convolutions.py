@@ -63,16 +63,6 @@ class Window(NamedTuple):
     dilation: tuple[int, ...]
 
 
-def channels_to_add(inputs: int, outputs: int) -> int:
-    """How many channels of zeros to give a kernel, so that it is not among those of few channels.
-
-    With 16 and 20 a convolution takes a quarter less time than with 16 and 16, with 12 and 20 half of that with 12
-    and 12. With few inputs it does not pay.
-    """
-    few = 8 <= inputs <= FEW_CHANNELS and 12 <= outputs <= FEW_CHANNELS
-    return 20 - outputs if few else 0
-
-
 def kernel_cotangent(window: Window, a: jax.Array, G: jax.Array, precision: Any = None) -> jax.Array:
     """The K̄ with ⟨K̄, K⟩ = ⟨G, a ∗ K⟩ for all K.
 

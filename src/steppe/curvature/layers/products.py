@@ -238,29 +238,12 @@ def _channels_last(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> ja
     image = (0, last, *space)
     options = {name: params[name] for name in (*CONVOLUTION_OPTIONS, "feature_group_count", "batch_group_count")}
     options["dimension_numbers"] = jax.lax.ConvDimensionNumbers(image, (last, last - 1, *range(last - 1)), image)
-    y = _convolved(
+    y = jax.lax.conv_general_dilated(
         jnp.transpose(lhs, convolutions.last(numbers.lhs_spec)),
         jnp.transpose(rhs, (*numbers.rhs_spec[2:], numbers.rhs_spec[1], numbers.rhs_spec[0])),
-        options,
+        **options,
     )
     return _arranged(y, convolutions.last(numbers.out_spec))
-
-
-def _convolved(a: jax.Array, K: jax.Array, options: dict[str, Any]) -> jax.Array:
-    """A convolution with channels last, of a few more channels where a CPU computes these faster than few."""
-
-    def plain(a: jax.Array, K: jax.Array) -> jax.Array:
-        return jax.lax.conv_general_dilated(a, K, **options)
-
-    more = convolutions.channels_to_add(*K.shape[-2:])
-    if options["feature_group_count"] * options["batch_group_count"] > 1 or not more:
-        return plain(a, K)
-
-    def wider(a: jax.Array, K: jax.Array) -> jax.Array:
-        return plain(a, jnp.pad(K, [(0, 0)] * (K.ndim - 1) + [(0, more)]))[..., : K.shape[-1]]
-
-    y: jax.Array = jax.lax.platform_dependent(a, K, cpu=wider, default=plain)
-    return y
 
 
 def _primitive(name: str, function: Callable[..., jax.Array], folds: bool) -> Primitive:
