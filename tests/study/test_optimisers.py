@@ -119,8 +119,14 @@ def test_every_optimiser_of_optax_is_one_of_a_study_or_is_refused(name):
         with pytest.raises(InputError, match=f"{name} must be an optimiser .*{REFUSED[name]}"):
             spec(train__optimizer={"name": name})
     else:
-        found = spec(train__optimizer={"name": name})
+        found = spec(train__optimizer={"name": name}, train__schedule="constant")
         assert study.spec.parse(found.toml()) == found
+
+
+@pytest.mark.parametrize("name", ["rprop", "sm3"])
+def test_a_schedule_is_refused_where_the_learning_rate_is_one_number(name):
+    with pytest.raises(InputError, match=f"train.schedule must be 'constant' with {name}, whose learning rate is one"):
+        spec(train__optimizer={"name": name})
 
 
 def steps(name, loss, start, updates, **settings):

@@ -94,7 +94,7 @@ def functions(title: str, part: str, known: Mapping[str, Callable[..., Any]]) ->
             if part == "train.optimizer":
                 with warnings.catch_warnings():
                     warnings.simplefilter("error")
-                    optimisers.check_optimiser({"name": name}, 0.0, None)
+                    optimisers.check_optimiser({"name": name}, 0.0, None, scheduled=False)
         except InputError:  # of Optax: deprecated, in need of more than gradients, or of what TOML cannot express
             continue
         yield f"| `{name}` | {shown} | {words} |\n"

@@ -192,7 +192,8 @@ def _resolved_training(train: Train, source: Source) -> Train:
     if isinstance(train.optimizer, dict):
         parts["optimizer"] = settings("train.optimizer", train.optimizer, optimisers.OPTIMISERS, source)
         for known in _known(parts["optimizer"], source):
-            optimisers.check_optimiser(known, train.weight_decay, source)
+            scheduled = train.schedule != "constant"
+            optimisers.check_optimiser(known, train.weight_decay, source, scheduled=scheduled)
     if isinstance(train.learning_rate, dict):
         parts["learning_rate"] = settings("train.learning_rate", train.learning_rate, optimisers.SCHEDULES, source)
         for known in _known(parts["learning_rate"], source):

@@ -149,12 +149,13 @@ def _is_real(value: Any) -> bool:
     return value.shape == () and bool(jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer))
 
 
-def check_optimiser(table: Mapping[str, Any], weight_decay: float, source: Source) -> None:
-    """Check an optimiser before the network is there.
+def check_optimiser(table: Mapping[str, Any], weight_decay: float, source: Source, *, scheduled: bool) -> None:
+    """Check an optimiser before the network is there, whose learning rate may be `scheduled`.
 
     Raises
     ------
-    InputError : see `optimiser`, and `check_update` for one of Optax; weight decay said twice.
+    InputError : see `optimiser`, and `check_update` for one of Optax; weight decay said twice; a schedule for one that
+        takes a number alone.
     """
     name = table["name"]
     if weight_decay and "weight_decay" in table:
@@ -163,7 +164,20 @@ def check_optimiser(table: Mapping[str, Any], weight_decay: float, source: Sourc
     made = optimiser(table, 0.1, jax.random.key(0), source)
     if name in OPTIMISERS:
         shapes = {"w": (2, 3), "b": (3,)}
-        check_update(name, made, {key: jax.ShapeDtypeStruct(shape, jnp.float32) for key, shape in shapes.items()})
+        params = {key: jax.ShapeDtypeStruct(shape, jnp.float32) for key, shape in shapes.items()}
+        check_update(name, made, params)
+        if scheduled and not _takes_schedule(table, params, source):
+            checks.fail("study", "train.schedule", f"'constant' with {name}, whose learning rate is one number",
+                        "a schedule", "Write schedule = \"constant\" into [train].")  # fmt: skip
+
+
+def _takes_schedule(table: Mapping[str, Any], params: Params, source: Source) -> bool:
+    """Whether an optimiser of Optax, which takes a number, takes a schedule as well: not all say so."""
+    try:
+        check_update(table["name"], optimiser(table, optax.constant_schedule(0.1), jax.random.key(0), source), params)
+    except checks.InputError:
+        return False
+    return True
 
 
 def check_update(name: str, made: optax.GradientTransformation, params: Params) -> None:
