@@ -157,6 +157,9 @@ def test_the_power_note_tells_both_chances_at_both_levels():
             assert points(detectable_difference(3, sd, power=chance, alpha=alpha)) in power_of(found)
     assert "With 3 seeds per condition" in power_of(found)
     assert "Holm’s strictest step for 2 comparisons (2.5 %)" in power_of(found)
+    family = ("test_accuracy", "batch_frobenius_squared")
+    declared = analyse(dataclasses.replace(found.results, primary=family[0], family=family))
+    assert "Holm’s strictest step for 4 comparisons (1.25 %)" in power_of(declared)
 
 
 def test_no_spread_has_no_power_to_tell():

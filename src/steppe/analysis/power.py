@@ -20,7 +20,7 @@ class Power(NamedTuple):
     sd : float
         Of all conditions together; 0 leaves the rest NaN.
     tested : int
-        How many comparisons could be tested.
+        How many tests of a difference are corrected together, those of other declared quantities among them.
     half, most : float
         Found half of the time, and four times in five, by one test at level α.
     strict_half, strict_most : float
@@ -52,13 +52,13 @@ def power_of(found: QuantityComparison, alpha: float) -> Power | None:
         return None
     seeds = min(min(c.baseline.count, c.condition.count) for c in tested)
     sd = pooled_sd(found.scaled.values())
-    power = Power(seeds, len({s.count for s in found.summaries.values()}) == 1, sd, len(tested))
+    power = Power(seeds, len({s.count for s in found.summaries.values()}) == 1, sd, found.together)
     if sd == 0:
         return power
     most = 1.0 if found.quantity.unit == "share" else math.inf  # no difference is larger than the whole scale
     half, often, strict_half, strict_often = (
         min(detectable_difference(seeds, sd, power=chance, alpha=level), most)
-        for level in (alpha, alpha / len(tested))
+        for level in (alpha, alpha / max(found.together, 1))
         for chance in (0.5, 0.8)
     )
     power = power._replace(half=half, most=often, strict_half=strict_half, strict_most=strict_often)
