@@ -30,6 +30,13 @@ def test_each_output_has_levels_of_its_own_and_biases_stay(bits):
     assert len(np.unique(np.round(np.asarray(one[0]["w"]), 6))) <= 2**bits - 1
 
 
+@pytest.mark.parametrize("change", [outcomes.round_weights, outcomes.prune_weights])
+def test_tensors_of_pytorch_are_refused_with_what_to_give(change):
+    tensor = type("Tensor", (), {"__module__": "torch"})()
+    with pytest.raises(InputError, match=r"params\['w'\] must be an array .*from_torch"):
+        change({"w": tensor}, 1 if change is outcomes.prune_weights else 4)
+
+
 @cheap
 @given(st.floats(0, 1), st.integers(0, 10**6), st.booleans())
 def test_pruning_removes_that_share_and_the_smallest(share, seed, ties):

@@ -137,6 +137,9 @@ def floating(function: str, params: Params, *, if_masked: str = "Give it the who
         name = "params" + jax.tree_util.keystr(path)
         if type(leaf).__name__ == "MaskedNode":
             fail(function, name, "an array", "a MaskedNode, which hides it from the loss", if_masked)
+        if type(leaf).__module__.partition(".")[0] == "torch":
+            fail(function, name, "an array of JAX or NumPy", "a tensor of PyTorch",
+                 "Take the params of steppe.from_torch(module, example).")  # fmt: skip
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             fail(
                 function,
