@@ -68,6 +68,9 @@ BETTER = results({"plain": 0.90, "sam": 0.95}, {"plain": 2.0, "sam": 1.0})
         (BETTER, ("Yes, under sam.", "Yes, under sam.", "Time, under sam.")),
         (results({"plain": 0.95, "sam": 0.90}, {"plain": 1.0, "sam": 2.0}),
          ("No: worse under sam.", "No: sharper under sam.", "Time, under sam.")),
+        (results({"plain": 0.9, "a": 0.8, "b": 0.9}, {"plain": 1.0, "a": 1.0, "b": 2.0}),
+         ("No: worse under a, no difference shown under b.", "No: sharper under b, no difference shown under a.",
+          "Time, under both other conditions.")),
         (results({"plain": 0.9, "a": 0.95, "b": 0.8}, {"plain": 1.0, "a": 1.0, "b": 1.0}),
          ("It depends: better under a, worse under b.", "Cannot tell: no difference shown.",
           "Time, under both other conditions.")),
@@ -91,9 +94,10 @@ def test_three_lines_answer_three_questions(found, lines):
 def test_a_condition_that_is_a_control_is_no_treatment_and_what_it_shows_is_said():
     means = {"plain": 0.90, "longer": 0.97, "sam": 0.95}
     found = results(means, {"plain": 2.0, "longer": 0.5, "sam": 1.0}, controls={"sam": "longer"})
+    found = dataclasses.replace(found, primary="test_accuracy", family=("test_accuracy", TR_H2))
     helped, flatter, _ = document(analyse(found)).answers
     assert helped.text == "Yes, under sam. Against controls: worse under sam." and "under sam: +5" in helped.effect
-    assert flatter.text == "Yes, under sam."
+    assert flatter.text == "Yes, under sam. Against controls: sharper under sam."
     alike = results(means | {"longer": 0.95}, {"plain": 2.0, "longer": 1.0, "sam": 1.0}, controls={"sam": "longer"})
     assert document(analyse(alike)).answers[0].text.endswith(" Against controls: no difference shown.")
 
@@ -224,6 +228,8 @@ def test_tables_for_other_programs_hold_every_condition():
     assert "±" not in body and "²" not in body
     rows = list(csv.reader(io.StringIO(text)))
     assert ["Results by condition", "sam"] in [row[:2] for row in rows] and len({tuple(r) for r in rows}) > 4
+    worse = tables_of(results({"plain": 0.95, "sam": 0.90}, {"plain": 1.0, "sam": 1.0}), "csv")
+    assert ",-5.00," in worse and "−" not in worse and ",–," not in worse
     assert "| plain" in tables_of(BETTER, "markdown")
     with pytest.raises(InputError, match="report: format must be one of"):
         tables_of(BETTER, "excel")

@@ -216,6 +216,8 @@ def test_a_control_is_compared_besides_the_baseline(controlled):
         conclusion(found)
     )
     accuracy_table, loss_table = (against_controls(by, found.control_cost) for by in found.controls.values())
+    judged = analyse(dataclasses.replace(controlled, primary="test_accuracy", family=("test_accuracy",)))
+    assert against_controls(judged.controls["test_loss"], found.control_cost).caption.startswith("Exploratory: ")
     assert [row[0].text for row in accuracy_table.rows] == ["good", "idle"]
     assert accuracy_table.rows[0][0].detail == "control longer, at 1.00 × its time [1.00, 1.00]"
     assert loss_table.rows[0][2].text.startswith("−0.05")

@@ -50,8 +50,8 @@ def against_controls(found: QuantityComparison, times: Mapping[str, Ratio]) -> T
         head, *rest = _row(found.quantity, c, comparison)
         rows[c] = (Cell(head.text, f"control {found.references[c]}{_time(times[c])}"), *rest)
     caption = (
-        "Conditions that name a control besides the baseline, such as plain training with as much compute. "
-        f"{_tests(found)} The correction is over these conditions."
+        f"{ROLES[found.role]}Conditions that name a control besides the baseline, such as plain training with as much "
+        f"compute. {_tests(found)} The correction is over these conditions."
     )
     return _table(found, f"{found.quantity.label} against controls", caption, rows)
 

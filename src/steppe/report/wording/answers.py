@@ -46,11 +46,12 @@ def answers(analysis: Analysis) -> tuple[Answer, ...]:
         return tuple(_tasks(analysis, asked, level))
     asked = same or asked
     helped = _compared("Did it help?", outcome, _good(outcome.quantity), "better", level, among=asked)
-    further = f"{_at_equal_cost(analysis, outcome)}{_over_data(analysis, outcome)}"
+    further = f"{_against_controls(analysis, outcome, 'better')}{_over_data(analysis, outcome)}"
     lines = [Answer(helped.question, f"{helped.text}{further}", helped.effect)]
     if any(by.condition.count for by in sharpness.comparisons.values()):
         flat = _compared("Is it flatter?", sharpness, _good(sharpness.quantity), "flatter", level, among=asked)
-        further = f"{_reason(analysis, sharpness, asked)}{_over_data(analysis, sharpness)}"
+        further = f"{_reason(analysis, sharpness, asked)}{_against_controls(analysis, sharpness, 'flatter')}"
+        further += _over_data(analysis, sharpness)
         lines.append(Answer(flat.question, f"{flat.text}{further}", flat.effect))
     lines.append(_cost({c: analysis.cost[c] for c in asked}, level))
     return tuple(lines)
@@ -116,7 +117,9 @@ def _compared(
     elif by[good]:
         text, shown = f"Yes, under {_named(by[good], len(seen))}.", by[good]
     elif by[bad]:
-        text, shown = f"No: {ways[0]}.", by[bad]
+        rest = by[Verdict.INCONCLUSIVE]
+        ways += [f"no difference shown under {_named(rest)}"] if rest else []
+        text, shown = f"No: {', '.join(ways)}.", by[bad]
     elif len(by[Verdict.EQUIVALENT]) == len(seen):
         text, shown = (
             f"No difference that matters, under {_named(by[Verdict.EQUIVALENT], len(seen))}.",
@@ -150,21 +153,24 @@ def effect(quantity: Quantity, found: Comparison) -> str:
     return f"{signed(found.difference)}{unit} {interval(found.low, found.high, signed)}".strip()
 
 
-def _at_equal_cost(analysis: Analysis, outcome: QuantityComparison) -> str:
+def _against_controls(analysis: Analysis, asked: QuantityComparison, word: str) -> str:
     """What controls add, such as plain training with as much compute."""
-    found = analysis.controls.get(outcome.quantity.name)
+    found = analysis.controls.get(asked.quantity.name)
     judged = {c: by.verdict for c, by in found.comparisons.items()} if found else {}
     judged = {c: verdict for c, verdict in judged.items() if verdict is not Verdict.UNTESTABLE}
     if not judged:
         return ""
-    good = _good(outcome.quantity)
+    good = _good(asked.quantity)
     bad = Verdict.LOWER if good is Verdict.HIGHER else Verdict.HIGHER
-    words = {good: "better", bad: "worse", Verdict.EQUIVALENT: "no difference that matters"}
+    words = {good: word, bad: OPPOSITES[word], Verdict.EQUIVALENT: "no difference that matters"}
     parts = [
-        f"{word} under {_named([c for c, verdict in judged.items() if verdict is which])}"
-        for which, word in words.items()
+        f"{way} under {_named([c for c, verdict in judged.items() if verdict is which])}"
+        for which, way in words.items()
         if which in judged.values()
     ]
+    open_ = [c for c, verdict in judged.items() if verdict is Verdict.INCONCLUSIVE]
+    if parts and open_:
+        parts.append(f"no difference shown under {_named(open_)}")
     return f" Against controls: {joined(parts) if parts else 'no difference shown'}."
 
 
