@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from steppe.core import checks
 from steppe.report import markdown
 from steppe.report.document import Beside, Cell, Document, Table, is_empty
+from steppe.report.formats import NOTHING
 
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$",
@@ -54,7 +55,7 @@ def latex(table: Table) -> str:
 
 def comma_separated(table: Table) -> str:
     """A table whose first column is its title, so that several may stand in one file; what stands below a number, such
-    as an interval, has a column of its own.
+    as an interval, has a column of its own. Minus signs are what programs read as such, and what is unknown is empty.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -62,9 +63,9 @@ def comma_separated(table: Table) -> str:
 
     def spread(texts: list[tuple[str, str]]) -> Iterator[str]:
         for (text, detail), both in zip(texts, detailed, strict=True):
-            yield text
+            yield "" if text == NOTHING else text.replace("−", "-")
             if both:
-                yield detail
+                yield detail.replace("−", "-")
 
     writer.writerow(["table", *spread([(name, f"{name}, detail") for name in table.columns])])
     for row in table.rows:
