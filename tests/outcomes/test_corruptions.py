@@ -155,6 +155,7 @@ def test_fog_is_a_fractal_that_fills_the_range_and_lifts_the_dark():
         (images(), "fog", 6, "level"),
         (images() * 2, "fog", 1, "before they are standardised"),
         (images()[0], "fog", 1, "images"),
+        (images().transpose(0, 3, 1, 2), "fog", 1, "channels last"),
         (images(channels=1), "saturate", 1, "three channels"),
     ],
 )

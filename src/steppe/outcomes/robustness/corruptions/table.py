@@ -24,6 +24,9 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 
 LEVELS = 5
 
+CHANNELS = (1, 3, 4)
+"""Of grey and of coloured images, and of such with transparency."""
+
 
 class CorruptImages(NamedTuple):
     """Images of one corruption at one level.
@@ -102,6 +105,9 @@ def as_images(function: str, images: Any) -> np.ndarray:
     if found.ndim != 4 or not found.size or not (found.dtype == np.uint8 or found.dtype.kind == "f"):
         what = "images (N, H, W, C) of bytes, or of floats from 0 to 1"
         checks.fail(function, "images", what, checks.returned(found))
+    if found.shape[1] in CHANNELS and found.shape[3] not in CHANNELS:
+        checks.fail(function, "images", "of shape (N, H, W, C)", checks.returned(found),
+                    "Put channels last: images.transpose(0, 2, 3, 1).")  # fmt: skip
     if found.dtype.kind == "f" and not (found.min() >= 0 and found.max() <= 1):
         checks.fail(function, "images", "from 0 to 1", f"values from {found.min():g} to {found.max():g}",
                     "Corrupt pixels before they are standardised.")  # fmt: skip
