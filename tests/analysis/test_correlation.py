@@ -207,9 +207,13 @@ def test_networks_that_are_there_twice_are_refused_and_another_study_of_that_nam
 
 @pytest.mark.parametrize(
     ("asked", "message"),
-    [({"measures": ["flatness"]}, "a column must be one of"), ({"matched": "accuracy"}, "a column must be one of")],
+    [
+        ({"measures": ["flatness"]}, "a column must be one of"),
+        ({"matched": "accuracy"}, "a column must be one of"),
+        ({"tolerance": -1.0}, "tolerance must be a finite number >= 0"),
+    ],
 )
-def test_a_column_that_is_not_there_gets_a_sentence(results_of, asked, message):
+def test_a_column_or_a_tolerance_that_is_none_gets_a_sentence(results_of, asked, message):
     with pytest.raises(InputError, match=message):
         correlations([results_of()], **asked)
 

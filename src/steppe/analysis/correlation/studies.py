@@ -123,8 +123,9 @@ def correlations(
     Raises
     ------
     InputError
-        A column that is not there, the same networks twice, or fewer than eight networks.
+        A column that is not there, a tolerance below 0, the same networks twice, or fewer than eight networks.
     """
+    checks.real("correlate", "tolerance", tolerance, least=0.0)
     table, limit = networks(results), plan.max_train_loss if max_train_loss is None and plan else max_train_loss
     finished = len(table)
     if limit is not None and math.isfinite(limit) and "train_loss" in table.columns:
