@@ -94,6 +94,9 @@ def test_what_is_too_much_for_now_waits_and_anything_else_that_sbatch_refuses_is
     (slurm / "later").rename(slurm / "refusal")
     assert engine.start(jobs[3:]) == []
     assert len(list((tmp_path / "tasks" / "slurm").glob("*.sh"))) == 1
+    (slurm / "refusal").write_text("sbatch: unrecognized option '--foo=1'\nTry \"sbatch --help\" for more\n")
+    with pytest.raises(InputError, match=r"got .*unrecognized option '--foo=1'"):
+        engine.start(jobs)  # not the line that only names the help
 
 
 def test_a_dry_run_shows_the_first_of_several_arrays(slurm, tmp_path):

@@ -247,7 +247,10 @@ def _ending(state: str, job: str) -> Ending:
 
 
 def _line(text: str) -> str:
+    """The last line that says something of its own: what follows an unknown option only names the help."""
     lines = [
-        line.removeprefix("sbatch: ").removeprefix("error: ").strip() for line in text.splitlines() if line.strip()
+        line.removeprefix("sbatch: ").removeprefix("error: ").strip()
+        for line in text.splitlines()
+        if line.strip() and not line.startswith("Try ")
     ]
     return checks.shown(lines[-1] if lines else "nothing")
