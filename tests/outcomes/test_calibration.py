@@ -93,6 +93,18 @@ def test_by_class_it_is_the_mean_over_classes():
     assert calibration_error(p, y, classwise=True, bins=10) == pytest.approx(np.mean(expected), rel=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("classwise", [False, True])
+def test_forecasts_at_edges_lie_in_the_same_bins_in_every_precision(dtype, classwise):
+    rng = np.random.default_rng(0)
+    tenths = np.round(rng.uniform(size=200), 1)
+    forecasts, labels = np.stack([tenths, 1 - tenths], 1), rng.integers(0, 2, 200)
+    found, exact = (
+        calibration_error(p, labels, bins=10, classwise=classwise) for p in (forecasts.astype(dtype), forecasts)
+    )
+    assert found == pytest.approx(exact, abs=1e-3)
+
+
 def test_bins_of_one_mass_hold_equally_many_and_never_part_ties():
     p, y = drawn(2, 90, 4)
     assert outcomes.reliability(p, y, bins=9, binning="mass").count.tolist() == [10] * 9

@@ -218,11 +218,17 @@ def gather(forecast: np.ndarray, outcome: np.ndarray, bins: int, binning: Binnin
 def _places(forecast: np.ndarray, bins: int, binning: Binning) -> np.ndarray:
     """The bin of each forecast. A forecast at an edge lies in the bin to its left."""
     if binning == "width":
-        edges = np.arange(1, bins) / bins
+        edges = _rounded_alike(np.arange(1, bins) / bins, forecast)
     else:
         last = np.arange(1, bins) * len(forecast) // bins - 1  # the last example of each bin but the last one
         edges = np.sort(forecast)[last[last >= 0]]
     return np.searchsorted(edges, forecast, side="left")
+
+
+def _rounded_alike(edges: np.ndarray, forecast: np.ndarray) -> np.ndarray:
+    """Edges in the precision of the forecasts: 0.4 of float32 is above 0.4 of float64, and lies at the edge 0.4."""
+    coarser = (dtype for dtype in (np.float16, np.float32) if np.array_equal(forecast.astype(dtype), forecast))
+    return edges.astype(next(coarser, np.float64)).astype(np.float64)
 
 
 def _power(bins: Bins, norm: float, *, debiased: bool) -> float:
