@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", default=[""], help="words of the engines to time, such as processes")
     asked = parser.parse_args()
     ways = {name: way for name, way in WAYS.items() if not way or any(word in name for word in asked.ways)}
-    settings = {"examples": 600, "width": 64, "epochs": 100} if asked.longer else SHORT
+    settings = {"examples": 40_000, "width": 64, "epochs": 150} if asked.longer else SHORT
     with tempfile.TemporaryDirectory() as folder:
         table(Path(folder), "Longer runs" if asked.longer else "Tiny runs", ways, asked.rounds, asked.runs, **settings)
 
