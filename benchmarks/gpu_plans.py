@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator  # noqa: E402
 from typing import Any  # noqa: E402
 
 import jax  # noqa: E402
-import optax  # noqa: E402
 from jax._src import xla_bridge  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
@@ -58,12 +57,7 @@ def updates(quick: bool) -> Iterator[tuple[str, Plan]]:
     ways |= {f"FA, M = 1, rematerialize={count}": fa(1, rematerialize=count) for count in (2, 4, 8, 16)}
     ways |= {"FA, M = 5, rematerialize=8": fa(5, rematerialize=8)}
     for way, method in list(ways.items())[: 3 if quick else None]:
-        tx = optax.chain(method, optax.sgd(0.1, momentum=0.9))
-
-        def step(params: Any, state: Any, batch: Any, tx: Any = tx) -> tuple[Any, Any]:
-            updates, state = tx.update(jax.grad(loss)(params, batch), state, params, loss=loss, batch=batch)
-            return optax.apply_updates(params, updates), state
-
+        tx, step = gpu_training.update(loss, method)
         yield way, plan(step, params, tx.init(params), batch)
 
 

@@ -3,6 +3,7 @@
 What would begin after its limit is left out, and the table says so.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -80,16 +81,23 @@ def ways(quick: bool) -> dict[str, Any]:
     return dict(list(all_of_them.items())[: 2 if quick else None])
 
 
+def update(loss: Callable, method: Any) -> tuple[Any, Callable]:
+    """An optimiser with a method, and an update by it, ``(params, state, batch) -> (params, state)``."""
+    tx = optax.chain(method, optax.sgd(0.1, momentum=0.9))
+
+    def step(params: Any, state: Any, batch: Any) -> tuple[Any, Any]:
+        updates, state = tx.update(jax.grad(loss)(params, batch), state, params, loss=loss, batch=batch)
+        return optax.apply_updates(params, updates), state
+
+    return tx, step
+
+
 def compiled_step(
     loss: Callable, params: Any, batch: Any, method: Any, specialized: bool
 ) -> tuple[Callable[[], Any], dict[str, float]]:
     """Ten updates, one call each; the memory and the compilation, tracing included, of their program."""
-    tx = optax.chain(method, optax.sgd(0.1, momentum=0.9))
-
-    def step(params: Any, state: Any) -> tuple[Any, Any]:
-        updates, state = tx.update(jax.grad(loss)(params, batch), state, params, loss=loss, batch=batch)
-        return optax.apply_updates(params, updates), state
-
+    tx, step = update(loss, method)
+    step = functools.partial(step, batch=batch)
     carry = [(params, tx.init(params))]
     began = time.perf_counter()
     program = jax.jit(step).lower(*carry[0]).compile()

@@ -7,13 +7,7 @@ import typer
 from rich.console import Console
 
 from steppe.cli.machines import on_machines
-from steppe.cli.options import (
-    Criterion,
-    Data,
-    IgnoreLabel,
-    Label,
-    Network,
-)
+from steppe.cli.options import Criterion, Data, IgnoreLabel, Label, Network
 from steppe.cli.options import settings as settings_of
 from steppe.core import process
 from steppe.core.checks import one_of
