@@ -39,6 +39,16 @@ def test_over_all_pairs_it_is_scipys_tau_b(ties):
     assert math.isnan(found.within.value) and found.networks == found.configurations == 30
 
 
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 200])
+def test_a_perfect_order_is_certain_where_an_exact_test_of_it_would_be_and_never_exact(count):
+    order, of = np.arange(2.0 * count), np.repeat(np.arange(count), 2)
+    found = correlate(order, -order, configurations=of)
+    assert found.overall.value == found.within.value == -1
+    assert (found.overall.high < 0) == (2 / math.factorial(count) <= 0.05)
+    assert (found.within.high < 0) == (2 / 2**count <= 0.05)
+    assert all(math.isnan(tau.high) or tau.low == -1 < tau.high for tau in (found.overall, found.within))
+
+
 def test_simpsons_paradox_is_seen():
     of = np.repeat(np.arange(10), 5)
     level, noise = of, np.random.default_rng(1).normal(size=len(of))
@@ -158,7 +168,7 @@ def test_studies_give_measures_and_outcomes(results_of):
     assert found.networks == 24 and found.factors == ("method.lam",) and found.matched == "train_accuracy"
     assert TR_H2 in found.measures and {"test_accuracy", "test_loss", GAP} <= set(found.outcomes)
     both = correlations([results, results_of("others")], measures=[TR_H2], outcomes=["test_loss"])
-    assert both.networks == 48 and both.found[TR_H2, "test_loss"].configurations == 8
+    assert both.networks == 48 and both.found[TR_H2, "test_loss"].configurations == 12
     assert paradoxes(both) == []
 
 
@@ -170,7 +180,8 @@ def test_a_declared_correlation_has_a_verdict_that_holds_for_all_measures_togeth
     assert alone.confidence == pytest.approx(0.95) and found.confidence == pytest.approx(0.975)
     assert found.tau.value == alone.tau.value > 0 and found.verdict is Verdict.HIGHER
     assert found.tau.high - found.tau.low >= alone.tau.high - alone.tau.low > 0
-    within = correlations([results], plan=plan._replace(pairs="within", outcome="test_accuracy")).declared[TR_H2]
+    plan = plan._replace(measures=(TR_H2,), pairs="within", outcome="test_accuracy")
+    within = correlations([results], plan=plan).declared[TR_H2]
     assert within.verdict is Verdict.INCONCLUSIVE and within.tau.low < 0 < within.tau.high
 
 
@@ -179,7 +190,7 @@ def test_networks_that_did_not_fit_are_left_out_and_counted(results_of):
     loss = polars.when(polars.col("seed") == 0).then(1.0).otherwise(polars.col("train_loss"))
     results = dataclasses.replace(results, runs=results.runs.with_columns(loss.alias("train_loss")))
     found = correlations([results], plan=CorrelationPlan((TR_H2,), "test_loss", max_train_loss=0.5))
-    assert (found.networks, found.left_out, found.found[TR_H2, "test_loss"].networks) == (20, 4, 20)
+    assert (found.networks, found.left_out, found.found[TR_H2, "test_loss"].networks) == (18, 6, 18)
     assert correlations([results], max_train_loss=0.05 + 1).left_out == 0
 
 
@@ -190,7 +201,7 @@ def test_a_study_judged_by_a_correlation_says_first_what_became_of_it(results_of
     assert declared.question == "Does Final tr(H²) go with final test loss?" and declared.text.startswith("Yes: ")
     assert "95 % interval; primary" in declared.effect and beyond.question.startswith("Does a measure say more")
     assert conclusion(found).startswith("Over all pairs of networks, Final tr(H²) rises with final test loss.")
-    assert "24 networks of 4 conditions" in conclusion(found) and answers(correlations([results_of()])) == ()
+    assert "24 networks of 6 conditions" in conclusion(found) and answers(correlations([results_of()])) == ()
     assert "Exploratory but for what was declared" in about(found)
     (drawn,) = figures.forest(found, "test_loss")
     (matrix,) = figures.matrix(found)
@@ -202,7 +213,7 @@ def test_networks_that_are_there_twice_are_refused_and_another_study_of_that_nam
         correlations([results_of(), results_of()])
     found = correlations([results_of(), results_of(seed=7)])
     assert found.networks == 48 and found.studies == ("s", "s (2)")
-    assert found.found[TR_H2, "test_loss"].configurations == 8
+    assert found.found[TR_H2, "test_loss"].configurations == 12
 
 
 @pytest.mark.parametrize(
@@ -221,6 +232,7 @@ def test_a_column_or_a_tolerance_that_is_none_gets_a_sentence(results_of, asked,
 def test_so_few_networks_get_a_sentence(results_of):
     with pytest.raises(InputError, match="of 8 finished networks or more, got 6"):
         correlations([results_of(keep=6)])
+    assert "2 conditions are too few for one" in about(correlations([results_of(keep=8)]))
 
 
 def test_measures_that_name_their_quantities_themselves_are_measures_of_flatness_too():
@@ -231,7 +243,7 @@ def test_measures_that_name_their_quantities_themselves_are_measures_of_flatness
 
 @pytest.fixture
 def results_of():
-    """Results of a study that nobody trained: four conditions of six seeds."""
+    """Results of a study that nobody trained: six conditions of four seeds."""
     from steppe.analysis.results import Results
 
     def make(name="s", keep=24, seed=None):
@@ -240,8 +252,8 @@ def results_of():
             {"condition": f"lam={lam}", "seed": seed, "lam": lam, "status": "finished", "train_accuracy": 1.0}
             | {TR_H2: math.exp(-lam + 0.1 * rng.normal()), "train_loss": 0.1}
             | {"test_accuracy": 0.9 + 0.01 * lam + 0.001 * rng.normal(), "test_loss": 0.3 - 0.01 * lam}
-            for lam in (0.0, 1.0, 2.0, 3.0)
-            for seed in range(6)
+            for lam in (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+            for seed in range(4)
         ][:keep]
         conditions = tuple(dict.fromkeys(row["condition"] for row in rows))
         settings = {c: {"method.lam": c} for c in conditions}

@@ -34,10 +34,12 @@ class Sums(NamedTuple):
     all : (3,) the three sums.
     resampled : (3, resamples) the same where configurations are drawn. One that is drawn twice counts as two: its own
         pairs count twice, those with another as often as both.
+    decided : (configurations, configurations) upper triangle: whether any pair of the two differs in both x and y.
     """
 
     all: np.ndarray
     resampled: np.ndarray
+    decided: np.ndarray
 
 
 class Counts(NamedTuple):
@@ -85,16 +87,19 @@ def count_pairs(
     order = np.argsort(of, kind="stable")
     sizes = np.bincount(of)
     draws = _draws(len(names), seed)
-    known = {name: Sums(np.zeros(3), np.zeros((3, len(draws)))) for name in ("overall", "within", "matched")}
+    count = len(names)
+    known = {
+        name: Sums(np.zeros(3), np.zeros((3, len(draws))), np.zeros((count, count), bool))
+        for name in ("overall", "within", "matched")
+    }
     most = np.min_scalar_type(int(sizes.max(initial=0)) ** 2)
-    answers = np.zeros((len(names), len(names), len(ANSWERS)), most)
+    answers = np.zeros((count, count, len(ANSWERS)), most)
     level = None if matched is None else matched[order]
     for block in _blocks(_ranks(x[order]), _ranks(y[order]), of[order], level, tolerance):
-        weights = block.all @ TERMS
-        _add(known["overall"], block.first, weights, draws)
-        _add(known["within"], block.first, weights, draws, own_alone=True)
+        _add(known["overall"], block.first, block.all, draws)
+        _add(known["within"], block.first, block.all, draws, own_alone=True)
         if level is not None:
-            _add(known["matched"], block.first, block.alike @ TERMS, draws)
+            _add(known["matched"], block.first, block.alike, draws)
         _fill(answers, block.first, block.all[..., ANSWERS].astype(most))
     return Counts(**known, answers=answers)
 
@@ -131,9 +136,13 @@ def _signs(values: np.ndarray, some: slice, later: slice) -> np.ndarray:
     return (rows > columns).astype(np.int8) - (rows < columns).astype(np.int8)
 
 
-def _add(sums: Sums, first: int, weights: np.ndarray, draws: np.ndarray, *, own_alone: bool = False) -> None:
+def _add(sums: Sums, first: int, kinds: np.ndarray, draws: np.ndarray, *, own_alone: bool = False) -> None:
     """Add what a block says. Pairs of two configurations stand in it in one order, of one in both."""
-    count = len(weights)
+    count, weights = len(kinds), kinds @ TERMS
+    said = np.triu(kinds[..., ANSWERS].any(axis=-1))
+    if own_alone:
+        said = np.eye(*said.shape, dtype=np.bool_) & said
+    sums.decided[first : first + count, first:] |= said
     rows, columns = draws[:, first : first + count], draws[:, first:]
     for place in range(3):
         own = np.diagonal(weights[..., place])

@@ -23,7 +23,12 @@ from steppe.core import checks
 
 
 class Tau(NamedTuple):
-    """A rank correlation with its interval; NaN where there are no pairs, or clusters, to take it from."""
+    """A rank correlation with its interval; NaN where there are no pairs, or too few configurations, to take it from.
+
+    The interval is the wider, at each end, of two: percentiles where whole configurations are drawn anew, and Wilson's
+    for as many independent pairs as there are facts. There is none where an exact test of so many configurations could
+    not give a p at or below 1 − confidence either (see `smallest_p`): at 95 % below five configurations.
+    """
 
     value: float
     low: float = math.nan
@@ -95,7 +100,7 @@ def correlate(
         Values; networks where either is not finite are left out.
     configurations : sequence
         Of each network what it was trained with: networks of one configuration differ by their seed alone.
-        Intervals come from resampling whole configurations.
+        Intervals come from resampling whole configurations; below five there is none at 95 % (see `Tau`).
     factors : Mapping, optional
         Name of a hyperparameter -> its value for each network; those that vary count.
     seeds : sequence, optional
@@ -280,14 +285,46 @@ def _surprise(counts: np.ndarray) -> np.ndarray:
 
 
 def _tau(sums: Sums, level: float) -> Tau:
-    """τ over some pairs, and the percentiles of what resampled configurations give."""
+    """τ over some pairs, and its interval: what resampled configurations give and Wilson's, whichever is wider."""
     if not sums.all[1] * sums.all[2] > 0:
         return Tau(math.nan)
     top, *bottom = sums.resampled
     scale = np.sqrt(bottom[0] * bottom[1])
     found = top[scale > 0] / scale[scale > 0]
     value = float(sums.all[0]) / math.sqrt(sums.all[1] * sums.all[2])
-    if len(found) < RESAMPLES / 2:
+    if len(found) < RESAMPLES / 2 or smallest_p(*_facts(sums)) > 1 - level + 1e-12:
         return Tau(value)
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return Tau(value, float(low), float(high))
+    least, most = _score_interval(value, *_facts(sums), level)
+    return Tau(value, min(float(low), least), max(float(high), most))
+
+
+def _facts(sums: Sums) -> tuple[int, int]:
+    """How many configurations have a say, and how many pairs of them."""
+    return int((sums.decided.any(axis=0) | sums.decided.any(axis=1)).sum()), int(sums.decided.sum())
+
+
+def smallest_p(configurations: int, pairs: int) -> float:
+    """The smallest p that an exact two-sided test of a rank correlation could give: max(2 / k!, 2 / 2ᵐ).
+
+    A perfect order is one of k! orders of k configurations, and one of 2ᵐ answers of m pairs of them.
+
+    Examples
+    --------
+    >>> round(smallest_p(4, 6), 3), round(smallest_p(5, 10), 3), smallest_p(5, 5)
+    (0.083, 0.017, 0.0625)
+    """
+    return min(1.0, max(2 / math.factorial(min(configurations, 100)), 2.0 ** (1 - pairs)))
+
+
+def _score_interval(tau: float, configurations: int, pairs: int, level: float) -> tuple[float, float]:
+    """Wilson's (1927) interval of (1 + τ) / 2, the share of pairs that agree, among as many independent pairs as have
+    the variance of τ between unrelated quantities, 2 (2k + 5) / (9k (k − 1)) for k configurations (Kendall 1938).
+
+    It is wide where the bootstrap is not: resamples of a perfect order are all in perfect order.
+    """
+    k, share, z = configurations, (1 + tau) / 2, float(special.ndtri((1 + level) / 2))
+    many = min(9 * k * (k - 1) / (2 * (2 * k + 5)), pairs)
+    middle = (share + z * z / (2 * many)) / (1 + z * z / many)
+    half = z / (1 + z * z / many) * math.sqrt(share * (1 - share) / many + (z / (2 * many)) ** 2)
+    return 2 * (middle - half) - 1, min(2 * (middle + half) - 1, 1.0)

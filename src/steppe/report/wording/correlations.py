@@ -2,13 +2,14 @@
 
 import math
 
+from steppe.analysis.correlation.pairs import smallest_p
 from steppe.analysis.correlation.studies import Correlations, DeclaredCorrelation
 from steppe.analysis.quantities import QUANTITIES
 from steppe.analysis.verdict import Verdict
 from steppe.core.checks import joined
 from steppe.measures.words import in_words
 from steppe.report.document import Answer
-from steppe.report.formats import interval, percent, signed
+from steppe.report.formats import interval, p_value, percent, signed
 from steppe.report.wording.sizes import mid_sentence, sentence_case
 
 PAIRS = {
@@ -64,10 +65,22 @@ def about(found: Correlations) -> str:
     return (
         f"Kendall’s τ over {found.networks} networks of {joined(found.studies)}: 1 where the larger measure always "
         f"goes with the larger outcome, −1 where always with the smaller, 0 where neither.{left} In brackets: "
-        f"{percent(found.confidence)} intervals, for which whole conditions are drawn anew. Of all measures lower is "
-        f"flatter{except_}. “Within”: over pairs of one condition. {alike}“Granulated”: over networks that differ in "
-        f"one setting alone (Jiang 2020); here vary {factors}. “Information”: what the measure says of the outcome "
-        f"beyond no, one or two settings that are known, from 0 to 1. {declared}"
+        f"{percent(found.confidence)} intervals, for which whole conditions are drawn anew{_few(found)}. Of all "
+        f"measures lower is flatter{except_}. “Within”: over pairs of one condition. {alike}“Granulated”: over "
+        f"networks that differ in one setting alone (Jiang 2020); here vary {factors}. “Information”: what the measure "
+        f"says of the outcome beyond no, one or two settings that are known, from 0 to 1. {declared}"
+    )
+
+
+def _few(found: Correlations) -> str:
+    """That there are too few conditions for an interval, where there are."""
+    count = _configurations(found)
+    least = smallest_p(count, count * (count - 1) // 2)
+    if least <= 1 - found.confidence + 1e-12:
+        return ""
+    return (
+        f"; {count} conditions are too few for one, since not even an exact test of their order could give a p below "
+        f"{p_value(least)}"
     )
 
 
