@@ -334,6 +334,24 @@ def test_a_folder_that_goes_away_stops_the_study_and_is_not_made_again(out, tmp_
         assert len(study.gathered(Store.read(tmp_path / "elsewhere")).runs) == 4
 
 
+@pytest.mark.parametrize("name", ["", "runs/lam=0-s0/run.json", "tasks/00001/log.txt", "notes.txt"])
+def test_a_study_that_is_refused_before_it_begins_leaves_no_folder(tmp_path, name):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="refused"), Store.open(out, spec(), DATA):
+        (out / "tasks" / "00001").mkdir(parents=True)
+        if name:
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).touch()
+        raise InputError("refused")
+    assert out.exists() == bool(name)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc, in which nobody can make a folder")
+def test_a_place_for_no_folder_is_one_sentence():
+    with pytest.raises(InputError, match="got a place where no folder can be made"):
+        files.begin(Path("/proc/no/folder"), "study")
+
+
 # --- a study.toml of one's own
 
 

@@ -262,6 +262,9 @@ def begin(folder: Path, command: str) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:  # all that leads to it would have been made, were this a place for folders
+        checks.fail(command, str(folder), "a folder that can be written", "a place where no folder can be made",
+                    "Choose another folder.")  # fmt: skip
     except OSError as error:
         what, todo = process.cause(error)
         checks.fail(command, str(folder), "a folder that can be written", f"an error: {what}", todo)

@@ -66,6 +66,9 @@ OF_A_STUDY = (
 )  # fmt: skip
 """Files that Steppe writes."""
 
+FRESH = {f"{name}{end}" for name in ("study.toml", "data.json") for end in ("", ".sha256")} | {".lock", "runs", "tasks"}
+"""What the folder of a study holds before anything is computed."""
+
 NO_ROWS = polars.DataFrame(schema=ROWS_OF_A_RUN)
 
 AGAIN = "`steppe run` recreates it."
@@ -143,6 +146,7 @@ class Store:
         """
         directory = Path(directory)
         _check_folder(directory, spec, data, lambda text: None)
+        new = not directory.exists()
         files.make(files.begin(directory, "study") / "runs", directory)
         with files.lock(directory / ".lock", "study", directory, "runs in"):
             before = _check_folder(directory, spec, data, say)  # again: it is ours alone only now
@@ -158,7 +162,20 @@ class Store:
             else:
                 files.write_checked(directory / "study.toml", store.spec.toml())
             files.write_checked(directory / "data.json", json.dumps(data.table(), indent=1) + "\n")
-            yield store
+            try:
+                yield store
+            except checks.InputError:
+                if new and store._is_unused():
+                    shutil.rmtree(directory, ignore_errors=True)
+                raise
+
+    def _is_unused(self) -> bool:
+        """Whether the folder holds what `open` put there, tasks that nobody began, and nothing else."""
+        if _node(self.directory) != self._held[self.directory]:
+            return False
+        begun = [*(self.directory / "runs").iterdir(), *self.directory.glob("tasks/*/*.log"),
+                 *self.directory.glob("tasks/*/log.txt")]  # fmt: skip
+        return not begun and {path.name for path in self.directory.iterdir()} <= FRESH
 
     def choose(self, chosen: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep what tuning chose, condition by condition: all that is run from now on has these settings.
