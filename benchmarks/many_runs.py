@@ -20,7 +20,7 @@ import polars
 
 from steppe import study
 from steppe.engines import tasks
-from steppe.engines.base import Ending, Job
+from steppe.engines.base import Ending, Job, Waits
 from steppe.engines.progress import Watcher
 from steppe.models import Variables
 from steppe.study.execution.base import Run, run_of
@@ -74,6 +74,10 @@ class Simulated:
                 self.write(Path(task["arguments"]["directory"]), run_of(unit))
         self.seconds += time.process_time() - begin
         return {job.name: Ending(0) for job in some}
+
+    def waits(self) -> Waits:
+        """See `Engine`."""
+        return Waits()
 
     def write(self, directory: Path, run: Run) -> None:
         """Put a run into a study's folder."""

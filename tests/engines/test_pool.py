@@ -7,7 +7,7 @@ import pytest
 
 from steppe import InputError
 from steppe.engines import base, performance, tasks, worker
-from steppe.engines.base import Ending, Task
+from steppe.engines.base import Ending, Task, Waits
 from steppe.engines.pool import Pool
 from steppe.engines.progress import Watcher
 from steppe.storage import files
@@ -22,7 +22,7 @@ class Here:
     def __init__(self, room=2, killed=(), adopted=()):
         self.room, self.endings, self.adopted = room, {}, adopted
         self.killed = list(killed)
-        self.given, self.stopped = [], False
+        self.given, self.stopped, self.slow = [], False, False
 
     def parts(self, count):
         return count
@@ -43,6 +43,9 @@ class Here:
     def ended(self):
         found, self.endings = self.endings, {}
         return found
+
+    def waits(self):
+        return Waits("some wait", ("A sentence.",) if self.slow else ())
 
     def stop(self):
         self.stopped = True
@@ -90,9 +93,10 @@ def test_all_units_are_computed_once_and_nothing_is_left_of_their_tasks(tmp_path
 
 def test_workers_that_have_nothing_to_do_are_said(tmp_path):
     engine, ears = Here(), Ears()
-    engine.asked = 5
+    engine.asked, engine.slow = 5, True
     pool_of(engine, tmp_path, ("a", "b"), watcher=ears)
     assert ears.told[0] == "5 workers were asked for, and 2 are enough: no more runs are missing."
+    assert ears.told.count("A sentence.") == 1
 
 
 def test_what_a_killed_worker_left_is_given_again(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from steppe import InputError
 from steppe.engines import tasks
-from steppe.engines.base import Ending, Task
+from steppe.engines.base import Ending, Task, Waits
 from steppe.engines.engines import Place
 from steppe.engines.pool import Pool
 from steppe.engines.progress import Watcher
@@ -45,12 +45,14 @@ def jobs_in(folder, count):
 
 
 def test_a_script_says_what_was_asked_and_begins_each_task_with_its_own_folder_and_mark(slurm, tmp_path):
-    jobs = jobs_in(tmp_path, 5)
+    folder = tmp_path / "5%A"
+    folder.mkdir()
+    jobs = jobs_in(folder, 5)
     engine = Slurm({"partition": "gpu", "exclusive": "", "mem_per_cpu": "2G"}, workers=2, cpus=3, gpus=1)
     assert engine.start(jobs) == jobs[:3]  # as many as an array holds
     script = (slurm / "submitted.sh").read_text()
     for line in ("--partition=gpu", "--exclusive", "--mem-per-cpu=2G", "--array=0-2%2", "--cpus-per-task=3",
-                 "--gres=gpu:1", f"--output={tmp_path}/tasks/slurm/%A_%a.log"):  # fmt: skip
+                 "--gres=gpu:1", f"--output={tmp_path}/5%%A/tasks/slurm/%A_%a.log"):  # fmt: skip
         assert f"#SBATCH {line}\n" in script
     assert "export NPROC=3\n" in script
     told = script.replace("exec ", "echo ")  # what the last line would begin
@@ -62,9 +64,10 @@ def test_a_script_says_what_was_asked_and_begins_each_task_with_its_own_folder_a
 def test_tasks_end_by_what_squeue_says_and_none_ends_while_it_says_nothing(slurm, tmp_path):
     engine = Slurm()
     engine.start(jobs_in(tmp_path, 3))
-    (slurm / "states").write_text("41|0|RUNNING\n41|1|COMPLETED\n7|2|RUNNING\n41|2|NODE_FAIL\n")
+    (slurm / "states").write_text("41|0|RUNNING|None\n41|1|COMPLETED|None\n7|2|RUNNING|None\n41|2|NODE_FAIL|\n")
     (slurm / "silence").touch()
     assert engine.ended() == {}
+    assert engine.waits().heed == ("Slurm does not answer now ('nothing'). Its tasks go on.",)
     (slurm / "silence").unlink()
     assert engine.ended() == {"00002": Ending(0), "00003": Ending(None, "Slurm's task 41_2 lost its machine")}
     (slurm / "states").write_text("")
@@ -72,14 +75,46 @@ def test_tasks_end_by_what_squeue_says_and_none_ends_while_it_says_nothing(slurm
     assert "--jobs=41" in (slurm / "asked").read_text()
 
 
+def test_tasks_that_would_wait_for_ever_end_the_command_in_one_sentence_once_none_computes(slurm, tmp_path):
+    engine = Slurm()
+    engine.start(jobs_in(tmp_path, 3))
+    never, later = "41|0|PENDING|PartitionTimeLimit\n", "41|1|PENDING|ReqNodeNotAvail, UnavailableNodes:n1\n"
+    (slurm / "states").write_text(f"{never}{later}41|2|RUNNING|None\n")
+    engine.ended()
+    assert engine.waits() == Waits(
+        "2 wait: PartitionTimeLimit, ReqNodeNotAvail, UnavailableNodes:n1",
+        ("Slurm's tasks wait: their time limit is above that of the partition (PartitionTimeLimit).",
+         "Slurm's tasks wait: machines that they need are down, drained or reserved "
+         "(ReqNodeNotAvail, UnavailableNodes:n1)."),
+    )  # fmt: skip
+    (slurm / "states").write_text(f"{never}{later}41|2|COMPLETED|None\n")
+    with pytest.raises(InputError, match=r"tasks that would wait for ever: their time limit is above .*cancelled\."):
+        engine.ended()
+
+
+def test_other_jobs_are_named_as_a_reason_only_where_no_task_computes(slurm, tmp_path):
+    engine = Slurm()
+    engine.start(jobs_in(tmp_path, 2))
+    (slurm / "states").write_text("41|0|PENDING|Resources\n41|1|PENDING|None\n")
+    engine.ended()
+    assert engine.waits() == Waits(
+        "2 wait: Resources", ("Slurm's tasks wait: other jobs have the machines (Resources).",)
+    )
+    (slurm / "states").write_text("41|0|PENDING|Resources\n41|1|RUNNING|None\n")
+    engine.ended()
+    assert engine.waits() == Waits("1 wait: Resources")
+
+
 def test_a_later_command_watches_the_tasks_that_are_still_there(slurm, tmp_path):
     jobs = jobs_in(tmp_path, 3)
     Slurm().start(jobs)
-    (slurm / "states").write_text("41|0|PENDING\n41|2|RUNNING\n")
+    (slurm / "states").write_text("41|0|PENDING|Resources\n41|2|RUNNING|None\n")
     later = Slurm()
     assert later.adopt(jobs) == [jobs[0], jobs[2]]
     later.stop()
     assert (slurm / "cancelled").read_text() == "41\n"
+    (slurm / "states").write_text("41|0|PENDING|BadConstraints\n")
+    assert Slurm().adopt(jobs) == []
 
 
 def test_what_is_too_much_for_now_waits_and_anything_else_that_sbatch_refuses_is_its_sentence(slurm, tmp_path):
@@ -123,6 +158,11 @@ def test_a_dry_run_shows_the_first_of_several_arrays(slurm, tmp_path):
         (Place("slurm", slurm=["array=1-3"]), r"--slurm must be an option that Steppe does not set itself, got array"),
         (Place("slurm", slurm=["mem=1\n2"]), r"--slurm must be KEY=VALUE"),
         (Place("slurm", cpus=0.5), r"--cpus-per-run must be a whole number, got 0.5"),
+        (
+            Place("slurm", gpus=1, slurm=["gpus=2"]),
+            r"--gpus-per-run must be left out where --slurm says it, got it and --slurm gpus=2\.",
+        ),
+        (Place("slurm", cpus=4, slurm=["cpus-per-task=2"]), r"--cpus-per-run must be left out .* cpus-per-task=2\."),
     ],
 )
 def test_options_that_cannot_be_are_one_sentence(place, sentence):
@@ -130,10 +170,13 @@ def test_options_that_cannot_be_are_one_sentence(place, sentence):
         place.engine()
 
 
-def test_a_machine_without_slurm_is_one_sentence(tmp_path, monkeypatch):
+def test_a_machine_without_slurm_is_one_sentence_and_shows_the_script_in_a_dry_run(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"with scontrol on the path, got a machine without it\. Log in to"):
-        Slurm().preview(tmp_path, 1)
+        Slurm()
+    shown = Slurm(dry=True).preview(tmp_path, 7)
+    assert "#SBATCH --array=0-6\n" in shown
+    assert "# The cluster was not asked how large an array may be; here it is 1000. slurm: --on slurm must" in shown
 
 
 class Chaos(Watcher):

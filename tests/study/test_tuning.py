@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from steppe import data, report, study
 from steppe.core.checks import InputError
-from steppe.engines.base import Ending
+from steppe.engines.base import Ending, Waits
 from steppe.engines.performance import perform
 from steppe.models import Variables
 from steppe.report.wording.tuning import budget, cautions
@@ -402,6 +402,9 @@ class Here:
     def ended(self):
         over, self.over = self.over, {}
         return over
+
+    def waits(self):
+        return Waits()
 
     def stop(self):
         pass

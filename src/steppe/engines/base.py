@@ -51,6 +51,21 @@ class Ending(NamedTuple):
     why: str = ""
 
 
+class Waits(NamedTuple):
+    """What keeps jobs from being computed, where anything does.
+
+    Attributes
+    ----------
+    brief : str
+        It in a few words, for the progress of all.
+    heed : tuple of str
+        What somebody should hear, in sentences.
+    """
+
+    brief: str = ""
+    heed: tuple[str, ...] = ()
+
+
 class Engine(Protocol):
     """Carries jobs to machines, and says when they have ended. What a job did, its folder says."""
 
@@ -71,7 +86,16 @@ class Engine(Protocol):
         ...
 
     def ended(self) -> dict[str, Ending]:
-        """The jobs that ended since this was last asked, by their names."""
+        """The jobs that ended since this was last asked, by their names.
+
+        Raises
+        ------
+        InputError : jobs wait for what never comes.
+        """
+        ...
+
+    def waits(self) -> Waits:
+        """What kept jobs from being computed when `ended` was last asked."""
         ...
 
     def stop(self) -> None:

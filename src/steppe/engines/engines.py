@@ -73,6 +73,8 @@ class Place:
         checks.one_of("run", "--on", self.on, ENGINES)
         os.environ |= memory()  # before JAX takes a GPU
         _check_settings(self.on, given)
+        if self.on == "slurm":
+            given["dry"] = self.dry_run
         return ENGINES[self.on](**given)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from steppe.core import checks
 from steppe.engines import tasks
-from steppe.engines.base import BLIND, Ending, Engine, Job, Task
+from steppe.engines.base import BLIND, Ending, Engine, Job, Task, Waits
 from steppe.engines.progress import Watcher
 from steppe.storage import files
 
@@ -142,7 +142,7 @@ class Pool:
                 self.ended[by_name[name]] = ending, now
         waiting = set(self.waiting)
         on_their_way = [job for job in self.carried if job not in waiting]
-        self.progress.look(on_their_way)
+        self.progress.look(on_their_way, self.engine.waits())
         for job, (ending, when) in list(self.ended.items()):
             rest = self.missing(self.carried[job])
             if not rest or ending.status != 0 or now - when > PATIENCE:
@@ -214,22 +214,28 @@ class _Progress:
         self.text = ""
         self.began = False
 
-    def look(self, jobs: Sequence[Job]) -> None:
-        """Read what workers wrote."""
+    def look(self, jobs: Sequence[Job], waits: Waits) -> None:
+        """Read what workers wrote, and tell of what keeps others from being there."""
         contents = [content for job in jobs if (content := tasks.read(job.folder / tasks.PROGRESS))]
         self.began = self.began or bool(contents)
         text = f"{len(contents)} worker{'s' if len(contents) != 1 else ''}"
         if len(contents) == 1:
             text += f": {contents[0].get('at', '')}"
+        text += f"; {waits.brief}" if waits.brief else ""
         if text != self.text:
             self.watcher.stage(text)
             self.text = text
+        for sentence in waits.heed:
+            self._say(sentence)
         for content in contents:
             self._count(content)
             for sentence in content.get("said", []):
-                if sentence not in self.said:
-                    self.said.add(sentence)
-                    self.watcher.say(sentence)
+                self._say(sentence)
+
+    def _say(self, sentence: str) -> None:
+        if sentence not in self.said:
+            self.said.add(sentence)
+            self.watcher.say(sentence)
 
     def _count(self, content: Any) -> None:
         state = content.get("state", [0.0, 0.0])

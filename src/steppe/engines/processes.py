@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from steppe.core import checks
 from steppe.engines import worker
-from steppe.engines.base import Ending, Job
+from steppe.engines.base import Ending, Job, Waits
 from steppe.storage import provenance
 
 
@@ -79,6 +79,10 @@ class Processes:
                 self._free.append(place)
                 _close(self._running.pop(name)[0])
         return found
+
+    def waits(self) -> Waits:
+        """See `Engine`: nothing that is known."""
+        return Waits()
 
     def stop(self) -> None:
         """See `Engine`."""
@@ -167,5 +171,5 @@ def _gpus() -> list[str]:
 
 
 def _told(place: Place) -> str:
-    cores = f"cores {','.join(map(str, place.cores))}"
+    cores = f"core{'s' if len(place.cores) > 1 else ''} {','.join(map(str, place.cores))}"
     return f"A worker on {cores}" + (f" with GPU {place.gpu}" if place.gpu else "")

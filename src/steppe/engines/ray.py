@@ -16,7 +16,7 @@ from typing import Any
 
 from steppe.core import checks, extras, programs
 from steppe.engines import worker
-from steppe.engines.base import Ending, Job
+from steppe.engines.base import Ending, Job, Waits
 from steppe.engines.processes import environment, explained
 
 CONNECT_SECONDS = 10
@@ -119,6 +119,10 @@ class Ray:
             return Ending(None, _short(error))
         return Ending(status, explained(status))
 
+    def waits(self) -> Waits:
+        """See `Engine`: nothing that is known."""
+        return Waits()
+
     def stop(self) -> None:
         """See `Engine`."""
         for ref in self._running:
@@ -129,7 +133,7 @@ class Ray:
     def preview(self, folder: Path, count: int) -> str:
         """See `Engine`."""
         needs = checks.joined(f"{value:g} {kind}" for kind, value in self.needs.items() if value)
-        return f"{count} tasks of Ray, {self.workers} at once, each with {needs}\n"
+        return f"{count} task{'s' if count != 1 else ''} of Ray, {self.workers} at once, each with {needs}\n"
 
 
 def carry(folder: str, mark: str, home: str, more: Mapping[str, str]) -> int:

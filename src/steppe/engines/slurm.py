@@ -17,12 +17,13 @@ import shlex
 import shutil
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steppe.core import checks
-from steppe.engines import tasks, worker
-from steppe.engines.base import Ending, Job
+from steppe.engines import reasons, tasks, worker
+from steppe.engines.base import Ending, Job, Waits
 from steppe.engines.processes import environment
 from steppe.storage import files
 
@@ -42,6 +43,10 @@ LIMITS = ("QOSMaxSubmitJob", "AssocMaxSubmitJob", "AssocGrpSubmitJob", "MaxJobCo
 
 OURS = ("array", "output", "error", "wrap", "parsable")
 """Options of ``sbatch`` that are set here."""
+
+CORES = ("cpus-per-task", "cpus-per-gpu")
+GPUS = ("gres", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task", "tres-per-task")
+"""Options of ``sbatch`` by which it is asked for cores, and for GPUs."""
 
 DONE = {"COMPLETED"}
 WAITING = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
@@ -63,11 +68,13 @@ class Slurm:
         Cores, and threads, of each; one core, and as many threads as this process would have.
     gpus : int, optional
         GPUs of each.
+    dry : bool
+        Whether it only shows what it would submit, for which no Slurm needs to answer.
 
     Raises
     ------
     InputError
-        Options that Steppe sets itself, or that cannot stand in a script.
+        Options that Steppe sets itself, that cannot stand in a script, or that say one thing twice; no Slurm here.
     """
 
     name = "slurm"
@@ -78,6 +85,8 @@ class Slurm:
         workers: int | None = None,
         cpus: float | None = None,
         gpus: float | None = None,
+        *,
+        dry: bool = False,
     ):
         self.options = {name.lstrip("-").replace("_", "-"): str(text) for name, text in (options or {}).items()}
         for name, text in self.options.items():
@@ -87,22 +96,30 @@ class Slurm:
                 checks.fail("slurm", "--slurm", "KEY=VALUE, such as partition=gpu", checks.shown(f"{name}={text}"))
         if workers is not None:
             checks.whole("slurm", "--workers", workers)
-        for option, key, value in (("--cpus-per-run", "cpus-per-task", cpus), ("--gpus-per-run", "gres", gpus)):
-            if value is not None:
-                if value != int(value):
-                    checks.fail("slurm", option, "a whole number", value)
-                number = checks.whole("slurm", option, int(value), least=0)
-                self.options.setdefault(key, f"gpu:{number}" if key == "gres" else str(number))
-        self.options.setdefault("cpus-per-task", "1")
+        if cpus is not None or "cpus-per-gpu" not in self.options:
+            asked = 1 if cpus is None else self._asked_for("--cpus-per-run", cpus, CORES)
+            self.options.setdefault("cpus-per-task", str(asked))
+        if gpus is not None:
+            self.options["gres"] = f"gpu:{self._asked_for('--gpus-per-run', gpus, GPUS)}"
         self.workers = self.asked = workers
         self.environment = environment(None if cpus is None else int(cpus))
         self._arrays: dict[str, dict[int, str]] = {}
         self._asked = 0.0
-        self._limit: int | None = None
+        self._waits = Waits()
+        self.most, self._unasked = _largest(dry=dry)
+
+    def _asked_for(self, option: str, value: float, others: Sequence[str]) -> int:
+        """A whole number that an option asks for, and no option of ``sbatch`` with it."""
+        if value != int(value):
+            checks.fail("slurm", option, "a whole number", value)
+        both = [f"--slurm {name}={self.options[name]}" for name in others if name in self.options]
+        if both:
+            checks.fail("slurm", option, "left out where --slurm says it", f"it and {checks.joined(both)}")
+        return checks.whole("slurm", option, int(value), least=0)
 
     def parts(self, count: int) -> int:
         """See `Engine`: one unit a task, as far as two arrays hold them."""
-        return min(count, 2 * self._most())
+        return min(count, 2 * self.most)
 
     def adopt(self, jobs: Sequence[Job]) -> list[Job]:
         """See `Engine`: Slurm goes on with its tasks, wherever the process is that submitted them."""
@@ -117,13 +134,17 @@ class Slurm:
             if numbered and array.get("job"):
                 self._arrays[array["job"]] = numbered
         self._asked = 0.0
-        over = self.ended()
+        try:
+            over = self.ended()
+        except checks.InputError:  # they would wait for ever: another command asks otherwise
+            self.stop()
+            return []
         names = {name for numbered in self._arrays.values() for name in numbered.values()} - set(over)
         return [job for job in jobs if job.name in names]
 
     def start(self, jobs: Sequence[Job]) -> list[Job]:
         """See `Engine`: one array, as large as the cluster takes; none while it has too many jobs."""
-        chosen = list(jobs[: self._most()])
+        chosen = list(jobs[: self.most])
         folder = chosen[0].folder.parent
         place = files.make(folder / FOLDER, folder)
         name = secrets.token_hex(4)
@@ -148,21 +169,34 @@ class Slurm:
             return {}
         self._asked = time.monotonic()
         said = _call(
-            "squeue", "--noheader", "--array", "--states=all", "--format=%F|%K|%T", f"--jobs={','.join(self._arrays)}"
+            "squeue",
+            "--noheader",
+            "--array",
+            "--states=all",
+            "--format=%F|%K|%T|%r",
+            f"--jobs={','.join(self._arrays)}",
         )
         if said.returncode and "Invalid job id" not in said.stderr:
-            return {}  # Slurm does not answer; the tasks go on
-        states = dict(_states(said.stdout))
-        found = {}
+            self._waits = Waits(heed=(f"Slurm does not answer now ({_line(said.stderr)}). Its tasks go on.",))
+            return {}
+        states = _states(said.stdout)
+        found, there = {}, []
         for array, numbered in list(self._arrays.items()):
             for number, name in list(numbered.items()):
-                state = states.get((array, number), "")
-                if state not in WAITING:
+                state, reason = states.get((array, number), ("", ""))
+                if state in WAITING:
+                    there.append((state, reason))
+                else:
                     found[name] = _ending(state, f"{array}_{number}")
                     del numbered[number]
             if not numbered:
                 del self._arrays[array]
+        self._waits = _waits(there)
         return found
+
+    def waits(self) -> Waits:
+        """See `Engine`: the reasons that Slurm gives."""
+        return self._waits
 
     def stop(self) -> None:
         """See `Engine`."""
@@ -172,23 +206,24 @@ class Slurm:
 
     def preview(self, folder: Path, count: int) -> str:
         """See `Engine`: the script of an array."""
-        most = self._most()
-        jobs = [
-            Job(f"{place + 1:05}", folder / tasks.FOLDER / f"{place + 1:05}", "MARK")
-            for place in range(min(count, most))
-        ]
-        more = (
-            f"# {-(-count // most)} arrays of at most {most} tasks, {count} in all; this is the first.\n"
-            if count > most
-            else ""
-        )
-        return self.script((folder / tasks.FOLDER).absolute(), jobs) + more
+        folders = [folder / tasks.FOLDER / f"{place + 1:05}" for place in range(min(count, self.most))]
+        notes = []
+        if count > self.most:
+            arrays = -(-count // self.most)
+            notes.append(f"{arrays} arrays of at most {self.most} tasks, {count} in all; this is the first.")
+        if self._unasked:
+            notes.append(
+                f"The cluster was not asked how large an array may be; here it is {self.most}. {self._unasked}"
+            )
+        script = self.script((folder / tasks.FOLDER).absolute(), [Job(path.name, path, "MARK") for path in folders])
+        return script + "".join(f"# {note}\n" for note in notes)
 
     def script(self, folder: Path, jobs: Sequence[Job]) -> str:
         """The script of an array of some jobs, whose folders lie in `folder`."""
         running = f"%{self.workers}" if self.workers else ""
+        log = str(folder / FOLDER).replace("%", "%%") + "/%A_%a.log"  # Slurm replaces what follows a %
         given = {"job-name": "steppe", **self.options, "array": f"0-{len(jobs) - 1}{running}", "open-mode": "append",
-                 "output": str(folder / FOLDER / "%A_%a.log")}  # fmt: skip
+                 "output": log}  # fmt: skip
         lines = [
             f"#SBATCH --{name}={shlex.quote(text)}" if text else f"#SBATCH --{name}" for name, text in given.items()
         ]
@@ -204,16 +239,20 @@ class Slurm:
             "",
         ])  # fmt: skip
 
-    def _most(self) -> int:
-        """Tasks in an array, at most."""
-        if self._limit is None:
-            said = _call("scontrol", "show", "config")
-            if said.returncode:
-                checks.fail("slurm", "--on slurm", "used where Slurm takes jobs", _line(said.stderr),
-                            "`scontrol ping` says whether it is there.")  # fmt: skip
-            found = re.search(r"^MaxArraySize\s*=\s*(\d+)", said.stdout, re.MULTILINE)
-            self._limit = max(1, min(int(found[1]) - 1, MOST)) if found else LARGEST
-        return self._limit
+
+def _largest(*, dry: bool) -> tuple[int, str]:
+    """Tasks in an array, at most; and why the cluster could not be asked, where that is no error."""
+    try:
+        said = _call("scontrol", "show", "config")
+        if said.returncode:
+            checks.fail("slurm", "--on slurm", "used where Slurm takes jobs", _line(said.stderr),
+                        "`scontrol ping` says whether it is there.")  # fmt: skip
+    except checks.InputError as error:
+        if dry:
+            return LARGEST, str(error)
+        raise
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", said.stdout, re.MULTILINE)
+    return max(1, min(int(found[1]) - 1, MOST)) if found else LARGEST, ""
 
 
 def _call(program: str, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -231,10 +270,29 @@ def _call(program: str, *words: str) -> "subprocess.CompletedProcess[str]":
                           env={**os.environ, "LC_ALL": "C"})  # fmt: skip
 
 
-def _states(text: str) -> Sequence[tuple[tuple[str, int], str]]:
-    """(job, number) -> state, of lines of ``squeue``."""
-    rows = [line.strip().split("|") for line in text.splitlines()]
-    return [((row[0], int(row[1])), row[2]) for row in rows if len(row) == 3 and row[1].isdigit()]
+def _states(text: str) -> dict[tuple[str, int], tuple[str, str]]:
+    """(job, number) -> state and reason, of lines of ``squeue``."""
+    rows = [line.strip().split("|", 3) for line in text.splitlines()]
+    return {(row[0], int(row[1])): (row[2], row[3]) for row in rows if len(row) == 4 and row[1].isdigit()}
+
+
+def _waits(there: Sequence[tuple[str, str]]) -> Waits:
+    """What keeps tasks from being computed, by the states and reasons of all that are not over.
+
+    Raises
+    ------
+    InputError : none computes, and what is waited for never comes.
+    """
+    pending = Counter(reason for state, reason in there if state == "PENDING")
+    busy = len(there) > pending.total()
+    hopeless = [words for reason in pending if (words := reasons.never(reason))]
+    if hopeless and not busy:
+        checks.fail("slurm", "--slurm", "options of a job that can begin here",
+                    f"tasks that would wait for ever: {checks.joined(hopeless)}", "They were cancelled.")  # fmt: skip
+    given = [reason for reason in pending if reason not in ("", "None")]
+    brief = f"{pending.total()} wait" + (f": {', '.join(given)}" if given else "")
+    heed = [reason for reason in given if not (busy and reason in reasons.USUAL)]
+    return Waits(brief if pending else "", tuple(f"Slurm's tasks wait: {reasons.explained(each)}." for each in heed))
 
 
 def _ending(state: str, job: str) -> Ending:
