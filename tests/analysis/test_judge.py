@@ -215,6 +215,19 @@ def test_the_power_of_tost_is_what_simulated_experiments_find(effect):
     assert analysis.equivalence_power(margin, count, effect=effect) == pytest.approx(shown, abs=0.025)
 
 
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("alternative", ["greater", "less"])
+def test_the_bound_of_a_one_sided_test_is_scipys(paired, alternative):
+    a, b = np.array(A[:5]), np.array(B[:5])
+    theirs = stats.ttest_1samp(a - b, 0, alternative=alternative) if paired else stats.ttest_ind(
+        a, b, equal_var=False, alternative=alternative
+    )  # fmt: skip
+    ends = theirs.confidence_interval(0.95)
+    found = judge(a, b, paired=paired, alternative=alternative)
+    assert found.bound == pytest.approx(ends.low if alternative == "greater" else ends.high)
+    assert math.isnan(judge(a, b, paired=paired).bound) and found.interval == judge(a, b, paired=paired).interval
+
+
 @pytest.mark.parametrize("count", [3, 5, 10])
 @pytest.mark.parametrize("paired", [False, True])
 def test_intervals_cover_and_tests_reject_as_often_as_they_say(count, paired):

@@ -78,6 +78,10 @@ def test_the_declared_test_decides_and_stands_in_the_report(out):
         "Wilcoxon p" in text and "Corrected p (BY)" in text and "Holm" not in text.partition("## Statistical power")[0]
     )
     assert "by Wilcoxon’s signed-rank test (one-sided: lower) with Benjamini and Yekutieli’s correction" in text
+    assert (
+        "These are figures of Welch’s test; the study declares Wilcoxon’s signed-rank test (one-sided: lower)" in text
+    )
+    assert "not corrected and two-sided" in text and "two-sided 95 % interval" in text
     assert "With 2 seeds a side, Wilcoxon’s signed-rank test (one-sided: lower) cannot give a p below 0.25" in text
 
 

@@ -193,7 +193,7 @@ def _untested(comparison: Comparison) -> Comparison:
     """A comparison with values that are only bounds: nothing is said of their means."""
     nothing, unknown = PValue(math.nan, "bounds"), Effect(math.nan, math.nan, math.nan)
     return comparison._replace(
-        difference=math.nan, low=math.nan, high=math.nan, test=nothing, welch=nothing, paired=nothing,
+        difference=math.nan, low=math.nan, high=math.nan, bound=math.nan, test=nothing, welch=nothing, paired=nothing,
         equivalence=nothing, hedges_g=unknown, d_z=math.nan, rank_biserial=math.nan, improvement=math.nan,
     )  # fmt: skip
 

@@ -103,7 +103,9 @@ def _sections(analysis: Analysis, surfaces_page: str) -> Iterator[Section]:
     yield Section(
         "Statistical power",
         (
-            Paragraph(power(analysis.power, analysis.alpha, analysis.primary.quantity)),
+            Paragraph(
+                power(analysis.power, analysis.alpha, analysis.primary.quantity, over_data=analysis.ranks is not None)
+            ),
             Sentences(tuple(too_few(analysis.tested, analysis.alpha)), warning=True),
         ),
         brief=True,

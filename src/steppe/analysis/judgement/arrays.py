@@ -43,11 +43,13 @@ def judge(
         ranks. "permutation": of the difference of means over all relabellings, of pairs over all swaps. The last two
         are exact where there are at most 200,000 labels, and cannot give a p below `Comparison.smallest_p`.
     alternative : "two-sided", "greater" or "less"
-        Which differences are tested for; "greater": that a is higher.
+        Which differences are tested for; "greater": that a is higher. The interval has two sides all the same, and may
+        hold 0 where a one-sided test finds a difference: what goes with that test is `Comparison.bound`.
     confidence : float
-        Of the interval; tests are done at level 1 − confidence.
+        Of the interval, and of the bound; tests are done at level 1 − confidence.
     interval : "t" or "bca"
-        Welch's interval, of pairs Student's; or the bootstrap's, which is too short below ten values: see `bootstrap`.
+        Welch's interval, of pairs Student's; or the bootstrap's, which is too short below ten values (see `bootstrap`)
+        and has no bound.
     seed : int
         Of the resamples, and of the relabellings where not all of them are looked at.
 
@@ -72,6 +74,8 @@ def judge(
     'HIGHER'
     >>> judge(sam, plain, paired=True, test="rank").p
     0.0625
+    >>> round(judge(sam, plain, alternative="greater").bound, 4)
+    0.0069
     """
     first, second = seeds_of("judge", "a", a), seeds_of("judge", "b", b)
     level = share("judge", "confidence", confidence)
@@ -90,7 +94,7 @@ def judge(
     if interval == "t":
         return found
     ends = intervals.bootstrap(first, second, paired=paired, confidence=level, method="BCa", seed=seed)
-    return found._replace(low=ends.low, high=ends.high)
+    return found._replace(low=ends.low, high=ends.high, bound=math.nan)
 
 
 def equivalence(a: Iterable[float], b: Iterable[float], *, margin: float, paired: bool = False) -> PValue:

@@ -48,7 +48,11 @@ class Comparison(NamedTuple):
         The two samples.
     difference, low, high : float
         mean(condition) − mean(baseline), and its confidence interval of level 1 − α: Welch's, or Student's for the mean
-        of the paired differences where samples are paired, or a bootstrapped one where that was asked for.
+        of the paired differences where samples are paired, or a bootstrapped one where that was asked for. It has two
+        sides whatever the alternative is.
+    bound : float
+        Of a one-sided alternative the one end that goes with its t-test, of level 1 − α: p ≤ α where the bound is on
+        the same side of 0 as the alternative ("greater": a lower bound). NaN where the alternative is two-sided.
     test : PValue
         The declared test of a difference: what decides.
     welch : PValue
@@ -92,6 +96,7 @@ class Comparison(NamedTuple):
     equivalence: PValue
     alpha: float
     plan: Plan = PLAN
+    bound: float = math.nan
 
     @property
     def verdict(self) -> Verdict:
@@ -100,7 +105,7 @@ class Comparison(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The confidence interval of the difference; NaN where there is no spread to take it from."""
+        """The confidence interval of the difference, two-sided; NaN where there is no spread to take it from."""
         return self.low, self.high
 
     @property
@@ -226,11 +231,11 @@ def compared(sides: Sides, confidence: float, margin: float, plan: Plan, seed: i
     below, above = summary(base, confidence=confidence), summary(other, confidence=confidence)
     if plan.paired:
         difference = pairs.mean * pairs.unit if len(pairs.differences) else math.nan
-        half = intervals.paired_half_width(pairs, confidence)
+        half, to_bound = (intervals.paired_half_width(pairs, level) for level in (confidence, 2 * confidence - 1))
         equivalent = equivalences.paired_tost(pairs, margin)
     else:
         difference = above.mean - below.mean
-        half = intervals.welch_half_width(below, above, confidence)
+        half, to_bound = (intervals.welch_half_width(below, above, level) for level in (confidence, 2 * confidence - 1))
         equivalent = equivalences.tost(below, above, margin)
     return Comparison(
         baseline=below,
@@ -250,6 +255,9 @@ def compared(sides: Sides, confidence: float, margin: float, plan: Plan, seed: i
         equivalence=equivalent,
         alpha=round(1 - confidence, 12),
         plan=plan,
+        bound={"two-sided": math.nan, "greater": difference - to_bound, "less": difference + to_bound}[
+            plan.alternative
+        ],
     )
 
 

@@ -59,6 +59,18 @@ CORRECTIONS: dict[str, Callable[[Sequence[float]], np.ndarray]] = {
 """Corrections by their names in a study."""
 
 
+def strictest(correction: str, count: int) -> float:
+    """What the smallest of `count` p-values is multiplied by where all others are 1.
+
+    Examples
+    --------
+    >>> [round(strictest(name, 3), 6) for name in ("holm", "benjamini_hochberg", "benjamini_yekutieli")]
+    [3.0, 3.0, 5.5]
+    """
+    tiny = 1e-12
+    return float(CORRECTIONS[correction]([tiny, *[1.0] * (count - 1)])[0]) / tiny
+
+
 def _discoveries(function: str, p_values: Sequence[float], method: str) -> np.ndarray:
     """SciPy's correction of what is not NaN."""
     raw = _shares(function, p_values)

@@ -15,7 +15,7 @@ from steppe.report.document import Cell, Row, Table
 from steppe.report.formats import NOTHING, interval, number, p_value, percent, signed
 from steppe.report.tables.base import ratio_cell, table
 from steppe.report.wording.notes import late_margin
-from steppe.report.wording.plans import COLUMNS, CORRECTIONS, ROLES, SHORT, equivalence_test, test
+from steppe.report.wording.plans import COLUMNS, CORRECTIONS, ROLES, SHORT, equivalence_test, test, two_sided
 from steppe.report.wording.sizes import margin_size, sentence_case
 from steppe.report.wording.verdicts import ratio_verdict, verdict
 
@@ -107,7 +107,7 @@ def _test_columns(plan: Plan) -> tuple[str, ...]:
 
 def _tests(found: QuantityComparison) -> str:
     """Which intervals and tests a table shows, and whether equivalence is among them."""
-    level = f"In brackets: {percent(found.confidence)} confidence intervals, not corrected."
+    level = f"In brackets: {percent(found.confidence)} confidence intervals, not corrected{two_sided(found.plan)}."
     late = f" {late_margin(found.quantity, found.late_margin)}" if found.late_margin else ""
     plan, correction = found.plan, CORRECTIONS[found.plan.correction]
     over = "" if found.role in (None, Role.EXPLORATORY) else f" over {found.together} declared comparisons"

@@ -131,6 +131,7 @@ def _compared(
     way = found.quantity.direction
     label = f"{found.quantity.label}{f' ({way})' if way else ''}"
     role = f"; {ROLES[found.role]}" if found.role else ""
+    level = level if found.plan.alternative == "two-sided" else f"two-sided {level}, of a one-sided test"
     return Answer(question, text, f"{label} under {most}: {effect(found.quantity, seen[most])} ({level}{role})")
 
 

@@ -9,6 +9,7 @@ from steppe.analysis.power import Power
 from steppe.analysis.quantities import Quantity
 from steppe.analysis.results import LateMargin
 from steppe.core.checks import joined
+from steppe.report.wording.plans import CORRECTIONS, test
 from steppe.report.wording.sizes import margin_size, mid_sentence, size
 
 Seeds = Mapping[str, tuple[int, ...]]
@@ -90,8 +91,11 @@ def _looks(looks: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def power(found: Power | None, alpha: float, quantity: Quantity) -> str:
-    """What so many seeds can and cannot show, from the spread of a final quantity within conditions."""
+def power(found: Power | None, alpha: float, quantity: Quantity, *, over_data: bool = False) -> str:
+    """What so many seeds can and cannot show, from the spread of a final quantity within conditions.
+
+    `over_data` says that conditions are ranked over data sets, too.
+    """
     final = mid_sentence(quantity.label)
     judged = final.removeprefix("final ")
     shown = functools.partial(size, quantity)
@@ -107,15 +111,17 @@ def power(found: Power | None, alpha: float, quantity: Quantity) -> str:
     )
     if found.sd == 0:
         return f"With {runs} and no spread at all in {final}, the power of the tests cannot be estimated."
+    side = "" if found.plan.alternative == "two-sided" else "one-sided "
     text = (
-        f"With {runs} and the spread seen here (standard deviation {shown(found.sd)} within conditions), Welch’s test "
-        f"at the {100 * alpha:g} % level finds a true difference in {judged} of {shown(found.half)} only half of "
-        f"the time, and {shown(found.most)} four times in five; smaller differences are missed more often."
+        f"With {runs} and the spread seen here (standard deviation {shown(found.sd)} within conditions), Welch’s "
+        f"{side}test at the {100 * alpha:g} % level finds a true difference in {judged} of {shown(found.half)} only "
+        f"half of the time, and {shown(found.most)} four times in five; smaller differences are missed more often."
     )
     if found.tested > 1:
         text += (
-            f" At Holm’s strictest step for {found.tested} comparisons ({100 * alpha / found.tested:.3g} %) these "
-            f"differences are {shown(found.strict_half)} and {shown(found.strict_most)}."
+            f" At {CORRECTIONS[found.plan.correction].removesuffix('correction')}strictest step for {found.tested} "
+            f"comparisons ({100 * found.strict_alpha:.3g} %) these differences are {shown(found.strict_half)} and "
+            f"{shown(found.strict_most)}."
         )
     if found.to_find:
         text += (
@@ -123,6 +129,11 @@ def power(found: Power | None, alpha: float, quantity: Quantity) -> str:
             f"in five takes about {found.to_find:,} seeds per condition; to show equivalence within it, where there is "
             f"no difference, about {found.to_equate:,}."
         )
+    if found.plan.test != "t" or found.plan.paired:
+        pairs = ", which finds smaller ones where runs of a seed rise and fall together" if found.plan.paired else ""
+        text += f" These are figures of Welch’s test; the study declares {test(found.plan)}{pairs}."
+    if over_data:
+        text += " Tests of ranks over data sets count data sets and not seeds: these figures are not theirs."
     return text + (
         " “No difference shown” therefore does not mean that there is none. The spread is itself an estimate from few "
         "runs, so these figures are rough."

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from steppe.analysis.comparison import QuantityComparison, Role
 from steppe.analysis.judgement.plan import Plan
+from steppe.analysis.statistics.corrections import strictest
 from steppe.report.formats import percent
 
 TESTS = {
@@ -51,6 +52,13 @@ def test(plan: Plan) -> str:
     return f"{TESTS[plan.test, plan.paired]}{side}"
 
 
+def two_sided(plan: Plan) -> str:
+    """That intervals have two sides, where the test has one."""
+    if plan.alternative == "two-sided":
+        return ""
+    return " and two-sided, so that one may hold 0 where the one-sided test finds a difference"
+
+
 def equivalence_test(plan: Plan) -> str:
     """The test of equivalence."""
     return "the seed-paired TOST" if plan.paired else "Welch’s TOST"
@@ -61,7 +69,7 @@ def too_few(quantities: Iterable[QuantityComparison], alpha: float) -> list[str]
     found = []
     for by in quantities:
         least = max((c.smallest_p for c in by.comparisons.values()), default=0.0)
-        corrected = min(least * max(by.together, 1), 1.0)
+        corrected = min(least * strictest(by.plan.correction, max(by.together, 1)), 1.0)
         if corrected > alpha:
             seeds = min(min(c.baseline.count, c.condition.count) for c in by.comparisons.values())
             rest = f", and {corrected:.3g} after correction over {by.together} comparisons" if by.together > 1 else ""
