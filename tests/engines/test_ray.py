@@ -43,8 +43,11 @@ class Chaos(Watcher):
             (self.folder / "enough").touch()
 
 
-@pytest.mark.parametrize(("address", "words"), [("127.0.0.1:1", "refused"), ("nonsense", "ValueError")])
-def test_an_address_without_a_cluster_is_one_sentence_at_once(address, words):
+@pytest.mark.parametrize(
+    ("address", "words"), [("127.0.0.1:1", "refused"), ("nonsense", "ValueError"), ("auto", "127.0.0.1:1.*refused")]
+)
+def test_an_address_without_a_cluster_is_one_sentence_at_once(address, words, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     began = time.monotonic()
     with pytest.raises(InputError, match=rf"--address must be that of a cluster.*{words}"):
         Place("ray", address=address).engine()

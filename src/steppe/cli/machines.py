@@ -47,7 +47,9 @@ def _place(
     address: Annotated[
         str | None,
         typer.Option(
-            help="Address of a cluster of Ray.", show_default="a cluster of this machine", rich_help_panel=PANEL
+            help="Address of a cluster of Ray, HOST:PORT or auto.",
+            show_default="a cluster of this machine",
+            rich_help_panel=PANEL,
         ),
     ] = None,
     cpus_per_run: Annotated[

@@ -12,7 +12,7 @@ import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from steppe.core import checks, extras, programs
 from steppe.engines import worker
@@ -29,7 +29,8 @@ class Ray:
     Parameters
     ----------
     address : str, optional
-        That of the cluster, as ``ray.init`` takes it; without it, a cluster of this machine is begun and ended.
+        That of the cluster, as ``ray.init`` takes it; "auto" is the one that ``RAY_ADDRESS`` names, or that runs on
+        this machine. Without it, a cluster of this machine is begun and ended.
     workers : int, optional
         How many compute at once, at most; as many as the cluster has room for.
     cpus, gpus : float, optional
@@ -59,7 +60,7 @@ class Ray:
             if value is not None:
                 checks.real("ray", option, value, least=0.0)
         extras.require("--on ray", "ray")
-        self.ray = _connected(address)
+        self.ray, self.given = _connected(address), address is not None
         room = self.ray.cluster_resources()
         self.needs = {"CPU": 1.0 if cpus is None else cpus, "GPU": _default_gpus(room) if gpus is None else gpus}
         self.limit = self.asked = workers
@@ -133,7 +134,9 @@ class Ray:
     def preview(self, folder: Path, count: int) -> str:
         """See `Engine`."""
         needs = checks.joined(f"{value:g} {kind}" for kind, value in self.needs.items() if value)
-        return f"{count} task{'s' if count != 1 else ''} of Ray, {self.workers} at once, each with {needs}\n"
+        where = self.ray.get_runtime_context().gcs_address if self.given else "one that the command begins"
+        tasks = f"{count} task{'s' if count != 1 else ''}"
+        return f"{tasks} of Ray, {self.workers} at once, each with {needs}, on this cluster: {where}\n"
 
 
 def carry(folder: str, mark: str, home: str, more: Mapping[str, str]) -> int:
@@ -167,6 +170,8 @@ def _connected(address: str | None) -> Any:
 
     if ray.is_initialized():
         return ray
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or address
     where: dict[str, Any] = (
         {"address": "local", "include_dashboard": False} if address is None else {"address": address}
     )
@@ -176,10 +181,19 @@ def _connected(address: str | None) -> Any:
             warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)  # what forks executes at once
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR, namespace="steppe")
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
-        checks.fail("ray", "--address", "that of a cluster of Ray that can be reached, with the same versions of "
-                    "Python and Ray", f"{checks.shown(address)} ({programs.line(error)})",
-                    "`ray status --address=…` says whether it is there.")  # fmt: skip
+        _refuse(address, error)
     return ray
+
+
+def _refuse(address: str | None, error: Exception) -> NoReturn:
+    """Fail as there is no cluster to be used."""
+    if address == "auto" and isinstance(error, ConnectionError):
+        checks.fail("ray", "--address auto", "given where RAY_ADDRESS names a cluster, or one runs on this machine",
+                    "no cluster", "`ray start --head` begins one; without --address, the command does.")  # fmt: skip
+    checks.fail("ray", "--address", "that of a cluster of Ray that can be reached, with the same versions of "
+                "Python and Ray", f"{checks.shown(address)} ({programs.line(error)})",
+                "`ray status --address=…` says whether it is there. "
+                "If it asks for a token, set RAY_AUTH_MODE=token.")  # fmt: skip
 
 
 def _reach(address: str | None) -> None:
