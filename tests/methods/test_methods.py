@@ -817,3 +817,9 @@ def test_a_penalty_after_a_method_that_replaces_the_gradient_adds_what_it_adds_a
 def test_bad_arguments_get_one_sentence(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_a_state_made_after_another_was_donated_is_whole():
+    tx = methods.sam(0.1)
+    jax.jit(lambda state: state, donate_argnums=0)(tx.init(jnp.ones(2)))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(tx.init(jnp.ones(2))))

@@ -54,13 +54,24 @@ class MethodState(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """Whether a method that acts on every k-th update acts on the next one."""
+    """What is known of a state whose next update is the first one in a program; see `specialize`.
+
+    An update makes another kind of state of it. So JAX refuses a program in which the number of updates depends on
+    values, or that makes them in a loop: what is known holds for one alone.
+
+    Attributes
+    ----------
+    every, acts : whether a method that acts on every k-th update acts on that one.
+    which : the place of the state among those that the program is given.
+    made : updates of it in this program so far.
+    """
 
     every: int
     acts: bool
+    which: int = 0
+    made: int = 0
 
 
-@functools.cache
 def state_of(method: str, phase: Phase | None = None) -> type[MethodState]:
     """The kind of state that a method of that name has: `MethodState` with the name as a constant, and no leaf more.
 
@@ -69,6 +80,11 @@ def state_of(method: str, phase: Phase | None = None) -> type[MethodState]:
     >>> state_of("fa").method, issubclass(state_of("fa"), MethodState)
     ('fa', True)
     """
+    return _kind(method, phase)
+
+
+@functools.cache
+def _kind(method: str, phase: Phase | None) -> type[MethodState]:
     constants = {"method": method, "phase": phase, "__doc__": f"State of {method}."}
     return type("MethodState", (MethodState,), constants)
 
@@ -263,7 +279,7 @@ def method(
             )
         else:
             updates, monitor = act_at_once(given, now) if acts else (updates, state.monitor)
-        return updates, state._replace(count=state.count + 1, monitor=monitor)
+        return updates, _next(state, monitor)
 
     # a zero that schedules or sweeps hand over is an array, and counts its updates
     if known and not isinstance(strength, jax.Array) and float(cast(float, strength)) == 0:
@@ -276,14 +292,22 @@ def _acts(every: Any, state: MethodState) -> bool | None:
     """Whether a method acts on this update, if that is known when its program is traced."""
     if isinstance(every, int) and every == 1:
         return True
-    known = isinstance(every, int) and state.phase is not None and state.phase.every == every
-    return state.phase.acts if known and state.phase is not None else None
+    phase = state.phase
+    known = phase is not None and phase.made == 0 and isinstance(every, int) and phase.every == every
+    return phase.acts if known and phase is not None else None
+
+
+def _next(state: MethodState, monitor: Estimate) -> MethodState:
+    """The state after an update."""
+    phase = state.phase and state.phase._replace(made=state.phase.made + 1)
+    return state_of(state.method, phase)(state.count + 1, state.key, monitor)
 
 
 def _initial_state(name: str, params: Params, key: jax.Array) -> MethodState:
-    # an array each: a training step may donate the state's buffers, and none twice
+    # arrays of its own: a training step may donate the state's buffers, none twice, and not those of the next state
     unknown = [jnp.full((), jnp.nan, trees.accumulator_dtype(params)) for _ in Estimate._fields]
-    return state_of(name)(jnp.zeros((), jnp.int32), jax.random.key_data(key), Estimate(*unknown))
+    raw = jnp.array(jax.random.key_data(key), copy=True)
+    return state_of(name)(jnp.zeros((), jnp.int32), raw, Estimate(*unknown))
 
 
 def _given(

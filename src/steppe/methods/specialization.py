@@ -42,7 +42,8 @@ def specialize(step: Callable[P, R], *, every: int) -> Callable[P, R]:
     ------
     InputError
         `every` below 1; when called inside `jax.jit` or a scan, where the number of the update is not known; when
-        called without the state of a method of Steppe.
+        called without the state of a method of Steppe, or with objects of Flax NNX, which change in place; a step that
+        scans over updates or leaves some out, as `optax.apply_if_finite` does.
 
     Examples
     --------
@@ -72,20 +73,47 @@ def specialize(step: Callable[P, R], *, every: int) -> Callable[P, R]:
             if count is not state.count:
                 number = _number(state.count)
             numbers.append(number)
-            return state_of(state.method, Phase(every, number % every == 0))(*state)
+            return state_of(state.method, Phase(every, number % every == 0, len(numbers) - 1))(*state)
 
+        jax.tree.leaves((arguments, options), is_leaf=_refuse_mutable)
         given, named = _mapped(marked, (arguments, options))
         if not numbers:
             checks.fail("specialize", "step", "called with the state of a method among its arguments", "none",
                         "Pass the optimiser's state as an argument of the step.")  # fmt: skip
-        found = _mapped(lambda state: state_of(state.method)(*state), step(*given, **named))
-        states = [node for node in jax.tree.leaves(found, is_leaf=_is_state) if _is_state(node)]
         latest.clear()
-        if len(states) == len(numbers):
-            latest.update({id(s.count): (s.count, n + 1) for s, n in zip(states, numbers, strict=True)})
-        return cast(R, found)
+
+        def plain(state: MethodState) -> MethodState:
+            if state.phase is not None and state.phase.made:  # otherwise no update, or its numbers in the old state
+                latest[id(state.count)] = state.count, numbers[state.phase.which] + state.phase.made
+            return state_of(state.method)(*state)
+
+        try:
+            found = step(*given, **named)
+        except (TypeError, ValueError) as error:
+            if MethodState.__name__ in str(error):
+                _refuse_unknown_number(error)
+            raise
+        return cast(R, _mapped(plain, found))
 
     return called
+
+
+def _refuse_mutable(node: Any) -> bool:
+    """Fail at an object of Flax NNX, which a step changes in place: it would change a copy. False otherwise."""
+    if any(kind.__module__.startswith("flax.nnx") and kind.__name__ == "Pytree" for kind in type(node).__mro__):
+        checks.fail("specialize", "step", "given what it does not change in place", f"a {type(node).__name__} of NNX",
+                    "Pass what nnx.split gives, under jax.jit, and return the next state.")  # fmt: skip
+    return False
+
+
+def _refuse_unknown_number(error: Exception) -> None:
+    """JAX found that a step makes one update or another number of them."""
+    try:
+        checks.fail("specialize", "step", "one whose number of updates is known when it is traced",
+                    "one that makes them in a loop or skips some (a scan, optax.apply_if_finite, jnp.where or "
+                    "jax.lax.cond between two states)", "Leave specialize out.")  # fmt: skip
+    except checks.InputError as refusal:
+        raise refusal from error
 
 
 def _is_state(node: Any) -> bool:
