@@ -108,6 +108,9 @@ def test_forecasts_at_edges_lie_in_the_same_bins_in_every_precision(dtype, class
 def test_bins_of_one_mass_hold_equally_many_and_never_part_ties():
     p, y = drawn(2, 90, 4)
     assert outcomes.reliability(p, y, bins=9, binning="mass").count.tolist() == [10] * 9
+    for bins in (7, 80, 200):
+        sizes = [len(part) for part in np.array_split(np.arange(len(y)), bins) if len(part)]
+        assert sorted(outcomes.reliability(p, y, bins=bins, binning="mass").count) == sorted(sizes)
     tied = np.repeat([0.6, 0.7, 0.9], [10, 50, 30])
     found = outcomes.reliability(np.stack([tied, 1 - tied], 1), np.zeros(90, int), bins=9, binning="mass")
     assert found.count.tolist() == [10, 50, 30]

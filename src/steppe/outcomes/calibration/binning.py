@@ -92,8 +92,10 @@ def calibration_error(
     norm : {1, 2, inf}
         p: 1 is the expected calibration error, 2 its root mean square, inf the maximum calibration error.
     binning : {"width", "mass"}
-        Whether bins are of equal width, ((b − 1)/B, b/B], the first one with its left end, or hold equal shares of the
-        examples. Equal confidences are never parted, so that bins of one mass may differ where there are ties.
+        Whether bins are of equal width, ((b − 1)/B, b/B], the first one with its left end, or of equal mass: bin b ends
+        with the ⌊bN/B⌋-th smallest confidence, so that their sizes are ⌊N/B⌋ or ⌈N/B⌉ (`numpy.array_split` has the
+        same sizes, the larger ones first). Equal confidences are never parted: they all lie in the first bin that one
+        of them would lie in, and sizes differ more where there are ties.
     classwise : bool
         Whether all probabilities count and not the largest alone: for each class k its p_k are binned against how often
         it is the label; the result is the power mean over classes, (1/K Σ_k ECE_k^p)^(1/p), or the largest for p = ∞.
