@@ -180,6 +180,23 @@ def test_rules_of_derivatives_that_changed_are_other_rules(kind):
     assert float(up) > 0 > float(norm())
 
 
+def squared_by(scale, second):
+    @jax.custom_jvp
+    def slope(x):
+        return 2 * scale * x
+
+    square = jax.custom_jvp(lambda x: scale * x**2)
+    square.defjvp(lambda primals, tangents: (square(*primals), slope(*primals) * tangents[0]))
+    slope.defjvp(lambda primals, tangents: (slope(*primals), second * scale * tangents[0]))
+    return lambda w, b: jnp.mean(b) * square(w[0]) + scale * 0
+
+
+def test_arrays_in_rules_and_rules_of_derivatives_are_those_of_now():
+    for scale, second in ((1.0, 2.0), (3.0, 2.0), (3.0, 5.0)):
+        H = curvature.hessian(squared_by(jnp.asarray(scale), second), W, B).dense()
+        np.testing.assert_allclose(H[0, 0], second * scale * jnp.mean(B), rtol=1e-6)
+
+
 doubled = lambda _, x: x * 2
 switched = lambda k: lambda w: jax.lax.cond(w[0] > 0, lambda: k * w, lambda: 2 * w)
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
 from steppe.core import checks
 
@@ -36,6 +36,9 @@ OTHERS = "It takes the first batches: give it batches of shapes that it takes, o
 
 RULES = ("custom_jvp_call", "custom_vjp_call")
 """Operations that carry Python functions for their derivatives."""
+
+ORDERS = 3
+"""Derivatives by which rules are told apart, at most: no method or measure takes more."""
 
 
 class Label(NamedTuple):
@@ -62,7 +65,7 @@ class Program:
     A pytree: the arrays that the function held are its leaves, its operations are static, equal where they compute the
     same. So it is an argument of compiled functions, and can be called inside them.
 
-    Rules of `jax.custom_jvp` and `jax.custom_vjp` are told apart by the first derivatives they give when captured.
+    Rules of `jax.custom_jvp` and `jax.custom_vjp` are told apart by the derivatives they give when captured.
     """
 
     def __init__(self, traces: dict["Signature", "Trace"], consts: Sequence[Any], label: Label, function: Any = None):
@@ -200,7 +203,7 @@ def capture(
     Returns
     -------
     Program
-        Cost: two traces for each shape, one inside a JAX transformation; a third where derivatives have rules of their
+        Cost: two traces for each shape, one inside a JAX transformation; derivatives of what has rules of its
         own. Arrays of NumPy are copied.
 
     Raises
@@ -268,9 +271,8 @@ def _traced(label: Label, function: Callable[..., Any], arguments: tuple, arrays
             if not same or not all(map(_same, closed.consts, again.consts)):
                 _changed(label)
     written = _fingerprint(closed)
-    if any(primitive in RULES for primitive in _primitives(closed.jaxpr)):
-        slope = _slope(closed, arguments)
-        written = written if slope is None else written.with_slope(slope, closed.consts)
+    for eqn in _ruled(closed.jaxpr):
+        written = written.joined(_rule(eqn))
     places = {array: place for place, array in enumerate(arrays)}
     for const in closed.consts:
         if id(const) not in places:
@@ -325,19 +327,48 @@ def _changed(label: Label) -> None:
                 "parts, and to bodies of loops and branches, as an argument.")  # fmt: skip
 
 
-def _slope(closed: ClosedJaxpr, arguments: tuple) -> ClosedJaxpr | None:
-    """The program of a derivative in the first argument; None where there is none."""
-    leaves = jax.tree.leaves(arguments[0])
-    others = jax.tree.leaves(arguments[1:])
+def _rule(eqn: JaxprEqn) -> "_Fingerprint":
+    """What the rule of an operation computes: its derivatives in all numbers, as many as have rules themselves.
 
-    def pulled(leaves: list[Any], others: list[Any]) -> Any:
-        values, pull = jax.vjp(lambda own: jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *own, *others), leaves)
-        return pull([jnp.ones_like(value) for value in values])
+    The arrays in a rule are a part of what it is, by their values: no argument reaches them.
+    """
+    operands = [jax.ShapeDtypeStruct(*_shape_and_dtype(atom.aval)) for atom in eqn.invars]
+    numbers = [at for at, operand in enumerate(operands) if jnp.issubdtype(operand.dtype, jnp.inexact)]
+    kept = [jnp.issubdtype(_shape_and_dtype(atom.aval)[1], jnp.inexact) for atom in eqn.outvars]
 
-    try:
-        return _jaxpr(pulled, (leaves, others))[0]
-    except Exception:  # what has no derivative is not differentiated
-        return None
+    def value(*operands: Any) -> list[Any]:
+        found = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
+        return [x for x, is_number in zip(found, kept, strict=True) if is_number]
+
+    def derivative(function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+        def along_ones(*operands: Any) -> list[Any]:
+            def of(*own: Any) -> list[Any]:
+                others = dict(enumerate(operands)) | dict(zip(numbers, own, strict=True))
+                return function(*others.values())
+
+            own = [operands[at] for at in numbers]
+            if eqn.primitive.name == "custom_jvp_call":
+                return list(jax.jvp(of, own, [jnp.ones_like(x) for x in own])[1])
+            values, pull = jax.vjp(of, *own)
+            return list(pull([jnp.ones_like(x) for x in values]))
+
+        return along_ones
+
+    found, function = _Fingerprint(b"", ()), value
+    for order in range(ORDERS):
+        function = derivative(function)
+        try:
+            closed = _jaxpr(function, tuple(operands))[0]
+        except Exception:  # what has no derivative is not differentiated; of a first one nobody knows
+            return found if order else _Fingerprint(b"", (eqn.params,))
+        found = found.joined(_fingerprint(closed, values=True))
+        if not any(_ruled(closed.jaxpr)):
+            break
+    return found
+
+
+def _shape_and_dtype(aval: Any) -> tuple[tuple[int, ...], Any]:
+    return aval.shape, aval.dtype
 
 
 def _array(leaf: Any) -> Any:
@@ -376,16 +407,16 @@ class _Fingerprint(NamedTuple):
     digest: bytes
     opaque: tuple[Any, ...]
 
-    def with_slope(self, slope: ClosedJaxpr, known: Sequence[Any]) -> "_Fingerprint":
-        """That of a program and of its derivative, which may hold arrays that are not `known`."""
-        more = _fingerprint(slope, [const for const in slope.consts if not any(const is other for other in known)])
+    def joined(self, more: "_Fingerprint") -> "_Fingerprint":
+        """That of a program and of what belongs to it."""
         return _Fingerprint(hashlib.sha256(self.digest + more.digest).digest(), (*self.opaque, *more.opaque))
 
 
-def _fingerprint(closed: ClosedJaxpr, consts: Sequence[Any] = ()) -> _Fingerprint:
+def _fingerprint(closed: ClosedJaxpr, *, values: bool = False) -> _Fingerprint:
+    """That of the operations, and of the `values` of the arrays that they hold."""
     writer = _Writer()
     writer.jaxpr(closed.jaxpr)
-    writer.value(list(consts))
+    writer.value(list(closed.consts) if values else [])
     return _Fingerprint(writer.hash.digest(), tuple(writer.opaque))
 
 
@@ -422,7 +453,7 @@ class _Writer:
             for name in sorted(eqn.params):
                 value = eqn.params[name]
                 if eqn.primitive.name in RULES and not isinstance(value, (ClosedJaxpr, int)):
-                    continue  # another function at every trace: told apart by its derivatives
+                    continue  # another function at every trace: see `_rule`
                 self.text(name)
                 self.value(value)
             new(eqn.outvars)
@@ -453,11 +484,13 @@ class _Writer:
             self.opaque.append(value)
 
 
-def _primitives(jaxpr: Jaxpr) -> Iterator[str]:
+def _ruled(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    """The operations that carry rules of derivatives."""
     for eqn in jaxpr.eqns:
-        yield eqn.primitive.name
+        if eqn.primitive.name in RULES:
+            yield eqn
         for inner in jaxprs_in_params(eqn.params):
-            yield from _primitives(inner)
+            yield from _ruled(inner)
 
 
 HOLDERS: list[type] = []
