@@ -9,12 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import polars
 import pytest
+from rich.console import Console
 
 from steppe import InputError, outcomes, study
+from steppe.analysis.diagrams import Diagrams
 from steppe.analysis.measurements import by_seed, compare_measurements, network_measurements
 from steppe.measures import measure
 from steppe.networks import measurement
 from steppe.networks.settings import Settings, UserNetwork
+from steppe.report.document import Table
+from steppe.report.measures import networks_document
+from steppe.report.terminal.measures import show
 from support.networks import mlp_apply, mlp_batch, mlp_params
 
 SIZES = (3, 6, 5, 3)
@@ -173,6 +178,17 @@ def test_pairs_of_seeds_are_measured_once_and_written_with_both_names(small_stud
     assert rows.filter(polars.col("quantity") == "loss").height == 4
     assert pairs["value"].is_between(0, 10).all()
     assert ask().rows.equals(rows)
+    page, lines = (
+        networks_document(network_measurements(rows), Diagrams({}, {}, {}, {})),
+        Console(record=True, width=900),
+    )
+    few = rows.filter(polars.col("condition") == "lam=0")
+    show(few, (), lines)
+    tables = [block for block in page.sections[0].blocks if isinstance(block, Table) and block.columns[0] == ""]
+    assert {len(one.columns) for one in tables} == {3, 5}
+    assert "–" not in {cell.text for one in tables for row in one.rows for cell in row} | set(
+        lines.export_text().split()
+    )
     results = study.gathered(study.Store.read(folder))
     found = compare_measurements(results, {"lam=0": [0, 1], "lam=0.1": [0, 1]})
     assert found.quantities["disagreement"].summaries["lam=0"].count == 1

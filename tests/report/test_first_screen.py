@@ -15,6 +15,7 @@ from steppe.analysis import judge
 from steppe.analysis.analysis import analyse
 from steppe.analysis.comparison import Role
 from steppe.analysis.equal_loss import EqualLossRatio
+from steppe.analysis.judgement.plan import Plan
 from steppe.analysis.measurements import described
 from steppe.analysis.quantities import QUANTITIES, TR_H2, TRACED, Quantity
 from steppe.analysis.results import Results
@@ -50,6 +51,7 @@ class Judged(NamedTuple):
     quantity: Quantity
     comparisons: dict
     role: Role | None = None
+    plan: Plan = Plan()
 
 
 def timed(seconds: list[float]) -> Results:

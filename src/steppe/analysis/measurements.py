@@ -89,6 +89,13 @@ class NetworkMeasurements:
     remarks: Mapping[str, str]
     rows: polars.DataFrame
 
+    @property
+    def kinds(self) -> tuple[tuple[str, ...], ...]:
+        """The names of single networks, and those of pairs, of which other things are asked; either where there are."""
+        pairs = set(self.rows.filter(polars.col("partner") != "")["run"])
+        kinds = (tuple(n for n in self.networks if (n in pairs) == which) for which in (False, True))
+        return tuple(names for names in kinds if names)
+
 
 class Mean(NamedTuple):
     """The mean of a quantity over runs, its standard deviation, and how many values are only bounds."""

@@ -85,18 +85,24 @@ def networks_document(found: NetworkMeasurements, diagrams: Diagrams) -> Documen
         "Network": joined(rows["network"].unique(maintain_order=True)),
         "Software": joined(f"Steppe {steppe}, JAX {jax}" for steppe, jax in versions),
     }
-    cells = {
-        name: (
-            Cell(in_words(name), found.remarks.get(name, "")),
-            *(value_cell(found.values.get((network, name)), found.remarks) for network in found.networks),
-        )
-        for name in found.measures
-    }
-    tables = tuple(_by_family(found.measures, ("", *found.networks), cells))
+    tables = tuple(drawn for kind in found.kinds for drawn in _networks(found, kind))
     caption = "Each value ± its standard error, where that is known."
     numbers = _section(rows, tuple(network_remarks(rows)), partial(pictures, diagrams), tables, caption)
     origin = Section("Provenance", (facts_table("Provenance", facts),), style="provenance")
     return Document("measures", TITLE, sections=(replace(numbers, title=""), origin))
+
+
+def _networks(found: NetworkMeasurements, networks: Sequence[str]) -> Iterator[Table]:
+    """What was asked of some networks, or of some pairs."""
+    asked = {q: m for q, m in found.measures.items() if any((network, q) in found.values for network in networks)}
+    cells = {
+        name: (
+            Cell(in_words(name), found.remarks.get(name, "")),
+            *(value_cell(found.values.get((network, name)), found.remarks) for network in networks),
+        )
+        for name in asked
+    }
+    return _by_family(asked, ("", *networks), cells)
 
 
 def _section(

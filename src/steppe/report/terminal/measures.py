@@ -39,18 +39,18 @@ def _tables(found: NetworkMeasurements, most: int) -> Iterator[Table]:
         rows = [(Cell(name), number_cell(row), Cell(row["note"])) for name, row in known.items()]
         yield Table(names[0], "", ("Quantity", "Value ± sem", "Note"), tuple(rows), (False, True, False))
     elif len(names) <= MOST_COLUMNS:
-        for some in (names[at : at + most] for at in range(0, len(names), most)):
-            yield table(
-                "Value ± sem",
-                "",
-                ("Quantity", *some),
-                [
-                    (Cell(q), *(value_cell(found.values.get((name, q)), found.remarks) for name in some))
-                    for q in found.measures
-                ],
-            )
+        for some in (kind[at : at + most] for kind in found.kinds for at in range(0, len(kind), most)):
+            yield _side_by_side(found, some)
     else:
         yield _means(condition_means(found.rows), found.measures)
+
+
+def _side_by_side(found: NetworkMeasurements, names: Sequence[str]) -> Table:
+    """Some networks, or some pairs, and what was asked of any of them."""
+    asked = (q for q in found.measures if any((name, q) in found.values for name in names))
+    value = lambda name, quantity: value_cell(found.values.get((name, quantity)), found.remarks)  # noqa: E731
+    rows = [(Cell(q), *(value(name, q) for name in names)) for q in asked]
+    return table("Value ± sem", "", ("Quantity", *names), rows)
 
 
 def planned(plan: Plan) -> str:
