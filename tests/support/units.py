@@ -13,7 +13,7 @@ def write(units, folder, watcher):
         tries = Path(folder) / f"{unit}.tries"
         tries.write_text(f"{tries.read_text() if tries.exists() else ''}x")
         if unit.startswith("refused"):
-            raise InputError("write: this cannot be done.")
+            raise InputError("write: this cannot be done.") from ValueError("of the user's own")
         if unit.startswith("broken") or (unit.startswith("flaky") and len(tries.read_text()) < 2):
             raise OSError("no luck")
         watcher.epoch(0.5, 2.0)

@@ -93,6 +93,9 @@ def perform(folder: Path, mark: str) -> int:
         function = getattr(importlib.import_module(module), name)
         function(units=task["units"], **task["arguments"], watcher=reporter)
     except (checks.InputError, extras.MissingExtra) as error:
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause:  # where in the user's own code it was
+            traceback.print_exception(cause)
         _fail(folder, task, "refused", str(error))
         return REFUSED
     except Exception as error:

@@ -186,7 +186,8 @@ class Pool:
     def _refuse(self, job: Job, failure: Any) -> None:
         """Fail as a task failed that cannot be done."""
         if failure:
-            raise checks.InputError(f"{failure['why']} (Said by a worker on {failure.get('host')}.)")
+            log = job.folder / tasks.LOG
+            raise checks.InputError(f"{failure['why']} (Said by a worker on {failure.get('host')}; its log is {log}.)")
         checks.fail(self.engine.name, str(job.folder.parent.parent), "a folder that all workers see",
                     "a worker that does not see it, or sees another one under that name",
                     "Put it on a file system that the machines share.")  # fmt: skip
