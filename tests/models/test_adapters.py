@@ -124,6 +124,28 @@ class Frozen(nnx.Variable):
     """A variable type of a user's own."""
 
 
+class Noisy(nnx.Module):
+    """Noise in every mode, or drawn in every mode and used in training alone."""
+
+    def __init__(self, rngs, always):
+        self.layer, self.rngs, self.always = nnx.Linear(3, 2, rngs=rngs), rngs, always
+
+    def __call__(self, x, train=False):
+        noise = jax.random.normal(self.rngs.noise(), x.shape)
+        return self.layer(x + noise if train or self.always else x)
+
+
+def test_a_module_with_noise_in_evaluation_is_refused_and_one_that_only_draws_it_is_not():
+    quiet = from_nnx(Noisy(nnx.Rngs(0), always=False))
+    np.testing.assert_allclose(quiet.apply(quiet.params, X), jax.jit(quiet.apply)(quiet.params, X), rtol=1e-5)
+    one, two = (quiet.network.apply(quiet.variables, X, key=jax.random.key(i), train=True)[0] for i in (0, 1))
+    assert (one != two).any()
+    noisy = from_nnx(Noisy(nnx.Rngs(0), always=True))
+    for apply in (noisy.apply, jax.jit(noisy.apply)):
+        with pytest.raises(InputError, match="draws random numbers in training mode alone, got one that draws some in"):
+            apply(noisy.params, X)
+
+
 class Spectral(nnx.Module):
     """Spectral normalisation."""
 

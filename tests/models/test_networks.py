@@ -162,6 +162,10 @@ def test_a_model_of_equinox_without_state_is_batched():
         (lambda: steppe.from_nnx(nnx.Dropout(0.5)), "must be a module with parameters"),
         (lambda: steppe.from_equinox(Model), "got the class Model"),
         (
+            lambda: steppe.from_equinox(eqx.filter(eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0)), eqx.is_array)),
+            r"must be a whole model, got a MLP whose activation is None. Give what was partitioned as eqx.combine",
+        ),
+        (
             lambda: steppe.from_equinox(eqx.nn.make_with_state(Model)(jax.random.key(0))),
             r"from_equinox\(model, state\)",
         ),

@@ -17,7 +17,7 @@ from steppe.data.splits import stratified
 TESTS = ("test", "val", "validation")
 """Sub-folders that hold what is tested on, beside one called "train"; the first that is there."""
 
-CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
+CLUTTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx")
 """What systems put into folders, besides what is hidden by a dot."""
 
 

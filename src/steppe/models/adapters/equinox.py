@@ -1,10 +1,11 @@
 """Equinox models as networks."""
 
 import copy
+import dataclasses
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -46,8 +47,8 @@ def from_equinox(model: "eqx.Module", state: "eqx.nn.State | None" = None) -> Tr
     MissingExtra
         Equinox is not installed.
     InputError
-        Not an Equinox model; a model with state without its `state`; BatchNorm over more than one axis name; keys of
-        randomness in its state.
+        Not an Equinox model, or one half of a partitioned one; a model with state without its `state`; BatchNorm over
+        more than one axis name; keys of randomness in its state.
 
     Examples
     --------
@@ -153,6 +154,28 @@ def _check(eqx: Any, model: Any, state: Any) -> None:
     leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
     if not leaves:
         checks.fail("from_equinox", "model", "a model with floating-point arrays", f"a {type(model).__name__} without")
+
+    for part in _modules(eqx, model):
+        gaps = [field.name for field in dataclasses.fields(part) if _is_gap(part, field)]
+        if gaps:
+            checks.fail("from_equinox", "model", "a whole model", f"a {type(part).__name__} whose {gaps[0]} is None",
+                        "Give what was partitioned as eqx.combine(params, static).")  # fmt: skip
+
+
+def _modules(eqx: Any, thing: Any) -> Iterator[Any]:
+    """A module and all within it, also in lists and dictionaries."""
+    if isinstance(thing, eqx.Module):
+        yield thing
+        thing = [getattr(thing, field.name, None) for field in dataclasses.fields(thing)]
+    inner = thing.values() if isinstance(thing, dict) else thing if isinstance(thing, (list, tuple)) else ()
+    for part in inner:
+        yield from _modules(eqx, part)
+
+
+def _is_gap(part: Any, field: "dataclasses.Field[Any]") -> bool:
+    """Whether a layer of Equinox's own lacks what it always has: one half of a partitioned model."""
+    may_be_none = field.type is Any or any(word in str(field.type) for word in ("None", "Optional", "~"))
+    return type(part).__module__.startswith("equinox.") and getattr(part, field.name, None) is None and not may_be_none
 
 
 def _parts(model: Any, kind: type) -> list[Any]:

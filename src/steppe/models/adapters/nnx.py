@@ -7,6 +7,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.extend.core import Literal
 
 from steppe.core import checks
 from steppe.models.adapters import linen
@@ -44,7 +45,8 @@ def from_nnx(module: nnx.Module) -> Trained:
     ------
     InputError
         Not an instance of a module, or one without values; keys of randomness that are no stream of `nnx.Rngs`; a
-        Linen module with state inside another module.
+        Linen module with state inside another module. `Network.apply` refuses a module whose outputs are random in
+        evaluation mode.
 
     Examples
     --------
@@ -130,7 +132,7 @@ def _call_of(module: nnx.Module) -> dict[str, inspect.Parameter]:
 
 def _network(graph: Any, streams: nnx.State, init: Callable[[jax.Array], Variables], module: nnx.Module) -> Network:
     """The pure functions of a module that was taken apart."""
-    accepted = _call_of(module)
+    accepted, settled = _call_of(module), [] if jax.tree.leaves(streams) else [True]
     norms = [path for path, part in nnx.iter_modules(module) if isinstance(part, nnx.BatchNorm)]
 
     def called(variables: Variables, x: Any, key: jax.Array | None, train: bool, *, anew: bool = False) -> Any:
@@ -158,8 +160,13 @@ def _network(graph: Any, streams: nnx.State, init: Callable[[jax.Array], Variabl
         return linen.called(made, x, mode, rngs=key if train else None, still=still, train=train, anew=anew), made
 
     def apply(variables: Variables, x: Any, *, key: jax.Array | None = None, train: bool = False) -> tuple[Any, State]:
-        outputs, made = called(variables, x, key, train)
-        return outputs, _state_like(variables.state, made) if train else variables.state
+        if train:
+            outputs, made = called(variables, x, key, train)
+            return outputs, _state_like(variables.state, made)
+        if not settled:
+            _check_still(lambda key: called(variables, x, key, False)[0])
+            settled.append(True)
+        return called(variables, x, None, False)[0], variables.state
 
     def statistics(variables: Variables, x: Any) -> State:
         after = _state_like(variables.state, called(variables, x, None, True, anew=True)[1])
@@ -169,6 +176,19 @@ def _network(graph: Any, streams: nnx.State, init: Callable[[jax.Array], Variabl
 
     known = linen.has_statistics(module) if isinstance(module, nnx.bridge.ToNNX) else bool(norms)
     return Network(init, apply, statistics=statistics if known else None)
+
+
+def _check_still(outputs: Callable[[jax.Array], Any]) -> None:
+    """Fail for a module whose outputs in evaluation mode depend on the key that its streams begin from."""
+    program = jax.make_jaxpr(outputs)(jax.random.key(0)).jaxpr
+    random = set(program.invars)
+    for equation in program.eqns:
+        if any(not isinstance(v, Literal) and v in random for v in equation.invars):
+            random |= set(equation.outvars)
+    if any(not isinstance(v, Literal) and v in random for v in program.outvars):
+        checks.fail("from_nnx", "module", "one that draws random numbers in training mode alone",
+                    "one that draws some in evaluation mode", "Draw where an argument train of its __call__ is true, "
+                    "or an attribute deterministic is false.")  # fmt: skip
 
 
 def _apart(module: nnx.Module) -> tuple[Any, nnx.State, nnx.State, nnx.State]:

@@ -34,7 +34,7 @@ def class_accuracy(subject: Subject) -> Iterator[Quantity]:
     quantities=("accuracy_gap", "loss_gap"),
 )  # fmt: skip
 def generalisation_gap(subject: Subject) -> Iterator[Quantity]:
-    """By how much is it better on its training data, as they are, than on the test data?"""
+    """How much higher is the accuracy on training data than on test data, and how much lower the loss?"""
     train, test = subject.part("train"), subject.part("test")
     if train is None or test is None:
         checks.fail("generalisation_gap", "data", "in two parts, training and test", "one", "Ask it of a study.")
