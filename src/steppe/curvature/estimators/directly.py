@@ -15,6 +15,7 @@ from jax.extend.core import ClosedJaxpr
 
 from steppe.core import trees
 from steppe.core.types import Moments, Params
+from steppe.curvature import layers
 from steppe.curvature.estimators import averages, estimates, segments
 from steppe.curvature.estimators.probes import DISTRIBUTIONS
 
@@ -63,8 +64,11 @@ def moments(
         found: tuple[jax.Array, jax.Array] = jax.lax.map(one, keys)
         return found
 
+    has_slopes = not layers.reverse_only(jaxpr.jaxpr)
+
     def one(held: Held, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return _along(loss, held, DISTRIBUTIONS[distribution](key, params), apart=rematerialize is not None)
+        v = DISTRIBUTIONS[distribution](key, params)
+        return _along(loss, held, v, has_slopes=has_slopes, apart=rematerialize is not None)
 
     held = Held(params, batch, list(jaxpr.consts))
     return Moments(*estimates.averaged(every, one, held, keys, moving))
@@ -74,11 +78,12 @@ def _squares(v: Params, Hv: Params) -> tuple[jax.Array, jax.Array]:
     return trees.dot(v, Hv), trees.norm_squared(Hv)
 
 
-def _along(loss: HeldLoss, held: Held, v: list[Any], *, apart: bool) -> tuple[jax.Array, jax.Array]:
+def _along(loss: HeldLoss, held: Held, v: list[Any], *, has_slopes: bool, apart: bool) -> tuple[jax.Array, jax.Array]:
     """vᵀHv and ‖Hv‖², with the derivatives of D²L[v, v] and of 2 D²L[v, w], w = Hv held.
 
-    The product and the derivative along it begin with the same pass. Where they are `apart` it is computed twice; else
-    the compiler computes it once, and keeps all of it meanwhile.
+    A loss that has no slope along a vector, as of a `custom_vjp`, is differentiated as ⟨Hv, w⟩, at more cost. The
+    product and the derivative along it begin with the same pass. Where they are `apart` it is computed twice; else the
+    compiler computes it once, and keeps all of it meanwhile.
     """
     leaves, treedef = jax.tree.flatten(held)
 
@@ -101,6 +106,8 @@ def _along(loss: HeldLoss, held: Held, v: list[Any], *, apart: bool) -> tuple[ja
         def form(part: list[Any], w: list[Any]) -> jax.Array:
             """D²L[v, w] at other values of what is differentiated."""
             moved: Held = jax.tree.unflatten(treedef, averages.exchanged(leaves, places, part))
+            if not has_slopes:
+                return trees.dot(product(jax.tree.leaves(moved), v), w)
             slope = lambda p: jax.jvp(lambda q: loss(moved, q), (p,), (v,))[1]  # noqa: E731
             found: jax.Array = jax.jvp(slope, (moved.params,), (w,))[1]
             return found.astype(trees.accumulator_dtype(moved.params))

@@ -8,8 +8,20 @@ from steppe.curvature.layers.detection import (
     find_layers,
     inner,
     program,
+    reverse_only,
     through,
     traced,
 )
 
-__all__ = ["INLINED", "SITES", "Layer", "Program", "find_layers", "inner", "program", "through", "traced"]
+__all__ = [
+    "INLINED",
+    "SITES",
+    "Layer",
+    "Program",
+    "find_layers",
+    "inner",
+    "program",
+    "reverse_only",
+    "through",
+    "traced",
+]

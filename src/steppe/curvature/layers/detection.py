@@ -190,7 +190,7 @@ def traced(function: Callable[[Params, Batch], Any], params: Params, batch: Batc
 
 def _searched(jaxpr: ClosedJaxpr, structure: PyTreeDef, params: Params) -> Program:
     """The layers of a program of (leaves of params, leaves of batch), whose value has that structure."""
-    if _across_devices(jaxpr) or _reverse_only(jaxpr.jaxpr):
+    if _across_devices(jaxpr) or reverse_only(jaxpr.jaxpr):
         return Program(jaxpr, (), structure)
     jaxpr = images.channels_last(jaxpr)
     search = _Search(names.names(params))
@@ -239,10 +239,10 @@ def _explicitly_sharded(aval: Any) -> bool:
     return any(kind == jax.sharding.AxisType.Explicit for kind in getattr(mesh, "axis_types", ()))
 
 
-def _reverse_only(jaxpr: Jaxpr) -> bool:
+def reverse_only(jaxpr: Jaxpr) -> bool:
     """Whether a program holds what can be differentiated in reverse only: the loss then has no slope along a probe."""
     within = (sub for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params))
-    return any(eqn.primitive.name.startswith("custom_vjp") for eqn in jaxpr.eqns) or any(map(_reverse_only, within))
+    return any(eqn.primitive.name.startswith("custom_vjp") for eqn in jaxpr.eqns) or any(map(reverse_only, within))
 
 
 class _Fact(NamedTuple):
