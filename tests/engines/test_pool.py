@@ -125,9 +125,7 @@ def test_a_unit_that_fails_each_time_is_lost_with_its_reason_and_its_log_and_no_
 def test_a_task_that_cannot_be_done_ends_all_with_its_sentence_and_the_traceback_of_its_cause(tmp_path, capfd):
     engine = Here()
     log = tmp_path / "tasks" / "00001" / "log.txt"
-    with pytest.raises(
-        InputError, match=rf"this cannot be done\. \(Said by a worker on .+; its log is {log}\.\)"
-    ):
+    with pytest.raises(InputError, match=rf"this cannot be done\. \(Said by a worker on .+; its log is {log}\.\)"):
         pool_of(engine, tmp_path, ("a", "refused"), ("b",), ("c",))
     assert "ValueError: of the user's own" in capfd.readouterr().err  # a worker's log
     assert engine.stopped

@@ -233,6 +233,7 @@ BAD = {
     r"optimizer\.momentun must be a setting that exists": {"optimizer": {"name": "sgd", "momentun": 0.9}},
     r"optimizer\.momentum must be .*number": {"optimizer": {"name": "sgd", "momentum": "much"}},
     r"optimizer\.momentum must be a valid number, got True": {"optimizer": {"name": "sgd", "momentum": True}},
+    r"optimizer\.momentum must be at least 0 and below 1, got 2\.0": {"optimizer": {"name": "sgd", "momentum": 2.0}},
     r"weight_decay must be 0 beside 'adamw'": {"optimizer": {"name": "adamw"}, "weight_decay": 0.1},
     r"learning_rate\.peak_value must be given": {"learning_rate": {"name": "warmup_cosine_decay_schedule",
                                                                    "init_value": 0.0}},

@@ -122,6 +122,29 @@ def test_a_schedule_that_gives_no_rates_is_refused(folder, body, words):
         rehearse(folder, body, {"train.learning_rate": {"name": "parts:make"}})
 
 
+def test_outputs_without_a_class_are_said_and_classes_without_an_output_refused(folder):
+    body = "def make(shape, classes, *, width: int = 1): return nnx.Linear(2, width, rngs=nnx.Rngs(0))\n"
+    (folder / "nets.py").write_text(f"from flax import nnx\n{body}")
+    (folder / "study.toml").write_text(TOML.replace('"linear"', '"nets:make"'))
+    labels = POINTS[1] + (np.arange(16) > 13)
+    three = data.dataset("moons", (POINTS[0], labels), (POINTS[0], labels), decode=lambda b: b, shape=(2,), classes=3,
+                         about="")  # fmt: skip
+
+    def remarks(width, dataset):
+        small = Small()
+        small.of = lambda spec: dataset
+        spec = study.load("study.toml", {"model.width": width})
+        return _rehearse(study.spec.conditions(spec), small, {}, here=True)
+
+    assert remarks(1, SMALL) == remarks(2, SMALL) == remarks(3, three) == []
+    (remark,) = remarks(7, SMALL)
+    assert remark.startswith("nets:make has 7 outputs for 2 classes: the others are never right")
+    with pytest.raises(
+        steppe.InputError, match="nets:make must be a network of 3 outputs, one for each class, got one"
+    ):
+        remarks(2, three)
+
+
 def test_parts_of_a_users_own_that_fit_pass(folder):
     source = f"""{HEAD}
 def loss(*, slope: float = 1.0): return lambda f, y: slope * jnp.mean((f[:, 0] - y) ** 2)

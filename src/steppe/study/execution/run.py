@@ -22,7 +22,7 @@ from steppe.study.store import ForeignRun, Store
 from steppe.study.surfaces import add_surfaces
 from steppe.study.table import FinishedRuns, Known, read_runs, results
 from steppe.study.training.recipe import Recipe, shape_key, shape_of
-from steppe.study.training.rehearsal import check_measures, check_parts
+from steppe.study.training.rehearsal import check_measures, check_parts, unused_outputs
 from steppe.study.tuning.search import tune
 
 CODE = programs.Label("study", "the code that it names")
@@ -62,7 +62,8 @@ def run(
     executor = executor if executor is None else check_executor(executor)
     columns, datasets = conditions(spec), Datasets()
     data = DataRecord.of(columns, datasets)
-    _rehearse(columns, datasets, margins_of_runs(spec), here=executor is None)
+    for remark in _rehearse(columns, datasets, margins_of_runs(spec), here=executor is None):
+        watcher.say(remark)
     pair_questions(spec)
     with Store.open(directory, spec, data, watcher.say) as store:
         executor = executor or Local(checkpoint_seconds, datasets)
@@ -139,21 +140,25 @@ def _missing(store: Store, columns: list[Condition], seeds: int, watcher: Watche
     return missing
 
 
-def _rehearse(columns: list[Condition], datasets: Datasets, margins: Mapping[str, float], *, here: bool) -> None:
-    """Trace every shape's epoch, without running it: settings that do not fit stop here, not after an hour.
+def _rehearse(columns: list[Condition], datasets: Datasets, margins: Mapping[str, float], *, here: bool) -> list[str]:
+    """Trace every shape's epoch, without running it: settings that do not fit stop here, not after an hour. What a user
+    should know of the networks is returned.
 
     The devices of this machine say nothing of those where an executor trains: there each run asks for them itself.
     """
     shapes = [shape_of(column.spec) for column in columns]
     recipes: dict[int, Recipe] = {}
+    remarks: list[str] = []
     for shape, strengths in {shape_key(shape): (shape, strengths) for shape, strengths in shapes}.values():
         with programs.user_errors(CODE, own=bool(shape.source)):
             recipe = Recipe.of(shape if here else _of_one_device(shape), datasets.of(shape))
             check_parts(recipe)
             recipe.rehearse(strengths)
+            remarks.append(unused_outputs(recipe))
         recipes.setdefault(id(recipe.dataset), recipe)
     for recipe in recipes.values():
         check_measures(further(recipe.spec), recipe, margins)
+    return [remark for remark in dict.fromkeys(remarks) if remark]
 
 
 def _of_one_device(shape: Spec) -> Spec:

@@ -53,6 +53,9 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {name: made for name, made
 LEAST = {"transition_steps": 1, "transition_begin": 0, "warmup_steps": 0}
 """Of settings of Optax's schedules: with less they are silently constant, or something else than they say."""
 
+MEMORIES = ("momentum", "b1", "b2", "b3", "decay", "rho", "adam_b1", "adam_b2")
+"""Settings of Optax's optimisers that say how much of an average is kept from update to update: at 1 or more it never
+fades, and training diverges or stands still."""
 
 TRIED = 100_000
 """Updates for which a schedule is made before it is known how many there are."""
@@ -155,12 +158,14 @@ def check_optimiser(table: Mapping[str, Any], weight_decay: float, source: Sourc
     Raises
     ------
     InputError : see `optimiser`, and `check_update` for one of Optax; weight decay said twice; a schedule for one that
-        takes a number alone.
+        takes a number alone; an average that never fades.
     """
     name = table["name"]
     if weight_decay and "weight_decay" in table:
         checks.fail("study", "train.weight_decay", f"0 beside {name!r}, which has its own", weight_decay,
                     "Set it as train.optimizer.weight_decay.")  # fmt: skip
+    if name in OPTIMISERS:
+        _check_memories(table)
     made = optimiser(table, 0.1, jax.random.key(0), source)
     if name in OPTIMISERS:
         shapes = {"w": (2, 3), "b": (3,)}
@@ -169,6 +174,14 @@ def check_optimiser(table: Mapping[str, Any], weight_decay: float, source: Sourc
         if scheduled and not _takes_schedule(table, params, source):
             checks.fail("study", "train.schedule", f"'constant' with {name}, whose learning rate is one number",
                         "a schedule", "Write schedule = \"constant\" into [train].")  # fmt: skip
+
+
+def _check_memories(table: Mapping[str, Any]) -> None:
+    """Fail for averages that never fade, which Optax does not look at."""
+    for key in MEMORIES:
+        value = table.get(key, 0.0)
+        if isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value < 1:
+            checks.fail("study", f"train.optimizer.{key}", "at least 0 and below 1", value)
 
 
 def _takes_schedule(table: Mapping[str, Any], params: Params, source: Source) -> bool:

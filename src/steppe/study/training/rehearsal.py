@@ -65,6 +65,36 @@ def check_parts(recipe: Recipe) -> None:
         _check_method(recipe, table, loss, variables.params, batch)
 
 
+def unused_outputs(recipe: Recipe) -> str:
+    """That a user's own network has outputs for which there are no classes; "" where it has not.
+
+    They are trained down and are never right, and confidences, calibration and curvature are those of all outputs.
+    A vocabulary that is padded is such a network, too, so that it is no error.
+
+    Raises
+    ------
+    InputError
+        Fewer outputs than classes.
+    """
+    dataset, spec = recipe.dataset, recipe.spec
+    if not dataset.classes or not _is_users(spec.model) or _is_users(spec.loss):
+        return ""
+    variables = jax.eval_shape(recipe.model.init, jax.random.key(0))
+    compact = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape[1:]), leaf.dtype), dataset.train)
+    apply = lambda variables, batch: recipe.model.apply(variables, dataset.decode(batch)["x"])[0]  # noqa: E731
+    width, needed = jax.eval_shape(apply, variables, compact).shape[-1], dataset.classes
+    name = spec.model["name"]
+    if width < needed and (width, needed) != (1, 2):
+        what = f"a network of {needed} outputs, one for each class"
+        checks.fail("study", name, what, f"one of {width}", "Its function is given their number, (shape, classes).")
+    if width <= needed:
+        return ""
+    return (
+        f"{name} has {width} outputs for {needed} classes: the others are never right, and take part in confidences "
+        "and in curvature. Make as many as the second argument of the function says, unless you mean it."
+    )
+
+
 def check_measures(asked: list[Question], recipe: Recipe, margins: Mapping[str, float] = {}) -> None:
     """Ask measures of the untrained network, on a few examples: what fails stops before training.
 
