@@ -85,6 +85,16 @@ def test_a_method_that_is_gone_keeps_nothing_of_the_user():
     assert gone() is None
 
 
+def test_programs_made_by_a_python_number_that_changes_are_said_once(monkeypatch):
+    monkeypatch.setattr(updates, "MANY", 2)
+    tx = methods.sam(0.2)
+    step = lambda factor: update(tx, lambda params, batch: factor * LOSS(params, batch))
+    step(1.0)
+    with pytest.warns(UserWarning, match="sam: .* compiled 2 times. A Python number in the loss") as seen:
+        step(2.0), step(3.0)
+    assert len({str(warning.message) for warning in seen}) == 1
+
+
 def test_a_loss_that_changes_from_call_to_call_runs_as_it_comes():
     calls = []
 

@@ -1,6 +1,7 @@
 """An update that Python calls by itself, outside of `jax.jit`, as one compiled program."""
 
 import functools
+import warnings
 from collections.abc import Callable, Hashable
 from types import FunctionType
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -16,6 +17,9 @@ R = TypeVar("R")
 
 KEPT = 32
 """Functions of methods whose programs are kept for methods that are made anew, the latest used."""
+
+MANY = 8
+"""Programs of one method after which a user is told where they may come from."""
 
 SMALL = 64
 """Numbers in an array that is a setting of a method, at most; a larger one is somebody's data."""
@@ -52,6 +56,7 @@ class AtOnce(Generic[R]):
     def __init__(self, label: str, function: Callable[[Given], R], named: "Named | None" = None) -> None:
         self.label, self.function = label, function
         self.compiled = _Compiled(function) if named is None else _shared(named)
+        self.programs = 0
 
     def __call__(self, given: Given, strength: jax.Array | None) -> R:
         """The function's value."""
@@ -60,21 +65,41 @@ class AtOnce(Generic[R]):
             if known is None:
                 break
             try:
-                found: R = self.compiled.run(known)
-                return found
+                return self._run(known)
             except programs.UncapturedShapes as missing:
                 if missing.examples is None or missing.examples in self.compiled.sizes:
                     break
                 self.compiled.sizes.append(missing.examples)
         return self.function(given)
 
+    def _run(self, known: Given) -> R:
+        """The compiled program's value; of many programs of one method its user is told."""
+        before = self.compiled.traced
+        found: R = self.compiled.run(known)
+        if self.compiled.traced > before:
+            self.programs += 1
+            if self.programs == MANY:
+                warnings.warn(
+                    f"{self.label}: its updates outside of jax.jit have been compiled {MANY} times. A Python number in "
+                    "the loss that changes from step to step makes another program each time: make it an array, or put "
+                    "the step within jax.jit.",
+                    stacklevel=4,
+                )
+        return found
+
 
 class _Compiled:
     """A function of captured losses, and the sizes of batches, besides the whole, that it asks them for."""
 
     def __init__(self, function: Callable[[Given], Any]) -> None:
-        self.run = programs.jit(lambda known: function(known._replace(each=_each(known.loss))))
+        self.function, self.run = function, programs.jit(self._traced)
         self.sizes: list[int] = []
+        self.traced = 0
+
+    def _traced(self, known: Given) -> Any:
+        found = self.function(known._replace(each=_each(known.loss)))
+        self.traced += 1
+        return found
 
 
 class Named:
