@@ -422,6 +422,8 @@ def test_rematerialization_keeps_what_passes_between_segments_of_a_program():
     assert tanhs(whole) == 12
     assert tanhs(parts) >= 20  # computed again in reverse
     np.testing.assert_allclose(segmented(traced.consts, *leaves, x)[0], loss(params, x), rtol=1e-6)
+    nothing = jax.make_jaxpr(lambda x: x)(1.0)
+    assert segments.rematerialized(nothing, 4)([], 1.0) == [1.0]
 
 
 def test_five_probes_of_a_convolution_take_the_program_of_two():

@@ -58,6 +58,8 @@ def _pieces(jaxpr: Jaxpr, count: int) -> list[tuple[list[JaxprEqn], list[Var], l
 
 def _cuts(eqns: list[JaxprEqn], made: dict[Var, int], last: dict[Var, int], count: int) -> list[int]:
     """Before which equations to cut: near equal shares of all that is made, where the least passes."""
+    if not eqns:
+        return []
     sizes = np.cumsum([sum(map(_size, eqn.outvars)) for eqn in eqns], dtype=float)
     passing = np.zeros(len(eqns) + 1)
     for variable, at in made.items():
