@@ -12,7 +12,7 @@ SCRIPT = """
 import json
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from steppe import curvature, losses, measures, methods
+from steppe import InputError, curvature, losses, measures, methods
 from steppe.curvature import layout, operators
 from steppe.curvature.estimators import estimates, probes
 from steppe.curvature.spectrum import krylov
@@ -81,6 +81,12 @@ for name, case in {**CASES, **SCALARS}.items():
 for name, case in CROSSED.items():
     told["apart"][f"{name}, crossed"] = apart(case(*laid_out((params, batch), 1)), case(*crossed(params, batch)))
 
+scattered = {**laid_out(params, 8), "o": jax.device_put(params["o"], jax.devices()[1])}
+try:
+    curvature.trace(H(scattered, batch), 0)
+except InputError as error:
+    told["refused"] = str(error)
+
 big = {"w": jnp.zeros((512, 512)), "o": jnp.zeros((512, 8))}
 rows = {"x": np.ones((64, 512), np.float32), "y": np.zeros(64, int)}
 deep = losses.of(lambda p, x: jnp.tanh(x @ p["w"]) @ p["o"])
@@ -108,6 +114,7 @@ print(json.dumps(told))
 def test_sharded_parameters_give_the_numbers_of_one_device_in_less_memory(on_devices):
     told = json.loads(on_devices(SCRIPT))
     assert max(told["apart"].values()) < 2e-5, told["apart"]
+    assert "parameters and data that lie on the same devices" in told["refused"]
     assert told["elsewhere"] == [], "products and gradients must lie where the parameters do"
     for memory in (told["trace"], told["basis"]):
         assert memory["1"] > memory["2"] > memory["4"] > memory["8"], memory

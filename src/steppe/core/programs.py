@@ -746,6 +746,15 @@ CAUSES = (
         ),
     ),
     _Cause(
+        ("ValueError",),
+        ("incompatible devices",),
+        (
+            "of parameters and data that lie on the same devices",
+            "one of arrays that were put on different ones",
+            "Give all of them a sharding over one mesh: jax.device_put(params, jax.NamedSharding(mesh, jax.P())).",
+        ),
+    ),
+    _Cause(
         ("RuntimeError", "ValueError"),
         ("has been deleted", "deleted or donated"),
         (
