@@ -86,9 +86,9 @@ def test_a_worker_ends_when_the_command_is_gone(tmp_path):
     class Gone(Watcher):
         def stage(self, text):
             if "long" in text and not (tmp_path / "enough").exists():
-                (process, _), *_ = engine._running.values()
-                process.stdin.close()  # as the system does when a process ends
-                assert process.wait(timeout=60) == 6
+                (standing, _), *_ = engine._running.values()
+                standing.process.stdin.close()  # as the system does when a process ends
+                assert standing.process.wait(timeout=60) == 6
                 (tmp_path / "enough").touch()
 
         def say(self, text):
@@ -96,6 +96,24 @@ def test_a_worker_ends_when_the_command_is_gone(tmp_path):
 
     assert Pool(engine, missing(tmp_path), Gone()).run(tmp_path, work) == []
     assert (tmp_path / "long.tries").read_text() == "xx"
+
+
+@pytest.mark.slow
+def test_a_worker_takes_further_tasks_until_one_fails_and_ends_where_there_are_none(tmp_path):
+    engine, unit = Processes(1), "support.units:write"
+    work = [Task(unit, {"folder": str(tmp_path)}, (name,)) for name in ("a", "flaky", "b")]
+    used = []
+
+    class Watching(Watcher):
+        def stage(self, text):
+            used.extend(standing for standing, _ in engine._running.values() if standing not in used)
+
+        def say(self, text):
+            assert text == "Some words."
+
+    assert Pool(engine, missing(tmp_path), Watching()).run(tmp_path, work) == []
+    assert [standing.process.returncode for standing in used] == [5, -9]  # it failed; it had nothing more to do
+    assert [(tmp_path / f"{name}.tries").read_text() for name in ("a", "flaky", "b")] == ["x", "xx", "x"]
 
 
 def test_runs_are_divided_by_their_shape_and_none_is_left_out(small_study):

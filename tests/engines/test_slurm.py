@@ -186,9 +186,9 @@ class Chaos(Watcher):
         self.folder, self.engine, self.done = folder, engine, False
 
     def say(self, text):
-        assert text == "Some words."
+        assert text == "Some words." or text.startswith("Slurm's tasks wait: ")
 
-    def stage(self, text):
+    def epoch(self, loss, frobenius_squared=None):
         if not self.done and len(list(self.folder.glob("long*.tries"))) == 2:
             (job, numbered), *_ = self.engine._arrays.items()
             subprocess.run(["scancel", f"{job}_{min(numbered)}"], check=True)

@@ -99,7 +99,7 @@ class Engine(Protocol):
         ...
 
     def stop(self) -> None:
-        """End all jobs that are still carried."""
+        """End all jobs that are still carried, and all workers that wait for more."""
         ...
 
     def preview(self, folder: Path, count: int) -> str:

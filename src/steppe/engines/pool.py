@@ -94,12 +94,11 @@ class Pool:
 
     @contextlib.contextmanager
     def _stopping(self) -> Any:
-        """Within it, what ends early ends all jobs."""
+        """Within it, what ends early ends all jobs; at its end no worker waits for more."""
         try:
             yield
-        except BaseException:
+        finally:
             self.engine.stop()
-            raise
 
     def _begin(self, place: Path, work: Sequence[Task]) -> None:
         """Watch what is carried already, and put the rest into folders."""

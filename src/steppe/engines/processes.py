@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from steppe.core import checks
-from steppe.engines import worker
 from steppe.engines.base import Ending, Job, Waits
+from steppe.engines.standing import Standing
 from steppe.storage import provenance
 
 
@@ -47,7 +47,8 @@ class Processes:
             Place(_share(cores, place, self.workers), gpus[place % len(gpus)] if len(gpus) > 1 else "")
             for place in reversed(range(self.workers))
         ]
-        self._running: dict[str, tuple[subprocess.Popen[bytes], Place]] = {}
+        self._idle: list[tuple[Standing, Place]] = []
+        self._running: dict[str, tuple[Standing, Place]] = {}
 
     def parts(self, count: int) -> int:
         """See `Engine`: four tasks for each worker, so that none waits long for the last."""
@@ -59,26 +60,38 @@ class Processes:
 
     def start(self, jobs: Sequence[Job]) -> list[Job]:
         """See `Engine`."""
-        started = list(jobs[: len(self._free)])
+        started = list(jobs[: len(self._free) + len(self._idle)])
         for job in started:
-            place = self._free.pop()
-            words = worker.command(job.folder, job.mark, cores=place.cores, tied=True)
-            process = subprocess.Popen(
-                words, stdin=subprocess.PIPE, env=_environment(place), start_new_session=True
-            )  # a session of its own: Ctrl-C is the command's
-            self._running[job.name] = process, place
+            if self._idle:
+                standing, place = self._idle.pop()
+                standing.give(job.folder, job.mark)
+            else:
+                place = self._free.pop()
+                standing = Standing(job.folder, job.mark, _environment(place), cores=place.cores)
+            self._running[job.name] = standing, place
         return started
 
     def ended(self) -> dict[str, Ending]:
-        """See `Engine`."""
+        """See `Engine`; workers for which there was no other job since this was last asked are ended."""
+        self._end_idle()
         found = {}
-        for name, (process, place) in list(self._running.items()):
-            status = process.poll()
+        for name, (standing, place) in list(self._running.items()):
+            status = standing.status()
             if status is not None:
                 found[name] = Ending(status, explained(status))
-                self._free.append(place)
-                _close(self._running.pop(name)[0])
+                del self._running[name]
+                if status == 0:
+                    self._idle.append((standing, place))
+                else:
+                    standing.close()
+                    self._free.append(place)
         return found
+
+    def _end_idle(self) -> None:
+        for standing, place in self._idle:
+            standing.close()
+            self._free.append(place)
+        self._idle.clear()
 
     def waits(self) -> Waits:
         """See `Engine`: nothing that is known."""
@@ -86,13 +99,9 @@ class Processes:
 
     def stop(self) -> None:
         """See `Engine`."""
-        for process, _ in self._running.values():
-            process.kill()
-        for process, place in self._running.values():
-            process.wait()
-            _close(process)
-            self._free.append(place)
+        self._idle += self._running.values()
         self._running.clear()
+        self._end_idle()
 
     def preview(self, folder: Path, count: int) -> str:
         """See `Engine`."""
@@ -130,11 +139,6 @@ def memory() -> dict[str, str]:
 def _environment(place: Place) -> dict[str, str]:
     gpu = {"CUDA_VISIBLE_DEVICES": place.gpu} if place.gpu else {}
     return {**os.environ, **environment(), **gpu}
-
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        process.stdin.close()
 
 
 def _cores() -> list[int]:

@@ -8,19 +8,25 @@ import contextlib
 import logging
 import os
 import socket
-import subprocess
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from steppe.core import checks, extras, programs
-from steppe.engines import worker
 from steppe.engines.base import Ending, Job, Waits
 from steppe.engines.processes import environment, explained
+from steppe.engines.standing import Standing
 
 CONNECT_SECONDS = 10
 """How long an address may take to answer."""
+
+IDLE_SECONDS = 10.0
+"""How long a worker that has ended its job stays for the next one."""
+
+WAIT_SECONDS = 1.0
+"""Between two looks at a worker whose output somebody else may hold."""
 
 
 class Ray:
@@ -140,21 +146,62 @@ class Ray:
 
 
 def carry(folder: str, mark: str, home: str, more: Mapping[str, str]) -> int:
-    """Begin a worker on a machine of the cluster, and wait for it; its status.
+    """Have a job computed on a machine of the cluster, and wait for it; its status.
 
-    It ends with the process that waits, however that ends.
+    The worker ends with the process that waits, however that ends. It stays for a while, for the next job that Ray
+    gives to this process.
     """
-    words = worker.command(Path(folder), mark, tied=True)
-    process = subprocess.Popen(
-        words,
-        stdin=subprocess.PIPE,
-        env={**os.environ, **more},
-        cwd=home if os.path.isdir(home) else None,
-    )
+    variables, place = {**os.environ, **more}, home if os.path.isdir(home) else None
+    standing = _taken(variables, place)
+    if standing:
+        standing.give(Path(folder), mark)
+    else:
+        standing = Standing(Path(folder), mark, variables, place)
+    status = None
     try:
-        return process.wait()
+        while (status := standing.status(WAIT_SECONDS)) is None:
+            pass
+        return status
     finally:
-        process.kill()
+        if status == 0:
+            _leave(standing, variables, place)
+        else:
+            standing.close()
+
+
+class _Left(NamedTuple):
+    """A worker without a job, what it was begun with, and what ends it."""
+
+    standing: Standing
+    variables: Mapping[str, str]
+    home: str | None
+    end: threading.Timer
+
+
+_left: list[_Left] = []
+_one_at_a_time = threading.Lock()
+
+
+def _leave(standing: Standing, variables: Mapping[str, str], home: str | None) -> None:
+    """Keep a worker for the next job of this process of Ray, for a while."""
+    end = threading.Timer(IDLE_SECONDS, _taken, ({}, None))
+    end.daemon = True
+    with _one_at_a_time:
+        _left.append(_Left(standing, variables, home, end))
+    end.start()
+
+
+def _taken(variables: Mapping[str, str], home: str | None) -> Standing | None:
+    """The worker that was left here, if it was begun with the same; otherwise it is ended."""
+    with _one_at_a_time:
+        left = _left.pop() if _left else None
+    if left is None:
+        return None
+    left.end.cancel()
+    if (left.variables, left.home) == (variables, home):
+        return left.standing
+    left.standing.close()
+    return None
 
 
 def _connected(address: str | None) -> Any:

@@ -1,14 +1,18 @@
-"""A worker: the process that computes one task, on whichever machine it was carried to.
+"""A worker: the process that computes tasks, on whichever machine it was carried to.
 
 It is a process of its own with every engine, so that nothing of JAX is there before it, its log is the task's, and its
-end, however it comes, is its own. ``python -P -m steppe.engines.worker FOLDER MARK`` begins it.
+end, however it comes, is its own. ``python -P -m steppe.engines.worker FOLDER MARK`` begins it. One that is tied to the
+process that began it stays for further tasks, see `standing`.
 """
 
 import argparse
+import contextlib
+import json
 import os
+import queue
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ORPHANED = 6
@@ -25,15 +29,16 @@ def command(folder: Path, mark: str, *, cores: Sequence[int] = (), tied: bool = 
     cores : sequence of int
         Those that it may use; all of its machine if there are none.
     tied : bool
-        Whether it ends with the process that begins it, which holds the other end of its standard input.
+        Whether it ends with the process that begins it, which holds the other ends of its standard input and output,
+        and stays for further jobs until then.
     """
     words = [sys.executable, "-P", "-m", "steppe.engines.worker", str(folder), mark]
     return words + (["--cores", ",".join(map(str, cores))] if cores else []) + (["--tied"] if tied else [])
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Compute a task; the status with which the process is to end."""
-    parser = argparse.ArgumentParser("steppe.engines.worker", description="Compute one task of a Steppe command.")
+    """Compute a task, or several; the status with which the process is to end."""
+    parser = argparse.ArgumentParser("steppe.engines.worker", description="Compute tasks of a Steppe command.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("mark")
     parser.add_argument("--cores", default="")
@@ -41,23 +46,56 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     if given.cores and hasattr(os, "sched_setaffinity"):  # before libraries count cores
         os.sched_setaffinity(0, set(map(int, given.cores.split(","))))
-    if given.tied:
-        threading.Thread(target=_end_with_the_other_end, daemon=True, name="tie").start()
-    if not (given.folder / "task.json").is_file():
-        print(f"steppe: {given.folder} is not there on this machine.", file=sys.stderr)
-        return 3  # `base.BLIND`, which is behind imports that count cores
-    log = os.open(given.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    from steppe.engines import performance
-
-    return performance.perform(given.folder, given.mark)
+    return _stay(given.folder, given.mark) if given.tied else _compute(given.folder, given.mark)
 
 
-def _end_with_the_other_end() -> None:
-    while os.read(0, 1):
-        pass
+def _stay(folder: Path, mark: str) -> int:
+    """Compute a task and all that follow it until one fails; the status of that."""
+    jobs: queue.SimpleQueue[tuple[Path, str]] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(jobs,), daemon=True, name="tie").start()
+    told = os.dup(1)
+    os.dup2(2, 1)  # what is printed is no word to the other end
+    while not (status := _compute(folder, mark)):
+        os.write(told, b".")
+        folder, mark = jobs.get()
+    return status
+
+
+def _listen(jobs: "queue.SimpleQueue[tuple[Path, str]]") -> None:
+    """Put jobs into a queue, and end the process with the other end."""
+    with open(0, "rb", buffering=0, closefd=False) as told:  # a buffer has a lock, which the end of Python waits for
+        for line in told:
+            folder, mark = json.loads(line)
+            jobs.put((Path(folder), mark))
     os._exit(ORPHANED)
+
+
+def _compute(folder: Path, mark: str) -> int:
+    """Compute a task; its status."""
+    if not (folder / "task.json").is_file():
+        print(f"steppe: {folder} is not there on this machine.", file=sys.stderr)
+        return 3  # `base.BLIND`, which is behind imports that count cores
+    with _printing_to(folder / "log.txt"):
+        from steppe.engines import performance
+
+        return performance.perform(folder, mark)
+
+
+@contextlib.contextmanager
+def _printing_to(path: Path) -> Iterator[None]:
+    """Within it, all that is printed goes to the end of a file."""
+    before = [os.dup(stream) for stream in (1, 2)]
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
+    try:
+        yield
+    finally:
+        for stream, kept in zip((1, 2), before, strict=True):
+            (sys.stdout, sys.stderr)[stream - 1].flush()
+            os.dup2(kept, stream)
+            os.close(kept)
 
 
 if __name__ == "__main__":
