@@ -65,7 +65,7 @@ def test_the_step_at_the_edge_of_stability_is_the_multiple_one_and_takes_few_pas
     for rate, expected in ((0.25, 2.0), (0.5, 1.0), (1.0, 0.5)):
         u = -rate * jax.grad(quadratic)(w, data(H, [0, 0]))
         found = critical_sharpness(quadratic, w, u, data(H, [0, 0]))
-        assert found.lower <= expected * 1.0001 and expected <= found.upper * 1.0001 and found.passes <= 8
+        assert found.lower <= expected * 1.0001 and expected <= found.upper * 1.0001 and found.passes <= 5
 
 
 def test_adam_has_that_of_the_preconditioned_hessian():
@@ -95,6 +95,33 @@ def test_several_batches_are_one_loss():
     mixed = {"H": jnp.concatenate([p["H"] for p in parts]), "g": whole["g"]}
     one, several = (critical_sharpness(quadratic, jnp.asarray(w), u, b) for b in (mixed, parts))
     np.testing.assert_allclose(one[:4], several[:4], rtol=1e-6)
+
+
+CURVES = {
+    "a parabola": lambda t, k: t * t - t,
+    "a quartic": lambda t, k: k * t**4 + (1 - k) * t * t - t,
+    "an exponential": lambda t, k: jnp.expm1(9 * k * t) / jnp.expm1(9 * k) - t,
+    "a kink": lambda t, k: jnp.where(t < 1, -jnp.minimum(t, 1 - t), 9 * k * (t - 1)),
+    "waves": lambda t, k: t * t - t + k / 5 * jnp.sin(9 * t) * t,
+}
+
+
+@pytest.mark.parametrize(("what", "most"), [(what, 5 if what == "a parabola" else 9) for what in CURVES])
+@pytest.mark.parametrize("apart", [2, 1000])
+def test_whatever_the_curve_the_loss_rises_within_the_bracket_and_few_passes_find_it(what, most, apart):
+    rng, curve = np.random.default_rng(0), CURVES[what]
+
+    def loss(w, batch):
+        scale, level, size, k = batch[0]
+        return level + size * curve(w[0] / scale, k)
+
+    for _ in range(12):
+        scale, k = np.exp(rng.uniform(-np.log(apart), np.log(apart))), rng.uniform(0.05, 0.9)
+        batch = jnp.array([[scale, rng.uniform(0, 2), rng.uniform(0.1, 2), k]])
+        found = critical_sharpness(loss, jnp.zeros(1), jnp.ones(1), batch)
+        below, above = (curve(end / scale, k) for end in (found.lower, found.upper))
+        assert found.converged and 1 - found.lower / found.upper <= 1 / 16 and below < 1e-4 and above > -1e-4
+        assert found.passes <= (most if apart == 2 else 18)
 
 
 FAILURES = {
@@ -185,7 +212,7 @@ def test_of_many_crossings_the_bracket_holds_one():
 def test_a_search_that_is_cut_short_says_so_and_keeps_its_bracket():
     found = along(lambda t: (t - 1) ** 2, 1e-6, max_passes=10)
     assert Crossing(int(found.status)) is Crossing.NEVER_RISES and found.passes == 10
-    assert found.lower == 2.0**8 and np.isinf(found.upper)
+    assert found.lower >= 2.0**8 and np.isinf(found.upper)
 
 
 def test_it_is_the_same_inside_jit_and_in_a_scan():
