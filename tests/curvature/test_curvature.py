@@ -159,3 +159,9 @@ def test_the_norm_of_a_tree_is_found_where_its_square_is_not(size):
     np.testing.assert_allclose([norm, trees.norm(tree)], 5.0 * size, rtol=1e-6)
     expected = [0.6, 0.0, 0.8] if size else [0.0, 0.0, 0.0]
     np.testing.assert_allclose(np.r_[unit["a"], unit["b"][0]], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_the_spread_of_samples_survives_squares_that_do_not(scale):
+    found = curvature.estimate(jnp.array([1.0, 2.0, 4.0]) * scale)
+    np.testing.assert_allclose(found.sem / scale, np.std([1, 2, 4], ddof=1) / 3**0.5, rtol=1e-6)

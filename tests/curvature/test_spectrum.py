@@ -237,6 +237,8 @@ def test_spectral_range_has_both_ends(x64):
     assert found.converged.all() and found.residuals.shape == (2,)
     multiple = curvature.spectral_range(curvature.Operator(lambda v: 3.0 * v, jnp.zeros(50)), 0, max_products=60)
     np.testing.assert_allclose([multiple.smallest, multiple.largest], 3)
+    with pytest.raises(InputError, match="A must be an operator of at least 2 parameters, got one of 1"):
+        curvature.spectral_range(curvature.Operator(lambda v: v, jnp.zeros(1)), 0)
 
 
 @pytest.mark.slow

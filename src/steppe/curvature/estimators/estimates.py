@@ -160,8 +160,11 @@ def estimate(samples: jax.Array) -> Estimate:
     """The mean of M independent samples, shape (M,), and its standard error, held constant under differentiation."""
     fixed = jax.lax.stop_gradient(samples)
     count = samples.shape[0]
-    # two-pass: the spread of large, nearly equal samples survives float32
-    spread = jnp.sqrt(jnp.sum((fixed - jnp.mean(fixed)) ** 2) / max(count - 1, 1))
+    # two-pass, and in units of the largest: the spread of large, nearly equal, or tiny samples survives float32
+    apart = fixed - jnp.mean(fixed)
+    peak = jnp.max(jnp.abs(apart))
+    unit = jnp.where((peak > 0) & jnp.isfinite(peak), peak, 1)
+    spread = unit * jnp.sqrt(jnp.sum((apart / unit) ** 2) / max(count - 1, 1))
     sem = spread / count**0.5 if count > 1 else jnp.full((), jnp.nan, samples.dtype)
     return Estimate(jnp.mean(samples), sem)
 

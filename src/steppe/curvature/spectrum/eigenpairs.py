@@ -150,6 +150,9 @@ def spectral_range(A: Operator, key: Key, *, tol: float | None = None, max_produ
     >>> round(float(spectral_range(A, 0).width), 4)
     7.0
     """
+    if A.size < 2:
+        checks.fail("spectral_range", "A", "an operator of at least 2 parameters", "one of 1",
+                    "Take top_eigenpairs for its one eigenvalue.")  # fmt: skip
     found = _leading("spectral_range", A, key, 2, which="ends", tol=tol, max_products=max_products)
     ends = jnp.array([1, 0])
     return SpectralRange(found.values[1], found.values[0], found.residuals[ends], found.converged[ends])
