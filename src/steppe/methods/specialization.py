@@ -18,8 +18,8 @@ def specialize(step: Callable[P, R], *, every: int) -> Callable[P, R]:
 
     A method with ``every=k`` is a branch in the program of a jitted step. The program asks for the memory of its
     larger side at every call, which takes time on a CPU, and on a GPU waits until the host knows the branch: one
-    penalised update in ten made an update of a small ResNet take 1.8 times as long as a plain one, and two programs 1.55
-    times; where memory is handed out in large pages, 1.5 and 1.4; on a small transformer both took 1.5
+    penalised update in ten made an update of a small ResNet take 1.8 times as long as a plain one, and two programs
+    1.55 times; where memory is handed out in large pages, 1.5 and 1.4; on a small transformer both took 1.5
     (docs/performance.md). Loops that call a step from Python can choose between two programs:
 
         step = steppe.methods.specialize(jax.jit(step), every=10)
