@@ -105,7 +105,8 @@ class Ray:
             num_cpus=self.needs["CPU"], num_gpus=self.needs["GPU"], max_retries=0, scheduling_strategy="SPREAD"
         )
         for job in started:
-            ref = remote.remote(str(job.folder), job.mark, os.getcwd(), self.environment)
+            stays = not self.needs["GPU"]  # which Ray gives to others once its task has ended
+            ref = remote.remote(str(job.folder), job.mark, os.getcwd(), self.environment, stays)
             self._running[ref] = job.name
         return started
 
@@ -145,11 +146,11 @@ class Ray:
         return f"{tasks} of Ray, {self.workers} at once, each with {needs}, on this cluster: {where}\n"
 
 
-def carry(folder: str, mark: str, home: str, more: Mapping[str, str]) -> int:
+def carry(folder: str, mark: str, home: str, more: Mapping[str, str], stays: bool) -> int:
     """Have a job computed on a machine of the cluster, and wait for it; its status.
 
-    The worker ends with the process that waits, however that ends. It stays for a while, for the next job that Ray
-    gives to this process.
+    The worker ends with the process that waits, however that ends. Where it `stays`, it is there for a while for the
+    next job that Ray gives to this process.
     """
     variables, place = {**os.environ, **more}, home if os.path.isdir(home) else None
     standing = _taken(variables, place)
@@ -163,7 +164,7 @@ def carry(folder: str, mark: str, home: str, more: Mapping[str, str]) -> int:
             pass
         return status
     finally:
-        if status == 0:
+        if status == 0 and stays:
             _leave(standing, variables, place)
         else:
             standing.close()
