@@ -6,13 +6,23 @@ import warnings
 import torch
 from torch import nn
 
-with contextlib.suppress(RuntimeError):  # a torchvision for CUDA beside a PyTorch for CPUs: it lacks these two
-    _library = torch.library.Library("torchvision", "FRAGMENT")
-    for _name in ("nms", "qnms"):
-        _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
+def _import_torchvision() -> None:
+    """A torchvision for CUDA beside a PyTorch for CPUs lacks two operations; only there they are declared."""
+    with contextlib.suppress(RuntimeError):
+        import torchvision  # noqa: F401
+
+        return
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _libraries.append(library)  # what it declares goes with it
+
+
+_libraries: list[torch.library.Library] = []
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what libraries say of themselves when they are imported
+    _import_torchvision()
     import timm
     import torchvision
     import transformers
