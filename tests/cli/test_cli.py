@@ -139,7 +139,7 @@ BAD = {
     "unknown data set": ("run tiny.toml --set data.name=cifar10", "Did you mean 'cifar100'?"),
     "unknown model": ("run tiny.toml --set model.name=mpl", "Did you mean 'mlp'?"),
     "unknown method": ("run tiny.toml --set method.name=fas", "Did you mean 'fa'?"),
-    "wrong type": ("run tiny.toml --set train.epochs=many", "train.epochs must be a valid integer, got 'many'."),
+    "wrong type": ("run tiny.toml --set train.epochs=many", "train.epochs must be a whole number, got 'many'."),
     "out of range": ("run tiny.toml --set train.epochs=0", "train.epochs must be greater than 0, got 0."),
     "negative λ": ("run tiny.toml --set grid.method.lam=[0.0,-1.0]", "lam must be a finite number >= 0, got -1.0."),
     "λ beside the list of λ": ("run tiny.toml --set method.lam=0.5", "must be set through grid.method.lam"),

@@ -63,7 +63,15 @@ NONE = "none"
 """How TOML, which has no null, writes a setting of None where that is not the default."""
 
 
-TOML_WORDS = {"an object": "a table", "a valid dictionary": "a table", "a valid array": "a list"}
+TOML_WORDS = {
+    "an object": "a table",
+    "a valid dictionary": "a table",
+    "a valid array": "a list",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "text",
+    "a valid boolean": "true or false",
+}
 """What TOML calls what JSON and Python call otherwise."""
 
 
@@ -289,8 +297,8 @@ def validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: s
     try:
         return schema.model_validate_json(json.dumps(raw, default=_plain_value), strict=True)
     except pydantic.ValidationError as errors:
-        error = errors.errors()[0]
-    place = [prefix] * bool(prefix) + [_short(str(p)) for p in error["loc"] if not _is_type_name(p)]
+        error, *others = errors.errors()
+    place = _place(error, prefix)
     path = ".".join(place)
     if error["type"] == "extra_forbidden":
         parent = _fields_at(schema, error["loc"][:-1])
@@ -311,9 +319,20 @@ def validated(schema: type[pydantic.BaseModel], raw: Mapping[str, Any], where: s
         checks.fail("study", path, f"a list of at most {error['ctx']['max_length']}", "a longer one")
     if error["type"] == "too_short":
         checks.fail("study", path, "a list with at least one value", error["input"])
-    message = error["msg"].removeprefix("Input should ").removeprefix("be ").removeprefix("Value error, ")
-    got = checks.shown(error["input"])
-    checks.fail("study", path, TOML_WORDS.get(message, message) + where, got, _as_table(path, error["input"]))
+    choices = [error, *(other for other in others if _place(other, prefix) == place)]  # one for each type it may have
+    wanted = " or ".join(dict.fromkeys(_message(choice) for choice in choices))
+    checks.fail("study", path, wanted + where, checks.shown(error["input"]), _as_table(path, error["input"]))
+
+
+def _place(error: Any, prefix: str) -> list[str]:
+    """The keys that lead to what an error of pydantic is about."""
+    return [prefix] * bool(prefix) + [_short(str(part)) for part in error["loc"] if not _is_type_name(part)]
+
+
+def _message(error: Any) -> str:
+    """What the value of a setting must be."""
+    message: str = error["msg"].removeprefix("Input should ").removeprefix("be ").removeprefix("Value error, ")
+    return TOML_WORDS.get(message, message)
 
 
 def _as_table(path: str, value: Any) -> str:
