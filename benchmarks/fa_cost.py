@@ -59,7 +59,8 @@ def tables(quick: bool) -> Iterator[timing.Table]:
     ]
     note = (
         "M = 1, Adam, every 10. Direct: ‖Hv‖² of a sign probe, differentiated, knowing nothing about layers. Two "
-        "programs: the penalised step and the plain one compiled apart, in place of one with a branch."
+        "programs: the penalised step and the plain one compiled apart, in place of one with a branch. New pages: "
+        "memory that went back to the system and came again; GLIBC_TUNABLES=glibc.malloc.hugetlb=1 makes them few."
     )
     yield timing.Table("An update of networks that are not only dense", rows, note)
     note = "B = 128, M = 5, Adam, no dropout. Peak: arguments + outputs + temporaries − shared, of one update."
@@ -160,8 +161,8 @@ def network_rows(name: str, rounds: int) -> list[dict[str, Any]]:
     times = timing.interleaved(runs, rounds)
     return [
         {"network": name, "way": way, "ms an update": timing.median(times, way) / 10,
-         "against λ = 0": timing.ratio(times, way, PLAIN)}
-        for way in runs
+         "against λ = 0": timing.ratio(times, way, PLAIN), "new pages an update": timing.new_pages(run) // 10}
+        for way, run in runs.items()
     ]  # fmt: skip
 
 

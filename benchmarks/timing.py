@@ -1,6 +1,7 @@
 """Timings that can be compared, compiled memory, and tables of both."""
 
 import math
+import resource
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -68,6 +69,13 @@ def seconds(run: Callable[[], Any], calls: int = 1) -> float:
     for _ in range(calls):
         jax.block_until_ready(run())
     return (time.perf_counter() - began) / calls
+
+
+def new_pages(run: Callable[[], Any]) -> int:
+    """Pages of memory that the system hands out anew during one call: each is filled with zeros first."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    seconds(run)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def calls_for(duration: float) -> int:
