@@ -10,7 +10,9 @@ import optax
 import pytest
 
 from steppe import curvature, losses, methods
+from steppe.core.types import Estimate
 from steppe.methods import updates
+from steppe.methods.settings import reads_of, settings_of
 
 PARAMS = {"w": jnp.array([[0.3, -0.2], [0.1, 0.4]]), "b": jnp.zeros(2)}
 BATCH = {"x": jnp.array([[1.0, 2.0], [0.5, -1.0], [0.0, 1.0], [2.0, 1.0]]), "y": jnp.array([0, 1, 1, 0])}
@@ -71,9 +73,71 @@ def test_methods_share_programs_where_their_settings_are_equal():
     np.testing.assert_array_equal(value(), value())
     assert not np.array_equal(value(), value(normalize=None))
     held = [jnp.ones(3), None, "a", (1, 2.0), {"b": True}]
-    assert updates.settings_of(held) == updates.settings_of([*held]) != updates.settings_of([jnp.zeros(3), *held[1:]])
-    assert updates.settings_of(True) != updates.settings_of(1)
-    assert updates.settings_of([LOSS]) is None, "what is a user's own is kept for nobody"
+    assert settings_of(held) == settings_of([*held]) != settings_of([jnp.zeros(3), *held[1:]])
+    assert settings_of(True) != settings_of(1)
+    assert settings_of([LOSS]) is None, "what is a user's own is kept for nobody"
+
+
+FACTOR = 1.0
+
+
+class Trainer:
+    factor = 1.0
+    array = jnp.ones(())
+
+
+def set_factor(value):
+    global FACTOR
+    FACTOR, Trainer.factor, Trainer.array = value, value, jnp.asarray(value)
+
+
+def in_module():
+    return FACTOR
+
+
+@pytest.mark.parametrize(
+    ("read", "recompiled"),
+    [
+        pytest.param(in_module, True, id="a module's number"),
+        pytest.param(lambda: Trainer.factor, True, id="an attribute"),
+        pytest.param(lambda: Trainer.array, False, id="an array"),
+    ],
+)
+def test_what_a_users_function_reads_is_seen_when_it_changes(compilations, read, recompiled):
+    def curvature_of(loss, params, batch, key):
+        value = read() * loss(params, batch)
+        return Estimate(value, value)
+
+    tx, zeros, seen, counts = methods.fa(0.1, curvature=curvature_of), jax.tree.map(jnp.zeros_like, PARAMS), [], []
+    for factor in (1.0, 1.0, 2.0, 2.0):
+        set_factor(factor)
+        seen.append(tx.update(zeros, tx.init(PARAMS), PARAMS, loss=LOSS, batch=BATCH)[0]["w"])
+        counts.append(len(compilations))
+    np.testing.assert_array_equal(seen[0], seen[1])
+    np.testing.assert_allclose(seen[3], 2 * seen[0], rtol=1e-6)
+    assert counts[0] == counts[1] and counts[2] == counts[3]
+    assert (counts[2] > counts[1]) == recompiled
+
+
+def test_what_where_chooses_is_asked_at_every_update(compilations):
+    chosen, counts = [True], []
+    tx = methods.sam(0.5, where=lambda params: {"w": True, "b": chosen[0]})
+    for flag in (True, True, False):
+        chosen[0] = flag
+        found = update(tx)[0]
+        counts.append(len(compilations))
+    jax.tree.map(np.testing.assert_array_equal, found, update(methods.sam(0.5, where="w"))[0])
+    assert counts[0] == counts[1] < counts[2]
+
+
+def test_a_function_that_reads_plain_values_is_not_traced_twice():
+    held = {"a": [1.0]}
+    plain = lambda loss, *given: curvature.loss_moments(loss, *given, probes=len(held["a"]))
+    assert reads_of(plain) == reads_of(plain) is not None
+    before = reads_of(plain)
+    held["a"].append(2.0)
+    assert reads_of(plain) != before
+    assert reads_of(lambda: Trainer.factor) is reads_of(jax.vmap(plain)) is None
 
 
 def test_a_method_that_is_gone_keeps_nothing_of_the_user():

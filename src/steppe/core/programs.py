@@ -265,7 +265,7 @@ def _traced(label: Label, function: Callable[..., Any], arguments: tuple, arrays
     with user_errors(label, own=True, todo=todo), full_precision(arguments):
         closed, value = _jaxpr(function, arguments)
         if not any(map(checks.is_traced, jax.tree.leaves(arguments))):
-            with _untraced(object()):
+            with untraced():
                 again = _jaxpr(function, arguments)[0]
             same = _fingerprint(closed).digest == _fingerprint(again).digest and len(closed.consts) == len(again.consts)
             if not same or not all(map(_same, closed.consts, again.consts)):
@@ -316,8 +316,15 @@ def fresh(function: Callable[..., R]) -> Callable[..., R]:
 
 
 _untraced = jax.make_user_context(None)
-"""With a new object: a context in which JAX remembers no trace. Bodies of loops, branches and jitted parts that were
-traced before are otherwise not traced again, whatever changed in what they close over."""
+
+
+def untraced() -> contextlib.AbstractContextManager[Any]:
+    """A context in which JAX remembers no trace.
+
+    Bodies of loops, branches and jitted parts that were traced before are otherwise not traced again, whatever changed
+    in what they close over.
+    """
+    return cast(contextlib.AbstractContextManager[Any], _untraced(object()))
 
 
 def _changed(label: Label) -> None:

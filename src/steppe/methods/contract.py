@@ -15,7 +15,8 @@ from steppe.core.types import Batch, Estimate, ExampleLosses, Key, Loss, Params
 from steppe.curvature import layers, layout
 from steppe.methods import place
 from steppe.methods.accumulation import accumulate, accumulate_examples
-from steppe.methods.updates import AtOnce, Given, Named, settings_of
+from steppe.methods.settings import settings_of
+from steppe.methods.updates import AtOnce, Given, Named, mask
 
 R = TypeVar("R")
 
@@ -174,7 +175,6 @@ class _Rule(NamedTuple):
     name: str
     act: Callable[[Call], tuple[Params, Estimate]]
     strength: Strength
-    where: Any
     microbatches: int | None
     key_impl: Any
 
@@ -187,10 +187,11 @@ class _Rule(NamedTuple):
         name, state, params = self.name, given.state, given.params
         strength = self.now(state.count) if given.strength is None else given.strength
         stream = jax.random.wrap_key_data(state.key, impl=self.key_impl)
-        key, mask = jax.random.fold_in(stream, state.count), trees.mask_of(params, self.where)
+        key = jax.random.fold_in(stream, state.count)
         mean = accumulate(name, given.loss, self.microbatches)
         singles = accumulate_examples(name, given.loss, given.each, self.microbatches)
-        return Call(given.updates, params, mean, given.batch, given.penalty_loss, strength, key, singles, mask)
+        return Call(given.updates, params, mean, given.batch, given.penalty_loss, strength, key, singles,
+                    given.where.value)  # fmt: skip
 
     def acted(self, given: Given) -> tuple[Params, Estimate]:
         """What ``act`` returns, in the dtypes of the state."""
@@ -207,10 +208,10 @@ class _Rule(NamedTuple):
 
     def at_once(self, function: Callable[["_Rule", Given], R]) -> AtOnce[R]:
         """One of these functions of what is given, compiled outside of `jax.jit`; see `AtOnce`."""
-        settings = settings_of([self.act, self.where])
+        settings = settings_of(self.act)
         own = functools.partial(function, self)
         if settings is None:
-            return AtOnce(self.name, own)
+            return AtOnce(self.name, own, act=self.act)
         name = function.__name__, self.name, settings, self.microbatches, str(self.key_impl)
         rule = self._replace(strength=jnp.nan)  # what is given holds the strength
         return AtOnce(self.name, own, Named(name, functools.partial(function, rule)))
@@ -251,7 +252,7 @@ def method(
         trees.partition(params, where)
         return _initial_state(name, params, base_key)
 
-    rule = _Rule(name, act, strength, where, microbatches, jax.random.key_impl(base_key))
+    rule = _Rule(name, act, strength, microbatches, jax.random.key_impl(base_key))
     act_at_once, gradient_at_once = rule.at_once(_Rule.acted), rule.at_once(_Rule.gradient)
     settings = [every, strength if isinstance(strength, jax.Array) else None]
 
@@ -264,7 +265,8 @@ def method(
         entry.check_loss(name, "loss", loss, params, batch)
         if penalty_loss is not loss:
             entry.check_loss(name, "penalty_loss", penalty_loss, params, batch)
-        given = Given(updates, state, cast(Params, params), batch, loss, penalty_loss, each)
+        known_params, chosen = cast(Params, params), mask(trees.mask_of(params, where))
+        given = Given(updates, state, known_params, batch, loss, penalty_loss, each, chosen)
         number = int(state.count) if _is_outside_of_jit(state.count, updates, params, batch, settings) else None
         acts = _acts(every, state) if number is None else number % int(every) == 0
         now = rule.now(state.count) if number is not None and acts else None

@@ -1,17 +1,17 @@
 """An update that Python calls by itself, outside of `jax.jit`, as one compiled program."""
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Hashable
-from types import FunctionType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from steppe.core import checks, entry, losses, programs
 from steppe.core.types import Batch, ExampleLosses, Loss, Params
+from steppe.methods.settings import reads_of
 
 R = TypeVar("R")
 
@@ -21,9 +21,6 @@ KEPT = 32
 MANY = 8
 """Programs of one method after which a user is told where they may come from."""
 
-SMALL = 64
-"""Numbers in an array that is a setting of a method, at most; a larger one is somebody's data."""
-
 
 class Given(NamedTuple):
     """What an update of a method is given.
@@ -32,7 +29,9 @@ class Given(NamedTuple):
     ----------
     updates, state, params, batch, loss, penalty_loss : as the chain hands them over.
     each : the losses of single examples; None where nobody knows them.
+    where : the parameters that are moved or penalised.
     strength : λ or ρ now; None where nobody has asked for it yet.
+    reads : what a user's own function in the method reads now, see `settings.reads_of`.
     """
 
     updates: Params
@@ -42,7 +41,28 @@ class Given(NamedTuple):
     loss: Loss
     penalty_loss: Loss
     each: ExampleLosses | None
+    where: "Constant"
     strength: jax.Array | None = None
+    reads: "Constant | None" = None
+
+
+@jax.tree_util.register_static
+class Constant:
+    """What a program holds as a constant: equal where its key is."""
+
+    def __init__(self, value: Any, key: Hashable) -> None:
+        self.value, self.key = value, key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Constant) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+def mask(value: Any) -> Constant:
+    """A pytree of bools, or None for all parameters."""
+    return Constant(value, (tuple(jax.tree.leaves(value)), jax.tree.structure(value)))
 
 
 class AtOnce(Generic[R]):
@@ -50,11 +70,14 @@ class AtOnce(Generic[R]):
 
     Equal losses share a program, whatever Python functions they come from: nothing is kept for a loss that is made
     anew at every step. A program belongs to the method, and goes with it; what is `named` has one program for all
-    methods that are made anew at every update, with other strengths.
+    methods that are made anew at every update, with other strengths. With `act`, which holds a user's own function,
+    there is a program for each state of what that reads; where this cannot be told, it is traced at every call.
     """
 
-    def __init__(self, label: str, function: Callable[[Given], R], named: "Named | None" = None) -> None:
-        self.label, self.function = label, function
+    def __init__(
+        self, label: str, function: Callable[[Given], R], named: "Named | None" = None, act: Callable | None = None
+    ) -> None:
+        self.label, self.function, self.act = label, function, act
         self.compiled = _Compiled(function) if named is None else _shared(named)
         self.programs = 0
 
@@ -66,6 +89,8 @@ class AtOnce(Generic[R]):
                 break
             try:
                 return self._run(known)
+            except _Changes:
+                break
             except programs.UncapturedShapes as missing:
                 if missing.examples is None or missing.examples in self.compiled.sizes:
                     break
@@ -74,36 +99,61 @@ class AtOnce(Generic[R]):
 
     def _run(self, known: Given) -> R:
         """The compiled program's value; of many programs of one method its user is told."""
-        before = self.compiled.traced
-        found: R = self.compiled.run(known)
-        if self.compiled.traced > before:
+        before = self.compiled.made
+        found: R = self._found(known)
+        if self.compiled.made > before:
             self.programs += 1
             if self.programs == MANY:
                 warnings.warn(
                     f"{self.label}: its updates outside of jax.jit have been compiled {MANY} times. A Python number in "
-                    "the loss that changes from step to step makes another program each time: make it an array, or put "
-                    "the step within jax.jit.",
+                    "the loss, or in a function of your own, that changes from step to step makes another program each "
+                    "time: make it an array, or put the step within jax.jit.",
                     stacklevel=4,
                 )
         return found
+
+    def _found(self, known: Given) -> Any:
+        if self.act is None:
+            return self.compiled.run(known)
+        reads = reads_of(self.act)
+        if reads is None:
+            return self.compiled.trace_and_run(self.label, known)
+        return self.compiled.run(known._replace(reads=Constant(None, reads)))
+
+
+class _Changes(Exception):
+    """A user's function fails, or gives something else at every call."""
 
 
 class _Compiled:
     """A function of captured losses, and the sizes of batches, besides the whole, that it asks them for."""
 
     def __init__(self, function: Callable[[Given], Any]) -> None:
-        self.function, self.run = function, programs.jit(self._traced)
+        self.function = function
+        self.run, self._evaluate = programs.jit(self._counted), programs.jit(self._counted)
         self.sizes: list[int] = []
-        self.traced = 0
+        self.made = 0
+
+    def trace_and_run(self, label: str, known: Given) -> Any:
+        """The value by the program that the function is now, for one that may read what has changed."""
+        try:
+            program = programs.capture(programs.Label(label, "update"), self._traced, [(known,)])
+        except checks.InputError as error:
+            raise _Changes from error
+        return self._evaluate(known, program)
+
+    def _counted(self, known: Given, program: programs.Program | None = None) -> Any:
+        found = self._traced(known) if program is None else program(known)
+        self.made += 1
+        return found
 
     def _traced(self, known: Given) -> Any:
-        found = self.function(known._replace(each=_each(known.loss)))
-        self.traced += 1
-        return found
+        with contextlib.nullcontext() if known.reads is None else programs.untraced():
+            return self.function(known._replace(each=_each(known.loss)))
 
 
 class Named:
-    """A function of what is given alone, equal to all of the same name; see `settings_of`."""
+    """A function of what is given alone, equal to all of the same name; see `settings.settings_of`."""
 
     def __init__(self, name: Hashable, function: Callable[[Given], Any]) -> None:
         self.name, self.function = name, function
@@ -118,34 +168,6 @@ class Named:
 @functools.lru_cache(maxsize=KEPT)
 def _shared(named: Named) -> _Compiled:
     return _Compiled(named.function)
-
-
-def settings_of(value: Any) -> Hashable | None:
-    """What tells a function of Steppe from those that the same lines made with other settings.
-
-    Its code, and the settings that it closes over. None where these are more than plain values, small arrays and other
-    functions of Steppe: a user's own function is the same only as long as it is that object, and is not kept.
-    """
-    try:
-        return _settings(value)
-    except (TypeError, ValueError, RecursionError):
-        return None
-
-
-def _settings(value: Any) -> Hashable:
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, type, np.dtype)):
-        return type(value), value
-    if isinstance(value, (tuple, list)):
-        return type(value), *map(_settings, value)
-    if isinstance(value, dict):
-        return dict, *((name, _settings(one)) for name, one in value.items())
-    if isinstance(value, FunctionType) and value.__module__.startswith("steppe."):
-        held = [cell.cell_contents for cell in value.__closure__ or ()]  # ValueError: an empty one
-        return value.__code__, _settings(value.__defaults__), _settings(value.__kwdefaults__), _settings(held)
-    if isinstance(value, (jax.Array, np.ndarray)) and not checks.is_traced(value) and value.size <= SMALL:
-        plain = np.asarray(value)  # TypeError: a key array
-        return "array", plain.dtype, plain.shape, plain.tobytes()
-    raise TypeError(type(value))
 
 
 def _captured(label: str, given: Given, strength: jax.Array, sizes: list[int]) -> Given | None:

@@ -53,7 +53,8 @@ def fa(
     distribution : "rademacher" (signs) or "gaussian" probes.
     normalize : what the penalty is divided by, see above.
     curvature : ``(loss, params, batch, key) -> Estimate``, differentiable in params: another estimator of what
-        is penalised. It depends on its arguments alone, for it is traced once, also outside of `jax.jit`. `probes`,
+        is penalised. Under `jax.jit` what it reads besides its arguments is fixed at the first update; outside of it
+        changes are seen, and what reads more than Python's plain values is traced at every update. `probes`,
         `distribution`, `matrix` and `adaptive` then do nothing. None: tr(H²) by Hutchinson's probes.
     matrix : "hessian", or "ggn": the generalised Gauss-Newton matrix JᵀCJ in the place of H, J the Jacobian of the
         outputs and C the Hessian of the criterion in them. It leaves out the network's own curvature, and is the Fisher
