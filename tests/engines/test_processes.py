@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from steppe import study
-from steppe.engines import tasks
+from steppe.engines import base, tasks
 from steppe.engines.base import Task
 from steppe.engines.pool import Pool
 from steppe.engines.processes import Processes
 from steppe.engines.progress import Watcher
+from steppe.engines.standing import Standing
 from steppe.measures.table import ABOUT_THE_MACHINE
 from steppe.networks import distributed, exploration, landscapes, measurement
 from steppe.networks.settings import Settings, UserNetwork
@@ -33,6 +34,11 @@ class Killer(Watcher):
         if not self.killed and found and found[0].get("at"):
             self.killed.append(found[0]["process"])
             os.kill(found[0]["process"], signal.SIGKILL)
+
+
+class Quiet(Watcher):
+    def say(self, text):
+        assert text == "Some words."
 
 
 def numbers_of(folder):
@@ -83,7 +89,7 @@ def test_a_worker_ends_when_the_command_is_gone(tmp_path):
     engine = Processes(1)
     work = [Task("support.units:write", {"folder": str(tmp_path)}, ("long",))]
 
-    class Gone(Watcher):
+    class Gone(Quiet):
         def stage(self, text):
             if "long" in text and not (tmp_path / "enough").exists():
                 (standing, _), *_ = engine._running.values()
@@ -91,29 +97,26 @@ def test_a_worker_ends_when_the_command_is_gone(tmp_path):
                 assert standing.process.wait(timeout=60) == 6
                 (tmp_path / "enough").touch()
 
-        def say(self, text):
-            assert text == "Some words."
-
     assert Pool(engine, missing(tmp_path), Gone()).run(tmp_path, work) == []
     assert (tmp_path / "long.tries").read_text() == "xx"
 
 
 @pytest.mark.slow
-def test_a_worker_takes_further_tasks_until_one_fails_and_ends_where_there_are_none(tmp_path):
-    engine, unit = Processes(1), "support.units:write"
-    work = [Task(unit, {"folder": str(tmp_path)}, (name,)) for name in ("a", "flaky", "b")]
-    used = []
+def test_a_worker_takes_further_tasks_until_one_fails_or_runs_a_users_code(tmp_path, monkeypatch):
+    names = ("a", "flaky", "users", "greedy")
+    work = [Task("support.units:write", {"folder": str(tmp_path)}, (name,)) for name in names]
+    begun, first = [], []
 
-    class Watching(Watcher):
-        def stage(self, text):
-            used.extend(standing for standing, _ in engine._running.values() if standing not in used)
+    def begin(folder, mark, *rest, **more):
+        first.append(tasks.read(folder / tasks.TASK)["units"][0])
+        begun.append(Standing(folder, mark, *rest, **more))
+        return begun[-1]
 
-        def say(self, text):
-            assert text == "Some words."
-
-    assert Pool(engine, missing(tmp_path), Watching()).run(tmp_path, work) == []
-    assert [standing.process.returncode for standing in used] == [5, -9]  # it failed; it had nothing more to do
-    assert [(tmp_path / f"{name}.tries").read_text() for name in ("a", "flaky", "b")] == ["x", "xx", "x"]
+    monkeypatch.setattr("steppe.engines.processes.Standing", begin)
+    assert Pool(Processes(1), missing(tmp_path), Quiet()).run(tmp_path, work) == []
+    assert first == ["a", "users", "greedy"]
+    assert [standing.process.returncode for standing in begun] == [base.FAILED, 0, 0]
+    assert [(tmp_path / f"{name}.tries").read_text() for name in names] == ["x", "xx", "x", "x"]
 
 
 def test_runs_are_divided_by_their_shape_and_none_is_left_out(small_study):

@@ -1,9 +1,10 @@
 """What workers compute in tests of engines: a file for each unit."""
 
+import subprocess
 import time
 from pathlib import Path
 
-from steppe import InputError
+from steppe import InputError, extensions
 
 
 def write(units, folder, watcher):
@@ -19,6 +20,10 @@ def write(units, folder, watcher):
         watcher.epoch(0.5, 2.0)
         while unit.startswith("long") and not (Path(folder) / "enough").exists():  # until it is killed, or told
             time.sleep(0.05)
+        if unit.startswith("users"):
+            extensions.function("write", "name", f"{__name__}:missing")
+        if unit.startswith("greedy"):  # it reads all there is
+            subprocess.run(["cat"], check=True)
         watcher.skip(1)
         (Path(folder) / unit).write_text(unit)
     watcher.say("Some words.")

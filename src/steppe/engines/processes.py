@@ -80,7 +80,7 @@ class Processes:
             if status is not None:
                 found[name] = Ending(status, explained(status))
                 del self._running[name]
-                if status == 0:
+                if standing.stays:
                     self._idle.append((standing, place))
                 else:
                     standing.close()
@@ -88,6 +88,8 @@ class Processes:
         return found
 
     def _end_idle(self) -> None:
+        for standing, _ in self._idle:
+            standing.dismiss()
         for standing, place in self._idle:
             standing.close()
             self._free.append(place)

@@ -158,13 +158,12 @@ def carry(folder: str, mark: str, home: str, more: Mapping[str, str], stays: boo
         standing.give(Path(folder), mark)
     else:
         standing = Standing(Path(folder), mark, variables, place)
-    status = None
     try:
         while (status := standing.status(WAIT_SECONDS)) is None:
             pass
         return status
     finally:
-        if status == 0 and stays:
+        if stays and standing.stays:
             _leave(standing, variables, place)
         else:
             standing.close()
@@ -199,7 +198,7 @@ def _taken(variables: Mapping[str, str], home: str | None) -> Standing | None:
     if left is None:
         return None
     left.end.cancel()
-    if (left.variables, left.home) == (variables, home):
+    if (left.variables, left.home) == (variables, home) and left.standing.stays:
         return left.standing
     left.standing.close()
     return None

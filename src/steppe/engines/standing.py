@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ from steppe.engines import worker
 class Standing:
     """A worker on this machine, which takes one job after another, and ends with the process that began it.
 
-    Jobs are told to it on its standard input. On its standard output it says that one ended well; after any other end
-    it ends itself, by its status, so that nothing of a failure is there when the next job begins.
+    Jobs are told to it on its standard input. On its standard output it says how each ended, and whether it stays for
+    another: only after one that ended well, and that ran no code of a user, so that nothing of a failure or of a user's
+    module is there when the next job begins.
 
     Parameters
     ----------
@@ -45,10 +47,12 @@ class Standing:
             cwd=home,
             start_new_session=True,  # Ctrl-C is the command's
         )
+        self._stays = False
 
     def give(self, folder: Path, mark: str) -> None:
         """Tell it of its next job; one that is gone says so when its status is asked."""
         assert self.process.stdin is not None
+        self._stays = False
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps([str(folder), mark]).encode() + b"\n")
             self.process.stdin.flush()
@@ -56,15 +60,32 @@ class Standing:
     def status(self, seconds: float = 0.0) -> int | None:
         """The status of its job; None while it computes, for which it is waited so long."""
         assert self.process.stdout is not None
-        if select.select([self.process.stdout], [], [], seconds)[0]:
-            return 0 if os.read(self.process.stdout.fileno(), 1) else self.process.wait()
-        return self.process.poll()  # a process that it left behind may hold its output
+        said = bool(select.select([self.process.stdout], [], [], seconds)[0])
+        if said and (word := os.read(self.process.stdout.fileno(), 2)):
+            status, self._stays = word[0], bool(word[1])
+            return status
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a process that it left behind may hold its output
+            return self.process.wait(seconds if said else 0)
+        return None
+
+    @property
+    def stays(self) -> bool:
+        """Whether it waits for another job."""
+        return self._stays and self.process.poll() is None
+
+    def dismiss(self) -> None:
+        """Tell it that there are no more jobs: it ends at once while it computes, and otherwise as Python does."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
 
     def close(self) -> None:
         """End it, whatever it does."""
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
+        self.dismiss()
+        try:
+            self.process.wait(worker.LEAVE_SECONDS + 1)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()

@@ -16,7 +16,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ORPHANED = 6
-"""The status of a worker whose beginner is gone."""
+"""The status of a worker whose beginner is gone while it computes."""
+
+LEAVE_SECONDS = 5.0
+"""How long a worker that computes nothing more may take to end: for what a user's code does then, or left running."""
 
 
 def command(folder: Path, mark: str, *, cores: Sequence[int] = (), tied: bool = False) -> list[str]:
@@ -30,7 +33,7 @@ def command(folder: Path, mark: str, *, cores: Sequence[int] = (), tied: bool = 
         Those that it may use; all of its machine if there are none.
     tied : bool
         Whether it ends with the process that begins it, which holds the other ends of its standard input and output,
-        and stays for further jobs until then.
+        and stays for further jobs, as long as they end well and run no code of a user.
     """
     words = [sys.executable, "-P", "-m", "steppe.engines.worker", str(folder), mark]
     return words + (["--cores", ",".join(map(str, cores))] if cores else []) + (["--tied"] if tied else [])
@@ -50,24 +53,47 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _stay(folder: Path, mark: str) -> int:
-    """Compute a task and all that follow it until one fails; the status of that."""
-    jobs: queue.SimpleQueue[tuple[Path, str]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(jobs,), daemon=True, name="tie").start()
-    told = os.dup(1)
+    """Compute a task and all that follow it, until one fails or runs a user's code; the status of the last."""
+    asked, told = os.dup(0), os.dup(1)  # what a task begins inherits neither
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)  # what is printed is no word to the other end
-    while not (status := _compute(folder, mark)):
-        os.write(told, b".")
-        folder, mark = jobs.get()
-    return status
+    jobs: queue.SimpleQueue[tuple[Path, str] | None] = queue.SimpleQueue()
+    busy = threading.Event()
+    busy.set()
+    threading.Thread(target=_listen, args=(asked, jobs, busy), daemon=True, name="tie").start()
+    job: tuple[Path, str] | None = (folder, mark)
+    while job:
+        status = _compute(*job)
+        stays = status == 0 and not _ran_users_code()
+        busy.clear()
+        os.write(told, bytes([status, stays]))
+        if not stays:
+            return status
+        job = jobs.get()
+    return 0
 
 
-def _listen(jobs: "queue.SimpleQueue[tuple[Path, str]]") -> None:
-    """Put jobs into a queue, and end the process with the other end."""
-    with open(0, "rb", buffering=0, closefd=False) as told:  # a buffer has a lock, which the end of Python waits for
-        for line in told:
+def _listen(asked: int, jobs: "queue.SimpleQueue[tuple[Path, str] | None]", busy: threading.Event) -> None:
+    """Put jobs into a queue; with the other end, end the process: at once while it computes."""
+    with open(asked, "rb", buffering=0) as words:  # a buffer has a lock, which the end of Python waits for
+        for line in words:
             folder, mark = json.loads(line)
+            busy.set()
             jobs.put((Path(folder), mark))
-    os._exit(ORPHANED)
+    if busy.is_set():
+        os._exit(ORPHANED)
+    jobs.put(None)
+
+
+def _ran_users_code() -> bool:
+    """Whether this process may not be what it was: a user's module may have changed itself, JAX or the system's state.
+
+    The next task is to have the bits of a process of its own, whatever was computed before.
+    """
+    from steppe import extensions
+
+    return extensions.any_loaded()
 
 
 def _compute(folder: Path, mark: str) -> int:
@@ -93,10 +119,15 @@ def _printing_to(path: Path) -> Iterator[None]:
         yield
     finally:
         for stream, kept in zip((1, 2), before, strict=True):
-            (sys.stdout, sys.stderr)[stream - 1].flush()
+            with contextlib.suppress(ValueError, AttributeError):  # a user's code closed it, or took it away
+                (sys.stdout, sys.stderr)[stream - 1].flush()
             os.dup2(kept, stream)
             os.close(kept)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended = main()
+    end = threading.Timer(LEAVE_SECONDS, os._exit, (ended,))  # Python itself waits for threads without end
+    end.daemon = True
+    end.start()
+    sys.exit(ended)

@@ -128,6 +128,11 @@ def source(label: str, option: str, text: str, folders: Iterable[Path] = ()) -> 
     return module, digest
 
 
+def any_loaded() -> bool:
+    """Whether a module was executed for a function that somebody named."""
+    return bool(_loaded)
+
+
 def _parts(label: str, option: str, text: str) -> tuple[str, str]:
     if not is_function(text) or not _is_importable(text):
         near = text.replace(".py:", ":").replace("/", ".").removeprefix("..")
