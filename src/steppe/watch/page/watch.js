@@ -1,7 +1,7 @@
 // Asks for the state of the study every two seconds and draws it. Text is set as text, never as markup.
 "use strict";
 const COLOURS = ["#3b6fb6", "#d1792b", "#3d9a6a", "#b8473d", "#7d5fb2", "#8c6d46", "#c2619e", "#6f7780"];
-const EVERY = 2000, WIDTH = 460, HEIGHT = 230, LEFT = 58, RIGHT = 10, TOP = 8, BOTTOM = 30;
+const EVERY = 2000, WIDTH = 460, HEIGHT = 230, LEFT = 58, RIGHT = 10, TOP = 8, BOTTOM = 30, DIGIT = 7;
 const find = (id) => document.getElementById(id);
 let chosen = null, last = null, reported = false;
 
@@ -151,7 +151,8 @@ function chart(data, state) {
     svg.append(drawn("text", { x: LEFT - 6, y: y(tick) + 4, "text-anchor": "end" }, text));
   }
   for (const epoch of ticks(1, Math.max(end, 2), 5).filter((tick) => Number.isInteger(tick) && tick <= end)) {
-    svg.append(drawn("text", { x: x(epoch), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, String(epoch)));
+    const inside = Math.min(x(epoch), WIDTH - DIGIT * String(epoch).length / 2); // all of the last label
+    svg.append(drawn("text", { x: inside, y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, String(epoch)));
   }
   svg.append(drawn("text", { x: WIDTH - RIGHT, y: HEIGHT - 2, "text-anchor": "end" }, "epoch"));
   for (const line of lines) {
