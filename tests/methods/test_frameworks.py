@@ -128,7 +128,7 @@ def test_state_survives_orbax(tmp_path):
 
 
 SHARDED = """
-import jax, jax.numpy as jnp, numpy as np, optax
+import jax, jax.numpy as jnp, numpy as np, optax, steppe
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from support.networks import directly, mlp_params, mlp_batch, mlp_loss
 from steppe.methods import fa, gam, nso, sam
@@ -152,6 +152,15 @@ close(jax.jit(added)(everywhere, split), alone)
 
 # under shard_map the loss contains its own mean over devices, and B is the size of a shard
 pooled = lambda p, b: jax.lax.pmean(mlp_loss(p, b), "data")
+def refused(loss, **options):
+    whole = dict(mesh=mesh, in_specs=(P(), P("data")), out_specs=P(), **options)
+    try:
+        jax.jit(jax.shard_map(lambda p, b: added(p, b, loss), **whole))(params, batch)
+    except steppe.InputError as error:
+        return str(error)
+
+assert "fa: loss must be the loss of one device's own examples under pmap" in refused(pooled, check_vma=False)
+assert "fa: loss must be the same on all devices" in refused(mlp_loss)
 mapped = jax.jit(jax.shard_map(lambda p, b: added(p, b, pooled), mesh=mesh, in_specs=(P(), P("data")), out_specs=P()))
 updates, flatness = mapped(params, batch)
 alone = jax.jit(lambda p, b: added(p, b, tx=fa(1.0, every=1, curvature=directly())))(params, batch)

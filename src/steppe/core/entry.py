@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from steppe.core import arrays, checks, losses, programs, trees
 from steppe.core import batches as batches_
@@ -20,6 +21,9 @@ from steppe.core.types import Apply, Batch, Criterion, Loss, Params
 
 COMPARED = 32
 """So many examples, at most, tell whether a loss is a mean over examples."""
+
+_SCALES = ("convert_element_type", "div", "mul")
+"""Operations that a mean over devices, or its weight, ends with."""
 
 Single = Literal["", "criterion", "network"]
 """What is asked of one example alone, besides batches: nothing, the criterion, or the network and the criterion."""
@@ -185,6 +189,8 @@ def capture_loss(function: str, loss: Loss, params: Params, batches: Iterable[Ba
     whole = loss.function if isinstance(loss, losses.Weighted) else loss
     calls = [(params, batch) for batch in batches]
     program = programs.capture(Label(function), whole, calls, _scalar(function, "loss"))
+    for trace in program.traces.values():
+        _refuse_added(function, "loss", trace.jaxpr)
     return program if weight is None else losses.Weighted(program, _capture_weight(function, weight, batches))
 
 
@@ -334,7 +340,25 @@ def _alone(batch: Batch) -> Batch:
 def check_loss(function: str, name: str, loss: Loss, params: Params, batch: Batch) -> None:
     """Check a loss by one trace, without capturing it: for what is compiled as a part of a user's own function."""
     arrays.exact_tree(function, "batch", batch)
-    programs.check(Label(function, name), loss, (params, batch), _scalar(function, name))
+    jaxpr = programs.check(Label(function, name), loss, (params, batch), _scalar(function, name))
+    _refuse_added(function, name, jaxpr)
+
+
+def _refuse_added(function: str, name: str, jaxpr: core.Jaxpr) -> None:
+    """Refuse a loss that ends with a sum over devices which JAX takes for a value of each device's own.
+
+    Its derivatives are then wrong. Where JAX knows which values vary over devices, that sum is another operation.
+    """
+    made = {out: eqn for eqn in jaxpr.eqns for out in eqn.outvars}
+    for value in jaxpr.outvars:
+        eqn = None if isinstance(value, core.Literal) else made.get(value)
+        while eqn is not None and eqn.primitive.name in _SCALES:
+            first = eqn.invars[0]
+            eqn = None if isinstance(first, core.Literal) else made.get(first)
+        if eqn is not None and eqn.primitive.name == "psum":
+            what = "the loss of one device's own examples under pmap or shard_map(check_vma=False)"
+            got = "one that adds over devices (pmean, psum), whose derivatives are wrong there"
+            checks.fail(function, name, what, got, "Leave check_vma=True, or take jax.jit and a sharded batch.")
 
 
 def shapes(batches: Batches) -> Iterator[Batch]:

@@ -240,10 +240,11 @@ def capture(
     return Program(traces, [_held(array) for array in arrays.values()], label, checked)
 
 
-def check(label: Label, function: Callable[..., Any], arguments: tuple, must: Check) -> None:
+def check(label: Label, function: Callable[..., Any], arguments: tuple, must: Check) -> Jaxpr:
     """Trace a function once, for what its value must be; its own errors are told as `capture` tells them."""
     with user_errors(label, own=True):
-        jax.eval_shape(lambda *a: must(require_value(label, function(*a))), *arguments)
+        traced = jax.make_jaxpr(lambda *a: must(require_value(label, function(*a))))(*arguments)
+    return cast(Jaxpr, traced.jaxpr)
 
 
 def require_value(label: Label, value: Any) -> Any:
@@ -668,6 +669,15 @@ class _Cause(NamedTuple):
 
 
 CAUSES = (
+    _Cause(
+        ("TypeError",),
+        ("with tangent float32[]{V:", "with tangent float64[]{V:"),
+        (
+            "the same on all devices under shard_map",
+            "the loss of one device's own examples, for parameters that lie on all",
+            "Put jax.lax.pmean around the loss, or take jax.jit and a sharded batch.",
+        ),
+    ),
     _Cause(
         ("SystemExit",),
         (),
