@@ -195,3 +195,11 @@ def test_a_literal_zero_and_averages_of_the_weights_may_be_accumulated():
     expected = jax.tree.map(lambda w, g: w - g, PARAMS, jax.grad(LOSS)(PARAMS, BATCH))
     for found in (p, average):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
+
+
+def test_a_method_inside_optax_flatten_is_refused_with_its_cause():
+    loss = lambda params, batch: jnp.mean((batch @ params["w"]) ** 2)
+    params, batch = {"w": jnp.ones(2)}, jnp.eye(2)
+    tx = optax.flatten(optax.chain(methods.sam(0.1), optax.sgd(0.1)))
+    with pytest.raises(InputError, match=r"sam: its place must be outside optax\.flatten"):
+        tx.update(params, tx.init(params), params, loss=loss, batch=batch)

@@ -260,6 +260,7 @@ def method(
         updates: Params, state: MethodState, params: Params | None = None, **extra: Any
     ) -> tuple[Params, MethodState]:
         place.refuse_accumulation(name)
+        place.refuse_flattened(name)
         place.refuse_order(name, replaces=replaces)
         loss, batch, penalty_loss, each = _given(name, params, **extra)
         entry.check_loss(name, "loss", loss, params, batch)

@@ -21,6 +21,7 @@ Update = Callable[..., Any]
 _CHAIN = optax.chain(optax.identity()).update.__code__
 _NAMED_CHAIN = optax.named_chain(("", optax.identity())).update.__code__
 _ACCUMULATION = optax.MultiSteps.update.__code__
+_FLATTENED = optax.flatten(optax.identity()).update.__code__
 _OPTIMISERS = optax.sgd.__module__
 _CONTRIBUTED = {
     name
@@ -43,6 +44,15 @@ def refuse_accumulation(name: str) -> None:
             checks.fail(name, "its place", "outside optax.MultiSteps", "a call from inside it",
                         "It would see the last micro-batch only: leave MultiSteps out, give the whole batch as batch= "
                         "and say microbatches=k.")  # fmt: skip
+
+
+def refuse_flattened(name: str) -> None:
+    """Refuse to be updated inside `optax.flatten`, where parameters are one vector for the loss."""
+    for frame in _callers():
+        if frame.f_code is _FLATTENED and jax.tree.structure(frame.f_locals["updates"]) != jax.tree.structure(0):
+            checks.fail(name, "its place", "outside optax.flatten", "a call from inside it",
+                        "The loss would be given one vector: flatten what comes after it alone, "
+                        f"optax.chain({name}, optax.flatten(…)).")  # fmt: skip
 
 
 def refuse_order(name: str, *, replaces: bool) -> None:
