@@ -49,7 +49,7 @@ def refuse_accumulation(name: str) -> None:
 def refuse_flattened(name: str) -> None:
     """Refuse to be updated inside `optax.flatten`, where parameters are one vector for the loss."""
     for frame in _callers():
-        if frame.f_code is _FLATTENED and jax.tree.structure(frame.f_locals["updates"]) != jax.tree.structure(0):
+        if frame.f_code is _FLATTENED and not jax.tree_util.all_leaves([frame.f_locals["updates"]]):
             checks.fail(name, "its place", "outside optax.flatten", "a call from inside it",
                         "The loss would be given one vector: flatten what comes after it alone, "
                         f"optax.chain({name}, optax.flatten(…)).")  # fmt: skip
