@@ -96,6 +96,12 @@ class NetworkMeasurements:
         kinds = (tuple(n for n in self.networks if (n in pairs) == which) for which in (False, True))
         return tuple(names for names in kinds if names)
 
+    def asked(self, names: Iterable[str]) -> dict[str, str]:
+        """Of `measures` those that were asked of any of some networks, or pairs."""
+        known = set(names)
+        found = {quantity for name, quantity in self.values if name in known}
+        return {quantity: measure for quantity, measure in self.measures.items() if quantity in found}
+
 
 class Mean(NamedTuple):
     """The mean of a quantity over runs, its standard deviation, and how many values are only bounds."""

@@ -94,7 +94,7 @@ def networks_document(found: NetworkMeasurements, diagrams: Diagrams) -> Documen
 
 def _networks(found: NetworkMeasurements, networks: Sequence[str]) -> Iterator[Table]:
     """What was asked of some networks, or of some pairs."""
-    asked = {q: m for q, m in found.measures.items() if any((network, q) in found.values for network in networks)}
+    asked = found.asked(networks)
     cells = {
         name: (
             Cell(in_words(name), found.remarks.get(name, "")),

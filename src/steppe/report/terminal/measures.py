@@ -47,9 +47,8 @@ def _tables(found: NetworkMeasurements, most: int) -> Iterator[Table]:
 
 def _side_by_side(found: NetworkMeasurements, names: Sequence[str]) -> Table:
     """Some networks, or some pairs, and what was asked of any of them."""
-    asked = (q for q in found.measures if any((name, q) in found.values for name in names))
     value = lambda name, quantity: value_cell(found.values.get((name, quantity)), found.remarks)  # noqa: E731
-    rows = [(Cell(q), *(value(name, q) for name in names)) for q in asked]
+    rows = [(Cell(q), *(value(name, q) for name in names)) for q in found.asked(names)]
     return table("Value ± sem", "", ("Quantity", *names), rows)
 
 
