@@ -22,7 +22,7 @@ from typing import Any
 
 from fuzzing import kills, scratch
 from steppe.engines import tasks
-from support.machines import cluster_of, workers_of
+from support.machines import cluster_of, left_of, workers_of
 
 PATIENCE = 300.0
 """Seconds that a command may take to begin its work, or to end."""
@@ -121,9 +121,7 @@ def ended(engine: str, folder: Path, command: "subprocess.Popen[bytes]", *, kill
     """What is wrong with a command that was killed, or has ended; nothing while it goes on."""
     if killed:
         command.wait(PATIENCE)
-        until = time.monotonic() + PATIENCE
-        while workers_of(folder) and time.monotonic() < until:
-            time.sleep(0.2)
+        left_of(folder, PATIENCE)
     if command.poll() is None:
         return []
     said = (folder / "said.txt").read_text(errors="replace")

@@ -52,3 +52,11 @@ def workers_of(folder: Path) -> list[int]:
             if "steppe.engines.worker" in words and str(folder) in words:
                 found.append(int(path.parent.name))
     return found
+
+
+def left_of(folder: Path, seconds: float = 300) -> list[int]:
+    """The workers in a folder that do not end within so long."""
+    until = time.monotonic() + seconds
+    while (found := workers_of(folder)) and time.monotonic() < until:
+        time.sleep(0.2)
+    return found

@@ -196,7 +196,7 @@ def test_a_server_that_does_not_answer_is_one_sentence(folder, fake, monkeypatch
 def test_runs_are_sent_as_they_finish_and_the_report_at_last(folder, fake):
     (folder / "report.html").rename(folder.parent / "report.html")
     with sink.Sender(folder, "http://server", pytest.fail, every=0.01):
-        for _ in range(1000):
+        for _ in range(20_000):
             if len([run for run in alive(fake).values() if "steppe.whole" in run.data.tags]) == 4:
                 break
             time.sleep(0.01)
