@@ -191,6 +191,12 @@ def test_a_loss_that_is_no_mean_over_its_examples_is_told_with_numbers_where_it_
     curvature.hessian(loss, W, whole)  # one batch: nothing depends on how it is split
 
 
+def test_a_loss_that_single_examples_lack_is_told_by_halves():
+    spread = lambda params, batch: jnp.mean(apply(params, batch["x"]) ** 2 / jnp.var(batch["x"], ddof=1, axis=0))
+    with pytest.warns(UserWarning, match=r"\S+ for 12 of them, \S+ as the mean over parts of 6"):
+        curvature.hessian(spread, W, cut(WHOLE["classes"], 6, 6))
+
+
 def test_what_is_measured_example_by_example_is_told_for_one_batch_too():
     for call in (curvature.fisher, sharpness.fisher_rao, sharpness.takeuchi):
         with pytest.warns(UserWarning, match="the loss is not the mean over its examples"):
@@ -313,6 +319,8 @@ def test_labels_of_another_shape_are_refused(shape, K):
             function(logits, labels)
     with pytest.raises(InputError, match="integer labels of shape"):
         predictions.correct(logits, jnp.zeros(6))
+    with pytest.raises(InputError, match=r"If classes come second, as in PyTorch, move them last: .*movedim\(1, -1\)"):
+        losses.cross_entropy(jnp.zeros((2, 4, 5)), jnp.zeros((2, 5), int))
 
 
 @pytest.mark.slow

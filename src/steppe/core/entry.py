@@ -271,42 +271,63 @@ def warn_of_parts(function: str, loss: Loss, params: Params, batch: Batch) -> No
 def split_note(function: str, loss: Loss, params: Params, batches: Batches) -> str:
     """What to say of a loss that is not the mean of its examples' losses; nothing where it is, or nobody can tell.
 
-    Up to `COMPARED` examples, spread over the data, are taken together and one by one, weighted as the loss says. What
-    differs by more than rounding depends on how examples are split into batches: a sum, a ratio of two sums, statistics
-    of the batch. Cost: a forward pass over twice these examples. Nothing is compared inside a JAX transformation.
+    Up to `COMPARED` examples, spread over the data, are taken together and one by one, weighted as the loss says; or in
+    two halves, where one alone has no value, as under a variance divided by n − 1 or PyTorch's BatchNorm in training
+    mode. What differs by more than rounding depends on how examples are split into batches: a sum, a ratio of two sums,
+    statistics of the batch. Cost: a forward pass over twice these examples. Nothing is compared inside a JAX
+    transformation.
     """
     if any(map(checks.is_traced, jax.tree.leaves((loss, params, batches)))):
         return ""
     rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batches.stacks[0])
     count = len(jax.tree.leaves(rows)[0])
     some = np.unique(np.linspace(0, count - 1, min(count, COMPARED)).astype(int))
-    some = jax.tree.map(lambda leaf: leaf[some], rows)
-    try:
-        both = capture_loss(function, loss, params, (some, _alone(some)))
-        dtypes = [leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(both, params, some))]
-        found = [map(float, jax.tree.leaves(part)) for part in _compared(both, params, some)]
-    except (checks.InputError, jax.errors.JaxRuntimeError):  # it takes no single examples: nobody can tell
-        return ""
-    for whole, mean, size, dtype in zip(*found, dtypes, strict=True):
-        if abs(whole - mean) > 8 * float(jnp.finfo(dtype).eps) ** (2 / 3) * size:
-            return _no_mean(whole, mean, len(jax.tree.leaves(some)[0]))
+    for size in (1, len(some) // 2) if len(some) > 3 else (1,):
+        places = some[: len(some) // size * size].reshape(-1, size)
+        parts = jax.tree.map(lambda leaf: leaf[places], rows)  # noqa: B023
+        try:
+            note = _split_into(function, loss, params, parts)
+        except (checks.InputError, jax.errors.JaxRuntimeError):  # it takes no such parts: nobody can tell
+            continue
+        if note is not None:
+            return note
     return ""
 
 
-def _no_mean(whole: float, mean: float, count: int) -> str:
+def _split_into(function: str, loss: Loss, params: Params, parts: Batch) -> str | None:
+    """What to say of a loss over parts, (count, size, ...), of some examples; None where a part alone has no value."""
+    count, size = jax.tree.leaves(parts)[0].shape[:2]
+    whole_shape, part_shape = (
+        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((length, *leaf.shape[2:]), leaf.dtype), parts)  # noqa: B023
+        for length in (count * size, size)
+    )
+    both = capture_loss(function, loss, params, (whole_shape, part_shape))
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(both, params, whole_shape))]
+    found = [map(float, jax.tree.leaves(part)) for part in _compared(both, params, parts)]
+    for whole, mean, scale, dtype in zip(*found, dtypes, strict=True):
+        if np.isnan(mean) and np.isfinite(whole):
+            return None
+        if abs(whole - mean) > 8 * float(jnp.finfo(dtype).eps) ** (2 / 3) * scale:
+            return _no_mean(whole, mean, count * size, size)
+    return ""
+
+
+def _no_mean(whole: float, mean: float, count: int, size: int) -> str:
+    parts = "single examples" if size == 1 else f"parts of {size}"
     return (f"the loss is not the mean over its examples: {whole:.6g} for {count} of them, "
-            f"{mean:.6g} as the mean over single examples. What is averaged over batches, or over examples, depends on "
+            f"{mean:.6g} as the mean over {parts}. What is averaged over batches, or over examples, depends on "
             "how they are split. Give what divides it, steppe.losses.weighted(loss, weight); return a mean, not a sum; "
             "and take BatchNorm in evaluation mode.")  # fmt: skip
 
 
 @programs.compiled
-def _compared(loss: Loss, params: Params, some: Batch) -> tuple[Any, Any, Any]:
-    """The loss of some examples, the mean of one by one, and how large the numbers are that are compared."""
+def _compared(loss: Loss, params: Params, parts: Batch) -> tuple[Any, Any, Any]:
+    """The loss of some examples, the mean of their parts' losses, and how large the numbers are that are compared."""
     wide = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), tree)  # noqa: E731
-    alone = lambda one: jax.tree.map(lambda leaf: leaf[None], one)  # noqa: E731
-    values, whole = jax.lax.map(lambda one: wide(loss(params, alone(one))), some), wide(loss(params, some))
-    shares = losses.shares(losses.weight_of(loss), some)
+    some = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), parts)
+    values, whole = jax.lax.map(lambda part: wide(loss(params, part)), parts), wide(loss(params, some))
+    weight, count = losses.weight_of(loss), len(jax.tree.leaves(parts)[0])
+    shares = jnp.full(count, 1 / count) if weight is None else losses.parts_of(jax.vmap(weight)(parts))
 
     def mean(tree: Any) -> Any:
         of = lambda share, part: jax.tree.map(lambda leaf: jnp.sum(losses.weigh(share, leaf)), part)  # noqa: E731

@@ -90,6 +90,8 @@ def _misshapen(function: str, logits: jax.Array, targets: jax.Array, needed: tup
         todo = "If they are labels, give whole numbers: y.astype(int)."
     elif targets.shape[:-1] == logits.shape[:-1] and targets.shape[-1] == 1:
         todo = "Drop the last axis: y[..., 0]."
+    elif targets.shape == (*logits.shape[:1], *logits.shape[2:]):
+        todo = "If classes come second, as in PyTorch, move them last: outputs=lambda o: o.movedim(1, -1)."
     checks.fail(function, "targets", f"{kind} of shape {needed}", checks.returned(targets), todo)
 
 
