@@ -536,6 +536,7 @@ def test_slopes_at_corners_and_ties_are_pytorchs():
 LAYERS = {
     "adaptive maxima": (nn.Sequential(nn.Conv1d(1, 2, 2), nn.AdaptiveMaxPool1d(2)), X[:, None]),
     "transposed": (nn.ConvTranspose1d(2, 4, 3, stride=2, padding=1, output_padding=1, groups=2), X.reshape(2, 2, 3)),
+    "sparse gradients": (nn.Embedding(11, 2, sparse=True), IDS),
     "bags": (nn.EmbeddingBag(11, 2, padding_idx=3), IDS),
     "largest of bags": (nn.EmbeddingBag(11, 2, mode="max"), IDS),
     "cosines": (Returning(lambda m, x: functional.cosine_similarity(m.layer(x), x[:, :2])[:, None]), X),

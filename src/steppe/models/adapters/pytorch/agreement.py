@@ -187,7 +187,7 @@ def _gradient(module: torch.nn.Module, outputs: torch.Tensor, cotangent: np.ndar
             checks.fail(FUNCTION, "module", "differentiable by PyTorch",
                         f"one whose backward pass fails: {programs.line(error)}")  # fmt: skip
     return {
-        name: np.zeros(tuple(tensor.shape)) if slope is None else _numpy(slope).astype(np.float64)
+        name: np.zeros(tuple(tensor.shape)) if slope is None else _numpy(slope.to_dense()).astype(np.float64)
         for (name, tensor), slope in zip(trained.items(), found, strict=True)
     }
 
