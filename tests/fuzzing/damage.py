@@ -21,11 +21,11 @@ from fuzzing import Ending, Verdict, judged, read, scratch
 from steppe import study
 from steppe.measures import table as measures
 from steppe.models import Variables
-from steppe.study import Store, Surfaces, migration, surfaces
+from steppe.study import Store, Surfaces, surfaces
 from steppe.study.datasets import DataRecord
 from steppe.study.execution import run as runs
 from steppe.study.progress import Watcher
-from steppe.study.store import OF_A_RUN
+from steppe.study.store import OF_A_RUN, migration
 from support.runs import ASKED, rows_of, same_run
 
 LARGE = 3_000

@@ -20,7 +20,7 @@ from steppe import InputError, study
 from steppe.study.history import History
 from steppe.study.progress import Watcher
 from steppe.study.records import flattened, unflattened
-from steppe.study.store import Store
+from steppe.study.store import Store, continuation
 from steppe.study.training.checkpoints import Checkpoints
 from steppe.study.training.run import _converged
 from support.folders import paths_in
@@ -555,7 +555,7 @@ def kept(out):
 def test_a_study_killed_at_its_very_start_goes_on(toy, tmp_path):
     (tmp_path / "out" / "runs").mkdir(parents=True)
     (tmp_path / "out" / ".lock").touch()
-    assert study.store._is_ours(tmp_path / "out")
+    assert continuation.is_unused(tmp_path / "out")
 
 
 def test_none_survives_freezing(toy):

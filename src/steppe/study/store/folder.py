@@ -1,27 +1,8 @@
-"""Where a study lives on disk: what is written is whole, what was finished is never lost, mixed, or believed unseen.
-
-```
-DIR/study.toml                    the frozen specification
-DIR/data.json                     the fingerprint of the data it runs on, each condition's where they differ
-DIR/tuning.json, tuning/          the trials of a tuned study (see `tuning.trials`)
-DIR/runs/<condition>-s<seed>/     parameters.npz, measurements.parquet, run.json, SHA256SUMS: there when it is finished
-                                  additions.parquet: answers to measures that the study names since
-DIR/checkpoints/                  unfinished runs and surfaces
-DIR/surfaces.npz                  loss surfaces
-DIR/landscapes/<name>/            landscape.npz, landscape.html: written by `steppe landscape`
-DIR/measurements.parquet, densities.npz      what its runs say of their networks, and what `steppe measure` adds
-DIR/summary.md, report.html, results.parquet      written by the report, as is
-DIR/landscape.html                the surfaces to rotate, where there are any
-```
-
-What is read back has a checksum, in ``<name>.sha256`` beside it (see `files`). A run's record says whose it is: its
-condition and seed, every setting, and the data, so that a run that was moved, copied or renamed is taken for no other.
-"""
+"""The folder of one study, held by one process or read by many."""
 
 import contextlib
 import errno
 import functools
-import itertools
 import json
 import os
 import re
@@ -40,36 +21,31 @@ from steppe.core.types import Params
 from steppe.models import Variables
 from steppe.storage import files
 from steppe.storage.checkpoint import Checkpoint
-from steppe.study import migration, records
+from steppe.study import records
 from steppe.study import spec as specs
 from steppe.study.datasets import DataRecord
 from steppe.study.history import ROWS as ROWS_OF_A_RUN
 from steppe.study.history import written
 from steppe.study.records import RunRecord
-from steppe.study.spec.identity import changes, differences
+from steppe.study.spec.identity import changes
 from steppe.study.spec.tables import Spec
-
-SUMS = "SHA256SUMS"
-ROWS, OLD_ROWS = "measurements.parquet", "history.json"
-"""What a run says of its network, and the file in which older versions kept it."""
-
-ADDED = "additions.parquet"
-"""What a finished run was asked later, of measures that its study names since; it has a checksum of its own."""
-
-OF_A_RUN = ("parameters.npz", ROWS, "run.json", SUMS)
-BESIDE = (OLD_ROWS, ADDED, f"{ADDED}.sha256")
-"""Further files that a run's folder may hold."""
-
-OF_A_STUDY = (
-    "study.toml", "data.json", "tuning.json", "surfaces.npz", "measurements.parquet", "measures.parquet",
-    "densities.npz", "results.parquet", "summary.md", "report.html", "landscape.html", "measures.html",
-)  # fmt: skip
-"""Files that Steppe writes."""
-
-FRESH = {f"{name}{end}" for name in ("study.toml", "data.json") for end in ("", ".sha256")} | {".lock", "runs", "tasks"}
-"""What the folder of a study holds before anything is computed."""
+from steppe.study.store import continuation, migration
+from steppe.study.store.names import (
+    ADDED,
+    BESIDE,
+    FRESH,
+    OF_A_RUN,
+    OF_A_STUDY,
+    OLD_ROWS,
+    ROWS,
+    SUMS,
+    node,
+    remove,
+    remove_run,
+)
 
 NO_ROWS = polars.DataFrame(schema=ROWS_OF_A_RUN)
+
 
 AGAIN = "`steppe run` recreates it."
 
@@ -145,20 +121,20 @@ class Store:
         OSError : the disk is full.
         """
         directory = Path(directory)
-        _check_folder(directory, spec, data, lambda text: None)
+        _begun(directory, spec, data, lambda text: None)
         new = not directory.exists()
         files.make(files.begin(directory, "study") / "runs", directory)
         with files.lock(directory / ".lock", "study", directory, "runs in"):
-            before = _check_folder(directory, spec, data, say)  # again: it is ours alone only now
-            spec = _with_choice(before, _with_baseline(before, spec, say)) if before else spec
+            before = _begun(directory, spec, data, say)  # again: it is ours alone only now
+            spec = continuation.with_choice(before, continuation.with_baseline(before, spec, say)) if before else spec
             store = cls(directory, spec.model_copy(update={"seeds": max(spec.seeds, before.seeds if before else 1)}))
             store._data = data
-            store._held = {path: _node(path) for path in (directory, directory / "runs")}
+            store._held = {path: node(path) for path in (directory, directory / "runs")}
             store.sweep()
             if before:
-                _tell_conditions(directory, before, spec, say)
-            if before and not _is_frozen(directory / "study.toml", before):
-                store.spec = _kept(directory, before, spec, say)
+                continuation.tell_conditions(directory, before, spec, say)
+            if before and not continuation.is_frozen(directory / "study.toml", before):
+                store.spec = continuation.kept(directory, before, spec, say)
             else:
                 files.write_checked(directory / "study.toml", store.spec.toml())
             files.write_checked(directory / "data.json", json.dumps(data.table(), indent=1) + "\n")
@@ -171,7 +147,7 @@ class Store:
 
     def _is_unused(self) -> bool:
         """Whether the folder holds what `open` put there, tasks that nobody began, and nothing else."""
-        if _node(self.directory) != self._held[self.directory]:
+        if node(self.directory) != self._held[self.directory]:
             return False
         begun = [*(self.directory / "runs").iterdir(), *self.directory.glob("tasks/*/*.log"),
                  *self.directory.glob("tasks/*/log.txt")]  # fmt: skip
@@ -202,9 +178,9 @@ class Store:
         ------
         InputError : it was removed, moved or replaced since; nothing is written there any more.
         """
-        for path, node in self._held.items():
-            if _node(path) != node or not (self.directory / "study.toml").is_file():
-                got = f"{path} removed, moved or replaced" if _node(path) != node else "its study.toml removed"
+        for path, held in self._held.items():
+            if node(path) != held or not (self.directory / "study.toml").is_file():
+                got = f"{path} removed, moved or replaced" if node(path) != held else "its study.toml removed"
                 checks.fail("study", str(self.directory), "left in place while a study runs in it", got,
                             "Nothing more was written. Runs that are still there count as finished.")  # fmt: skip
 
@@ -215,13 +191,13 @@ class Store:
         left = re.compile(rf"\.(?:{names})-s\d+(?:\.[0-9a-f]{{8}})?\.partial")
         for path in (self.directory / "runs").iterdir():
             if left.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-                _remove_run(path)
+                remove_run(path)
         folder = self.directory / "checkpoints"
         run = re.compile(rf"({names})-s(\d+)")
         for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
             found = run.fullmatch(path.name)
             if found and (self.run_folder(found[1], int(found[2])) / "run.json").is_file():
-                _remove(path)
+                remove(path)
 
     @functools.cached_property
     def _columns(self) -> dict[str, Spec]:
@@ -327,7 +303,7 @@ class Store:
                 return False
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            _remove_run(partial)  # another process has finished the same run: it stays
+            remove_run(partial)  # another process has finished the same run: it stays
         files.sync(folder.parent)
         return True
 
@@ -396,7 +372,7 @@ class Store:
             except files.DamagedFile:
                 files.sweep(folder, OF_A_RUN)
                 for path in folder.iterdir():
-                    _remove(path) if path.name in (*OF_A_RUN, *BESIDE) else path.rename(partial / path.name)
+                    remove(path) if path.name in (*OF_A_RUN, *BESIDE) else path.rename(partial / path.name)
 
     def _check_origin(self, path: Path, condition: str, seed: int, run: RunRecord) -> None:
         """Fail where a record is another run's, or has other settings or data; those of older versions lack these."""
@@ -477,160 +453,18 @@ class Store:
         return found
 
 
-def _remove_run(folder: Path) -> None:
-    """Remove a run's files, and the folder if there is nothing else in it."""
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
-    elif folder.is_dir():
-        files.sweep(folder, OF_A_RUN)
-        for name in (*OF_A_RUN, *BESIDE):
-            (folder / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty: somebody put something there
-            folder.rmdir()
-
-
-def _remove(path: Path) -> None:
-    """Remove a file, a link (never what it leads to) or a folder."""
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def _node(path: Path) -> tuple[int, int] | None:
-    """What a folder is, whatever its name; nothing where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _is_frozen(path: Path, spec: Spec) -> bool:
-    """Whether a study.toml is as Steppe wrote it: by its checksum, or by its text where an older version wrote none."""
-    altered = files.is_altered(path)
-    return path.read_text(encoding="utf-8") == spec.toml() if altered is None else not altered
-
-
-def _kept(directory: Path, before: Spec, spec: Spec, say: Callable[[str], None]) -> Spec:
-    """The specification of a study.toml that is not Steppe's to write."""
-    path = directory / "study.toml"
-    if spec.seeds > before.seeds:
-        checks.fail("study", str(path), f"one with seeds = {spec.seeds}", f"your own, with seeds = {before.seeds}",
-                    "Write the number of seeds into it: it is not overwritten.")  # fmt: skip
-    if _settings(before).keys() != _settings(spec).keys():
-        checks.fail("study", str(path), "one with the same conditions", "your own, with other conditions",
-                    "Write the conditions into it: it is not overwritten.")  # fmt: skip
-    say(
-        f"{path} is not as this version would write it: it was written by an older version, edited, or damaged. "
-        "It fits this study and is left as it is."
-    )
-    return before
-
-
-def _settings(spec: Spec) -> dict[str, dict[str, Any]]:
-    """What each condition's results depend on."""
-    return {column.name: column.spec.identity() for column in specs.conditions(spec, run_code=False)}
-
-
-def _with_choice(before: Spec, spec: Spec) -> Spec:
-    """The specification with the settings that tuning has chosen in its folder, unless it says them itself."""
-    return spec if spec.chosen or not before.chosen else spec.model_copy(update={"chosen": before.chosen})
-
-
-def _tuning_difference(directory: Path, before: Spec, spec: Spec) -> tuple[str, Any, Any] | None:
-    """What differs in how conditions are tuned that both have, where there are trials or runs already."""
-    if before.tune == spec.tune is None:
-        return None
-    if not any((directory / name).is_dir() and any((directory / name).iterdir()) for name in ("tuning", "runs")):
-        return None
-    old, new = (
-        {c.name: c.spec.tune.model_dump() if c.spec.tune else None for c in specs.conditions(each, run_code=False)}
-        for each in (before, spec)
-    )
-    shared = [name for name in new if name in old]
-    found = (differences({"tune": old[name]}, {"tune": new[name]}) for name in shared)
-    return next(itertools.chain.from_iterable(found), None)
-
-
-def _difference(before: Spec, spec: Spec) -> tuple[str, Any, Any] | None:
-    """A setting that differs, as it is written, or as tuning chose it where the specification says what that was."""
-    written = (each.model_copy(update={"chosen": None}) for each in (before, spec))
-    return _setting_difference(*written) or (_setting_difference(before, spec) if spec.chosen else None)
-
-
-def _setting_difference(before: Spec, spec: Spec) -> tuple[str, Any, Any] | None:
-    """A setting that differs, of conditions that both have; of the studies, where they share no condition."""
-    old, new = _settings(before), _settings(spec)
-    shared = [(old[name], new[name]) for name in new if name in old]
-    if not shared:
-        others = changes(before.identity(), spec.identity())  # of all but what says which conditions there are
-        return next(others, ("conditions", ", ".join(old), ", ".join(new)))
-    return next(itertools.chain.from_iterable(itertools.starmap(changes, shared)), None)
-
-
-def _tell_conditions(directory: Path, before: Spec, spec: Spec, say: Callable[[str], None]) -> None:
-    """Say which conditions came and went; loss surfaces, which are of all of them, are to be computed again."""
-    old, new = _settings(before), _settings(spec)
-    if gone := [name for name in old if name not in new]:
-        say(f"The specification no longer has the conditions {', '.join(gone)}: their runs stay in "
-            f"{directory / 'runs'}, and the report leaves them out.")  # fmt: skip
-    if added := [name for name in new if name not in old]:
-        say(f"The specification has new conditions, which run beside the others: {', '.join(added)}.")
-    if gone or added:
-        for name in ("surfaces.npz", "surfaces.npz.sha256", "landscape.html"):
-            (directory / name).unlink(missing_ok=True)
-
-
-def _with_baseline(before: Spec, spec: Spec, say: Callable[[str], None]) -> Spec:
-    """The specification with the baseline that the study has had, unless it declares another or no longer has that."""
-    if spec.baseline == before.baseline:
-        return spec
-    if before.baseline in _settings(spec) and not spec.declares_baseline:
-        return spec.model_copy(update={"baseline": before.baseline})
-    why = "" if before.baseline in _settings(spec) else ", which the specification no longer has"
-    say(f"The baseline was {before.baseline}{why}. All conditions are now compared with {spec.baseline}. To compare "
-        "them with another, write baseline = \"NAME\" into the specification and run the study again.")  # fmt: skip
-    return spec
-
-
-def _check_folder(directory: Path, spec: Spec, data: DataRecord, say: Callable[[str], None]) -> Spec | None:
+def _begun(directory: Path, spec: Spec, data: DataRecord, say: Callable[[str], None]) -> Spec | None:
     """The specification that a folder holds, if any; a folder that holds anything but this very study is refused."""
-    if (directory / "study.toml").is_file():
-        store = Store.read(directory)
-        difference = _tuning_difference(directory, store.spec, spec) or _difference(store.spec, spec)
-        if difference:
-            path, old, new = difference
-            if path.startswith("source."):
-                module = path.removeprefix("source.")
-                asked = f"a folder of this study, with the source of {module} as it is now"
-                checks.fail("study", str(directory), asked, "one that was begun with another",
-                            "Restore that source, or choose another --out.")  # fmt: skip
-            changed = "" if _is_frozen(directory / "study.toml", store.spec) else ", changed since Steppe wrote it"
-            checks.fail(
-                "study",
-                str(directory),
-                f"a folder of this study, with {path} = {checks.shown(new)}",
-                f"one with {path} = {checks.shown(old)}{changed}",
-                "Choose another --out, or repeat with the settings of its study.toml.",
-            )
-        try:
-            before = store.data()
-        except files.DamagedFile as error:
-            say(f"{error.path} is damaged ({error.why}): it is written again.")
-        else:
-            shared = [column.name for column in specs.conditions(spec, run_code=False) if column.name in store._columns]
-            if any(before.fingerprint(name) not in (None, data.fingerprint(name)) for name in shared):
-                checks.fail("study", "data", f"what the runs in {directory} were trained on",
-                            "data that has changed since", "Restore the data, or choose another --out.")  # fmt: skip
-        return store.spec
-    if directory.is_dir() and not _is_ours(directory):
-        what, got = "an empty folder or a study's", "a folder with other files"
-        runs = (
-            "Put its study.toml back to go on with its runs, or choose" if (directory / "runs").is_dir() else "Choose"
-        )
-        checks.fail("study", str(directory), what, got, f"{runs} another --out.")
-    return None
-
-
-def _is_ours(directory: Path) -> bool:
-    """Whether a folder without a study is empty, or holds only what a study killed at its very start leaves."""
-    begun = re.compile(r"\.lock|runs|study\.toml\.sha256|\.study\.toml(\.sha256)?(\.[0-9a-f]{8})?\.partial")
-    return all(begun.fullmatch(path.name) for path in directory.iterdir()) and not list((directory / "runs").glob("*"))
+    if not (directory / "study.toml").is_file():
+        continuation.check_unused(directory)
+        return None
+    store = Store.read(directory)
+    continuation.check_specification(directory, store.spec, spec)
+    try:
+        before = store.data()
+    except files.DamagedFile as error:
+        say(f"{error.path} is damaged ({error.why}): it is written again.")
+    else:
+        names = [column.name for column in specs.conditions(spec, run_code=False) if column.name in store._columns]
+        continuation.check_data(directory, before, data, names)
+    return store.spec
