@@ -21,8 +21,9 @@ from steppe.report import markdown
 from steppe.report.study import document
 from steppe.storage import files
 from steppe.study import measurements
+from steppe.study.examination import Examination
 from steppe.study.progress import Watcher
-from steppe.study.questions import Examination, Question, Sample, named
+from steppe.study.questions import Question, Sample, named
 from steppe.study.spec.identity import changes
 from steppe.study.spec.reading import parse
 from steppe.study.store import OF_A_RUN, SUMS

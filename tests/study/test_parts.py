@@ -16,7 +16,8 @@ from steppe.report import markdown
 from steppe.report.study import document
 from steppe.report.tables.comparisons import against_controls
 from steppe.report.wording.conclusion import conclusion
-from steppe.study.questions import Examination, Question, Sample
+from steppe.study.examination import Examination
+from steppe.study.questions import Question, Sample
 from steppe.study.training.recipe import Recipe, shape_of
 from support.networks import dense_hessian
 

@@ -10,7 +10,8 @@ import pytest
 from steppe.data import Dataset
 from steppe.measures.registry import lookup
 from steppe.models import Network, Variables
-from steppe.study.questions import Examination, Question, Sample
+from steppe.study.examination import Examination
+from steppe.study.questions import Question, Sample
 
 SAMPLE = Sample("train", None, 3)
 KINDS = {

@@ -22,9 +22,9 @@ from steppe.networks.runs import finished_runs
 from steppe.networks.targets import run_folders
 from steppe.storage import files
 from steppe.study import Store, surfaces
+from steppe.study.examination import is_finite
 from steppe.study.execution import run as runs
 from steppe.study.history import History
-from steppe.study.questions import is_finite
 from steppe.study.store import ForeignRun
 from steppe.study.training import run as train
 from support.runs import rows_of, same_run

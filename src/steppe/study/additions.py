@@ -8,8 +8,9 @@ import polars
 from steppe.core.checks import joined
 from steppe.engines.progress import Watcher
 from steppe.study.datasets import Datasets
+from steppe.study.examination import Examination
 from steppe.study.history import ROWS
-from steppe.study.questions import Examination, further
+from steppe.study.questions import further
 from steppe.study.spec.conditions import Condition
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Store

@@ -15,7 +15,8 @@ from steppe.measures.subject import Quantity, Subject
 from steppe.measures.table import SCHEMA, Table, columns, fingerprinted
 from steppe.storage import files, provenance
 from steppe.study.datasets import Datasets
-from steppe.study.questions import BATCH, CHUNK, EXAMPLES, SPLITS, Examination, Sample
+from steppe.study.examination import Examination
+from steppe.study.questions import BATCH, CHUNK, EXAMPLES, SPLITS, Sample
 from steppe.study.records import run_name
 from steppe.study.spec.conditions import Condition
 from steppe.study.spec.tables import Spec

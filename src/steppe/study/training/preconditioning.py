@@ -14,8 +14,9 @@ from steppe.measures.answers import Answer
 from steppe.models import Variables
 from steppe.sharpness import preconditioned_sharpness
 from steppe.sharpness.preconditioned import ADAM, RMS
+from steppe.study.examination import Examination, is_finite
 from steppe.study.history import Row, of_training
-from steppe.study.questions import TOLERANCE, TRACKED, Examination, is_finite
+from steppe.study.questions import TOLERANCE, TRACKED
 from steppe.study.spec.optimisers import OPTIMISERS
 from steppe.study.spec.settings import split_name
 from steppe.study.spec.tables import Spec, Train

@@ -13,7 +13,8 @@ from steppe.core import checks
 from steppe.core.types import Batch
 from steppe.data import Dataset
 from steppe.models import Variables
-from steppe.study.questions import Examination, questions
+from steppe.study.examination import Examination
+from steppe.study.questions import questions
 from steppe.study.spec.tables import Spec
 from steppe.study.training import loader
 from steppe.study.training.chain import Strengths

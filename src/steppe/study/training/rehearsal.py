@@ -18,7 +18,8 @@ from steppe.data import transforms
 from steppe.measures.answers import ask
 from steppe.measures.table import heading
 from steppe.models import Variables
-from steppe.study.questions import BATCH, Examination, Question, Sample
+from steppe.study.examination import Examination
+from steppe.study.questions import BATCH, Question, Sample
 from steppe.study.spec import parts
 from steppe.study.spec.comparisons import ALWAYS, TRACKED, fail_unasked
 from steppe.study.spec.optimisers import check_form

@@ -18,8 +18,9 @@ from steppe.measures.table import heading
 from steppe.models import Variables
 from steppe.sharpness import CriticalSharpness
 from steppe.storage import provenance
+from steppe.study.examination import is_finite
 from steppe.study.history import History, Row, of_training
-from steppe.study.questions import is_due, is_finite
+from steppe.study.questions import is_due
 from steppe.study.records import RunRecord
 from steppe.study.spec.conditions import Condition
 from steppe.study.spec.tables import Spec
