@@ -292,7 +292,7 @@ def _tau(sums: Sums, level: float) -> Tau:
     scale = np.sqrt(bottom[0] * bottom[1])
     found = top[scale > 0] / scale[scale > 0]
     value = float(sums.all[0]) / math.sqrt(sums.all[1] * sums.all[2])
-    if len(found) < RESAMPLES / 2 or smallest_p(*_facts(sums)) > 1 - level + 1e-12:
+    if len(found) < RESAMPLES / 2 or not may_be_bounded(*_facts(sums), level):
         return Tau(value)
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     least, most = _score_interval(value, *_facts(sums), level)
@@ -302,6 +302,11 @@ def _tau(sums: Sums, level: float) -> Tau:
 def _facts(sums: Sums) -> tuple[int, int]:
     """How many configurations have a say, and how many pairs of them."""
     return int((sums.decided.any(axis=0) | sums.decided.any(axis=1)).sum()), int(sums.decided.sum())
+
+
+def may_be_bounded(configurations: int, pairs: int, level: float) -> bool:
+    """Whether there are enough of both for an interval of that level: an exact test could give a p as small."""
+    return smallest_p(configurations, pairs) <= 1 - level + 1e-12  # 1 − level is rounded
 
 
 def smallest_p(configurations: int, pairs: int) -> float:

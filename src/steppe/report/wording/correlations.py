@@ -2,7 +2,7 @@
 
 import math
 
-from steppe.analysis.correlation.pairs import smallest_p
+from steppe.analysis.correlation.pairs import may_be_bounded, smallest_p
 from steppe.analysis.correlation.studies import Correlations, DeclaredCorrelation
 from steppe.analysis.quantities import QUANTITIES
 from steppe.analysis.verdict import Verdict
@@ -75,12 +75,12 @@ def about(found: Correlations) -> str:
 def _few(found: Correlations) -> str:
     """That there are too few conditions for an interval, where there are."""
     count = _configurations(found)
-    least = smallest_p(count, count * (count - 1) // 2)
-    if least <= 1 - found.confidence + 1e-12:
+    pairs = count * (count - 1) // 2
+    if may_be_bounded(count, pairs, found.confidence):
         return ""
     return (
         f"; {count} conditions are too few for one, since not even an exact test of their order could give a p below "
-        f"{p_value(least)}"
+        f"{p_value(smallest_p(count, pairs))}"
     )
 
 
