@@ -33,7 +33,7 @@ def ended(body, name="SIGINT", **options):
     """A process whose command has this body: (status, standard output, standard error)."""
     code = COMMAND.format(signal=name, body="\n".join(f"    {line}" for line in body.strip().splitlines()))
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60, **options
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300, **options
     )
     return done.returncode, done.stdout, done.stderr
 

@@ -94,7 +94,7 @@ def test_a_worker_ends_when_the_command_is_gone(tmp_path):
             if "long" in text and not (tmp_path / "enough").exists():
                 (standing, _), *_ = engine._running.values()
                 standing.process.stdin.close()  # as the system does when a process ends
-                assert standing.process.wait(timeout=60) == 6
+                assert standing.process.wait(timeout=300) == 6
                 (tmp_path / "enough").touch()
 
     assert Pool(engine, missing(tmp_path), Gone()).run(tmp_path, work) == []
@@ -113,6 +113,7 @@ def test_a_worker_takes_further_tasks_until_one_fails_or_runs_a_users_code(tmp_p
         return begun[-1]
 
     monkeypatch.setattr("steppe.engines.processes.Standing", begin)
+    monkeypatch.setattr("steppe.engines.worker.LEAVE_SECONDS", 300.0)  # none is killed as it ends
     assert Pool(Processes(1), missing(tmp_path), Quiet()).run(tmp_path, work) == []
     assert first == ["a", "users", "greedy"]
     assert [standing.process.returncode for standing in begun] == [base.FAILED, 0, 0]

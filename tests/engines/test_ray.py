@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import pytest
 
@@ -44,14 +43,16 @@ class Chaos(Watcher):
 
 
 @pytest.mark.parametrize(
-    ("address", "words"), [("127.0.0.1:1", "refused"), ("nonsense", "ValueError"), ("auto", "127.0.0.1:1.*refused")]
+    ("address", "words"),
+    [("127.0.0.1:1", "127.0.0.1:1.*refused"), ("auto", "127.0.0.1:1.*refused"), ("nonsense", "ValueError")],
 )
 def test_an_address_without_a_cluster_is_one_sentence_at_once(address, words, monkeypatch):
+    ray.shutdown()  # the connection of an earlier test
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    began = time.monotonic()
+    if words != "ValueError":  # Ray itself takes more than two minutes
+        monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was asked for what nobody answers."))
     with pytest.raises(InputError, match=rf"--address must be that of a cluster.*{words}"):
         Place("ray", address=address).engine()
-    assert time.monotonic() - began < 60  # Ray itself takes more than two minutes
 
 
 def test_a_killed_worker_and_a_lost_machine_lose_nothing(cluster, tmp_path):

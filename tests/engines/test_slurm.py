@@ -1,7 +1,6 @@
 """Arrays of Slurm, by programs that stand in for its own; and by a real cluster, where one is."""
 
 import os
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -191,18 +190,20 @@ class Chaos(Watcher):
     def epoch(self, loss, frobenius_squared=None):
         if not self.done and len(list(self.folder.glob("long*.tries"))) == 2:
             (job, numbered), *_ = self.engine._arrays.items()
-            subprocess.run(["scancel", f"{job}_{min(numbered)}"], check=True)
-            time.sleep(1)
+            task = f"{job}_{min(numbered)}"
+            subprocess.run(["scancel", task], check=True)
+            while subprocess.run(["squeue", "--noheader", f"--jobs={task}"], capture_output=True, check=False).stdout:
+                time.sleep(0.2)
             (self.folder / "enough").touch()
             self.done = True
 
 
 def is_there():
     """Whether Slurm answers here."""
-    said = shutil.which("scontrol") and subprocess.run(
-        ["scontrol", "ping"], capture_output=True, check=False, timeout=20
-    )
-    return bool(said) and said.returncode == 0
+    try:
+        return subprocess.run(["scontrol", "ping"], capture_output=True, check=False, timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 @pytest.mark.slow

@@ -1,12 +1,22 @@
-"""A cluster of Ray of several machines, which are processes here; and the workers that run on this machine."""
+"""What tests need of machines: a cluster of Ray, which is processes here; workers that run; a port."""
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+
+@contextlib.contextmanager
+def reserved() -> Iterator[int]:
+    """A port of this machine that the system gives to nobody else, and at which a server can still listen."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -19,7 +29,11 @@ def cluster_of(machines: int) -> Iterator[Any]:
     paths = os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH")]))
     os.environ |= {"PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
                    "RAY_raylet_start_wait_time_s": "300"}  # fmt: skip
-    with mock.patch("ray._private.services.get_node", patient(ray._private.services.get_node)):
+    services = "ray._private.services"
+    with (
+        mock.patch(f"{services}.get_node", patient(ray._private.services.get_node)),
+        mock.patch(f"{services}.wait_for_node", patient(ray._private.services.wait_for_node)),
+    ):
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         cluster.others = [cluster.add_node(num_cpus=1) for _ in range(machines - 1)]
         yield cluster
@@ -35,7 +49,7 @@ def patient(function: Callable[..., Any], seconds: float = 300) -> Callable[...,
         while True:
             try:
                 return function(*arguments)
-            except RuntimeError:
+            except (RuntimeError, TimeoutError):
                 if time.monotonic() - began > seconds:
                     raise
                 time.sleep(0.5)

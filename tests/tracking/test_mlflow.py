@@ -3,7 +3,6 @@
 import importlib.machinery
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from steppe.study import Store
 from steppe.tracking import mlflow as sink
 from steppe.tracking.content import contents
 from support.command import run
+from support.machines import reserved
 
 
 @pytest.fixture
@@ -196,9 +196,8 @@ def test_a_server_that_does_not_answer_is_one_sentence(folder, fake, monkeypatch
 def test_runs_are_sent_as_they_finish_and_the_report_at_last(folder, fake):
     (folder / "report.html").rename(folder.parent / "report.html")
     with sink.Sender(folder, "http://server", pytest.fail, every=0.01):
-        for _ in range(20_000):
-            if len([run for run in alive(fake).values() if "steppe.whole" in run.data.tags]) == 4:
-                break
+        until = time.monotonic() + 300
+        while sum("steppe.whole" in run.data.tags for run in alive(fake).values()) < 4 and time.monotonic() < until:
             time.sleep(0.01)
         assert "report" not in alive(fake)
         (folder.parent / "report.html").rename(folder / "report.html")
@@ -225,38 +224,47 @@ def test_without_mlflow_the_command_says_what_to_install(folder, monkeypatch, ca
 def test_a_real_server_on_sqlite_holds_a_study_once(folder, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("mlflow.server", reason="the server comes with the whole package mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    places = ["--backend-store-uri", f"sqlite:///{tmp_path}/db", "--artifacts-destination", str(tmp_path / "files")]
-    uri, log = f"http://127.0.0.1:{port}", (tmp_path / "log").open("w")
-    with pytest.raises(InputError, match="must be a server of MLflow that answers"):
-        sink.send(folder, uri)
-    process = subprocess.Popen([sys.executable, "-m", "mlflow", *words, *places], stdout=log, stderr=log)
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=2).close()
-                break
-            except OSError:
-                assert process.poll() is None, (tmp_path / "log").read_text()
-                time.sleep(0.5)
-        assert sink.send(folder, uri) == (5, 0)
-        assert sink.send(folder, uri) == (0, 5)
-        client = mlflow.MlflowClient(tracking_uri=uri)
-        experiment = client.get_experiment_by_name("tiny").experiment_id
-        runs = {run.data.tags["steppe.run"]: run for run in client.search_runs([experiment])}
-        wanted = all_of(folder)
-        assert set(runs) == set(wanted)
-        place = runs["lam=0.1-s1"].info.run_id
-        history = client.get_metric_history(place, "test_loss")
-        sent = [metric for metric in wanted["lam=0.1-s1"].metrics if metric.name == "test_loss"]
-        assert sorted((metric.step, metric.value) for metric in history) == [(m.epoch, m.value) for m in sent]
-        assert runs["lam=0.1-s1"].data.params["method.lam"] == "0.1"
-        names = [file.path for file in client.list_artifacts(runs["report"].info.run_id)]
-        assert sorted(names) == ["report.html", "study.toml"]
-    finally:
-        process.terminate()
-        process.wait(60)
-        log.close()
+    for variable, value in (("MLFLOW_HTTP_REQUEST_TIMEOUT", "300"), ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")):
+        monkeypatch.setenv(variable, value)  # it is there, however slowly it answers
+    with reserved() as port, (tmp_path / "log").open("w") as log:
+        words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        places = ["--backend-store-uri", f"sqlite:///{tmp_path}/db", "--artifacts-destination", str(tmp_path / "files")]
+        uri = f"http://127.0.0.1:{port}"
+        with pytest.raises(InputError, match="must be a server of MLflow that answers"):
+            sink.send(folder, uri)
+        process = subprocess.Popen([sys.executable, "-m", "mlflow", *words, *places], stdout=log, stderr=log)
+        try:
+            wait_for(f"{uri}/health", process, tmp_path / "log")
+            check_sent(folder, uri, mlflow.MlflowClient(tracking_uri=uri))
+        finally:
+            process.terminate()
+            process.wait(300)
+
+
+def wait_for(url, process, log, seconds=300.0):
+    """Return when a server answers."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=seconds).close()
+            return
+        except OSError:
+            assert process.poll() is None and time.monotonic() < until, log.read_text()
+            time.sleep(0.2)
+
+
+def check_sent(folder, uri, client):
+    """Send a study twice, and find it on the server once."""
+    assert sink.send(folder, uri) == (5, 0)
+    assert sink.send(folder, uri) == (0, 5)
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    runs = {run.data.tags["steppe.run"]: run for run in client.search_runs([experiment])}
+    wanted = all_of(folder)
+    assert set(runs) == set(wanted)
+    place = runs["lam=0.1-s1"].info.run_id
+    history = client.get_metric_history(place, "test_loss")
+    sent = [metric for metric in wanted["lam=0.1-s1"].metrics if metric.name == "test_loss"]
+    assert sorted((metric.step, metric.value) for metric in history) == [(m.epoch, m.value) for m in sent]
+    assert runs["lam=0.1-s1"].data.params["method.lam"] == "0.1"
+    names = [file.path for file in client.list_artifacts(runs["report"].info.run_id)]
+    assert sorted(names) == ["report.html", "study.toml"]
