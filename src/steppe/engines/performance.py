@@ -35,10 +35,22 @@ class Reporter(Watcher):
         self.said: list[str] = []
         self.at, self.state = "", [0.0, 0.0]
         self.later: threading.Timer | None = None
+        self.closed, self._writing = False, threading.Lock()
         self.write()
 
     def write(self) -> None:
         """What is known now."""
+        with self._writing:  # an earlier word never replaces a later one
+            if not self.closed:
+                self._write()
+
+    def close(self) -> None:
+        """Write for the last time: the folder may go now, while this process stays."""
+        with self._writing:
+            self._write()
+            self.closed = True
+
+    def _write(self) -> None:
         self.wrote, self.later = time.monotonic(), None
         where = {"host": provenance.host(), "process": os.getpid()}
         content = {**where, "at": self.at, "done": self.done, "state": self.state, "said": self.said}
@@ -103,7 +115,7 @@ def perform(folder: Path, mark: str) -> int:
         _fail(folder, task, "failed", programs.line(error))
         return FAILED
     finally:
-        reporter.write()
+        reporter.close()
     return 0
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steppe.engines import worker
+from steppe.engines.worker import Word
 
 
 class Standing:
@@ -61,8 +62,8 @@ class Standing:
         """The status of its job; None while it computes, for which it is waited so long."""
         assert self.process.stdout is not None
         said = bool(select.select([self.process.stdout], [], [], seconds)[0])
-        if said and (word := os.read(self.process.stdout.fileno(), 2)):
-            status, self._stays = word[0], bool(word[1])
+        if said and (word := os.read(self.process.stdout.fileno(), len(Word._fields))):
+            status, self._stays = Word(*word)
             return status
         with contextlib.suppress(subprocess.TimeoutExpired):  # a process that it left behind may hold its output
             return self.process.wait(seconds if said else 0)

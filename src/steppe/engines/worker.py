@@ -14,12 +14,28 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 ORPHANED = 6
 """The status of a worker whose beginner is gone while it computes."""
 
 LEAVE_SECONDS = 5.0
 """How long a worker that computes nothing more may take to end: for what a user's code does then, or left running."""
+
+
+class Word(NamedTuple):
+    """What a worker that may stay says at the end of a task: as bytes, one for each.
+
+    Attributes
+    ----------
+    status : int
+        That of the task, as a process has it.
+    stays : bool
+        Whether the worker waits for another one.
+    """
+
+    status: int
+    stays: bool
 
 
 def command(folder: Path, mark: str, *, cores: Sequence[int] = (), tied: bool = False) -> list[str]:
@@ -65,10 +81,10 @@ def _stay(folder: Path, mark: str) -> int:
     job: tuple[Path, str] | None = (folder, mark)
     while job:
         status = _compute(*job)
-        stays = status == 0 and not _ran_users_code()
+        word = Word(status, status == 0 and not _ran_users_code())
         busy.clear()
-        os.write(told, bytes([status, stays]))
-        if not stays:
+        os.write(told, bytes(word))
+        if not word.stays:
             return status
         job = jobs.get()
     return 0
