@@ -295,6 +295,10 @@ REFUSED = {
         r"Take them by torch\.func\.grad",
     ),
     "parameters in vmap": (lambda m, x: torch.vmap(m.layer)(x), "Write that part for whole batches"),
+    "a slope without value": (
+        lambda m, x: m.layer(x).mul(0).sqrt(),
+        "a finite gradient on the example, got one in layer",
+    ),
     ".data": (lambda m, x: m.layer(x) * m.layer.weight.data.sum(), "gradients in layer.weight differ by"),
 }
 
@@ -550,6 +554,13 @@ LAYERS = {
     "tensors that it makes": (
         Returning(lambda m, x: sum(torch.from_numpy(np.full((4, 2), i, "f")) * m.layer(x) for i in range(20))), X),
     "a buffer that counts passes": (Counting(), X),
+    "arguments by name and dtypes": (
+        Returning(lambda m, x: functional.softmax(functional.linear(input=x, weight=m.layer.weight), -1,
+                                                  dtype=torch.float32).to(x.dtype) * x.mean(dtype=torch.float32)), X),
+    "systems of equations": (
+        Returning(lambda m, x: torch.linalg.solve(x @ x.mT + torch.eye(4, dtype=x.dtype, device=x.device),
+                                                  torch.linalg.solve(x[:2, :2], m.layer(x), left=False).repeat(1, 2))),
+        X),
     "a part written in place": (Returning(lambda m, x: m.layer(x).add_(1)[:, :1].clamp_(0, 0.5) + m.layer(x)), X),
 }  # fmt: skip
 

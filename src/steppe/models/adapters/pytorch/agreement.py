@@ -186,10 +186,16 @@ def _gradient(module: torch.nn.Module, outputs: torch.Tensor, cotangent: np.ndar
         except Exception as error:
             checks.fail(FUNCTION, "module", "differentiable by PyTorch",
                         f"one whose backward pass fails: {programs.line(error)}")  # fmt: skip
-    return {
+    slopes = {
         name: np.zeros(tuple(tensor.shape)) if slope is None else _numpy(slope.to_dense()).astype(np.float64)
         for (name, tensor), slope in zip(trained.items(), found, strict=True)
     }
+    for name, slope in slopes.items():
+        if not np.all(np.isfinite(slope)):
+            checks.fail(FUNCTION, "module", "one that has a finite gradient on the example",
+                        f"one in {name} that is not, in PyTorch, too",
+                        "Look for a root, a logarithm or a quotient at zero, or for masks of whole rows.")  # fmt: skip
+    return slopes
 
 
 AGREES = "one whose {0} are the same in JAX as in PyTorch on the example"

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from torchax.ops import jaten
+from torchax.ops import jaten, mappings
 
 from steppe.core import checks
 from steppe.models.adapters.pytorch.activations import highest
@@ -136,7 +136,32 @@ def pad(x: jax.Array, pad: Any, mode: str = "constant", value: Any = None) -> ja
     return jax.lax.pad(x, jnp.asarray(value or 0, x.dtype), [(0, 0, 0)] * (x.ndim - len(borders)) + borders[::-1])
 
 
+def linear(input: jax.Array, weight: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """``torch.nn.functional.linear``, whose arguments many libraries give by name."""
+    y = jnp.einsum("...a,ba->...b", input, weight)
+    return y if bias is None else y + bias
+
+
+def mean(x: jax.Array, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> jax.Array:
+    """``aten::mean``."""
+    axes = (tuple(dim) if isinstance(dim, (list, tuple)) else dim) if x.ndim else None
+    kind = None if dtype is None else jax.dtypes.canonicalize_dtype(mappings.t2j_dtype(dtype))
+    return jnp.mean(x, axes, keepdims=keepdim, dtype=kind)
+
+
+def solve(A: jax.Array, B: jax.Array, left: bool = True) -> jax.Array:
+    """``torch.linalg.solve``: X of A X = B, or of X A = B; B is a vector where it has the shape of A's rows."""
+    if not left:
+        return jnp.matrix_transpose(solve(jnp.matrix_transpose(A), jnp.matrix_transpose(B)))
+    is_vector = B.ndim == 1 or B.shape == A.shape[:-1]
+    x: jax.Array = jnp.linalg.solve(A, B[..., None] if is_vector else B)
+    return x[..., 0] if is_vector else x
+
+
 OPERATIONS: dict[Any, Callable[..., Any]] = {
+    torch.nn.functional.linear: linear,
+    torch.linalg.solve: solve,
+    torch.ops.aten.mean: mean,
     torch.ops.aten.adaptive_max_pool2d: adaptive_max_pool,
     torch.ops.aten.adaptive_max_pool3d: adaptive_max_pool,
     torch.ops.aten.avg_pool1d: average_pool,

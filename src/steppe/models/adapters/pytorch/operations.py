@@ -84,6 +84,11 @@ class Translator(Environment):
             result._elem = jax.lax.stop_gradient(result._elem)
         return result
 
+    def _is_same_device(self, the_tensor: Any, new_device: Any) -> bool:
+        """As torchax, whose device has another name here; PyTorch calls it meta where an operation changes dtypes."""
+        ours = new_device == "meta" and isinstance(the_tensor, (Tensor, View))
+        return ours or bool(super()._is_same_device(the_tensor, new_device))
+
     def t2j_iso(self, torchtensors: Any) -> Any:
         """Arrays of JAX from torchax's tensors; any other tensor is a parameter of the module, or a constant."""
 
