@@ -372,6 +372,13 @@ def test_statistics_are_those_of_one_batch_alone():
     assert trained.network.is_trained(trained.variables, X.numpy()) == [True, True, True]
 
 
+def test_integers_that_32_bits_do_not_hold_are_refused():
+    module = nn.Linear(3, 2)
+    module.register_buffer("prime", torch.tensor(2**40 + 15))
+    with pytest.raises(InputError, match=r"such that 32 bits hold them, got 1099511627791\. Say jax\.config\.update"):
+        from_torch(module, X)
+
+
 class Frozen(nn.Module):
     """BatchNorm that stays in evaluation mode, as fine-tuning has it."""
 

@@ -111,11 +111,23 @@ def array_of(tensor: torch.Tensor) -> Any:
 
 
 def numbers_of(tensor: torch.Tensor) -> np.ndarray:
-    """The numbers of a tensor in the dtype that JAX gives them: integers and floats of 64 bits are cut to 32."""
+    """The numbers of a tensor in the dtype that JAX gives them: integers and floats of 64 bits are cut to 32.
+
+    Raises
+    ------
+    InputError
+        Integers that 32 bits do not hold: cut, they would be other numbers.
+    """
     with torch._C.DisableTorchFunction(), torch.utils._mode_utils.no_dispatch():
         plain = tensor.detach().cpu()
         wide = plain.to(torch.float32) if plain.dtype in mappings.NUMPY_UNSUPPORTED_DTYPES else plain
-        return np.array(wide.resolve_conj().resolve_neg().numpy()).astype(dtype_of(tensor))
+        given = wide.resolve_conj().resolve_neg().numpy()
+        numbers = np.array(given).astype(dtype_of(tensor))
+        if given.dtype.kind in "iu" and not np.array_equal(given, numbers):
+            checks.fail("from_torch", "integers", "such that 32 bits hold them",
+                        f"{given.flat[np.abs(given).argmax()]}",
+                        'Say jax.config.update("jax_enable_x64", True) before.')  # fmt: skip
+        return numbers
 
 
 def dtype_of(tensor: torch.Tensor) -> Any:
