@@ -16,24 +16,34 @@ import numpy as np
 import pytest
 
 from steppe.core.checks import InputError
+from steppe.engines.performance import Reporter
 from steppe.study import Store
 from steppe.study.history import written
 from steppe.watch import server, snapshot
 from steppe.watch.server import LivePage
 from steppe.watch.snapshot import StudyReader
 from support.command import run
+from support.machines import reserved
 
 
 @pytest.fixture
-def folder(small_study, tmp_path):
-    """A copy of a finished study, without a report."""
+def folder(small_study, tmp_path, monkeypatch):
+    """A copy of a finished study, without a report, which one look reads, however busy the machine is."""
+    monkeypatch.setattr(snapshot, "READING_SECONDS", 300.0)
     return shutil.copytree(small_study, tmp_path / "study")
+
+
+@pytest.fixture
+def port():
+    """A port that no other program gets meanwhile, and that a server can still listen at."""
+    with reserved() as found:
+        yield found
 
 
 def ask(page, path, method="GET", **headers):
     """(status, headers, content) of an answer of a page."""
     place = urlsplit(page.url)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=20)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=300)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     found = answer.status, dict(answer.getheaders()), answer.read()
@@ -90,7 +100,7 @@ def test_of_many_runs_the_mean_over_a_condition_is_drawn(folder, monkeypatch):
     assert [value for _, value in chart["lines"][0]["points"]] == pytest.approx(np.mean(np.array(alone), axis=0))
 
 
-def test_a_run_in_training_is_drawn_as_far_as_its_checkpoint(folder):
+def test_a_run_in_training_is_drawn_as_far_as_its_checkpoint_and_counted_as_its_worker_says(folder):
     interrupted(folder, "lam=0.1", 1, epochs=2)
     reader = StudyReader(folder)
     state = reader.snapshot()
@@ -101,6 +111,14 @@ def test_a_run_in_training_is_drawn_as_far_as_its_checkpoint(folder):
     (checkpoint,) = (folder / "checkpoints" / "lam=0.1-s1").glob("*/progress.npz")
     checkpoint.write_bytes(b"half of one")
     assert reader.snapshot()["conditions"][1]["training"] == [0]  # and no error
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "tasks" / "1").mkdir(parents=True)
+    worker = Reporter(folder / "tasks" / "1" / "progress.json")
+    assert reader.snapshot()["counts"]["training"] == 0
+    worker.stage("lam=0.1 seed 1")
+    worker.skip(2)
+    worker.close()
+    assert reader.snapshot()["conditions"][1]["training"] == [2]
 
 
 def test_trials_of_a_tuned_study_are_counted(folder):
@@ -129,7 +147,7 @@ def test_thousands_of_runs_are_read_in_several_looks_and_once_each(folder, monke
     monkeypatch.setattr(snapshot, "READING_SECONDS", 0.0)
     reader = StudyReader(folder)
     assert reader.snapshot()["unread"] == 4 and not read
-    monkeypatch.setattr(snapshot, "READING_SECONDS", 9.0)
+    monkeypatch.setattr(snapshot, "READING_SECONDS", 300.0)
     assert [reader.snapshot()["unread"] for _ in range(2)] == [0, 0]
     assert len(read) == 4
 
@@ -230,7 +248,7 @@ def test_the_page_waits_while_the_study_runs_or_a_page_is_open(folder):
         waiting.join(0.3)
         assert waiting.is_alive()
         page.last_asked = time.monotonic() - 1
-        waiting.join(60)
+        waiting.join(300)
         assert not waiting.is_alive()
 
 
@@ -245,11 +263,10 @@ def test_an_ended_run_waits_for_an_open_page_to_have_the_report_and_for_no_other
         assert page.delivered and time.monotonic() - began < 300.0
 
 
-def test_a_closed_page_leaves_its_port(folder):
-    with LivePage(folder, 0) as page:
-        port = urlsplit(page.url).port
-    with LivePage(folder, port) as page:
-        assert ask(page, "/state")[0] == 200
+def test_a_closed_page_leaves_its_port(folder, port):
+    for _ in range(2):
+        with LivePage(folder, port) as page:
+            assert urlsplit(page.url).port == port and ask(page, "/state")[0] == 200
 
 
 def test_no_study_to_watch_is_one_sentence(tmp_path, monkeypatch, capsys):

@@ -194,6 +194,8 @@ class Pool:
     def _leave(self, place: Path) -> None:
         """Keep the logs of what was lost, with what the engine keeps beside them, and nothing else."""
         kept = {lost.log.parent.name for lost in self.lost}
+        for name in kept:
+            (place / name / tasks.PROGRESS).unlink(missing_ok=True)  # nothing goes on
         for path in place.iterdir():
             if path.is_dir() and path.name not in kept and (path.name.isdigit() or not kept):
                 tasks.forget(path)

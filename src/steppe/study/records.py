@@ -60,6 +60,11 @@ def run_name(condition: str, seed: int) -> str:
     return f"{condition}-s{seed}"
 
 
+def stage_name(condition: str, seed: int) -> str:
+    """What watchers are told when a run begins."""
+    return f"{condition} seed {seed}"
+
+
 def record(stream: BinaryIO) -> RunRecord:
     """A run's record."""
     run: RunRecord = json_of(stream)

@@ -1,8 +1,10 @@
 """What is known of a study while it runs, read from its folder, whichever machine writes there.
 
-Finished runs say what they measured; runs in training say it by their last checkpoint. Nothing is written.
+Finished runs say what they measured; runs in training say it by their last checkpoint, and workers of an engine tell
+which runs they train, and how far these are. Nothing is written.
 """
 
+import contextlib
 import io
 import math
 import os
@@ -15,6 +17,7 @@ import numpy as np
 import polars
 
 from steppe.analysis.quantities import QUANTITIES, TR_H2, TRACED
+from steppe.engines import tasks
 from steppe.measures.table import heading
 from steppe.storage import files
 from steppe.study import records
@@ -135,19 +138,21 @@ class StudyReader:
     def _runs(self, store: Store) -> tuple[dict[str, RunView], int]:
         """Run -> what is known of it, of those that have begun; and how many are there that were not read yet."""
         there, begun = (_names(self.directory / folder) for folder in ("runs", "checkpoints"))
+        told = _told(self.directory)
         found: dict[str, RunView] = {}
         unread, until = 0, time.monotonic() + READING_SECONDS
         for seed in range(store.spec.seeds):
             for column in self._columns:
                 name = records.run_name(column.name, seed)
-                if name not in there and name not in begun:
+                word = told.get(records.stage_name(column.name, seed)) if name not in there else None
+                if name not in there and name not in begun and word is None:
                     self._known.pop(name, None)
                     continue
                 view = self._view(store, column.name, seed, there.get(name), read=time.monotonic() < until)
                 if view is None:
                     unread += 1
                 else:
-                    found[name] = view
+                    found[name] = view if word is None else _later(view, word)
         return found, unread
 
     def _view(self, store: Store, condition: str, seed: int, node: int | None, *, read: bool) -> RunView | None:
@@ -266,6 +271,30 @@ def _in_training(path: Path | None) -> RunView:
         return RunView("training", int(rows["epoch"].max() or 0), _series(rows), {}, path.stat().st_mtime)  # type: ignore[arg-type]  # a whole number
     except Exception:  # replaced meanwhile, or of another version: the next look tells more
         return RunView("training")
+
+
+class Word(NamedTuple):
+    """What a worker tells of the run that it trains: epochs that are done, and when it said so."""
+
+    epochs: int
+    when: float
+
+
+def _told(directory: Path) -> dict[str, Word]:
+    """What workers of an engine tell, by what their watchers were told when the run began."""
+    found = {}
+    for name in _names(directory / tasks.FOLDER):
+        path = directory / tasks.FOLDER / name / tasks.PROGRESS
+        content = tasks.read(path)
+        with contextlib.suppress(OSError):  # the task has ended meanwhile
+            if at := content.get("at"):
+                found[at] = Word(content["done"].get(at, 0), path.stat().st_mtime)
+    return found
+
+
+def _later(view: RunView, word: Word) -> RunView:
+    """A run in training, as far as its checkpoint or its worker says."""
+    return view._replace(epochs=max(view.epochs, word.epochs), changed=max(view.changed, word.when))
 
 
 def _series(rows: polars.DataFrame) -> Series:

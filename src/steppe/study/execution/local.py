@@ -8,6 +8,7 @@ from steppe.engines.progress import Watcher
 from steppe.study import spec as specs
 from steppe.study.datasets import Datasets
 from steppe.study.execution.base import Run, Storage, check_runs
+from steppe.study.records import stage_name
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
 from steppe.study.training.checkpoints import Checkpoints
@@ -46,8 +47,10 @@ class Local:
         compilers = self._compilers(store, {run.condition: columns[run.condition].spec for run in runs})
         stopwatch = Stopwatch()
         for run in runs:
-            watcher.stage(f"{run.condition} seed {run.seed}")
-            checkpoints = Checkpoints(store.checkpoint(*run), self.checkpoint_seconds)
+            watcher.stage(stage_name(*run))
+            checkpoint = store.checkpoint(*run)
+            checkpoint.place()  # the live page counts the run from now on
+            checkpoints = Checkpoints(checkpoint, self.checkpoint_seconds)
             column, compiler = columns[run.condition], compilers[run.condition]
             network, rows, record = train(column, run.seed, compiler, stopwatch, checkpoints, watcher)
             store.save(run.condition, run.seed, network, rows, record)

@@ -88,7 +88,7 @@ function progressCell(state, condition) {
   if (diverged) text += `, ${diverged} diverged`;
   if (condition.training.length) {
     const epochs = condition.training.slice(0, 3).join(", ") + (condition.training.length > 3 ? ", …" : "");
-    text += `; at epoch ${epochs} of ${condition.epochs}`;
+    text += `; ${condition.training.length} in training, ${epochs} of ${condition.epochs} epochs done`;
   }
   cell.append(bar(condition.counts, state.seeds), make("small", {}, text));
   return cell;
