@@ -110,7 +110,7 @@ def perform(folder: Path, mark: str) -> int:
             traceback.print_exception(cause)
         _fail(folder, task, "refused", str(error))
         return REFUSED
-    except Exception as error:
+    except BaseException as error:  # also sys.exit() and Ctrl-C in a user's code
         traceback.print_exc()
         _fail(folder, task, "failed", programs.line(error))
         return FAILED

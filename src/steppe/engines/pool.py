@@ -157,7 +157,7 @@ class Pool:
         if ending.status == BLIND or failure.get("kind") == "refused":
             self._refuse(job, failure)
         self._count_silent(job, ending)
-        why = failure.get("why") or ending.why or "it ended without a word"
+        why = failure.get("why") or ending.why or "its process ended before the task was done, with status 0"
         first = rest[0]
         self.tries[first] = self.tries.get(first, 0) + 1
         if self.tries[first] >= self.attempts:

@@ -81,12 +81,12 @@ class Standing:
             self.process.stdin.close()
 
     def close(self) -> None:
-        """End it, whatever it does."""
+        """End it, whatever it does, and what a user's code left running, which may hold files or use cores."""
         self.dismiss()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(worker.LEAVE_SECONDS + 1)
-        except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left: PermissionError on macOS
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()

@@ -10,14 +10,12 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-ORPHANED = 6
-"""The status of a worker whose beginner is gone while it computes."""
 
 LEAVE_SECONDS = 5.0
 """How long a worker that computes nothing more may take to end: for what a user's code does then, or left running."""
@@ -86,6 +84,7 @@ def _stay(folder: Path, mark: str) -> int:
         os.write(told, bytes(word))
         if not word.stays:
             return status
+        _print_to(Path(os.devnull))  # the folder of the task goes now
         job = jobs.get()
     return 0
 
@@ -98,7 +97,7 @@ def _listen(asked: int, jobs: "queue.SimpleQueue[tuple[Path, str] | None]", busy
             busy.set()
             jobs.put((Path(folder), mark))
     if busy.is_set():
-        os._exit(ORPHANED)
+        os.killpg(0, signal.SIGKILL)  # with what a user's code began
     jobs.put(None)
 
 
@@ -117,28 +116,21 @@ def _compute(folder: Path, mark: str) -> int:
     if not (folder / "task.json").is_file():
         print(f"steppe: {folder} is not there on this machine.", file=sys.stderr)
         return 3  # `base.BLIND`, which is behind imports that count cores
-    with _printing_to(folder / "log.txt"):
-        from steppe.engines import performance
+    _print_to(folder / "log.txt")
+    from steppe.engines import performance
 
-        return performance.perform(folder, mark)
+    return performance.perform(folder, mark)
 
 
-@contextlib.contextmanager
-def _printing_to(path: Path) -> Iterator[None]:
-    """Within it, all that is printed goes to the end of a file."""
-    before = [os.dup(stream) for stream in (1, 2)]
+def _print_to(path: Path) -> None:
+    """From now on, all that is printed goes to the end of a file."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(ValueError, AttributeError, OSError):  # closed, taken away, or on a full disk
+            stream.flush()
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for stream in (1, 2):
-        os.dup2(log, stream)
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
     os.close(log)
-    try:
-        yield
-    finally:
-        for stream, kept in zip((1, 2), before, strict=True):
-            with contextlib.suppress(ValueError, AttributeError):  # a user's code closed it, or took it away
-                (sys.stdout, sys.stderr)[stream - 1].flush()
-            os.dup2(kept, stream)
-            os.close(kept)
 
 
 if __name__ == "__main__":
