@@ -8,6 +8,7 @@ import numpy as np
 
 from steppe import curvature
 from steppe.curvature.estimators.as_one import as_one
+from steppe.curvature.estimators.averages import averages
 
 
 def wave(x, y):
@@ -31,3 +32,13 @@ def test_the_gradient_of_a_penalty_computes_again_what_the_loss_asks_to():
     params, batch = {"a": jnp.ones(3), "b": jnp.ones(3)}, {"x": jnp.eye(3)}
     penalty = lambda p: curvature.loss_moments(loss, p, batch, 0).frobenius_squared.mean
     assert len(re.findall(r"(remat2|checkpoint)\[", str(jax.make_jaxpr(jax.grad(penalty))(params)))) >= 2
+
+
+def test_the_gradient_of_an_average_over_vectors_traces_what_it_does_with_one_of_them_once():
+    """A second time would cost a tenth of the whole compilation of a network's penalty."""
+    keys, traced = jax.random.split(jax.random.key(0), 3), []
+    one = lambda x, key: (traced.append(key), (x @ jax.random.normal(key, x.shape)) ** 2)[1:]
+    every = jax.vmap(one, (None, 0))
+    gradient = jax.grad(lambda x: averages(every, one, x, keys, (True,))[0][0])(jnp.ones(2))
+    assert len(traced) == 1
+    np.testing.assert_allclose(gradient, jax.grad(lambda x: jnp.mean(every(x, keys)[0]))(jnp.ones(2)), rtol=1e-6)

@@ -93,8 +93,8 @@ def _accumulated(
         found, more = gradients(key)
         return jax.tree.map(lambda total, x: total + x.astype(total.dtype) / count, sums, more), found
 
-    like = jax.eval_shape(gradients, keys[0])[1]
-    sums, samples = jax.lax.scan(add, trees.zero_sums(like), keys)
+    # a gradient looks like what it is taken in: asking JAX for its shapes would trace all of it twice
+    sums, samples = jax.lax.scan(add, [trees.zero_sums(part) for _ in quantities], keys)
     return samples, sums
 
 
