@@ -382,6 +382,10 @@ SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
 ODD = {
     "exit": (_raising(SystemExit(3)), "one that ends the program (sys.exit)"),
     "memory": (_raising(MemoryError()), "small enough for the available memory"),
+    "a process that ended": (
+        _raising(jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed: Connection reset by peer")),
+        "got another process that has ended, or lost its connection. Start all of them again",
+    ),
     "recursion": (_endless, "RecursionError: maximum recursion depth exceeded"),
     "no Exception": (_raising(Silent()), "got Silent. The error is its own."),
     "async": (_waits, "got an async function. Define it with def"),

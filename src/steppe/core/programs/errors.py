@@ -144,6 +144,15 @@ CAUSES = (
     _Cause(("MemoryError",), (), LARGE),
     _Cause(("JaxRuntimeError",), ("RESOURCE_EXHAUSTED", "Out of memory"), LARGE),
     _Cause(
+        ("JaxRuntimeError",),
+        ("Gloo ", "NCCL ", "heartbeat timeout"),
+        (
+            "one that all processes of jax.distributed compute",
+            "another process that has ended, or lost its connection",
+            "Start all of them again, from their last checkpoint.",
+        ),
+    ),
+    _Cause(
         ("TraceContextError",),
         (),
         (
