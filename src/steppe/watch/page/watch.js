@@ -29,8 +29,9 @@ function short(value) {
 }
 
 function ago(seconds) {
-  if (seconds < 90) return plural(Math.round(seconds), "second");
-  return seconds < 5400 ? plural(Math.round(seconds / 60), "minute") : plural(Math.round(seconds / 3600), "hour");
+  if (seconds < 1.5) return "just now";
+  if (seconds < 90) return `${plural(Math.round(seconds), "second")} ago`;
+  return `${seconds < 5400 ? plural(Math.round(seconds / 60), "minute") : plural(Math.round(seconds / 3600), "hour")} ago`;
 }
 
 function sentence(state) {
@@ -44,7 +45,7 @@ function sentence(state) {
   if (state.trials) text = `Settings are chosen: ${state.trials[0]} of ${plural(state.trials[1], "trial")} are done. ${text}`;
   if (state.stage === "finished") return `${text} The study is finished.`;
   if (finished + diverged === state.planned && !state.unread) return `${text} The report is not written yet.`;
-  if (state.silent !== null) text += ` The last sign of life is ${ago(state.silent)} old`;
+  if (state.silent !== null) text += ` The last sign of life was ${ago(state.silent)}`;
   if (state.silent !== null) text += state.silent > 300 ? ": the study may have been interrupted." : ".";
   return text;
 }
