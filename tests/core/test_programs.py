@@ -8,7 +8,7 @@ import pytest
 
 from steppe import InputError, curvature, landscape, measures, methods, sharpness
 from steppe.core import losses
-from steppe.core.programs import Label, Program, capture
+from steppe.core.programs import Label, Program, capture, ends_with_sum
 from steppe.measures.memory import planned
 from steppe.measures.subject import Subject
 
@@ -510,3 +510,40 @@ def test_a_training_step_keeps_its_own_precision():
 
     step(w, tx.init(w))
     assert set(seen) == {None}
+
+
+def _summed(x):
+    return jax.lax.pmean(x, "devices")
+
+
+def _normalised(p, x):
+    h = p * x
+    return jnp.mean(jnp.tanh(h - _summed(jnp.mean(h))) ** 2)
+
+
+ENDINGS = {
+    "in jit": (lambda p, x: jax.jit(_summed)(jnp.mean(p * x)), True),
+    "in a whole that is jitted": (jax.jit(lambda p, x: _summed(jnp.mean(p * x))), True),
+    "before a penalty": (lambda p, x: _summed(jnp.mean(p * x)) + jnp.sum(p**2), True),
+    "in parts": (
+        lambda p, x: jax.lax.scan(lambda total, row: (total + _summed(jnp.sum(p * row)), None), 0.0, x)[0],
+        True,
+    ),
+    "in a branch": (lambda p, x: jax.lax.cond(x[0, 0] > 0, _summed, jnp.exp, jnp.mean(p * x)), True),
+    "recomputed": (jax.checkpoint(lambda p, x: _summed(jnp.mean(p * x))), True),
+    "divided by another": (
+        lambda p, x: jax.lax.psum(jnp.sum(p * x), "devices") / jax.lax.psum(x.size, "devices"),
+        True,
+    ),
+    "statistics of normalisation": (_normalised, False),
+    "a count": (lambda p, x: jnp.sum(p * x) / jax.lax.psum(jnp.sum(x > 0), "devices"), False),
+    "held constant": (lambda p, x: jnp.mean(p * x) * jax.lax.stop_gradient(_summed(jnp.mean(p))), False),
+    "a device's own": (lambda p, x: jnp.mean(p * x), False),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_a_loss_that_ends_with_a_sum_over_devices_is_seen_wherever_the_sum_stands(name):
+    loss, ends = ENDINGS[name]
+    traced = jax.make_jaxpr(loss, axis_env=[("devices", 4)])(jnp.ones(3), jnp.ones((2, 3)))
+    assert ends_with_sum(traced.jaxpr, 1) is ends

@@ -22,9 +22,6 @@ from steppe.core.types import Apply, Batch, Criterion, Loss, Params
 COMPARED = 32
 """So many examples, at most, tell whether a loss is a mean over examples."""
 
-_SCALES = ("convert_element_type", "div", "mul")
-"""Operations that a mean over devices, or its weight, ends with."""
-
 Single = Literal["", "criterion", "network"]
 """What is asked of one example alone, besides batches: nothing, the criterion, or the network and the criterion."""
 
@@ -190,7 +187,7 @@ def capture_loss(function: str, loss: Loss, params: Params, batches: Iterable[Ba
     calls = [(params, batch) for batch in batches]
     program = programs.capture(Label(function), whole, calls, _scalar(function, "loss"))
     for trace in program.traces.values():
-        _refuse_added(function, "loss", trace.jaxpr)
+        _refuse_added(function, "loss", trace.jaxpr, params)
     return program if weight is None else losses.Weighted(program, _capture_weight(function, weight, batches))
 
 
@@ -212,9 +209,12 @@ def capture_network(
         return losses.of(apply, loss.criterion)
     weight = getattr(loss.criterion, "weight", None)
     whole = loss.criterion.function if isinstance(loss.criterion, losses.Weighted) else loss.criterion
-    criterion: Criterion = programs.capture(Label(function, "criterion"), whole, calls, check)
+    program = programs.capture(Label(function, "criterion"), whole, calls, check)
+    for trace in program.traces.values():
+        _refuse_added(function, "criterion", trace.jaxpr, calls[0][0])
+    criterion: Criterion = program
     if weight is not None:
-        criterion = losses.Weighted(criterion, _capture_weight(function, weight, [y for _, y in calls]))
+        criterion = losses.Weighted(program, _capture_weight(function, weight, [y for _, y in calls]))
     return losses.of(apply, criterion)
 
 
@@ -362,24 +362,18 @@ def check_loss(function: str, name: str, loss: Loss, params: Params, batch: Batc
     """Check a loss by one trace, without capturing it: for what is compiled as a part of a user's own function."""
     arrays.exact_tree(function, "batch", batch)
     jaxpr = programs.check(Label(function, name), loss, (params, batch), _scalar(function, name))
-    _refuse_added(function, name, jaxpr)
+    _refuse_added(function, name, jaxpr, params)
 
 
-def _refuse_added(function: str, name: str, jaxpr: core.Jaxpr) -> None:
+def _refuse_added(function: str, name: str, jaxpr: core.Jaxpr, params: Any) -> None:
     """Refuse a loss that ends with a sum over devices which JAX takes for a value of each device's own.
 
     Its derivatives are then wrong. Where JAX knows which values vary over devices, that sum is another operation.
     """
-    made = {out: eqn for eqn in jaxpr.eqns for out in eqn.outvars}
-    for value in jaxpr.outvars:
-        eqn = None if isinstance(value, core.Literal) else made.get(value)
-        while eqn is not None and eqn.primitive.name in _SCALES:
-            first = eqn.invars[0]
-            eqn = None if isinstance(first, core.Literal) else made.get(first)
-        if eqn is not None and eqn.primitive.name == "psum":
-            what = "the loss of one device's own examples under pmap or shard_map(check_vma=False)"
-            got = "one that adds over devices (pmean, psum), whose derivatives are wrong there"
-            checks.fail(function, name, what, got, "Leave check_vma=True, or take jax.jit and a sharded batch.")
+    if programs.ends_with_sum(jaxpr, len(jax.tree.leaves(params))):
+        what = "the loss of one device's own examples under pmap or shard_map(check_vma=False)"
+        got = "one that adds over devices (pmean, psum), whose derivatives are wrong there"
+        checks.fail(function, name, what, got, "Leave check_vma=True, or take jax.jit and a sharded batch.")
 
 
 def shapes(batches: Batches) -> Iterator[Batch]:

@@ -9,12 +9,13 @@ nothing that changes afterwards is in them.
 
 from steppe.core.programs.capturing import capture, check, full_precision, unchanging, untraced
 from steppe.core.programs.compiling import compiled, jit, label_of
+from steppe.core.programs.devices import ends_with_sum
 from steppe.core.programs.errors import Label, UncapturedShapes, explain, line, require_value, user_errors
 from steppe.core.programs.fingerprints import fresh
 from steppe.core.programs.program import Program, holder, is_captured, is_program
 
 __all__ = [
-    "Label", "Program", "UncapturedShapes", "capture", "check", "compiled", "explain", "fresh", "full_precision",
-    "holder", "is_captured", "is_program", "jit", "label_of", "line", "require_value", "unchanging", "untraced",
-    "user_errors",
+    "Label", "Program", "UncapturedShapes", "capture", "check", "compiled", "ends_with_sum", "explain", "fresh",
+    "full_precision", "holder", "is_captured", "is_program", "jit", "label_of", "line", "require_value", "unchanging",
+    "untraced", "user_errors",
 ]  # fmt: skip
