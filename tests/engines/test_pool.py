@@ -122,12 +122,12 @@ def test_a_unit_that_fails_each_time_is_lost_with_its_reason_and_its_log_and_no_
     assert left(tmp_path) == [lost.log.parent.name]
 
 
-def test_a_task_that_cannot_be_done_ends_all_with_its_sentence_and_the_traceback_of_its_cause(tmp_path, capfd):
+def test_a_task_that_cannot_be_done_ends_all_with_its_sentence_and_the_traceback_of_its_cause(tmp_path):
     engine = Here()
     log = tmp_path / "tasks" / "00001" / "log.txt"
     with pytest.raises(InputError, match=rf"this cannot be done\. \(Said by a worker on .+; its log is {log}\.\)"):
         pool_of(engine, tmp_path, ("a", "refused"), ("b",), ("c",))
-    assert "ValueError: of the user's own" in capfd.readouterr().err  # a worker's log
+    assert "ValueError: of the user's own" in log.read_text()
     assert engine.stopped
     assert (tmp_path / "a").is_file()
 

@@ -1,14 +1,13 @@
 """What a worker does: it checks that a task is its to compute, computes it, and says how far it is."""
 
+import contextlib
 import importlib
 import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from steppe.core import checks, extras, programs
 from steppe.engines import tasks
@@ -106,20 +105,20 @@ def perform(folder: Path, mark: str) -> int:
         function(units=task["units"], **task["arguments"], watcher=reporter)
     except (checks.InputError, extras.MissingExtra) as error:
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        if cause:  # where in the user's own code it was
-            traceback.print_exception(cause)
-        _fail(folder, task, "refused", str(error))
+        _fail(folder, "refused", str(error), cause)  # where in the user's own code it was
         return REFUSED
     except BaseException as error:  # also sys.exit() and Ctrl-C in a user's code
-        traceback.print_exc()
-        _fail(folder, task, "failed", programs.line(error))
+        _fail(folder, "failed", programs.line(error), error)
         return FAILED
     finally:
         reporter.close()
     return 0
 
 
-def _fail(folder: Path, task: Mapping[str, Any], kind: str, why: str) -> None:
-    """Say why a task ended early."""
-    print(f"steppe: {why}", file=sys.stderr)
+def _fail(folder: Path, kind: str, why: str, cause: BaseException | None) -> None:
+    """Say why a task ended early, also in its log, whatever a user's code did to the standard streams."""
     tasks.tell(folder / tasks.FAILURE, {"kind": kind, "why": why, "host": provenance.host()})
+    with contextlib.suppress(OSError), (folder / tasks.LOG).open("a", encoding="utf-8") as log:
+        if cause:
+            traceback.print_exception(cause, file=log)
+        print(f"steppe: {why}", file=log)
