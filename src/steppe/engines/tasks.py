@@ -75,8 +75,11 @@ def tell(path: Path, content: Mapping[str, Any]) -> None:
     """Write a small file of JSON that may be lost; nothing where its folder is gone."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     with contextlib.suppress(OSError):
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        partial.replace(path)
+        try:
+            partial.write_text(json.dumps(content), encoding="utf-8")
+            partial.replace(path)
+        finally:  # a full disk takes a part
+            partial.unlink(missing_ok=True)
 
 
 @functools.cache
