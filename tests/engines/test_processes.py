@@ -1,6 +1,7 @@
 """Several processes on this machine: a study, its measures and its landscapes, bit for bit those of one process."""
 
 import os
+import select
 import shutil
 import signal
 from pathlib import Path
@@ -102,10 +103,12 @@ def test_a_worker_ends_when_the_command_is_gone(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_takes_further_tasks_until_one_fails_or_runs_a_users_code(tmp_path, monkeypatch):
+def test_a_worker_takes_further_tasks_until_one_fails_or_runs_a_users_code_and_leaves_nothing(tmp_path, monkeypatch):
     names = ("a", "flaky", "users", "greedy")
     work = [Task("support.units:write", {"folder": str(tmp_path)}, (name,)) for name in names]
     begun, first = [], []
+    os.mkfifo(tmp_path / "held")
+    held = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
 
     def begin(folder, mark, *rest, **more):
         first.append(tasks.read(folder / tasks.TASK)["units"][0])
@@ -115,6 +118,8 @@ def test_a_worker_takes_further_tasks_until_one_fails_or_runs_a_users_code(tmp_p
     monkeypatch.setattr("steppe.engines.processes.Standing", begin)
     monkeypatch.setattr("steppe.engines.worker.LEAVE_SECONDS", 300.0)  # none is killed as it ends
     assert Pool(Processes(1), missing(tmp_path), Quiet()).run(tmp_path, work) == []
+    assert select.select([held], [], [], 300)[0] and os.read(held, 1) == b""  # what "greedy" left has ended
+    os.close(held)
     assert first == ["a", "users", "greedy"]
     assert [standing.process.returncode for standing in begun] == [base.FAILED, 0, 0]
     assert [(tmp_path / f"{name}.tries").read_text() for name in names] == ["x", "xx", "x", "x"]

@@ -80,11 +80,12 @@ def _stay(folder: Path, mark: str) -> int:
     while job:
         status = _compute(*job)
         word = Word(status, status == 0 and not _ran_users_code())
+        if word.stays:
+            _print_to(Path(os.devnull))  # the folder of the task goes now
         busy.clear()
         os.write(told, bytes(word))
         if not word.stays:
             return status
-        _print_to(Path(os.devnull))  # the folder of the task goes now
         job = jobs.get()
     return 0
 
