@@ -52,11 +52,20 @@ def test_a_loss_made_anew_at_every_update_is_compiled_once_and_its_changes_are_s
     assert counts[0] > 0 and counts[2] == counts[1] == counts[0]
 
 
+def scaled(factor):
+    """A user's own function, made anew with a number that it holds."""
+    return lambda loss, params, batch, key: Estimate(factor * loss(params, batch), 0.0)
+
+
 @pytest.mark.parametrize(
     "make",
     [
         pytest.param(optax.inject_hyperparams(methods.sam), id="a scheduled strength"),
         pytest.param(lambda rho: methods.sam(float(rho(0)), microbatches=2), id="micro-batches"),
+        pytest.param(
+            lambda lam: optax.inject_hyperparams(methods.fa, static_args="curvature")(lam, curvature=scaled(2.0)),
+            id="a user's function",
+        ),
     ],
 )
 def test_a_method_that_is_made_anew_at_every_update_is_compiled_once(compilations, make):
@@ -72,6 +81,8 @@ def test_methods_share_programs_where_their_settings_are_equal():
     value = lambda **settings: np.asarray(update(methods.fa(0.1, probes=1, **settings))[0]["w"])
     np.testing.assert_array_equal(value(), value())
     assert not np.array_equal(value(), value(normalize=None))
+    none, once, twice = (value(curvature=scaled(factor)) for factor in (0.0, 1.0, 2.0))
+    np.testing.assert_allclose(twice - once, once - none, rtol=1e-5)
     held = [jnp.ones(3), None, "a", (1, 2.0), {"b": True}]
     assert settings_of(held) == settings_of([*held]) != settings_of([jnp.zeros(3), *held[1:]])
     assert settings_of(True) != settings_of(1)
@@ -140,13 +151,14 @@ def test_a_function_that_reads_plain_values_is_not_traced_twice():
     assert reads_of(lambda: Trainer.factor) is reads_of(jax.vmap(plain)) is None
 
 
-def test_a_method_that_is_gone_keeps_nothing_of_the_user():
-    tx = methods.fa(0.1, probes=1, curvature=lambda *given: curvature.loss_moments(*given, probes=1).frobenius_squared)
+def test_a_method_that_is_gone_keeps_no_data_of_the_user():
+    data = jnp.ones(())
+    tx = methods.fa(0.1, curvature=scaled(data))
     update(tx)
-    gone = weakref.ref(tx.update)
-    del tx
+    gone = [weakref.ref(thing) for thing in (tx.update, data)]
+    del tx, data
     gc.collect()
-    assert gone() is None
+    assert [thing() for thing in gone] == [None, None]
 
 
 def test_programs_made_by_a_python_number_that_changes_are_said_once(monkeypatch):

@@ -209,12 +209,11 @@ class _Rule(NamedTuple):
     def at_once(self, function: Callable[["_Rule", Given], R]) -> AtOnce[R]:
         """One of these functions of what is given, compiled outside of `jax.jit`; see `AtOnce`."""
         settings = settings_of(self.act)
-        own = functools.partial(function, self)
-        if settings is None:
-            return AtOnce(self.name, own, act=self.act)
         name = function.__name__, self.name, settings, self.microbatches, str(self.key_impl)
         rule = self._replace(strength=jnp.nan)  # what is given holds the strength
-        return AtOnce(self.name, own, Named(name, functools.partial(function, rule)))
+        named = Named(name, functools.partial(function, rule))
+        own = functools.partial(function, self)
+        return AtOnce(self.name, own, named, self.act if settings is None else None)
 
 
 def method(

@@ -69,16 +69,16 @@ class AtOnce(Generic[R]):
     """``(given, strength) -> function(given)`` as one compiled program; operation by operation without a strength.
 
     Equal losses share a program, whatever Python functions they come from: nothing is kept for a loss that is made
-    anew at every step. A program belongs to the method, and goes with it; what is `named` has one program for all
-    methods that are made anew at every update, with other strengths. With `act`, which holds a user's own function,
-    there is a program for each state of what that reads; where this cannot be told, it is traced at every call.
+    anew at every step. What is `named` has one program for all methods that are made anew at every update, with other
+    strengths. With `act`, which holds a user's own function, there is a program for each state of what that reads, and
+    for all methods in which it reads the same; where this cannot be told, it is traced at every call.
     """
 
     def __init__(
-        self, label: str, function: Callable[[Given], R], named: "Named | None" = None, act: Callable | None = None
+        self, label: str, function: Callable[[Given], R], named: "Named", act: Callable[..., Any] | None = None
     ) -> None:
-        self.label, self.function, self.act = label, function, act
-        self.compiled = _Compiled(function) if named is None else _shared(named)
+        self.label, self.function, self.named, self.act = label, function, named, act
+        self.compiled = _shared(named) if act is None else _Compiled(named.function)
         self.programs = 0
 
     def __call__(self, given: Given, strength: jax.Array | None) -> R:
@@ -99,9 +99,16 @@ class AtOnce(Generic[R]):
 
     def _run(self, known: Given) -> R:
         """The compiled program's value; of many programs of one method its user is told."""
-        before = self.compiled.made
-        found: R = self._found(known)
-        if self.compiled.made > before:
+        reads = None if self.act is None else reads_of(self.act)
+        compiled = self.compiled if reads is None else self._kept(reads)
+        before = compiled.made
+        if reads is not None:
+            found: R = compiled.run(known._replace(reads=Constant(None, reads)))
+        elif self.act is None:
+            found = compiled.run(known)
+        else:
+            found = compiled.trace_and_run(self.label, known)
+        if compiled.made > before:
             self.programs += 1
             if self.programs == MANY:
                 warnings.warn(
@@ -112,13 +119,11 @@ class AtOnce(Generic[R]):
                 )
         return found
 
-    def _found(self, known: Given) -> Any:
-        if self.act is None:
-            return self.compiled.run(known)
-        reads = reads_of(self.act)
-        if reads is None:
-            return self.compiled.trace_and_run(self.label, known)
-        return self.compiled.run(known._replace(reads=Constant(None, reads)))
+    def _kept(self, reads: Hashable) -> "_Compiled":
+        """The programs of all methods whose user's function reads the same; what is traced is this one's, now."""
+        found = _shared(Named((self.named.name, reads), self.named.function))
+        found.function = self.named.function
+        return found
 
 
 class _Changes(Exception):
