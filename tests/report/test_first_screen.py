@@ -19,6 +19,7 @@ from steppe.analysis.judgement.plan import Plan
 from steppe.analysis.measurements import described
 from steppe.analysis.quantities import QUANTITIES, TR_H2, TRACED, Quantity
 from steppe.analysis.results import Results
+from steppe.analysis.verdict import Ratio
 from steppe.core.checks import InputError
 from steppe.measures import MEASURES
 from steppe.measures.table import heading
@@ -26,7 +27,7 @@ from steppe.report import tables_of
 from steppe.report.figures import forest
 from steppe.report.pages import html
 from steppe.report.study import document
-from steppe.report.wording.answers import _compared, _good
+from steppe.report.wording.answers import _compared, _cost, _good
 from support.command import run
 
 
@@ -196,6 +197,11 @@ def test_of_a_primary_metric_the_better_end_is_that_of_its_quantity(column, quan
 )
 def test_a_cost_that_is_lost_in_noise_cannot_be_told(seconds, text):
     assert document(analyse(timed(seconds))).answers[-1].text == text
+
+
+def test_the_effect_of_a_cost_is_that_of_a_condition_that_is_named():
+    found = _cost({"noisy": Ratio(3.0, 0.5, 18.0, 3), "slow": Ratio(2.0, 1.5, 2.7, 3)}, "95 % interval")
+    assert found.text == "Time, under slow." and found.effect.startswith("Training time under slow: × 2.00 [")
 
 
 def test_each_line_has_its_effect_and_interval():

@@ -200,13 +200,13 @@ def _reason(analysis: Analysis, found: QuantityComparison, asked: Sequence[str])
 
 
 def _cost(ratios: Mapping[str, Ratio], level: str) -> Answer:
-    """The time of training, of the condition that took longest."""
+    """The time of training, of the condition that took longest; of those for which that is shown, if there are any."""
     question = "What did it cost?"
     known = {c: ratio for c, ratio in ratios.items() if math.isfinite(ratio.ratio)}
     if not known:
         return Answer(question, "Unknown: times were not measured on one machine.")
-    most = max(known, key=lambda c: known[c].ratio)
     worse = [c for c, ratio in known.items() if ratio.verdict is Verdict.HIGHER]
+    most = max(worse or known, key=lambda c: known[c].ratio)
     if worse:
         text = f"Time, under {_named(worse, len(known))}."
     elif not any(math.isfinite(ratio.high) for ratio in known.values()):
