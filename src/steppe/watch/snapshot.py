@@ -273,14 +273,14 @@ def _in_training(path: Path | None) -> RunView:
         return RunView("training")
 
 
-class Word(NamedTuple):
+class Told(NamedTuple):
     """What a worker tells of the run that it trains: epochs that are done, and when it said so."""
 
     epochs: int
     when: float
 
 
-def _told(directory: Path) -> dict[str, Word]:
+def _told(directory: Path) -> dict[str, Told]:
     """What workers of an engine tell, by what their watchers were told when the run began."""
     found = {}
     for name in _names(directory / tasks.FOLDER):
@@ -288,11 +288,11 @@ def _told(directory: Path) -> dict[str, Word]:
         content = tasks.read(path)
         with contextlib.suppress(OSError):  # the task has ended meanwhile
             if at := content.get("at"):
-                found[at] = Word(content["done"].get(at, 0), path.stat().st_mtime)
+                found[at] = Told(content["done"].get(at, 0), path.stat().st_mtime)
     return found
 
 
-def _later(view: RunView, word: Word) -> RunView:
+def _later(view: RunView, word: Told) -> RunView:
     """A run in training, as far as its checkpoint or its worker says."""
     return view._replace(epochs=max(view.epochs, word.epochs), changed=max(view.changed, word.when))
 
