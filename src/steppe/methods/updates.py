@@ -134,8 +134,7 @@ class _Compiled:
     """A function of captured losses, and the sizes of batches, besides the whole, that it asks them for."""
 
     def __init__(self, function: Callable[[Given], Any]) -> None:
-        self.function = function
-        self.run, self._evaluate = programs.jit(self._counted), programs.jit(self._counted)
+        self.function, self.run = function, programs.jit(self._counted)
         self.sizes: list[int] = []
         self.made = 0
 
@@ -145,7 +144,7 @@ class _Compiled:
             program = programs.capture(programs.Label(label, "update"), self._traced, [(known,)])
         except checks.InputError as error:
             raise _Changes from error
-        return self._evaluate(known, program)
+        return self.run(known, program)
 
     def _counted(self, known: Given, program: programs.Program | None = None) -> Any:
         found = self._traced(known) if program is None else program(known)
