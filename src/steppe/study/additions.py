@@ -11,6 +11,7 @@ from steppe.study.datasets import Datasets
 from steppe.study.examination import Examination
 from steppe.study.history import ROWS
 from steppe.study.questions import further
+from steppe.study.records import stage_name
 from steppe.study.spec.conditions import Condition
 from steppe.study.spec.tables import Spec
 from steppe.study.store import Store
@@ -39,7 +40,7 @@ def ask(
     epochs = {(record["condition"], record["seed"]): record["epochs"] for record in finished.records}
     found = unanswered(store.spec, finished)
     for (condition, seed), lacking in found.items():
-        watcher.stage(f"{condition} seed {seed}: {joined(lacking)}")
+        watcher.stage(f"{stage_name(condition, seed)}: {joined(lacking)}")
         network, examination = store.network(condition, seed), examinations.of(specs[condition], lacking)
         examination.prepare(network)
         answers = examination.answers(network, epochs[condition, seed], last=True)

@@ -46,7 +46,6 @@ from steppe.study.store.names import (
 
 NO_ROWS = polars.DataFrame(schema=ROWS_OF_A_RUN)
 
-
 AGAIN = "`steppe run` recreates it."
 
 
