@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 from steppe.core import checks
 
 OWN = "The error is its own."
-
-
 OTHERS = "It takes the first batches: give it batches of shapes that it takes, or make all alike."
 """What is said of a function's own error, and of one that comes with batches of other shapes alone."""
 

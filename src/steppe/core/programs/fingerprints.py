@@ -16,7 +16,6 @@ R = TypeVar("R")
 RULES = ("custom_jvp_call", "custom_vjp_call")
 """Operations that carry Python functions for their derivatives."""
 
-
 ORDERS = 3
 """Derivatives by which rules are told apart, at most: no method or measure takes more."""
 
